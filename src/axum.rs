@@ -1,0 +1,93 @@
+//! Extractors for axum handlers: [`AccessToken`] itself, and [`Claims`].
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use crate::access_token::AccessToken;
+use crate::error::{Error, InvalidToken};
+use crate::http::challenge::Challenges;
+use crate::token::scope::Scope;
+
+/// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
+///
+/// Claims that do not fit the type are answered 401 `invalid_token`: the token is genuine, but not one this handler can
+/// work with.
+///
+/// ```
+/// use portcullis::axum::Claims;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Organization {
+///     org_id: String,
+/// }
+///
+/// async fn orders(claims: Claims<Organization>) -> String {
+///     format!("orders of {}", claims.org_id)
+/// }
+/// # let app: axum::Router = axum::Router::new().route("/orders", axum::routing::get(orders));
+/// ```
+#[derive(Debug)]
+pub struct Claims<T>(pub Arc<T>);
+
+impl<T> Clone for Claims<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Deref for Claims<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Why an extractor refused.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
+    /// no client can mend it; the log has a hint.
+    NotProtected,
+    /// The claims do not fit the type asked for. Answered as the layer answers.
+    Refused(Error),
+}
+
+impl IntoResponse for Rejection {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NotProtected => {
+                tracing::error!(
+                    target: "portcullis",
+                    "a handler asks for the access token on a route without `ProtectLayer`; add `.route_layer(protect)`"
+                );
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+            Self::Refused(error) => Challenges::new("api", &Scope::default()).response(error),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for AccessToken {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        parts.extensions.get::<AccessToken>().cloned().ok_or(Rejection::NotProtected)
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        let token = parts.extensions.get::<AccessToken>().ok_or(Rejection::NotProtected)?;
+        token.claims().map(Self).map_err(|error| Rejection::Refused(InvalidToken::from(error).into()))
+    }
+}

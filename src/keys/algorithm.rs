@@ -1,0 +1,136 @@
+//! RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864: the signature algorithms.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::ConfigError;
+
+/// A signature algorithm, by its JOSE name. There is no `none` to name.
+///
+/// ```
+/// use portcullis::Algorithm;
+///
+/// assert_eq!("RS256".parse::<Algorithm>()?, Algorithm::RS256);
+/// assert_eq!("Ed25519".parse::<Algorithm>()?, Algorithm::EdDSA);
+/// assert!("none".parse::<Algorithm>().is_err());
+/// assert!("rs256".parse::<Algorithm>().is_err(), "names are case-sensitive (RFC 7515 §4.1.1)");
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 §3.3).
+    RS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384 (RFC 7518 §3.3).
+    RS384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512 (RFC 7518 §3.3).
+    RS512,
+    /// RSASSA-PSS with SHA-256 (RFC 7518 §3.5).
+    PS256,
+    /// RSASSA-PSS with SHA-384 (RFC 7518 §3.5).
+    PS384,
+    /// RSASSA-PSS with SHA-512 (RFC 7518 §3.5).
+    PS512,
+    /// ECDSA on P-256 with SHA-256 (RFC 7518 §3.4).
+    ES256,
+    /// ECDSA on P-384 with SHA-384 (RFC 7518 §3.4).
+    ES384,
+    /// ECDSA on P-521 with SHA-512 (RFC 7518 §3.4). Feature `aws-lc-rs` only.
+    ES512,
+    /// Ed25519, under its old name `EdDSA` (RFC 8037 §3.1) and its new one `Ed25519` (RFC 9864 §2.2). Ed448 is another
+    /// algorithm and not supported.
+    EdDSA,
+    /// HMAC with SHA-256 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    HS256,
+    /// HMAC with SHA-384 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    HS384,
+    /// HMAC with SHA-512 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    HS512,
+}
+
+impl Algorithm {
+    /// What an issuer may sign with unless [`Issuer::algorithms`](crate::Issuer::algorithms) says otherwise.
+    pub(crate) const ASYMMETRIC: [Self; 10] = [
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EdDSA,
+    ];
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::RS256,
+            "RS384" => Self::RS384,
+            "RS512" => Self::RS512,
+            "PS256" => Self::PS256,
+            "PS384" => Self::PS384,
+            "PS512" => Self::PS512,
+            "ES256" => Self::ES256,
+            "ES384" => Self::ES384,
+            "ES512" => Self::ES512,
+            "EdDSA" | "Ed25519" => Self::EdDSA,
+            "HS256" => Self::HS256,
+            "HS384" => Self::HS384,
+            "HS512" => Self::HS512,
+            _ => return None,
+        })
+    }
+
+    /// The JOSE name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EdDSA => "EdDSA",
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+        }
+    }
+
+    /// For HMAC, the size of the hash in bytes: what a secret must have at least (RFC 7518 §3.2).
+    pub(crate) fn secret_bytes(self) -> Option<usize> {
+        match self {
+            Self::HS256 => Some(32),
+            Self::HS384 => Some(48),
+            Self::HS512 => Some(64),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_rsa(self) -> bool {
+        matches!(self, Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ConfigError;
+
+    /// # Errors
+    ///
+    /// When the name is none of those that this crate verifies.
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        Self::from_name(name).ok_or_else(|| {
+            ConfigError::new(format!("algorithm {name:?}: expected a JWS signature algorithm such as \"RS256\""))
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! RFC 7517 §4: one key, prepared once for verification.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use super::algorithm::Algorithm;
+use super::signature::{Curve, PublicKey, SignatureVerifier};
+use crate::error::IgnoredKey;
+use crate::token::jws::{Jws, MAX_KID_BYTES};
+
+/// RFC 7518 §3.3: at least 2048 bits. At most 8192, since the cost of a signature grows with the square.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
+
+/// A verification key of a key set: one key, one algorithm (RFC 8725bis §3.1).
+pub(crate) struct Jwk {
+    pub(crate) kid: Option<String>,
+    pub(crate) algorithm: Algorithm,
+    /// Kept if the key set did not say the algorithm, for an issuer that is configured to another one.
+    implicit: Option<PublicKey>,
+    verifier: SignatureVerifier,
+}
+
+impl Jwk {
+    /// Reads one member of `keys`. Without `alg`, an RSA key serves `rsa`; the other types leave no choice.
+    pub(crate) fn read(member: &Value, rsa: Algorithm) -> Result<Self, IgnoredKey> {
+        let Value::Object(member) = member else {
+            return Err(IgnoredKey::Malformed);
+        };
+        let text = |name: &str| match member.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(IgnoredKey::Malformed),
+        };
+
+        match text("kty")? {
+            Some("RSA" | "EC" | "OKP") => {}
+            // RFC 8725 §3.1: a secret that is published is none, and a public key used as one lets anybody sign.
+            Some("oct") => return Err(IgnoredKey::Symmetric),
+            Some(_) => return Err(IgnoredKey::Type),
+            None => return Err(IgnoredKey::Malformed),
+        }
+        // RFC 7518 §6.2.2, §6.3.2: whoever publishes `d` lets everybody sign.
+        if member.contains_key("d") {
+            return Err(IgnoredKey::Private);
+        }
+        if !is_for_verification(member) {
+            return Err(IgnoredKey::Use);
+        }
+        let kid = text("kid")?;
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+            return Err(IgnoredKey::Malformed);
+        }
+        let key = match text("kty")? {
+            Some("RSA") => rsa_key(text("n")?, text("e")?)?,
+            Some("EC") => ec_key(text("crv")?, text("x")?, text("y")?)?,
+            _ => okp_key(text("crv")?, text("x")?)?,
+        };
+        let (algorithm, implicit) = match text("alg")? {
+            Some(name) => (Algorithm::from_name(name).ok_or(IgnoredKey::Algorithm)?, None),
+            None => (implied_algorithm(&key, rsa), Some(key.clone())),
+        };
+        let verifier = SignatureVerifier::public(&key, algorithm)?;
+        Ok(Self { kid: kid.map(str::to_owned), algorithm, implicit, verifier })
+    }
+
+    /// A secret of the application's own, for HMAC; `None` for any other algorithm.
+    pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
+        let verifier = SignatureVerifier::secret(secret, algorithm)?;
+        Some(Self { kid: None, algorithm, implicit: None, verifier })
+    }
+
+    /// The same key for an issuer whose RSA keys serve `rsa` where the key set does not say; `None` if that changes
+    /// nothing.
+    pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Option<Result<Self, IgnoredKey>> {
+        let key = self.implicit.as_ref()?;
+        let algorithm = implied_algorithm(key, rsa);
+        (algorithm != self.algorithm).then(|| {
+            let verifier = SignatureVerifier::public(key, algorithm)?;
+            Ok(Self { kid: self.kid.clone(), algorithm, implicit: Some(key.clone()), verifier })
+        })
+    }
+
+    /// The payload, if this key signed exactly the bytes received (RFC 7515 §5.2).
+    pub(crate) fn verify<'a>(&self, jws: &'a Jws<'_>) -> Option<SignedPayload<'a>> {
+        self.verifier
+            .verifies(jws.signing_input.as_bytes(), jws.signature())
+            .then(|| SignedPayload(jws.unverified_payload()))
+    }
+}
+
+/// A payload whose signature was verified. Only a [`Jwk`] makes one, so whoever is handed it need not ask.
+pub(crate) struct SignedPayload<'a>(&'a [u8]);
+
+impl<'a> SignedPayload<'a> {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// RFC 7517 §4.2, §4.3: `use` and `key_ops` both may be absent; what is there must allow verification.
+fn is_for_verification(member: &serde_json::Map<String, Value>) -> bool {
+    let used = member.get("use").is_none_or(|used| used == "sig");
+    let allowed = member.get("key_ops").is_none_or(|operations| match operations {
+        Value::Array(operations) => operations.iter().any(|operation| operation == "verify"),
+        _ => false,
+    });
+    used && allowed
+}
+
+fn implied_algorithm(key: &PublicKey, rsa: Algorithm) -> Algorithm {
+    match key {
+        PublicKey::Rsa { .. } => rsa,
+        PublicKey::Ec { curve: Curve::P256, .. } => Algorithm::ES256,
+        PublicKey::Ec { curve: Curve::P384, .. } => Algorithm::ES384,
+        PublicKey::Ec { curve: Curve::P521, .. } => Algorithm::ES512,
+        PublicKey::Ed25519(_) => Algorithm::EdDSA,
+    }
+}
+
+fn bytes(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
+    URL_SAFE_NO_PAD.decode(text.ok_or(IgnoredKey::Malformed)?).map_err(|_| IgnoredKey::Malformed)
+}
+
+/// RFC 7518 §2, Base64urlUInt. Leading zeros are against the rule, common, and mean nothing.
+fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
+    let mut bytes = bytes(text)?;
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.drain(..zeros);
+    Ok(bytes)
+}
+
+/// RFC 7518 §6.3.1.
+fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+    let (n, e) = (unsigned(n)?, unsigned(e)?);
+    // By the bit: 2047 bits fill 256 bytes as well.
+    let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+    if bits < RSA_BYTES.start() * 8 || bits > RSA_BYTES.end() * 8 {
+        return Err(IgnoredKey::RsaSize);
+    }
+    // An exponent of 1 makes every message its own signature; huge ones make verification slow.
+    let odd = e.last().is_some_and(|last| last % 2 == 1);
+    if !odd || e == [1] || e.len() > 4 {
+        return Err(IgnoredKey::Malformed);
+    }
+    Ok(PublicKey::Rsa { n, e })
+}
+
+/// RFC 7518 §6.2.1: coordinates of exactly the curve's length.
+fn ec_key(crv: Option<&str>, x: Option<&str>, y: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+    let (curve, length) = match crv {
+        Some("P-256") => (Curve::P256, 32),
+        Some("P-384") => (Curve::P384, 48),
+        Some("P-521") => (Curve::P521, 66),
+        Some(_) => return Err(IgnoredKey::Type),
+        None => return Err(IgnoredKey::Malformed),
+    };
+    let (x, y) = (bytes(x)?, bytes(y)?);
+    if x.len() != length || y.len() != length {
+        return Err(IgnoredKey::Malformed);
+    }
+    Ok(PublicKey::Ec { curve, point: [&[4], x.as_slice(), y.as_slice()].concat() })
+}
+
+/// RFC 8037 §2.
+fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+    match crv {
+        Some("Ed25519") => {}
+        Some(_) => return Err(IgnoredKey::Type),
+        None => return Err(IgnoredKey::Malformed),
+    }
+    Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKey::Malformed)?))
+}

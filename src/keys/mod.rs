@@ -1,0 +1,10 @@
+//! Key sets → keys ready to verify. Knows no request.
+
+pub(crate) mod algorithm;
+pub(crate) mod discovery;
+pub(crate) mod fetch;
+pub(crate) mod jwk;
+pub(crate) mod jwks;
+pub(crate) mod remote;
+pub(crate) mod schedule;
+pub(crate) mod signature;

@@ -1,0 +1,338 @@
+//! For your own tests: an issuer inside the test, with its own keys, and a clock that the test moves.
+//!
+//! ```
+//! use portcullis::Verifier;
+//! use portcullis::testing::TestIssuer;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let issuer = TestIssuer::start().await?;
+//! let verifier = Verifier::new(issuer.issuer())?;
+//!
+//! let good = issuer.token().subject("alice").scope("read:messages").build();
+//! assert_eq!(verifier.verify(&good).await?.subject(), Some("alice"));
+//!
+//! let expired = issuer.token().expired().build();
+//! assert!(verifier.verify(&expired).await.is_err());
+//!
+//! assert_eq!(issuer.jwks_fetches(), 1, "one fetch served both");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Feature `testing`; not for production: whoever holds a [`TestIssuer`] can sign what he likes.
+
+mod clock;
+mod server;
+mod signing_key;
+mod token_builder;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::AbortHandle;
+
+pub use clock::TestClock;
+pub use token_builder::TokenBuilder;
+
+use crate::error::ConfigError;
+use crate::issuer::Issuer;
+use crate::keys::algorithm::Algorithm;
+use crate::keys::jwks::Jwks;
+use signing_key::SigningKey;
+
+/// The audience of a [`TestIssuer`]'s tokens, and of its [`issuer`](TestIssuer::issuer).
+pub const AUDIENCE: &str = "https://api.example.com";
+
+/// An authorization server as far as a resource server sees one: metadata, a key set, tokens.
+///
+/// Each has keys of its own. [`start`](Self::start)ed, it answers on a loopback port (`iss` is `http://127.0.0.1:PORT/`) and
+/// counts what it was asked; [`offline`](Self::offline), it has any `iss` you like and no port. It stops when dropped.
+pub struct TestIssuer {
+    shared: Arc<Shared>,
+    server: Option<AbortHandle>,
+}
+
+struct Shared {
+    iss: String,
+    state: Mutex<State>,
+    metadata_fetches: AtomicUsize,
+    jwks_fetches: AtomicUsize,
+}
+
+struct State {
+    /// The newest last; tokens are signed with it.
+    keys: Vec<Arc<NamedKey>>,
+    keys_made: usize,
+    odd_keys: Vec<Value>,
+    behaviour: Behaviour,
+    delay: Duration,
+    clock: Option<TestClock>,
+}
+
+struct NamedKey {
+    kid: String,
+    key: SigningKey,
+}
+
+/// How a [`TestIssuer`] answers those who ask for its metadata or keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Behaviour {
+    /// As it should.
+    Serve,
+    /// With this status and an empty body.
+    Status(u16),
+    /// With status 200 and this body in place of the key set.
+    Body(String),
+    /// With a redirect to this address.
+    Redirect(String),
+    /// By closing the connection.
+    Close,
+    /// Not at all; the connection stays open.
+    Hang,
+}
+
+impl TestIssuer {
+    /// Starts an issuer on a free loopback port. It signs with RS256.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub async fn start() -> io::Result<Self> {
+        Self::start_with(Algorithm::RS256).await
+    }
+
+    /// Starts an issuer that signs with this algorithm.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had, or the cryptography chosen by feature cannot make such a key.
+    pub async fn start_with(algorithm: Algorithm) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut issuer = Self::offline_with(&format!("http://{}/", listener.local_addr()?), algorithm)?;
+        issuer.server = Some(tokio::spawn(server::serve(listener, Arc::clone(&issuer.shared))).abort_handle());
+        Ok(issuer)
+    }
+
+    /// An issuer without a port. It signs with RS256; give its [`jwks`](Self::jwks) to [`Issuer::jwks`], or let a server of
+    /// your own [`answer`](Self::answer).
+    ///
+    /// # Errors
+    ///
+    /// When no key can be made.
+    pub fn offline(iss: &str) -> io::Result<Self> {
+        Self::offline_with(iss, Algorithm::RS256)
+    }
+
+    /// An issuer without a port that signs with this algorithm.
+    ///
+    /// # Errors
+    ///
+    /// When the cryptography chosen by feature cannot make such a key.
+    pub fn offline_with(iss: &str, algorithm: Algorithm) -> io::Result<Self> {
+        let state = State {
+            keys: Vec::new(),
+            keys_made: 0,
+            odd_keys: Vec::new(),
+            behaviour: Behaviour::Serve,
+            delay: Duration::ZERO,
+            clock: None,
+        };
+        let shared = Shared {
+            iss: iss.to_owned(),
+            state: Mutex::new(state),
+            metadata_fetches: AtomicUsize::new(0),
+            jwks_fetches: AtomicUsize::new(0),
+        };
+        let issuer = Self { shared: Arc::new(shared), server: None };
+        issuer.rotate_to(algorithm)?;
+        Ok(issuer)
+    }
+
+    /// The claim `iss` of its tokens.
+    pub fn iss(&self) -> &str {
+        &self.shared.iss
+    }
+
+    /// What a [`Verifier`](crate::Verifier) needs to trust it, for [`AUDIENCE`]: keys by discovery if it was started, else
+    /// the keys that it has now.
+    pub fn issuer(&self) -> Issuer {
+        let issuer = Issuer::trusting(self.iss(), AUDIENCE);
+        match self.server {
+            Some(_) => issuer,
+            None => issuer.jwks(self.jwks()),
+        }
+    }
+
+    /// A token to be: from this issuer, for [`AUDIENCE`], valid for an hour, signed with the newest key.
+    pub fn token(&self) -> TokenBuilder {
+        let state = self.shared.lock();
+        let now = match &state.clock {
+            Some(clock) => clock.now(),
+            None => SystemTime::now(),
+        };
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        TokenBuilder::new(&self.shared.iss, now, state.keys.last().cloned())
+    }
+
+    /// Makes a new key of the same algorithm, publishes it beside the old ones, and signs with it from now on. Returns
+    /// its `kid`.
+    ///
+    /// # Errors
+    ///
+    /// When no key can be made.
+    pub fn rotate(&self) -> io::Result<String> {
+        let algorithm = self.shared.lock().keys.last().map_or(Algorithm::RS256, |newest| newest.key.algorithm());
+        self.rotate_to(algorithm)
+    }
+
+    /// As [`rotate`](Self::rotate), to a key of this algorithm.
+    ///
+    /// # Errors
+    ///
+    /// When the cryptography chosen by feature cannot make such a key.
+    pub fn rotate_to(&self, algorithm: Algorithm) -> io::Result<String> {
+        let key = SigningKey::generate(algorithm)?;
+        let mut state = self.shared.lock();
+        state.keys_made += 1;
+        let kid = format!("key-{}", state.keys_made);
+        state.keys.push(Arc::new(NamedKey { kid: kid.clone(), key }));
+        Ok(kid)
+    }
+
+    /// Withdraws every key but the newest.
+    pub fn withdraw_old_keys(&self) {
+        let mut state = self.shared.lock();
+        let old = state.keys.len().saturating_sub(1);
+        state.keys.drain(..old);
+    }
+
+    /// Publishes this member of `keys` too, first in the set, whatever it is.
+    pub fn publish(&self, member: Value) {
+        self.shared.lock().odd_keys.push(member);
+    }
+
+    /// How to answer from now on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.lock().behaviour = behaviour;
+    }
+
+    /// How long to wait before each answer.
+    pub fn delay(&self, delay: Duration) {
+        self.shared.lock().delay = delay;
+    }
+
+    /// Dates tokens by this clock.
+    pub fn clock(&self, clock: &TestClock) {
+        self.shared.lock().clock = Some(clock.clone());
+    }
+
+    /// How often its metadata were asked for.
+    pub fn metadata_fetches(&self) -> usize {
+        self.shared.metadata_fetches.load(Ordering::SeqCst)
+    }
+
+    /// How often its key set was asked for.
+    pub fn jwks_fetches(&self) -> usize {
+        self.shared.jwks_fetches.load(Ordering::SeqCst)
+    }
+
+    /// The key set that it publishes (RFC 7517 §5).
+    pub fn jwks_json(&self) -> Value {
+        self.shared.jwks_json()
+    }
+
+    /// Its keys, ready to verify.
+    pub fn jwks(&self) -> Jwks {
+        // Read as a remote set would be, so that odd keys may leave it empty.
+        let json = self.jwks_json().to_string();
+        Jwks::read(json.as_bytes(), Algorithm::RS256).unwrap_or_default()
+    }
+
+    /// Answers a GET for `path` as its own port would: for a server of your own that offers more than metadata and keys.
+    /// `None` if the path is none of its two, or if it shall not answer at all.
+    pub fn answer(&self, path: &str) -> Option<http::Response<String>> {
+        self.shared.answer(path)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The path of `iss`, without a slash at its end.
+    fn base_path(&self) -> String {
+        url::Url::parse(&self.iss).map_or_else(|_| String::new(), |iss| iss.path().trim_end_matches('/').to_owned())
+    }
+
+    fn jwks_json(&self) -> Value {
+        let state = self.lock();
+        let own = state.keys.iter().filter_map(|named| named.key.jwk(&named.kid));
+        json!({ "keys": state.odd_keys.iter().cloned().chain(own).collect::<Vec<_>>() })
+    }
+
+    fn metadata_json(&self) -> Value {
+        let base = self.iss.trim_end_matches('/');
+        json!({ "issuer": self.iss, "jwks_uri": format!("{base}/.well-known/jwks.json") })
+    }
+
+    fn answer(&self, path: &str) -> Option<http::Response<String>> {
+        let (counter, body): (_, fn(&Self) -> Value) = match path.strip_prefix(&self.base_path())? {
+            "/.well-known/openid-configuration" => (&self.metadata_fetches, Self::metadata_json),
+            "/.well-known/jwks.json" => (&self.jwks_fetches, Self::jwks_json),
+            _ => return None,
+        };
+        counter.fetch_add(1, Ordering::SeqCst);
+        let behaviour = self.lock().behaviour.clone();
+        let mut response = http::Response::new(String::new());
+        match behaviour {
+            Behaviour::Serve => *response.body_mut() = body(self).to_string(),
+            Behaviour::Body(body) => *response.body_mut() = body,
+            Behaviour::Status(status) => {
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+            }
+            Behaviour::Redirect(location) => {
+                *response.status_mut() = http::StatusCode::FOUND;
+                if let Ok(location) = location.try_into() {
+                    response.headers_mut().insert(http::header::LOCATION, location);
+                }
+            }
+            Behaviour::Close | Behaviour::Hang => return None,
+        }
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        Some(response)
+    }
+}
+
+impl Issuer {
+    /// An issuer whose `iss` and audience are known to be good.
+    fn trusting(iss: &str, audience: &str) -> Self {
+        match Self::new(iss, audience) {
+            Ok(issuer) => issuer,
+            // Only an empty `iss` is refused, and then no token says anything else either.
+            Err(ConfigError { .. }) => Self::trusting("http://127.0.0.1/", audience),
+        }
+    }
+}
+
+impl Drop for TestIssuer {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+impl fmt::Debug for TestIssuer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("TestIssuer").field("iss", &self.shared.iss).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+
+use super::{AUDIENCE, NamedKey, TestIssuer};
+
+/// A token to be, from [`TestIssuer::token`]: good, until you make it something else.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> std::io::Result<()> {
+/// use portcullis::testing::TestIssuer;
+///
+/// let issuer = TestIssuer::start().await?;
+/// let stranger = TestIssuer::start().await?;
+///
+/// let good = issuer.token().subject("alice").scope("read:messages").claim("org_id", "org_1").build();
+/// let forged = issuer.token().signed_by(&stranger).build();
+/// let unnamed = issuer.token().without_header("kid").build();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct TokenBuilder {
+    header: Map<String, Value>,
+    claims: Map<String, Value>,
+    payload: Option<Vec<u8>>,
+    key: Option<Arc<NamedKey>>,
+    tampered: bool,
+}
+
+impl TokenBuilder {
+    pub(super) fn new(iss: &str, now: Duration, key: Option<Arc<NamedKey>>) -> Self {
+        let now = now.as_secs();
+        let claims = json!({
+            "iss": iss,
+            "sub": "test-subject",
+            "aud": AUDIENCE,
+            "client_id": "test-client",
+            "iat": now,
+            "exp": now + 3600,
+        });
+        let mut builder = Self {
+            header: object(json!({ "typ": "at+jwt" })),
+            claims: object(claims),
+            payload: None,
+            key: None,
+            tampered: false,
+        };
+        builder.set_key(key);
+        builder
+    }
+
+    /// `sub`.
+    pub fn subject(self, subject: &str) -> Self {
+        self.claim("sub", subject)
+    }
+
+    /// `scope`: tokens with spaces between.
+    pub fn scope(self, scope: &str) -> Self {
+        self.claim("scope", scope)
+    }
+
+    /// `aud`, in place of [`AUDIENCE`].
+    pub fn audience(self, audience: &str) -> Self {
+        self.claim("aud", audience)
+    }
+
+    /// `iss`, in place of the issuer's own.
+    pub fn issued_by(self, iss: &str) -> Self {
+        self.claim("iss", iss)
+    }
+
+    /// Expired an hour ago.
+    pub fn expired(self) -> Self {
+        self.shifted(-7200)
+    }
+
+    /// Not valid for another hour (`nbf`).
+    pub fn not_yet_valid(self) -> Self {
+        let now = self.claims.get("iat").and_then(Value::as_i64).unwrap_or_default();
+        self.claim("nbf", now + 3600)
+    }
+
+    /// Any claim, of any JSON type.
+    pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.claims.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Not this claim.
+    pub fn without_claim(mut self, name: &str) -> Self {
+        self.claims.remove(name);
+        self
+    }
+
+    /// These bytes as payload, in place of all claims: for what no JSON library would write.
+    pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.payload = Some(payload.into());
+        self
+    }
+
+    /// Any member of the JOSE header. It may lie about `alg` and `kid`; the signature stays that of the key.
+    pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.header.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Not this member of the header.
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.header.remove(name);
+        self
+    }
+
+    /// Signed with the newest key of another issuer, under the `kid` of ours: the forgery that only the signature shows.
+    pub fn signed_by(mut self, other: &TestIssuer) -> Self {
+        let kid = self.header.get("kid").cloned();
+        self.set_key(other.shared.lock().keys.last().cloned());
+        match kid {
+            Some(kid) => self.header("kid", kid),
+            None => self.without_header("kid"),
+        }
+    }
+
+    /// One claim added after signing.
+    pub fn tampered(mut self) -> Self {
+        self.tampered = true;
+        self
+    }
+
+    /// The token, in its compact form (RFC 7515 §7.1).
+    pub fn build(self) -> String {
+        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let payload = |claims: &Map<String, Value>| Value::Object(claims.clone()).to_string().into_bytes();
+        let header = part(Value::Object(self.header).to_string().as_bytes());
+        let signed = self.payload.unwrap_or_else(|| payload(&self.claims));
+        let signing_input = format!("{header}.{}", part(&signed));
+        let signature = self.key.map(|named| named.key.sign(signing_input.as_bytes())).unwrap_or_default();
+        if self.tampered {
+            let mut claims = self.claims;
+            claims.insert("tampered".to_owned(), Value::Bool(true));
+            return format!("{header}.{}.{}", part(&payload(&claims)), part(&signature));
+        }
+        format!("{signing_input}.{}", part(&signature))
+    }
+
+    fn set_key(&mut self, key: Option<Arc<NamedKey>>) {
+        if let Some(named) = &key {
+            self.header.insert("alg".to_owned(), named.key.algorithm().name().into());
+            self.header.insert("kid".to_owned(), named.kid.clone().into());
+        }
+        self.key = key;
+    }
+
+    fn shifted(mut self, seconds: i64) -> Self {
+        for name in ["iat", "exp"] {
+            if let Some(date) = self.claims.get(name).and_then(Value::as_i64) {
+                self.claims.insert(name.to_owned(), (date + seconds).into());
+            }
+        }
+        self
+    }
+}
+
+impl std::fmt::Debug for TokenBuilder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("TokenBuilder")
+            .field("header", &self.header)
+            .field("claims", &self.claims)
+            .finish_non_exhaustive()
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(members) => members,
+        _ => Map::new(),
+    }
+}

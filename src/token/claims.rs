@@ -1,0 +1,166 @@
+//! RFC 7519 §4.1, RFC 9068 §2.2: registered claims, and the rules over them.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::json::{self, Value};
+use super::scope::Scope;
+use crate::clock::Now;
+use crate::error::InvalidToken;
+use crate::issuer::Audience;
+
+/// Latest NumericDate accepted: the end of the year 9999, as far as RFC 3339 reaches. Beyond it no sum of a date and a
+/// leeway overflows anything, and nobody's token means it.
+const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
+
+/// The claims of a token, typed while they are read; borrowed from the payload.
+///
+/// Reading proves nothing: until the signature over the payload is verified, a `Claims` can only be refused or used to
+/// look the issuer up.
+#[derive(Debug)]
+pub(crate) struct Claims<'a> {
+    pub(crate) issuer: Cow<'a, str>,
+    pub(crate) audience: Vec<Cow<'a, str>>,
+    pub(crate) expires_at: Duration,
+    not_before: Option<Duration>,
+    issued_at: Option<Duration>,
+    pub(crate) subject: Option<Cow<'a, str>>,
+    pub(crate) client_id: Option<Cow<'a, str>>,
+    pub(crate) scope: Scope,
+    sender_constrained: bool,
+}
+
+impl<'a> Claims<'a> {
+    /// Reads the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly (RFC 8259, no member twice).
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, InvalidToken> {
+        const NOT_AN_OBJECT: InvalidToken =
+            InvalidToken::Malformed("a payload that is one JSON object, no member twice");
+        let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
+
+        let (mut iss, mut sub, mut aud, mut exp, mut nbf, mut iat) = (None, None, None, None, None, None);
+        let (mut client_id, mut azp, mut cid, mut scope, mut scp, mut cnf) = (None, None, None, None, None, None);
+        json::read_object(text, is_read, |name, value| {
+            let member = match name {
+                "iss" => &mut iss,
+                "sub" => &mut sub,
+                "aud" => &mut aud,
+                "exp" => &mut exp,
+                "nbf" => &mut nbf,
+                "iat" => &mut iat,
+                "client_id" => &mut client_id,
+                "azp" => &mut azp,
+                "cid" => &mut cid,
+                "scope" => &mut scope,
+                "scp" => &mut scp,
+                _ => &mut cnf,
+            };
+            *member = Some(value);
+        })
+        .map_err(|_| NOT_AN_OBJECT)?;
+
+        Ok(Self {
+            issuer: text_claim("iss", iss)?.ok_or(InvalidToken::MissingClaim("iss"))?,
+            audience: match aud {
+                None => return Err(InvalidToken::MissingClaim("aud")),
+                Some(Value::Text(one)) => vec![one],
+                Some(Value::Texts(several)) => several,
+                Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
+            },
+            expires_at: numeric_date("exp", exp)?.ok_or(InvalidToken::MissingClaim("exp"))?,
+            not_before: numeric_date("nbf", nbf)?,
+            issued_at: numeric_date("iat", iat)?,
+            subject: text_claim("sub", sub)?,
+            // RFC 9068 says `client_id`; OpenID Connect `azp`; Okta `cid`. None of the three is promised to be ours, so
+            // one of another type is somebody else's claim and passed over.
+            client_id: [client_id, azp, cid].into_iter().flatten().find_map(|value| match value {
+                Value::Text(text) => Some(text),
+                _ => None,
+            }),
+            scope: scope_claim(scope).or_else(|| scope_claim(scp)).unwrap_or_default(),
+            sender_constrained: !matches!(cnf, None | Some(Value::Null)),
+        })
+    }
+
+    /// RFC 9068 §4, RFC 7519 §4.1.3 to §4.1.6: the rules that make a token acceptable here and now.
+    ///
+    /// `iss` is not among them: finding the issuer by it, byte for byte, was the check.
+    pub(crate) fn check(&self, audience: &Audience, leeway: Duration, now: Now) -> Result<(), InvalidToken> {
+        if !self.audience.iter().any(|presented| audience.contains(presented)) {
+            return Err(InvalidToken::Audience {
+                expected: audience.clone(),
+                presented: self.audience.iter().map(|one| one.clone().into_owned()).collect(),
+            });
+        }
+        if now.unix >= self.expires_at + leeway {
+            return Err(InvalidToken::Expired { expires_at: self.expires_at, now: now.unix });
+        }
+        let latest = now.unix.saturating_add(leeway);
+        if let Some(not_before) = self.not_before.filter(|date| *date > latest) {
+            return Err(InvalidToken::NotYetValid { not_before, now: now.unix });
+        }
+        if let Some(issued_at) = self.issued_at.filter(|date| *date > latest) {
+            return Err(InvalidToken::IssuedInTheFuture { issued_at, now: now.unix });
+        }
+        // RFC 9449 §7.2, RFC 8705 §3: whoever holds only the token is not whom it was issued to. No proof of possession
+        // is read here, so such a token may not pass as a bearer token.
+        if self.sender_constrained {
+            return Err(InvalidToken::SenderConstrained);
+        }
+        Ok(())
+    }
+}
+
+/// The kind of JWT, by the header's `typ` (RFC 9068 §4, RFC 8725 §3.11): another kind, signed by the same keys, must not
+/// pass as an access token. Media types have no case.
+pub(crate) fn check_type(typ: Option<&str>) -> Result<(), InvalidToken> {
+    const ACCEPTED: [&str; 3] = ["JWT", "at+jwt", "application/at+jwt"];
+    match typ {
+        Some(presented) if !ACCEPTED.iter().any(|accepted| accepted.eq_ignore_ascii_case(presented)) => {
+            Err(InvalidToken::Type { presented: presented.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_read(name: &str) -> bool {
+    matches!(
+        name,
+        "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "client_id" | "azp" | "cid" | "scope" | "scp" | "cnf"
+    )
+}
+
+fn wrong_type(claim: &'static str, expected: &'static str) -> InvalidToken {
+    InvalidToken::ClaimType { claim, expected }
+}
+
+fn text_claim<'a>(claim: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, InvalidToken> {
+    match value {
+        None => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong_type(claim, "a string")),
+    }
+}
+
+/// RFC 7519 §2: seconds since 1970, a fraction allowed.
+fn numeric_date(claim: &'static str, value: Option<Value<'_>>) -> Result<Option<Duration>, InvalidToken> {
+    let seconds = match value {
+        None => return Ok(None),
+        Some(Value::Number(seconds)) if seconds <= MAX_NUMERIC_DATE => seconds,
+        Some(_) => {
+            return Err(wrong_type(claim, "a number of seconds since 1970, up to the year 9999"));
+        }
+    };
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(date) => Ok(Some(date)),
+        Err(_) => Err(wrong_type(claim, "a number of seconds since 1970, not a negative one")),
+    }
+}
+
+/// One string (RFC 8693 §4.2) or an array of them. Anything else grants nothing.
+fn scope_claim(value: Option<Value<'_>>) -> Option<Scope> {
+    match value? {
+        Value::Text(text) => Some(Scope::granted([&*text])),
+        Value::Texts(texts) => Some(Scope::granted(texts.iter().map(|text| &**text))),
+        _ => None,
+    }
+}

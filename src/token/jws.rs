@@ -1,0 +1,138 @@
+//! RFC 7515 §7.1: the compact form, split and decoded once; §4: the JOSE header.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::json::{self, Value};
+use crate::error::InvalidToken;
+use crate::keys::algorithm::Algorithm;
+
+/// Longest compact form that is looked at, in bytes.
+///
+/// Tokens full of group names reach about 10 KiB; most servers refuse header lines above 8 to 16 KiB anyway.
+pub(crate) const MAX_BYTES: usize = 16 * 1024;
+
+/// Longest `kid` that is looked up, in bytes. Real ones stay under 100; the bound is for what remembers them.
+pub(crate) const MAX_KID_BYTES: usize = 512;
+
+/// The three parts of a compact JWS: split and decoded, nothing verified.
+pub(crate) struct Jws<'a> {
+    /// Header and payload as received, with the period between: what the signature is over (§5.2).
+    pub(crate) signing_input: &'a str,
+    /// All three parts, decoded, in one buffer.
+    decoded: Vec<u8>,
+    header_end: usize,
+    payload_end: usize,
+}
+
+impl<'a> Jws<'a> {
+    /// Splits and decodes. base64url without padding, canonical, and nothing else (RFC 7515 §2, RFC 8725bis §3.14).
+    pub(crate) fn split(compact: &'a str) -> Result<Self, InvalidToken> {
+        if compact.len() > MAX_BYTES {
+            return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented: compact.len() });
+        }
+        let (signing_input, header, payload, signature) = match parts(compact) {
+            Some(parts) => parts,
+            None => {
+                return Err(match compact.bytes().filter(|byte| *byte == b'.').count() {
+                    0 => InvalidToken::Opaque,
+                    4 => InvalidToken::Encrypted,
+                    _ => InvalidToken::Malformed("three parts with a period between"),
+                });
+            }
+        };
+        let mut decoded = Vec::with_capacity(compact.len() / 4 * 3 + 3);
+        let mut decode = |part: &str, what| match URL_SAFE_NO_PAD.decode_vec(part, &mut decoded) {
+            Ok(()) => Ok(decoded.len()),
+            Err(_) => Err(InvalidToken::Malformed(what)),
+        };
+        let header_end = decode(header, "a header in base64url without padding")?;
+        let payload_end = decode(payload, "a payload in base64url without padding")?;
+        decode(signature, "a signature in base64url without padding")?;
+        Ok(Self { signing_input, decoded, header_end, payload_end })
+    }
+
+    /// The JOSE header, parsed.
+    pub(crate) fn header(&self) -> Result<Header<'_>, InvalidToken> {
+        Header::parse(self.part(0, self.header_end))
+    }
+
+    pub(crate) fn header_bytes(&self) -> &[u8] {
+        self.part(0, self.header_end)
+    }
+
+    /// The payload. Not a word of it is verified yet.
+    pub(crate) fn unverified_payload(&self) -> &[u8] {
+        self.part(self.header_end, self.payload_end)
+    }
+
+    pub(crate) fn signature(&self) -> &[u8] {
+        self.part(self.payload_end, self.decoded.len())
+    }
+
+    fn part(&self, from: usize, to: usize) -> &[u8] {
+        self.decoded.get(from..to).unwrap_or_default()
+    }
+}
+
+/// Signing input, header, payload, signature: if there are exactly two periods.
+fn parts(compact: &str) -> Option<(&str, &str, &str, &str)> {
+    let (signing_input, signature) = compact.rsplit_once('.')?;
+    let (header, payload) = signing_input.split_once('.')?;
+    (!payload.contains('.')).then_some((signing_input, header, payload, signature))
+}
+
+/// The five members of a JOSE header that a rule of ours reads (RFC 7515 §4.1). `jku`, `jwk`, `x5u` and `x5c` are not
+/// among them: a key that comes with the token proves nothing.
+#[derive(Debug)]
+pub(crate) struct Header<'a> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) kid: Option<Cow<'a, str>>,
+    pub(crate) typ: Option<Cow<'a, str>>,
+}
+
+impl<'a> Header<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, InvalidToken> {
+        const NOT_AN_OBJECT: InvalidToken = InvalidToken::Malformed("a header that is one JSON object");
+        let text = std::str::from_utf8(bytes).map_err(|_| NOT_AN_OBJECT)?;
+        let (mut alg, mut kid, mut typ, mut crit) = (None, None, None, false);
+        json::read_object(
+            text,
+            |name| matches!(name, "alg" | "kid" | "typ" | "crit"),
+            |name, value| match name {
+                "alg" => alg = Some(value),
+                "kid" => kid = Some(value),
+                "typ" => typ = Some(value),
+                _ => crit = true,
+            },
+        )
+        .map_err(|_| NOT_AN_OBJECT)?;
+
+        // §4.1.11: whoever does not understand an extension named in `crit` must refuse. We understand none, and an
+        // empty or misshapen list is itself against the rule.
+        if crit {
+            return Err(InvalidToken::Critical);
+        }
+        let Some(Value::Text(alg)) = alg else {
+            return Err(InvalidToken::Malformed("a header whose `alg` is a string"));
+        };
+        let Some(algorithm) = Algorithm::from_name(&alg) else {
+            return Err(InvalidToken::UnsupportedAlgorithm { presented: alg.into_owned() });
+        };
+        let kid = text_member(kid, "a header whose `kid` is a string")?;
+        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
+            return Err(InvalidToken::Malformed("a `kid` of at most 512 bytes"));
+        }
+        Ok(Self { algorithm, kid, typ: text_member(typ, "a header whose `typ` is a string")? })
+    }
+}
+
+fn text_member<'a>(value: Option<Value<'a>>, expected: &'static str) -> Result<Option<Cow<'a, str>>, InvalidToken> {
+    match value {
+        None => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(_) => Err(InvalidToken::Malformed(expected)),
+    }
+}
