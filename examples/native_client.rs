@@ -1,0 +1,193 @@
+//! A native app that signs a person in and calls the demo API (RFC 8252: system browser, loopback redirect, PKCE).
+//!
+//! `cargo run --example native_client` beside `cargo run --example protected_api`; with `--issuer`, `--client-id` and
+//! `--audience` against a real tenant, where `http://127.0.0.1:8976/callback` must be an allowed callback URL.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+
+use clap::Parser;
+use oauth2::basic::BasicClient;
+use oauth2::{
+    AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, HttpRequest, HttpResponse, PkceCodeChallenge,
+    RedirectUrl, Scope, TokenResponse, TokenUrl,
+};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+/// Signs in with Authorization Code + PKCE, calls the API, refreshes, calls again.
+#[derive(Parser)]
+struct Arguments {
+    /// Issuer to sign in at
+    #[arg(long, env = "ISSUER", default_value = "http://127.0.0.1:4000/")]
+    issuer: String,
+    /// This app's client identifier there
+    #[arg(long, env = "CLIENT_ID", default_value = "native-app")]
+    client_id: String,
+    /// The API's identifier
+    #[arg(long, env = "AUDIENCE", default_value = "https://api.example.com")]
+    audience: String,
+    /// Address of the API
+    #[arg(long, env = "API", default_value = "http://127.0.0.1:3000")]
+    api: String,
+    /// Address that the issuer redirects back to
+    #[arg(long, default_value = "127.0.0.1:8976")]
+    callback: String,
+    /// Follow the issuer's redirect without a browser: for scripts, where the issuer asks nobody (`prompt=none`)
+    #[arg(long)]
+    no_browser: bool,
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = run(Arguments::parse()).await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    // Redirects are the browser's business; a client that follows them can be led anywhere.
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let callback = TcpListener::bind(&arguments.callback)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --callback", arguments.callback))?;
+
+    let metadata = discover(&http, &arguments.issuer).await?;
+    let endpoint = |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata have no {name}"));
+    let client = BasicClient::new(ClientId::new(arguments.client_id.clone()))
+        .set_auth_uri(AuthUrl::new(endpoint("authorization_endpoint")?.to_owned())?)
+        .set_token_uri(TokenUrl::new(endpoint("token_endpoint")?.to_owned())?)
+        .set_redirect_uri(RedirectUrl::new(format!("http://{}/callback", arguments.callback))?);
+
+    step(1, "Create a code verifier");
+    let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+    println!("   {}", verifier.secret());
+
+    step(2, "Create the code challenge: its SHA-256 hash (S256)");
+    println!("   {}", challenge.as_str());
+
+    step(3, "Have the person authorize the app");
+    let mut request = client
+        .authorize_url(CsrfToken::new_random)
+        .set_pkce_challenge(challenge)
+        .add_extra_param("audience", &arguments.audience)
+        .add_scopes(["openid", "offline_access", "read:messages"].map(|scope| Scope::new(scope.to_owned())));
+    if arguments.no_browser {
+        request = request.add_extra_param("prompt", "none");
+    }
+    let (url, state) = request.url();
+    println!("   {url}");
+    let query = if arguments.no_browser {
+        let response = http.get(url.clone()).send().await?;
+        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+        let location = location.ok_or(format!("expected a redirect, {} came", response.status()))?;
+        location.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default()
+    } else {
+        println!("   open this address in a browser; waiting for it to come back to {} …", arguments.callback);
+        receive_callback(&callback).await?
+    };
+    let parameter = |name: &str| {
+        form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    };
+    if let Some(error) = parameter("error") {
+        return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
+    }
+    // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12).
+    if parameter("state").as_ref() != Some(state.secret()) {
+        return Err("the answer's state is not the request's".into());
+    }
+    let code = parameter("code").ok_or("the answer has no code")?;
+    println!("   code: {code}");
+
+    step(4, "Exchange the code and the verifier for tokens");
+    let tokens = client
+        .exchange_code(AuthorizationCode::new(code))
+        .set_pkce_verifier(verifier)
+        .request_async(&Http(&http))
+        .await
+        .map_err(|error| format!("no tokens: {error:?}"))?;
+    println!("   access token: {}", tokens.access_token().secret());
+
+    step(5, "Call the API with the access token");
+    call(&http, &arguments.api, tokens.access_token().secret()).await?;
+
+    step(6, "Refresh, and call again");
+    let refresh = tokens.refresh_token().ok_or("no refresh token: is offline_access allowed?")?;
+    let tokens = client
+        .exchange_refresh_token(refresh)
+        .request_async(&Http(&http))
+        .await
+        .map_err(|error| format!("no new tokens: {error:?}"))?;
+    println!("   access token: {}", tokens.access_token().secret());
+    call(&http, &arguments.api, tokens.access_token().secret()).await
+}
+
+fn step(number: u8, what: &str) {
+    println!("\n{number}. {what}");
+    let _ = io::stdout().flush();
+}
+
+async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn Error>> {
+    let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+    let unreachable = |error| format!("cannot reach {url}: {error}; is `cargo run --example protected_api` running?");
+    let metadata: Value = http.get(&url).send().await.map_err(unreachable)?.error_for_status()?.json().await?;
+    match metadata["issuer"].as_str() {
+        Some(presented) if presented == issuer => Ok(metadata),
+        presented => Err(format!("expected metadata of {issuer}, {presented:?} came").into()),
+    }
+}
+
+/// One GET from the browser; its query.
+async fn receive_callback(listener: &TcpListener) -> io::Result<String> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await?;
+        let target = line.split(' ').nth(1).unwrap_or_default();
+        // Browsers also ask for a favicon.
+        let (status, text, query) = match target.strip_prefix("/callback?") {
+            Some(query) => ("200 OK", "You can close this window.", Some(query.to_owned())),
+            None => ("404 Not Found", "", None),
+        };
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        if let Some(query) = query {
+            return Ok(query);
+        }
+    }
+}
+
+async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<dyn Error>> {
+    for path in ["/private", "/scoped"] {
+        let response = http.get(format!("{api}{path}")).bearer_auth(token).send().await?;
+        let status = response.status();
+        println!("   GET {path}: {status} {}", response.text().await?);
+        if !status.is_success() {
+            return Err(format!("GET {path}: expected 200, {status} came").into());
+        }
+    }
+    Ok(())
+}
+
+/// `reqwest`, as the `oauth2` crate wants an HTTP client.
+struct Http<'a>(&'a reqwest::Client);
+
+impl<'c> AsyncHttpClient<'c> for Http<'_> {
+    type Error = reqwest::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, reqwest::Error>> + Send + 'c>>;
+
+    fn call(&'c self, request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let response = self.0.execute(request.try_into()?).await?;
+            let mut answer = HttpResponse::new(Vec::new());
+            *answer.status_mut() = response.status();
+            *answer.headers_mut() = response.headers().clone();
+            *answer.body_mut() = response.bytes().await?.to_vec();
+            Ok(answer)
+        })
+    }
+}

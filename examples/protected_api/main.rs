@@ -1,0 +1,143 @@
+//! A protected API, with everything it needs: `cargo run --example protected_api`.
+//!
+//! Given no issuer, it starts one of its own on another loopback port (`embedded_issuer.rs`), so that real tokens from
+//! a real Authorization Code + PKCE flow can be had at once. Given one, it protects against that tenant:
+//! `cargo run --example protected_api -- --issuer https://TENANT.auth0.com/ --audience https://api.example.com`.
+
+mod embedded_issuer;
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use clap::Parser;
+use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use embedded_issuer::EmbeddedIssuer;
+
+/// A demo API behind OAuth 2.0 access tokens. Without --issuer it brings an issuer of its own.
+#[derive(Parser)]
+struct Arguments {
+    /// Address of the API
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:3000")]
+    listen: String,
+    /// Issuer whose tokens are accepted, exactly as in `iss`; several with commas between
+    #[arg(long, env = "ISSUER", value_delimiter = ',')]
+    issuer: Vec<String>,
+    /// This API's identifier, as in `aud`
+    #[arg(long, env = "AUDIENCE", default_value = "https://api.example.com")]
+    audience: String,
+    /// Address of the key set, in place of discovery (with one issuer)
+    #[arg(long, env = "JWKS_URI")]
+    jwks_uri: Option<String>,
+    /// Lifetime of fetched keys in seconds
+    #[arg(long, env = "KEYS_MAX_AGE")]
+    keys_max_age: Option<u64>,
+    /// Scope that /scoped asks for
+    #[arg(long, env = "REQUIRED_SCOPE", default_value = "read:messages")]
+    required_scope: Scope,
+    /// Address of the embedded issuer
+    #[arg(long, env = "ISSUER_LISTEN", default_value = "127.0.0.1:4000")]
+    issuer_listen: String,
+}
+
+#[tokio::main]
+async fn main() {
+    tracing_subscriber::fmt().with_target(false).init();
+    if let Err(error) = run(Arguments::parse()).await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let listener = bind(&arguments.listen, "--listen").await?;
+    let api = format!("http://{}", listener.local_addr()?);
+
+    let mut issuers = arguments.issuer.clone();
+    if issuers.is_empty() {
+        let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
+        let issuer = EmbeddedIssuer::new(&format!("http://{}/", listener.local_addr()?), &arguments.audience)?;
+        issuers.push(issuer.iss().to_owned());
+        print_what_to_type(&api, &issuer, &arguments);
+        tokio::spawn(async move { axum::serve(listener, issuer.router()).await });
+    } else {
+        println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience);
+    }
+
+    let verifier = Verifier::new(issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?)?;
+    let protect = ProtectLayer::new(verifier);
+    let app = Router::new()
+        .route("/private", get(private).route_layer(protect.clone()))
+        .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope)))
+        .route("/public", get(public));
+
+    axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
+    Ok(())
+}
+
+async fn public() -> Json<Value> {
+    Json(json!({ "message": "Everybody may read this." }))
+}
+
+async fn private(token: AccessToken) -> Json<Value> {
+    let claims: Value = serde_json::from_str(token.raw_claims()).unwrap_or_default();
+    Json(json!({ "claims": claims }))
+}
+
+fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
+    let mut issuer = Issuer::new(iss, arguments.audience.as_str())?;
+    if let Some(uri) = &arguments.jwks_uri {
+        if arguments.issuer.len() > 1 {
+            return Err("--jwks-uri: expected with one issuer, several came".into());
+        }
+        issuer = issuer.jwks_uri(uri)?;
+    }
+    if let Some(seconds) = arguments.keys_max_age {
+        issuer = issuer.keys_max_age(Duration::from_secs(seconds))?;
+    }
+    Ok(issuer)
+}
+
+async fn bind(address: &str, flag: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}; choose another with {flag}"))
+}
+
+async fn ctrl_c() {
+    // Without signals there is nothing to wait for; the process can still be killed.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments) {
+    let (iss, audience, scope) = (issuer.iss(), &arguments.audience, &arguments.required_scope);
+    let (id, secret) = embedded_issuer::MACHINE;
+    println!(
+        "\
+API on {api}, embedded issuer on {iss} (a demo: anybody gets a token)
+
+Get a token, as a machine:
+
+  TOKEN=$(curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} -d client_secret={secret} \\
+    -d audience={audience} -d 'scope={scope}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
+
+and call the API:
+
+  curl -i {api}/public
+  curl -i {api}/private -H \"Authorization: Bearer $TOKEN\"
+  curl -i {api}/scoped -H \"Authorization: Bearer $TOKEN\"
+
+or sign in as a person, with Authorization Code + PKCE, from another terminal:
+
+  cargo run --example native_client
+
+Ctrl-C stops both.
+"
+    );
+}
