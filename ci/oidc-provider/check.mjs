@@ -1,0 +1,239 @@
+// Sends the demo API tokens of the authorization server in server.mjs, good ones and bad ones.
+//
+// Usage: node check.mjs --issuer URL --api URL
+import { createHash, randomBytes } from 'node:crypto';
+import { isDeepStrictEqual, parseArgs } from 'node:util';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const { values: args } = parseArgs({ options: { issuer: { type: 'string' }, api: { type: 'string' } } });
+if (!args.issuer || !args.api) {
+  console.error('usage: node check.mjs --issuer URL --api URL');
+  process.exit(2);
+}
+const { issuer, api } = args;
+const RESOURCE = 'https://api.example.com';
+// RFC 9864 renames EdDSA with this curve to Ed25519; a server may use either name.
+const ALGORITHMS = { rs256: ['RS256'], ps256: ['PS256'], es256: ['ES256'], eddsa: ['EdDSA', 'Ed25519'] };
+const names = Object.keys(ALGORITHMS);
+
+// The API asks for the keys again over an unknown `kid` at most every 10 seconds.
+const KEY_FETCH_PAUSE_MS = 11_000;
+
+// ---- cases ----------------------------------------------------------------------------------------------------------
+
+const cases = [];
+/** `run` may return a remark for the line the case prints. */
+const test = (name, run) => cases.push({ name, run });
+
+class Mismatch extends Error {}
+const show = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
+function expect(wanted, actual, ok = isDeepStrictEqual(wanted, actual)) {
+  if (!ok) throw new Mismatch(`expected ${show(wanted)}, got ${show(actual)}`);
+}
+
+// ---- the API --------------------------------------------------------------------------------------------------------
+
+/** GETs `path` and checks the status and the challenge: each of `has` is in it, none of `lacks`. */
+async function call(path, token, status, { has = [], lacks = [] } = {}) {
+  const response = await fetch(api + path, { headers: token ? { authorization: `Bearer ${token}` } : {} });
+  const challenge = response.headers.get('www-authenticate') ?? '(no challenge)';
+  const body = await response.text();
+  expect(status, `${response.status} ${challenge} ${body}`, response.status === status);
+  if (status === 401 || status === 403) expect('a Bearer challenge', challenge, /^Bearer\b/i.test(challenge));
+  for (const text of has) expect(`a challenge with ${text}`, challenge, challenge.includes(text));
+  for (const text of lacks) expect(`a challenge without ${text}`, challenge, !challenge.includes(text));
+  return body;
+}
+const INVALID_TOKEN = { has: ['error="invalid_token"'] };
+
+async function acceptedByPrivate(token) {
+  const { claims } = JSON.parse(await call('/private', token, 200));
+  expect(issuer, claims?.iss ?? null);
+  expect(`an aud with ${RESOURCE}`, claims.aud ?? null, [].concat(claims.aud).includes(RESOURCE));
+  return claims;
+}
+
+// ---- the authorization server ---------------------------------------------------------------------------------------
+
+const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
+
+const decode = (part) => JSON.parse(Buffer.from(part, 'base64url'));
+const header = (token) => decode(token.split('.')[0]);
+
+async function tokenRequest(parameters, headers = {}) {
+  const body = new URLSearchParams({ resource: RESOURCE, ...parameters });
+  const response = await fetch(metadata.token_endpoint, { method: 'POST', headers, body });
+  const answer = await response.json();
+  expect('an access token', answer, response.ok && typeof answer.access_token === 'string');
+  return answer;
+}
+
+async function clientCredentials(name, scope) {
+  const basic = Buffer.from(`${name}:${name}-secret`).toString('base64');
+  const parameters = { grant_type: 'client_credentials', scope };
+  return (await tokenRequest(parameters, { authorization: `Basic ${basic}` })).access_token;
+}
+
+/** Authorization code + S256 PKCE, being the browser as well: redirects by hand, one cookie jar per flow. */
+async function codeFlow(name) {
+  const client_id = `native-${name}`;
+  const redirect_uri = 'http://127.0.0.1:49152/callback'; // any port will do, nothing is ever sent there
+  const code_verifier = randomBytes(32).toString('base64url');
+  const state = randomBytes(16).toString('base64url');
+
+  const parameters = new URLSearchParams({
+    client_id,
+    redirect_uri,
+    state,
+    response_type: 'code',
+    scope: 'openid read:messages',
+    resource: RESOURCE,
+    code_challenge: createHash('sha256').update(code_verifier).digest('base64url'),
+    code_challenge_method: 'S256',
+  });
+  let at = new URL(`${metadata.authorization_endpoint}?${parameters}`);
+  const cookies = new Map();
+  for (let hops = 0; !at.href.startsWith(redirect_uri); hops += 1) {
+    expect('a redirect back to the client', at.href, hops < 10);
+    const cookie = [...cookies].map((pair) => pair.join('=')).join('; ');
+    const response = await fetch(at, { redirect: 'manual', headers: { cookie } });
+    for (const line of response.headers.getSetCookie()) {
+      const [, key, value] = /^([^=]+)=([^;]*)/.exec(line);
+      if (value) cookies.set(key, value);
+      else cookies.delete(key); // an empty value is how the server takes a cookie back
+    }
+    const location = response.headers.get('location');
+    expect('a redirect', `${response.status} ${await response.text()}`, location !== null);
+    at = new URL(location, at);
+  }
+  const answer = Object.fromEntries(at.searchParams);
+  expect('a code with our state', answer, Boolean(answer.code) && answer.state === state);
+  expect(issuer, answer.iss ?? null);
+  return tokenRequest({ grant_type: 'authorization_code', client_id, redirect_uri, code_verifier, code: answer.code });
+}
+
+const jwksRequests = async () => (await fetch(`${issuer}/ci/jwks-requests`)).json();
+
+async function untilTheApiMayFetchAgain() {
+  for (;;) {
+    const { millisSinceLast } = await jwksRequests();
+    if (millisSinceLast >= KEY_FETCH_PAUSE_MS) return;
+    await sleep(KEY_FETCH_PAUSE_MS - millisSinceLast);
+  }
+}
+
+// ---- what is checked ------------------------------------------------------------------------------------------------
+
+test('without a token: /public is open', async () => {
+  await call('/public', undefined, 200);
+});
+test('without a token: /private answers 401 without an error code', async () => {
+  await call('/private', undefined, 401, { lacks: ['error='] });
+});
+
+const kids = new Set(); // all seen so far
+function expectNewKid(token) {
+  const { kid } = header(token);
+  expect('a kid of its own', kid ?? null, Boolean(kid) && !kids.has(kid));
+  kids.add(kid);
+}
+
+const tokens = {}; // by algorithm name, from before any rotation
+for (const name of names) {
+  test(`${name}: client credentials token`, async () => {
+    tokens[name] = await clientCredentials(name, 'read:messages');
+    const { alg } = header(tokens[name]);
+    expect(ALGORITHMS[name].join(' or '), alg, ALGORITHMS[name].includes(alg));
+    expectNewKid(tokens[name]);
+    return `alg ${alg}`;
+  });
+  test(`${name}: /private accepts it`, async () => {
+    await acceptedByPrivate(tokens[name]);
+  });
+  test(`${name}: /scoped accepts its scope`, async () => {
+    await call('/scoped', tokens[name], 200);
+  });
+  test(`${name}: another scope, or none, gets 403 from /scoped`, async () => {
+    for (const scope of ['write:messages', '']) {
+      const token = await clientCredentials(name, scope);
+      await acceptedByPrivate(token);
+      await call('/scoped', token, 403, { has: ['error="insufficient_scope"', 'scope="read:messages"'] });
+    }
+  });
+  test(`${name}: a changed payload gets 401`, async () => {
+    const [head, body, signature] = tokens[name].split('.');
+    const changed = Buffer.from(JSON.stringify({ ...decode(body), sub: 'mallory' })).toString('base64url');
+    await call('/private', [head, changed, signature].join('.'), 401, INVALID_TOKEN);
+  });
+
+  let user;
+  test(`${name}: authorization code + PKCE`, async () => {
+    user = await codeFlow(name);
+    const { alg } = header(user.access_token);
+    expect(ALGORITHMS[name].join(' or '), alg, ALGORITHMS[name].includes(alg));
+    expect('alice', (await acceptedByPrivate(user.access_token)).sub);
+    await call('/scoped', user.access_token, 200);
+  });
+  test(`${name}: the ID token of that flow gets 401`, async () => {
+    // Same issuer, same key: only what the token is for tells it from an access token.
+    expect(header(user.access_token).kid, header(user.id_token).kid);
+    await call('/private', user.id_token, 401, INVALID_TOKEN);
+  });
+}
+
+let fetchesBefore; // the latest rotation
+/** Replaces all keys, or adds new ones with `?keep=1`. Resolves to new tokens by algorithm name. */
+async function rotate(query = '') {
+  await untilTheApiMayFetchAgain();
+  fetchesBefore = (await jwksRequests()).count;
+  expect('an API that has fetched the keys', `${fetchesBefore} fetches`, fetchesBefore > 0);
+  const { ok, status } = await fetch(`${issuer}/ci/rotate${query}`, { method: 'POST' });
+  expect('a rotation', status, ok);
+  const fresh = {};
+  for (const name of names) {
+    fresh[name] = await clientCredentials(name, 'read:messages');
+    expectNewKid(fresh[name]);
+  }
+  return fresh;
+}
+async function oneFetchSinceRotation() {
+  const fetches = (await jwksRequests()).count - fetchesBefore;
+  expect('one fetch of the keys', `${fetches} fetches`, fetches === 1);
+}
+
+test('rotation with overlap: four new tokens at once, one fetch, old tokens stay good', async () => {
+  const fresh = await rotate('?keep=1');
+  await Promise.all(names.map((name) => acceptedByPrivate(fresh[name])));
+  for (const name of names) await acceptedByPrivate(tokens[name]);
+  await oneFetchSinceRotation();
+});
+
+let fresh;
+test('rotation: new keys replace the old', async () => {
+  fresh = await rotate();
+});
+for (const name of names) {
+  test(`rotation: ${name}, new token accepted by the first request`, async () => {
+    await acceptedByPrivate(fresh[name]);
+  });
+}
+for (const name of names) {
+  test(`rotation: ${name}, old token gets 401`, async () => {
+    await call('/private', tokens[name], 401, INVALID_TOKEN);
+  });
+}
+test('rotation: one fetch for all of these', oneFetchSinceRotation);
+
+let failed = 0;
+for (const { name, run } of cases) {
+  try {
+    const remark = await run();
+    console.log(`ok  ${name}${remark ? ` (${remark})` : ''}`);
+  } catch (error) {
+    failed += 1;
+    const reason = error instanceof Mismatch ? error.message : `expected an answer, got ${error.cause ?? error}`;
+    console.log(`FAIL ${name}: ${reason}`);
+  }
+}
+console.log(`${cases.length - failed} of ${cases.length} cases passed`);
+process.exitCode = failed ? 1 : 0;

@@ -1,0 +1,138 @@
+// The authorization server of this check: oidc-provider on 127.0.0.1, everything in memory, no UI.
+//
+// Usage: node server.mjs --port N
+//
+// A client's name picks the algorithm of its tokens: `rs256`, `ps256`, `es256`, `eddsa` take part in the client
+// credentials grant (secret: the name + `-secret`), `native-rs256` … in authorization code + PKCE.
+import { createServer } from 'node:http';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { parseArgs } from 'node:util';
+import { Provider, errors } from 'oidc-provider';
+
+const { values: args } = parseArgs({ options: { port: { type: 'string' } } });
+if (!/^\d+$/.test(args.port ?? '')) {
+  console.error('usage: node server.mjs --port N');
+  process.exit(2);
+}
+const issuer = `http://127.0.0.1:${args.port}`;
+const RESOURCE = 'https://api.example.com';
+const SCOPES = 'read:messages write:messages';
+
+const ALGORITHMS = {
+  rs256: { alg: 'RS256', key: ['rsa', { modulusLength: 2048 }] },
+  ps256: { alg: 'PS256', key: ['rsa', { modulusLength: 2048 }] },
+  es256: { alg: 'ES256', key: ['ec', { namedCurve: 'P-256' }] },
+  eddsa: { alg: 'EdDSA', key: ['ed25519'] },
+};
+const algOf = (client) => ALGORITHMS[client.clientId.replace('native-', '')].alg;
+
+let generation = 0;
+function newKeys() {
+  generation += 1;
+  return Object.entries(ALGORITHMS).map(([name, { alg, key }]) => ({
+    ...generateKeyPairSync(...key).privateKey.export({ format: 'jwk' }),
+    alg,
+    use: 'sig',
+    kid: `${name}-${generation}`,
+  }));
+}
+
+const clients = Object.entries(ALGORITHMS).flatMap(([name, { alg }]) => [
+  {
+    client_id: name,
+    client_secret: `${name}-secret`,
+    token_endpoint_auth_method: 'client_secret_basic',
+    grant_types: ['client_credentials'],
+    response_types: [],
+    redirect_uris: [],
+  },
+  {
+    client_id: `native-${name}`,
+    application_type: 'native', // a native client's loopback redirect may use any port (RFC 8252)
+    token_endpoint_auth_method: 'none',
+    grant_types: ['authorization_code'],
+    response_types: ['code'],
+    redirect_uris: ['http://127.0.0.1/callback'],
+    id_token_signed_response_alg: alg,
+  },
+]);
+const cookieKeys = [randomBytes(32).toString('base64url')];
+
+function newProvider(keys) {
+  const provider = new Provider(issuer, {
+    jwks: { keys },
+    clients,
+    cookies: { keys: cookieKeys },
+    pkce: { required: () => true },
+    findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        getResourceServerInfo(ctx, resource, client) {
+          if (resource !== RESOURCE) throw new errors.InvalidTarget();
+          return {
+            audience: RESOURCE,
+            scope: SCOPES,
+            accessTokenFormat: 'jwt',
+            accessTokenTTL: 300,
+            jwt: { sign: { alg: algOf(client) } },
+          };
+        },
+      },
+    },
+  });
+  provider.on('server_error', (ctx, error) => console.error(error));
+  return provider;
+}
+
+// Signs the same user in and grants whatever is asked for: login and consent in one step.
+async function interaction(provider, req, res) {
+  const { params } = await provider.interactionDetails(req, res);
+  const grant = new provider.Grant({ accountId: 'alice', clientId: params.client_id });
+  grant.addOIDCScope(params.scope);
+  grant.addResourceScope(RESOURCE, params.scope);
+  const consent = { grantId: await grant.save() };
+  await provider.interactionFinished(req, res, { login: { accountId: 'alice' }, consent });
+}
+
+let keys = newKeys();
+let provider = newProvider(keys);
+let handler = provider.callback();
+const jwks = { requests: 0, last: 0 };
+
+async function handle(req, res) {
+  const url = new URL(req.url, issuer);
+  const json = (body) => res.setHeader('content-type', 'application/json').end(JSON.stringify(body));
+
+  if (req.method === 'POST' && url.pathname === '/ci/rotate') {
+    // oidc-provider reads its keys once, so new keys mean a new Provider. `?keep=1` goes on publishing the old keys;
+    // of several keys for an algorithm the first one signs.
+    keys = [...newKeys(), ...(url.searchParams.has('keep') ? keys : [])];
+    provider = newProvider(keys);
+    handler = provider.callback();
+    return json({ kids: keys.map((key) => key.kid) });
+  }
+  if (url.pathname === '/ci/jwks-requests') {
+    return json({ count: jwks.requests, millisSinceLast: Date.now() - jwks.last });
+  }
+  if (url.pathname.startsWith('/interaction/')) return interaction(provider, req, res);
+  if (url.pathname === '/jwks') Object.assign(jwks, { requests: jwks.requests + 1, last: Date.now() });
+  return handler(req, res);
+}
+
+const server = createServer((req, res) => {
+  handle(req, res).catch((error) => {
+    console.error(error);
+    if (!res.headersSent) res.statusCode = 500;
+    res.end();
+  });
+});
+server.on('error', (error) => {
+  console.error(`cannot listen on ${issuer}: ${error.message}`);
+  process.exit(1);
+});
+server.listen(Number(args.port), '127.0.0.1', () => console.log(`listening on ${issuer}`));
+for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => process.exit(0));
