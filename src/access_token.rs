@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
-use crate::error::ClaimsError;
+use crate::error::{ClaimsError, Error};
 use crate::keys::jwk::SignedPayload;
 use crate::token::claims::Claims as Registered;
 use crate::token::scope::Scope;
@@ -87,6 +87,18 @@ impl AccessToken {
     /// What the token grants: `scope` (RFC 8693 §4.2), else `scp`; a string or an array.
     pub fn scope(&self) -> &Scope {
         &self.0.scope
+    }
+
+    /// Asks for scope where there is no [`ProtectLayer`](crate::ProtectLayer) to do it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InsufficientScope`] unless the token grants every token of `required`.
+    pub fn require_scope(&self, required: &Scope) -> Result<(), Error> {
+        match self.scope().contains_all(required) {
+            true => Ok(()),
+            false => Err(Error::InsufficientScope { required: required.clone(), granted: self.scope().clone() }),
+        }
     }
 
     /// `exp` (RFC 7519 §4.1.4).

@@ -37,6 +37,7 @@ pub struct Issuer {
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) leeway: Duration,
     pub(crate) keys_max_age: Duration,
+    pub(crate) fetch_timeout: Duration,
 }
 
 /// Where an issuer's keys come from.
@@ -76,6 +77,7 @@ impl Issuer {
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
             leeway: Duration::from_secs(30),
             keys_max_age: Duration::from_secs(600),
+            fetch_timeout: Duration::from_secs(5),
         })
     }
 
@@ -171,6 +173,20 @@ impl Issuer {
             return Err(ConfigError::new(format!("keys_max_age {max_age:?}: expected 1s to 24h")));
         }
         self.keys_max_age = max_age;
+        Ok(self)
+    }
+
+    /// How long fetching the keys may take, discovery and key set together: the longest that a request can be asked to
+    /// wait; 5 seconds by default. Shorter limits failed in production elsewhere, longer ones pile up requests.
+    ///
+    /// # Errors
+    ///
+    /// When it is zero or more than 60 seconds.
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+        if timeout.is_zero() || timeout > Duration::from_secs(60) {
+            return Err(ConfigError::new(format!("fetch_timeout {timeout:?}: expected up to 60s, and not 0")));
+        }
+        self.fetch_timeout = timeout;
         Ok(self)
     }
 

@@ -87,7 +87,13 @@ impl TrustedIssuer {
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
             KeySource::Discovery => Location::Discovery(secure_url("issuer", &config.iss)?),
         };
-        let source = Source { iss: Arc::clone(&config.iss), location, rsa, max_age: config.keys_max_age };
+        let source = Source {
+            iss: Arc::clone(&config.iss),
+            location,
+            rsa,
+            max_age: config.keys_max_age,
+            timeout: config.fetch_timeout,
+        };
         let keys = TrustedKeys::Remote(RemoteJwks::new(source, client.clone(), clock.clone()));
         Ok(Self { config, keys })
     }

@@ -50,10 +50,8 @@ impl Route {
 
     fn authorize(&self, verified: Result<AccessToken, Error>) -> Result<AccessToken, Error> {
         let token = verified?;
-        match token.scope().contains_all(&self.scope) {
-            true => Ok(token),
-            false => Err(Error::InsufficientScope { required: self.scope.clone(), granted: token.scope().clone() }),
-        }
+        token.require_scope(&self.scope)?;
+        Ok(token)
     }
 }
 

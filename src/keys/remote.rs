@@ -16,15 +16,14 @@ use super::{discovery, fetch};
 use crate::clock::{Clock, Now};
 use crate::error::FetchError;
 
-/// The longest that a request can be asked to wait: discovery and key set together.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
     pub(crate) iss: Arc<str>,
     pub(crate) location: Location,
     pub(crate) rsa: Algorithm,
     pub(crate) max_age: Duration,
+    /// The longest that a request can be asked to wait: discovery and key set together.
+    pub(crate) timeout: Duration,
 }
 
 pub(crate) enum Location {
@@ -155,9 +154,10 @@ impl RemoteJwks {
                 Some(jwks) => Ok(jwks),
             }
         };
-        match tokio::time::timeout(TIMEOUT, fetch).await {
+        let limit = self.source.timeout;
+        match tokio::time::timeout(limit, fetch).await {
             Ok(answer) => answer,
-            Err(_) => Err(FetchError::Timeout { limit: TIMEOUT }),
+            Err(_) => Err(FetchError::Timeout { limit }),
         }
     }
 
