@@ -171,3 +171,18 @@ fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKey> 
     }
     Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKey::Malformed)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7515 A.1. Here and not in `tests/`, since its claims are no access token's.
+    #[test]
+    fn the_hmac_vector_verifies() {
+        let k = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let key = Jwk::secret(&URL_SAFE_NO_PAD.decode(k).unwrap(), Algorithm::HS256).unwrap();
+        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        assert!(key.verify(&Jws::split(token).unwrap()).is_some());
+        assert!(key.verify(&Jws::split(&token.replace("dBjf", "eBjf")).unwrap()).is_none());
+    }
+}

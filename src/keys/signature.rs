@@ -17,7 +17,8 @@ use jsonwebtoken::crypto::aws_lc as provider;
 #[cfg(not(feature = "aws-lc-rs"))]
 use jsonwebtoken::crypto::rust_crypto as provider;
 
-const PROVIDER: &CryptoProvider = &provider::DEFAULT_PROVIDER;
+/// `jsonwebtoken`'s provider of this build, by name.
+pub(crate) const PROVIDER: &CryptoProvider = &provider::DEFAULT_PROVIDER;
 
 /// A public key as numbers, of the right lengths, before any algorithm.
 #[derive(Clone, Debug)]

@@ -40,7 +40,6 @@ use tokio::task::AbortHandle;
 pub use clock::TestClock;
 pub use token_builder::TokenBuilder;
 
-use crate::error::ConfigError;
 use crate::issuer::Issuer;
 use crate::keys::algorithm::Algorithm;
 use crate::keys::jwks::Jwks;
@@ -136,6 +135,15 @@ impl TestIssuer {
     ///
     /// When the cryptography chosen by feature cannot make such a key.
     pub fn offline_with(iss: &str, algorithm: Algorithm) -> io::Result<Self> {
+        Ok(Self::with_key(iss, SigningKey::generate(algorithm)?))
+    }
+
+    /// An issuer without a port that signs with a secret shared with whoever verifies: `HS256`, `HS384` or `HS512`.
+    pub fn offline_with_secret(iss: &str, algorithm: Algorithm, secret: &[u8]) -> Self {
+        Self::with_key(iss, SigningKey::from_secret(algorithm, secret))
+    }
+
+    fn with_key(iss: &str, key: SigningKey) -> Self {
         let state = State {
             keys: Vec::new(),
             keys_made: 0,
@@ -151,8 +159,8 @@ impl TestIssuer {
             jwks_fetches: AtomicUsize::new(0),
         };
         let issuer = Self { shared: Arc::new(shared), server: None };
-        issuer.rotate_to(algorithm)?;
-        Ok(issuer)
+        issuer.add(key);
+        issuer
     }
 
     /// The claim `iss` of its tokens.
@@ -161,12 +169,22 @@ impl TestIssuer {
     }
 
     /// What a [`Verifier`](crate::Verifier) needs to trust it, for [`AUDIENCE`]: keys by discovery if it was started, else
-    /// the keys that it has now.
+    /// the keys, or the secret, that it has now.
+    ///
+    /// # Panics
+    ///
+    /// When `iss` is empty, or the secret too short for its algorithm: your test made this issuer.
     pub fn issuer(&self) -> Issuer {
-        let issuer = Issuer::trusting(self.iss(), AUDIENCE);
-        match self.server {
-            Some(_) => issuer,
-            None => issuer.jwks(self.jwks()),
+        let newest = self.shared.lock().keys.last().cloned();
+        let secret = newest.as_ref().and_then(|newest| Some((newest.key.algorithm(), newest.key.secret()?)));
+        let issuer = Issuer::new(self.iss(), AUDIENCE).and_then(|issuer| match secret {
+            Some((algorithm, secret)) => issuer.secret(algorithm, secret),
+            None if self.server.is_some() => Ok(issuer),
+            None => Ok(issuer.jwks(self.jwks())),
+        });
+        match issuer {
+            Ok(issuer) => issuer,
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -198,12 +216,15 @@ impl TestIssuer {
     ///
     /// When the cryptography chosen by feature cannot make such a key.
     pub fn rotate_to(&self, algorithm: Algorithm) -> io::Result<String> {
-        let key = SigningKey::generate(algorithm)?;
+        Ok(self.add(SigningKey::generate(algorithm)?))
+    }
+
+    fn add(&self, key: SigningKey) -> String {
         let mut state = self.shared.lock();
         state.keys_made += 1;
         let kid = format!("key-{}", state.keys_made);
         state.keys.push(Arc::new(NamedKey { kid: kid.clone(), key }));
-        Ok(kid)
+        kid
     }
 
     /// Withdraws every key but the newest.
@@ -309,17 +330,6 @@ impl Shared {
         let json = http::HeaderValue::from_static("application/json");
         response.headers_mut().insert(http::header::CONTENT_TYPE, json);
         Some(response)
-    }
-}
-
-impl Issuer {
-    /// An issuer whose `iss` and audience are known to be good.
-    fn trusting(iss: &str, audience: &str) -> Self {
-        match Self::new(iss, audience) {
-            Ok(issuer) => issuer,
-            // Only an empty `iss` is refused, and then no token says anything else either.
-            Err(ConfigError { .. }) => Self::trusting("http://127.0.0.1/", audience),
-        }
     }
 }
 

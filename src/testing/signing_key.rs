@@ -2,9 +2,11 @@ use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
 use crate::keys::algorithm::Algorithm;
+use crate::keys::signature::{PROVIDER, provided};
 
 #[cfg(feature = "aws-lc-rs")]
 use by_aws_lc_rs as backend;
@@ -14,7 +16,12 @@ use by_rust_crypto as backend;
 /// A private key and the one algorithm it signs with.
 pub(super) struct SigningKey {
     algorithm: Algorithm,
-    private: backend::Private,
+    private: Private,
+}
+
+enum Private {
+    Key(backend::Private),
+    Secret(Vec<u8>),
 }
 
 /// The public members of a JWK, decoded (RFC 7518 §6, RFC 8037 §2).
@@ -33,9 +40,21 @@ enum Public {
 
 impl SigningKey {
     pub(super) fn generate(algorithm: Algorithm) -> io::Result<Self> {
-        let unable =
-            || io::Error::other(format!("cannot make a key for {algorithm} with the cryptography of this build"));
-        Ok(Self { algorithm, private: backend::generate(algorithm).ok_or_else(unable)? })
+        let private = backend::generate(algorithm).map(Private::Key).ok_or_else(|| {
+            io::Error::other(format!("cannot make a key for {algorithm} with the cryptography of this build"))
+        })?;
+        Ok(Self { algorithm, private })
+    }
+
+    pub(super) fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Self {
+        Self { algorithm, private: Private::Secret(secret.to_vec()) }
+    }
+
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        match &self.private {
+            Private::Secret(secret) => Some(secret),
+            Private::Key(_) => None,
+        }
     }
 
     pub(super) fn algorithm(&self) -> Algorithm {
@@ -44,12 +63,21 @@ impl SigningKey {
 
     /// Empty if the cryptography library fails, which verifies as nothing.
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        backend::sign(&self.private, self.algorithm, message).unwrap_or_default()
+        match &self.private {
+            Private::Key(key) => backend::sign(key, self.algorithm, message),
+            Private::Secret(secret) => provided(self.algorithm).and_then(|algorithm| {
+                let key = EncodingKey::from_secret(secret);
+                (PROVIDER.signer_factory)(&algorithm, &key).ok()?.try_sign(message).ok()
+            }),
+        }
+        .unwrap_or_default()
     }
 
+    /// `None` for a secret, which is never published.
     pub(super) fn jwk(&self, kid: &str) -> Option<Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let mut jwk = match backend::public(&self.private, self.algorithm)? {
+        let Private::Key(key) = &self.private else { return None };
+        let mut jwk = match backend::public(key, self.algorithm)? {
             Public::Rsa { n, e } => json!({ "kty": "RSA", "n": text(&n), "e": text(&e) }),
             Public::Ec { crv, point } => {
                 let (x, y) = point.get(1..)?.split_at_checked(point.len() / 2)?;
@@ -141,13 +169,11 @@ mod by_aws_lc_rs {
 #[cfg(not(feature = "aws-lc-rs"))]
 mod by_rust_crypto {
     use jsonwebtoken::EncodingKey;
-    use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
     use rand::rngs::OsRng;
     use rsa::pkcs1::EncodeRsaPrivateKey as _;
     use rsa::pkcs8::EncodePrivateKey as _;
 
-    use super::{Algorithm, Public};
-    use crate::keys::signature::provided;
+    use super::{Algorithm, PROVIDER, Public, provided};
 
     pub(super) type Private = EncodingKey;
 
@@ -172,11 +198,11 @@ mod by_rust_crypto {
     }
 
     pub(super) fn sign(key: &Private, algorithm: Algorithm, message: &[u8]) -> Option<Vec<u8>> {
-        (DEFAULT_PROVIDER.signer_factory)(&provided(algorithm)?, key).ok()?.try_sign(message).ok()
+        (PROVIDER.signer_factory)(&provided(algorithm)?, key).ok()?.try_sign(message).ok()
     }
 
     pub(super) fn public(key: &Private, algorithm: Algorithm) -> Option<Public> {
-        let read = &DEFAULT_PROVIDER.key_utils;
+        let read = &PROVIDER.key_utils;
         Some(match algorithm {
             algorithm if algorithm.is_rsa() => {
                 let (n, e) = (read.rsa_pub_components_from_private_key)(key.as_bytes()).ok()?;

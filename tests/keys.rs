@@ -1,0 +1,531 @@
+//! How keys are come by, and kept: fetched once, shared, refreshed ahead, never lost to a worse answer.
+//!
+//! Real HTTP on loopback; time is a `TestClock`.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::{Algorithm, Error, FetchError, Issuer, Verifier};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+struct Api {
+    clock: TestClock,
+    issuer: TestIssuer,
+    verifier: Verifier,
+}
+
+/// An issuer on loopback and a verifier that has asked it for nothing yet.
+async fn api() -> Api {
+    api_with(|issuer| issuer).await
+}
+
+async fn api_with(configure: impl Fn(Issuer) -> Issuer) -> Api {
+    let clock = TestClock::new();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    issuer.clock(&clock);
+    let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).build().unwrap();
+    Api { clock, issuer, verifier }
+}
+
+impl Api {
+    /// `ok`, or the code of the refusal.
+    async fn verdict(&self, token: &str) -> &'static str {
+        self.verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+    }
+
+    async fn good(&self) -> &'static str {
+        self.verdict(&self.issuer.token().build()).await
+    }
+
+    fn seconds_pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+/// Lets background work finish that nobody waits for.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
+}
+
+fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn all_who_come_at_a_cold_start_share_one_fetch() {
+    let api = Arc::new(api().await);
+    api.issuer.delay(Duration::from_millis(50));
+    let mut requests = JoinSet::new();
+    for _ in 0..100 {
+        let api = Arc::clone(&api);
+        requests.spawn(async move { api.good().await });
+    }
+    assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
+    assert_eq!((api.issuer.metadata_fetches(), api.issuer.jwks_fetches()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_dropped_request_cancels_no_fetch() {
+    let api = api().await;
+    api.issuer.delay(Duration::from_millis(20));
+    let token = api.issuer.token().build();
+    {
+        let mut first = pin!(api.verifier.verify(&token));
+        assert!(poll_once(first.as_mut()).is_pending());
+    }
+    eventually("the fetch ends without its request", || api.issuer.jwks_fetches() == 1).await;
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 1);
+}
+
+#[tokio::test]
+async fn known_keys_are_used_at_once() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    let token = api.issuer.token().build();
+    assert!(matches!(poll_once(pin!(api.verifier.verify(&token))), Poll::Ready(Ok(_))));
+}
+
+#[tokio::test]
+async fn keys_are_kept_ten_minutes_and_refreshed_ahead() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(479);
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 1, "before 80 % of the lifetime");
+
+    api.seconds_pass(1);
+    api.issuer.delay(Duration::from_millis(20));
+    let token = api.issuer.token().build();
+    assert!(matches!(poll_once(pin!(api.verifier.verify(&token))), Poll::Ready(Ok(_))), "no request waits for it");
+    for _ in 0..10 {
+        assert_eq!(api.good().await, "ok");
+    }
+    eventually("the refresh", || api.issuer.jwks_fetches() == 2).await;
+    api.seconds_pass(470);
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 2, "fresh again, refreshed once");
+}
+
+#[tokio::test]
+async fn the_lifetime_can_be_set() {
+    let api = api_with(|issuer| issuer.keys_max_age(Duration::from_secs(100)).unwrap()).await;
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(79);
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 1);
+    api.seconds_pass(1);
+    assert_eq!(api.good().await, "ok");
+    eventually("the refresh", || api.issuer.jwks_fetches() == 2).await;
+}
+
+#[tokio::test]
+async fn a_new_key_serves_the_request_that_saw_it() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    let old = api.issuer.token().build();
+    api.seconds_pass(10);
+    api.issuer.rotate().unwrap();
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.verdict(&old).await, "ok", "the old key is still published");
+    assert_eq!(api.issuer.jwks_fetches(), 2);
+
+    // At once again: published, but the one fetch in ten seconds is spent. Ten seconds at the worst.
+    api.issuer.rotate().unwrap();
+    assert_eq!(api.good().await, "unknown_key");
+    assert_eq!(api.verdict(&old).await, "ok");
+    api.seconds_pass(10);
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 3);
+}
+
+#[tokio::test]
+async fn many_who_see_a_new_key_share_one_fetch() {
+    let api = Arc::new(api().await);
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(10);
+    api.issuer.rotate().unwrap();
+    api.issuer.delay(Duration::from_millis(20));
+    let mut requests = JoinSet::new();
+    for _ in 0..50 {
+        let api = Arc::clone(&api);
+        requests.spawn(async move { api.good().await });
+    }
+    assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
+    assert_eq!(api.issuer.jwks_fetches(), 2);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
+    let api = api().await;
+    let old = api.issuer.token().build();
+    assert_eq!(api.verdict(&old).await, "ok");
+    api.issuer.rotate().unwrap();
+    api.issuer.withdraw_old_keys();
+    api.seconds_pass(480);
+    assert_eq!(api.verdict(&old).await, "ok", "served from the set at hand, which starts the refresh");
+    eventually("the refresh", || api.issuer.jwks_fetches() == 2).await;
+    eventually("the new set", || {
+        let token = api.issuer.token().build();
+        matches!(poll_once(pin!(api.verifier.verify(&token))), Poll::Ready(Ok(_)))
+    })
+    .await;
+    assert_eq!(api.verdict(&old).await, "unknown_key");
+}
+
+/// The junk of a stranger causes one fetch in ten seconds, whatever comes of it, and delays nobody.
+#[tokio::test]
+async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
+    for (name, behaviour) in [("answering", Behaviour::Serve), ("failing", Behaviour::Status(500))] {
+        let api = api().await;
+        assert_eq!(api.good().await, "ok");
+        api.issuer.behave(behaviour);
+        let junk = |number: usize| api.issuer.token().header("kid", format!("junk-{number}")).build();
+        for number in 0..100 {
+            assert_eq!(api.verdict(&junk(number)).await, "unknown_key", "{name}");
+        }
+        assert_eq!(api.issuer.jwks_fetches() + api.issuer.metadata_fetches(), 2, "{name}: fetched a moment ago");
+        api.seconds_pass(10);
+        let before = api.issuer.metadata_fetches();
+        for number in 100..200 {
+            assert_eq!(api.verdict(&junk(number)).await, "unknown_key", "{name}");
+        }
+        assert_eq!(api.issuer.metadata_fetches() - before, 1, "{name}");
+        assert_eq!(api.good().await, "ok", "{name}: known keys are never behind the budget");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_disconnects_does_not_burn_the_budget() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(10);
+    api.issuer.rotate().unwrap();
+    api.issuer.delay(Duration::from_millis(20));
+    let junk = api.issuer.token().header("kid", "junk").build();
+    {
+        let mut request = pin!(api.verifier.verify(&junk));
+        assert!(poll_once(request.as_mut()).is_pending());
+    }
+    assert_eq!(api.good().await, "ok", "the fetch it caused brings the new key to everybody");
+    assert_eq!(api.issuer.jwks_fetches(), 2);
+}
+
+#[tokio::test]
+async fn a_kid_that_the_newest_set_lacks_is_remembered() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(10);
+    let junk = api.issuer.token().header("kid", "junk").build();
+    assert_eq!(api.verdict(&junk).await, "unknown_key");
+    assert_eq!(api.issuer.jwks_fetches(), 2);
+    for _ in 0..5 {
+        api.seconds_pass(10);
+        assert_eq!(api.verdict(&junk).await, "unknown_key");
+    }
+    assert_eq!(api.issuer.jwks_fetches(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
+    let api = api().await;
+    let token = || api.issuer.token().header("kid", "unknown");
+    let bad = [
+        ("expired", token().expired()),
+        ("not yet valid", token().not_yet_valid()),
+        ("for another", token().audience("https://other.example")),
+        ("by another", token().issued_by("https://other.example/")),
+        ("of another type", token().header("typ", "dpop+jwt")),
+        ("without aud", token().without_claim("aud")),
+        ("with crit", token().header("crit", json!(["x"]))),
+        ("bound", token().claim("cnf", json!({ "jkt": "x" }))),
+        ("with alg none", token().header("alg", "none")),
+        ("with a secret's alg", token().header("alg", "HS256")),
+        ("malformed", token().payload("{")),
+    ];
+    for (name, token) in bad {
+        assert_ne!(api.verdict(&token.build()).await, "ok", "{name}");
+    }
+    assert_eq!(api.issuer.metadata_fetches() + api.issuer.jwks_fetches(), 0, "nobody was asked at a cold start");
+
+    // With keys at hand they spend nothing of the budget either.
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(10);
+    assert_eq!(api.verdict(&token().expired().build()).await, "expired");
+    assert_eq!(api.issuer.jwks_fetches(), 1);
+    api.issuer.rotate().unwrap();
+    assert_eq!(api.good().await, "ok");
+}
+
+/// All that an issuer can answer in place of its keys.
+fn bad_answers() -> Vec<(&'static str, Behaviour)> {
+    vec![
+        ("404", Behaviour::Status(404)),
+        ("401", Behaviour::Status(401)),
+        ("429", Behaviour::Status(429)),
+        ("500", Behaviour::Status(500)),
+        ("503", Behaviour::Status(503)),
+        ("204", Behaviour::Status(204)),
+        ("nothing", Behaviour::Body(String::new())),
+        ("HTML", Behaviour::Body("<!doctype html><title>Welcome</title>".into())),
+        ("cut off", Behaviour::Body(r#"{"keys":[{"kty":"OKP","#.into())),
+        ("an array", Behaviour::Body("[]".into())),
+        ("no keys", Behaviour::Body("{}".into())),
+        ("an empty set", Behaviour::Body(r#"{"keys":[]}"#.into())),
+        ("no usable key", Behaviour::Body(r#"{"keys":[{"kty":"AKP"},null]}"#.into())),
+        ("a byte order mark", Behaviour::Body("\u{feff}{\"keys\":[]}".into())),
+        ("nested deeply", Behaviour::Body("[".repeat(200_000))),
+        ("more than 256 KiB", Behaviour::Body(format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(256 * 1024)))),
+        ("a redirect", Behaviour::Redirect("/elsewhere".into())),
+        ("a closed connection", Behaviour::Close),
+        ("no answer", Behaviour::Hang),
+    ]
+}
+
+/// A verifier of keys at a fixed address, which gives up soon.
+fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
+    let config = Issuer::new(issuer.iss(), AUDIENCE)
+        .and_then(|config| config.jwks_uri(&format!("{}.well-known/jwks.json", issuer.iss())))
+        .and_then(|config| config.fetch_timeout(Duration::from_millis(300)))
+        .unwrap();
+    Verifier::builder(config).clock(clock).build().unwrap()
+}
+
+#[tokio::test]
+async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    for (name, behaviour) in bad_answers() {
+        let clock = TestClock::new();
+        issuer.clock(&clock);
+        let api = Api {
+            verifier: impatient(&issuer, &clock),
+            clock,
+            issuer: TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap(),
+        };
+        let verdict = async || api.verdict(&issuer.token().build()).await;
+        issuer.behave(behaviour);
+        let before = issuer.jwks_fetches();
+        assert_eq!(verdict().await, "keys_unavailable", "{name}");
+        assert_eq!(verdict().await, "keys_unavailable", "{name}, again at once");
+        assert_eq!(issuer.jwks_fetches(), before + 1, "{name}: not asked again at once");
+
+        issuer.behave(Behaviour::Serve);
+        assert_eq!(verdict().await, "keys_unavailable", "{name}: still backing off");
+        api.seconds_pass(1);
+        assert_eq!(verdict().await, "ok", "{name}: good again");
+    }
+}
+
+#[tokio::test]
+async fn a_good_set_is_not_replaced_by_a_bad_answer() {
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    for (name, behaviour) in bad_answers() {
+        let clock = TestClock::new();
+        issuer.clock(&clock);
+        issuer.behave(Behaviour::Serve);
+        let verifier = impatient(&issuer, &clock);
+        let token = issuer.token().build();
+        let verdict = async |token: &str| verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(verdict(&token).await, "ok", "{name}");
+
+        issuer.behave(behaviour);
+        clock.advance(Duration::from_secs(10));
+        let unknown = issuer.token().header("kid", "unknown").build();
+        let before = issuer.jwks_fetches();
+        assert_eq!(verdict(&unknown).await, "unknown_key", "{name}: refetched in vain");
+        assert_eq!(issuer.jwks_fetches(), before + 1, "{name}");
+        assert_eq!(verdict(&token).await, "ok", "{name}: the old set is kept");
+    }
+}
+
+#[tokio::test]
+async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    api.issuer.behave(Behaviour::Status(503));
+    api.seconds_pass(600 + 3599);
+    assert_eq!(api.good().await, "ok", "an hour after the end of their lifetime");
+    eventually("the refresh fails", || api.issuer.metadata_fetches() == 2).await;
+    api.seconds_pass(1);
+    assert_eq!(api.good().await, "keys_unavailable");
+    api.issuer.behave(Behaviour::Serve);
+    api.seconds_pass(30);
+    assert_eq!(api.good().await, "ok", "back by itself");
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let target = format!("{}.well-known/jwks.json", elsewhere.iss());
+    for client in [None, Some(reqwest::Client::new())] {
+        let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+        issuer.behave(Behaviour::Redirect(target.clone()));
+        let own = client.is_some();
+        let mut builder = Verifier::builder(issuer.issuer());
+        if let Some(client) = client {
+            builder = builder.client(client);
+        }
+        let verifier = builder.build().unwrap();
+        let Err(Error::KeysUnavailable { source, .. }) = verifier.verify(&issuer.token().build()).await else {
+            panic!("expected no keys");
+        };
+        match (own, &*source) {
+            (false, FetchError::Status { status: 302, .. }) => assert_eq!(elsewhere.jwks_fetches(), 0),
+            // The application's client went there before anybody could object; what it brought is not used.
+            (true, FetchError::Redirected { .. }) => {}
+            (_, other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_odd_member_does_not_lose_the_set() {
+    let api = api().await;
+    for odd in [
+        json!(null),
+        json!({ "kty": "AKP", "kid": "key-1", "alg": "ML-DSA-44" }),
+        json!({ "kty": "RSA", "kid": "key-1", "use": "enc", "alg": "RSA-OAEP" }),
+        json!({ "kty": "oct", "kid": "key-1", "k": "AAAA" }),
+        json!({ "kty": "OKP", "crv": "X25519", "kid": "key-1", "x": "AAAA" }),
+        json!({ "kty": "EC" }),
+    ] {
+        api.issuer.publish(odd);
+    }
+    assert_eq!(api.good().await, "ok");
+}
+
+/// A server with an issuer's documents at any path, counting nothing.
+async fn serve(documents: impl Fn(&str) -> Vec<(&'static str, Value)>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let mut router = Router::new();
+    for (path, document) in documents(&base) {
+        router = router.route(path, get(async move || document.to_string()));
+    }
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    base
+}
+
+#[tokio::test]
+async fn metadata_are_found_at_each_well_known_address() {
+    for (name, path, metadata_at) in [
+        ("appended", "", "/.well-known/openid-configuration"),
+        ("appended to a path", "/t/1", "/t/1/.well-known/openid-configuration"),
+        ("appended behind a slash", "/t/1/", "/t/1/.well-known/openid-configuration"),
+        ("RFC 8414", "", "/.well-known/oauth-authorization-server"),
+        ("RFC 8414 before a path", "/t/1", "/.well-known/oauth-authorization-server/t/1"),
+        ("OpenID Connect before a path", "/t/1", "/.well-known/openid-configuration/t/1"),
+    ] {
+        let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
+        let jwks = keys.jwks_json();
+        let base = serve(|base| {
+            let metadata = json!({ "issuer": format!("{base}{path}"), "jwks_uri": format!("{base}/elsewhere/keys") });
+            vec![(metadata_at, metadata), ("/elsewhere/keys", jwks.clone())]
+        })
+        .await;
+        let iss = format!("{base}{path}");
+        let verifier = Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).unwrap();
+        let result = verifier.verify(&keys.token().issued_by(&iss).build()).await;
+        assert!(result.is_ok(), "{name}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_are_not_used() {
+    type Check = fn(&FetchError) -> bool;
+    let cases: [(&str, fn(&str) -> Value, Check); 9] = [
+        (
+            "another issuer's",
+            |base| json!({ "issuer": "https://other.example", "jwks_uri": format!("{base}/keys") }),
+            |error| matches!(error, FetchError::IssuerMismatch { .. }),
+        ),
+        (
+            "with a slash more",
+            |base| json!({ "issuer": format!("{base}/"), "jwks_uri": format!("{base}/keys") }),
+            |error| matches!(error, FetchError::IssuerMismatch { .. }),
+        ),
+        (
+            "without issuer",
+            |base| json!({ "jwks_uri": format!("{base}/keys") }),
+            |error| matches!(error, FetchError::Document { .. }),
+        ),
+        ("without jwks_uri", |base| json!({ "issuer": base }), |error| matches!(error, FetchError::Document { .. })),
+        (
+            "jwks_uri over http",
+            |base| json!({ "issuer": base, "jwks_uri": "http://keys.example/keys" }),
+            |error| matches!(error, FetchError::JwksUri(_)),
+        ),
+        (
+            "jwks_uri a file",
+            |base| json!({ "issuer": base, "jwks_uri": "file:///etc/passwd" }),
+            |error| matches!(error, FetchError::JwksUri(_)),
+        ),
+        (
+            "jwks_uri relative",
+            |base| json!({ "issuer": base, "jwks_uri": "/keys" }),
+            |error| matches!(error, FetchError::JwksUri(_)),
+        ),
+        (
+            "jwks_uri with a password",
+            |base| json!({ "issuer": base, "jwks_uri": "https://user:password@keys.example/" }),
+            |error| matches!(error, FetchError::JwksUri(_)),
+        ),
+        ("an array", |_| json!([]), |error| matches!(error, FetchError::Document { .. })),
+    ];
+    for (name, metadata, expected) in cases {
+        let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
+        let base =
+            serve(|base| vec![("/.well-known/openid-configuration", metadata(base)), ("/keys", keys.jwks_json())])
+                .await;
+        let verifier = Verifier::new(Issuer::new(&base, AUDIENCE).unwrap()).unwrap();
+        match verifier.verify(&keys.token().issued_by(&base).build()).await {
+            Err(Error::KeysUnavailable { source, .. }) => assert!(expected(&source), "{name}: {source}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn without_a_runtime_it_is_an_error_and_no_panic() {
+    let verifier = Verifier::new(Issuer::new("https://issuer.example/", AUDIENCE).unwrap()).unwrap();
+    let token = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap().token().build();
+    match poll_once(pin!(verifier.verify(&token))) {
+        Poll::Ready(Err(Error::KeysUnavailable { source, .. })) => assert!(matches!(*source, FetchError::NoRuntime)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
+    let outlasting = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let api = outlasting.block_on(api());
+    api.issuer.behave(Behaviour::Hang);
+    let token = api.issuer.token().build();
+
+    let ending = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    ending.block_on(async {
+        let mut request = pin!(api.verifier.verify(&token));
+        assert!(poll_once(request.as_mut()).is_pending());
+    });
+    drop(ending);
+
+    api.issuer.behave(Behaviour::Serve);
+    match outlasting.block_on(api.verifier.verify(&token)) {
+        Err(Error::KeysUnavailable { source, .. }) => assert!(matches!(*source, FetchError::Interrupted), "{source}"),
+        other => panic!("{other:?}"),
+    }
+    api.seconds_pass(1);
+    assert!(outlasting.block_on(api.verifier.verify(&token)).is_ok());
+}

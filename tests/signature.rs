@@ -1,0 +1,527 @@
+//! Who signed it: algorithms, keys, headers (RFC 7515, 7517, 7518, 8037, 8725).
+
+use portcullis::testing::TestIssuer;
+use portcullis::{Algorithm, IgnoredKey, InvalidToken, Issuer, Jwks, Verifier};
+use serde_json::{Value, json};
+
+/// An RFC's key and token.
+struct Vector {
+    name: &'static str,
+    jwk: &'static str,
+    token: &'static str,
+    payload: &'static str,
+}
+
+const JOE: &str = "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}";
+
+const VECTORS: [Vector; 4] = [
+    Vector {
+        name: "RFC 7515 A.2, RS256",
+        jwk: r#"{"kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB"}"#,
+        token: "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+        payload: JOE,
+    },
+    Vector {
+        name: "RFC 7515 A.3, ES256",
+        jwk: r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+        token: "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        payload: JOE,
+    },
+    Vector {
+        name: "RFC 7515 A.4, ES512",
+        jwk: r#"{"kty":"EC","crv":"P-521","x":"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk","y":"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"}"#,
+        token: "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn",
+        payload: "Payload",
+    },
+    Vector {
+        name: "RFC 8037 A.4, EdDSA",
+        jwk: r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#,
+        token: "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
+                hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+        payload: "Example of Ed25519 signing",
+    },
+];
+
+fn set(jwk: &str) -> String {
+    format!("{{\"keys\":[{jwk}]}}")
+}
+
+#[test]
+fn the_vectors_of_the_rfcs_verify() {
+    for Vector { name, jwk, token, payload } in VECTORS {
+        if cfg!(not(feature = "aws-lc-rs")) && name.contains("ES512") {
+            let refusal = Jwks::from_json(set(jwk)).unwrap_err().to_string();
+            assert!(refusal.contains(&format!("{:?}", IgnoredKey::NotInThisBackend)), "{refusal}");
+            continue;
+        }
+        let signed = Jwks::from_json(set(jwk)).unwrap().verify(token);
+        assert_eq!(signed.map(|signed| signed.payload).as_deref(), Ok(payload.as_bytes()), "{name}");
+    }
+}
+
+#[test]
+fn a_vector_with_anything_changed_does_not() {
+    for Vector { name, jwk, token, .. } in VECTORS {
+        let Ok(jwks) = Jwks::from_json(set(jwk)) else { continue };
+        // Every hundredth character or so, and the last one: of a header, a payload and a signature alike.
+        let positions = (0..token.len()).step_by(7).chain([token.len() - 1]);
+        for position in positions.filter(|position| &token[*position..=*position] != ".") {
+            let other = if &token[position..=position] == "A" { "B" } else { "A" };
+            let changed = format!("{}{other}{}", &token[..position], &token[position + 1..]);
+            assert!(jwks.verify(&changed).is_err(), "{name}: changed at {position}");
+        }
+        assert!(jwks.verify(&token[..token.len() - 4]).is_err(), "{name}: signature cut");
+        assert!(jwks.verify(&format!("{token}AAAA")).is_err(), "{name}: signature longer");
+    }
+}
+
+/// All that this build can sign and verify.
+fn algorithms() -> Vec<Algorithm> {
+    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    let mut all = vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
+    if cfg!(feature = "aws-lc-rs") {
+        all.push(ES512);
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
+    let stranger = TestIssuer::offline("https://stranger.example/").unwrap();
+    for algorithm in algorithms() {
+        let issuer = TestIssuer::start_with(algorithm).await.unwrap();
+        let verifier = Verifier::new(issuer.issuer()).unwrap();
+        assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "{algorithm}");
+        let code = async |token: String| verifier.verify(&token).await.map_err(|error| error.code()).unwrap_err();
+        assert_eq!(code(issuer.token().tampered().build()).await, "signature", "{algorithm}");
+        let forged = issuer.token().signed_by(&stranger).header("alg", algorithm.name()).build();
+        assert_eq!(code(forged).await, "signature", "{algorithm}");
+        assert_eq!(issuer.jwks_fetches(), 1, "{algorithm}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_verify_their_one_algorithm() {
+    for (algorithm, length) in [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)] {
+        let secret = vec![7; length];
+        let issuer = TestIssuer::offline_with_secret("https://issuer.example/", algorithm, &secret);
+        let verifier = Verifier::new(issuer.issuer()).unwrap();
+        assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "{algorithm}");
+        assert!(verifier.verify(&issuer.token().without_header("kid").build()).await.is_ok(), "{algorithm}, no kid");
+
+        let tampered = verifier.verify(&issuer.token().tampered().build()).await;
+        assert_eq!(tampered.unwrap_err().code(), "signature", "{algorithm}");
+        for other in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512].into_iter().filter(|o| *o != algorithm) {
+            let other = TestIssuer::offline_with_secret(issuer.iss(), other, &secret);
+            let refused = verifier.verify(&other.token().build()).await;
+            assert_eq!(refused.unwrap_err().code(), "unsupported_algorithm", "{algorithm}");
+        }
+        let too_short =
+            Issuer::new(issuer.iss(), "a").unwrap().secret(algorithm, &secret[1..]).unwrap_err().to_string();
+        assert!(too_short.contains(&format!("at least {length} bytes")), "{too_short}");
+    }
+}
+
+/// The classic: the public key, which everybody has, used as HMAC secret.
+#[tokio::test]
+async fn no_public_key_serves_as_secret() {
+    let issuer = TestIssuer::start().await.unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let jwk = issuer.jwks_json()["keys"][0].clone();
+    let secrets = [
+        ("the modulus", jwk["n"].as_str().unwrap().to_owned()),
+        ("the JWK", jwk.to_string()),
+        ("the set", issuer.jwks_json().to_string()),
+    ];
+    for (name, secret) in secrets {
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let forger = TestIssuer::offline_with_secret(issuer.iss(), algorithm, secret.as_bytes());
+            let refused = verifier.verify(&forger.token().build()).await.unwrap_err();
+            assert_eq!(refused.code(), "unsupported_algorithm", "{name}, {algorithm}");
+        }
+    }
+    assert_eq!(issuer.metadata_fetches() + issuer.jwks_fetches(), 0, "refused before any key was asked for");
+}
+
+#[tokio::test]
+async fn a_symmetric_key_in_a_remote_set_is_not_used() {
+    let issuer = TestIssuer::start().await.unwrap();
+    issuer.publish(json!({ "kty": "oct", "kid": "key-1", "alg": "HS256", "k": "A".repeat(43) }));
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let forger = TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[0; 32]);
+    let refused = verifier.verify(&forger.token().build()).await.unwrap_err();
+    assert_eq!(refused.code(), "unsupported_algorithm");
+    assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "the good key beside it works");
+}
+
+#[tokio::test]
+async fn headers_that_are_refused() {
+    let issuer = TestIssuer::start().await.unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let own_key = TestIssuer::offline(issuer.iss()).unwrap().jwks_json()["keys"][0].clone();
+    let cases: Vec<(&str, Value, &str)> = vec![
+        ("alg", json!("none"), "unsupported_algorithm"),
+        ("alg", json!("None"), "unsupported_algorithm"),
+        ("alg", json!("NONE"), "unsupported_algorithm"),
+        ("alg", json!("nOnE"), "unsupported_algorithm"),
+        ("alg", json!(""), "unsupported_algorithm"),
+        ("alg", json!("rs256"), "unsupported_algorithm"),
+        ("alg", json!("RS256 "), "unsupported_algorithm"),
+        ("alg", json!("RSA-OAEP"), "unsupported_algorithm"),
+        ("alg", json!("ES256K"), "unsupported_algorithm"),
+        ("alg", json!("Ed448"), "unsupported_algorithm"),
+        ("alg", json!("PS256"), "unknown_key"),
+        ("alg", json!("RS384"), "unknown_key"),
+        ("alg", json!(["RS256"]), "malformed"),
+        ("alg", json!(null), "malformed"),
+        ("kid", json!(1), "malformed"),
+        ("kid", json!(["key-1"]), "malformed"),
+        ("kid", json!(null), "malformed"),
+        ("kid", json!("k".repeat(513)), "malformed"),
+        ("kid", json!("../../key-1"), "unknown_key"),
+        ("kid", json!("key-1' OR '1'='1"), "unknown_key"),
+        ("kid", json!(""), "unknown_key"),
+        ("crit", json!(["exp"]), "critical"),
+        ("crit", json!(["b64"]), "critical"),
+        ("crit", json!([]), "critical"),
+        ("crit", json!("exp"), "critical"),
+        ("crit", json!(null), "critical"),
+        ("typ", json!("dpop+jwt"), "type"),
+        ("typ", json!("logout+jwt"), "type"),
+        ("typ", json!("secevent+jwt"), "type"),
+        ("typ", json!("token-introspection+jwt"), "type"),
+        ("typ", json!("JWE"), "type"),
+        ("typ", json!("id_token"), "type"),
+        ("typ", json!("application/jwt"), "type"),
+        ("typ", json!("at+jwt "), "type"),
+        ("typ", json!(""), "type"),
+        ("typ", json!(1), "malformed"),
+        ("typ", json!("JWT"), "ok"),
+        ("typ", json!("jwt"), "ok"),
+        ("typ", json!("at+jwt"), "ok"),
+        ("typ", json!("AT+JWT"), "ok"),
+        ("typ", json!("application/at+jwt"), "ok"),
+        ("typ", json!("Application/AT+JWT"), "ok"),
+        ("b64", json!(false), "ok"),
+        ("x", json!({ "any": ["thing", 1] }), "ok"),
+        // A key that comes with the token proves nothing, and nobody is asked for it.
+        ("jwk", own_key, "ok"),
+        ("jku", json!(format!("{}other.json", issuer.iss())), "ok"),
+        ("x5u", json!(format!("{}other.pem", issuer.iss())), "ok"),
+    ];
+    for (name, value, expected) in cases {
+        let result = verifier.verify(&issuer.token().header(name, value.clone()).build()).await;
+        let verdict = result.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(verdict, expected, "{name}: {value}");
+    }
+    let without = verifier.verify(&issuer.token().without_header("alg").build()).await;
+    assert_eq!(without.unwrap_err().code(), "malformed", "no alg");
+    assert!(verifier.verify(&issuer.token().without_header("typ").build()).await.is_ok(), "no typ");
+    assert!(verifier.verify(&issuer.token().without_header("kid").build()).await.is_ok(), "no kid, one key");
+}
+
+#[tokio::test]
+async fn a_key_in_the_header_is_not_used() {
+    let issuer = TestIssuer::start().await.unwrap();
+    let forger = TestIssuer::offline(issuer.iss()).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let key = forger.jwks_json()["keys"][0].clone();
+    let token = issuer.token().signed_by(&forger).header("jwk", key).build();
+    assert_eq!(verifier.verify(&token).await.unwrap_err().code(), "signature");
+}
+
+#[tokio::test]
+async fn forms_that_are_refused() {
+    let issuer = TestIssuer::start().await.unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let good = issuer.token().build();
+    let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let b64 = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text);
+    // The last character of base64url may carry bits that mean nothing; only one spelling is the canonical one.
+    let last = good.chars().last().unwrap();
+    let uncanonical = char::from(last as u8 + 1);
+    for (name, token, expected) in [
+        ("good", good.clone(), "ok"),
+        ("empty", String::new(), "opaque"),
+        ("opaque", "6LyqwQ4qPmBFkhzsKzNQJvCBvqZYEVPzWfGZ".to_owned(), "opaque"),
+        ("one period", format!("{header}.{payload}"), "malformed"),
+        ("two periods only", "..".to_owned(), "malformed"),
+        ("no signature", format!("{header}.{payload}."), "signature"),
+        ("no header", format!(".{payload}.{signature}"), "malformed"),
+        ("no payload", format!("{header}..{signature}"), "malformed"),
+        ("four parts", format!("{good}.{signature}"), "malformed"),
+        ("five parts, a JWE", format!("{good}.a.b"), "encrypted"),
+        ("six parts", format!("{good}.a.b.c"), "malformed"),
+        ("padding", format!("{good}="), "malformed"),
+        ("the other alphabet", format!("{header}.{payload}.{}", signature.replace(['-', '_'], "+") + "+"), "malformed"),
+        ("white space before", format!(" {good}"), "malformed"),
+        ("a newline after", format!("{good}\n"), "malformed"),
+        ("a NUL", format!("{header}.{payload}.{signature}\0"), "malformed"),
+        ("not ASCII", format!("{header}.{payload}.{signature}é"), "malformed"),
+        ("JSON serialization", format!(r#"{{"payload":"{payload}"}}"#), "opaque"),
+        ("uncanonical", format!("{}{uncanonical}", &good[..good.len() - 1]), "malformed"),
+        ("header an array", format!("{}.{payload}.{signature}", b64("[]")), "malformed"),
+        ("header not JSON", format!("{}.{payload}.{signature}", b64("alg")), "malformed"),
+        (
+            "alg twice",
+            format!("{}.{payload}.{signature}", b64(r#"{"alg":"none","alg":"RS256","kid":"key-1"}"#)),
+            "malformed",
+        ),
+        ("too large", format!("{header}.{payload}.{}", "A".repeat(16 * 1024)), "too_large"),
+        ("unsecured, RFC 7519 §6.1", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UifQ.".to_owned(), "unsupported_algorithm"),
+    ] {
+        let verdict = verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(verdict, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn exactly_16_kib_are_looked_at() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    // Four thirds of the padding's length end up in the token; find the longest that still fits.
+    let token = |length: usize| issuer.token().claim("x", "x".repeat(length)).build();
+    let longest = (11_000..12_500).rev().find(|length| token(*length).len() <= 16 * 1024).unwrap();
+    assert!(verifier.verify(&token(longest)).await.is_ok(), "{} bytes", token(longest).len());
+    let longer = verifier.verify(&token(longest + 3)).await.unwrap_err();
+    assert_eq!(longer.code(), "too_large");
+}
+
+#[tokio::test]
+async fn one_key_serves_one_algorithm() {
+    for own in [Algorithm::RS256, Algorithm::PS256] {
+        let issuer = TestIssuer::offline_with("https://issuer.example/", own).unwrap();
+        let mut jwk = issuer.jwks_json()["keys"][0].clone();
+        let without_alg = {
+            jwk.as_object_mut().unwrap().remove("alg");
+            Jwks::from_json(set(&jwk.to_string())).unwrap()
+        };
+        let base = || Issuer::new(issuer.iss(), portcullis::testing::AUDIENCE).unwrap();
+        let only = |algorithms: &[Algorithm]| base().algorithms(algorithms.iter().copied()).unwrap();
+        let is_own = |expected: Algorithm| if own == expected { "ok" } else { "unknown_key" };
+        for (name, config, expected) in [
+            ("the key says", base().jwks(issuer.jwks()), "ok"),
+            ("nobody says: RS256", base().jwks(without_alg.clone()), is_own(Algorithm::RS256)),
+            (
+                "the issuer says PS256",
+                only(&[Algorithm::PS256]).jwks(without_alg.clone()),
+                if own == Algorithm::PS256 { "ok" } else { "unsupported_algorithm" },
+            ),
+            (
+                "the first one counts",
+                only(&[Algorithm::PS256, Algorithm::RS256]).jwks(without_alg.clone()),
+                is_own(Algorithm::PS256),
+            ),
+            ("the issuer says EdDSA", only(&[Algorithm::EdDSA]).jwks(issuer.jwks()), "unsupported_algorithm"),
+        ] {
+            let verifier = Verifier::new(config).unwrap();
+            let verdict = verifier.verify(&issuer.token().build()).await.map_or_else(|error| error.code(), |_| "ok");
+            assert_eq!(verdict, expected, "{own}: {name}");
+        }
+    }
+}
+
+/// RFC 9864 §2.2: `Ed25519` is what `EdDSA` with such a key always was.
+#[tokio::test]
+async fn ed25519_has_two_names() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    for key_says in [Some("EdDSA"), Some("Ed25519"), None] {
+        let mut jwk = issuer.jwks_json()["keys"][0].clone();
+        match key_says {
+            Some(name) => jwk["alg"] = name.into(),
+            None => drop(jwk.as_object_mut().unwrap().remove("alg")),
+        }
+        let config = Issuer::new(issuer.iss(), portcullis::testing::AUDIENCE).unwrap();
+        let verifier = Verifier::new(config.jwks(Jwks::from_json(set(&jwk.to_string())).unwrap())).unwrap();
+        for token_says in ["EdDSA", "Ed25519"] {
+            let token = issuer.token().header("alg", token_says).build();
+            assert!(verifier.verify(&token).await.is_ok(), "key {key_says:?}, token {token_says}");
+        }
+    }
+}
+
+/// RFC 7518 §3.4: `r ‖ s`, neither DER nor zero (CVE-2022-21449), of exactly the curve's length.
+#[tokio::test]
+async fn ecdsa_signatures_have_one_form() {
+    for (algorithm, length) in [(Algorithm::ES256, 64), (Algorithm::ES384, 96), (Algorithm::ES512, 132)] {
+        let Ok(issuer) = TestIssuer::offline_with("https://issuer.example/", algorithm) else {
+            assert!(cfg!(not(feature = "aws-lc-rs")), "{algorithm}");
+            continue;
+        };
+        let verifier = Verifier::new(issuer.issuer()).unwrap();
+        let token = issuer.token().build();
+        let signing_input = token.rsplit_once('.').unwrap().0;
+        let half = length / 2;
+        let der =
+            [&[0x30, 2 * half as u8 + 4, 2, half as u8][..], &[1; 66][..half], &[2, half as u8], &[1; 66][..half]];
+        for (name, signature) in [
+            ("zeros", vec![0; length]),
+            ("ones", vec![0xff; length]),
+            ("DER", der.concat()),
+            ("one byte short", vec![1; length - 1]),
+            ("one byte long", vec![1; length + 1]),
+            ("nothing", vec![]),
+        ] {
+            let signature = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, signature);
+            let refused = verifier.verify(&format!("{signing_input}.{signature}")).await.unwrap_err();
+            assert_eq!(refused.code(), "signature", "{algorithm}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    let jwks = issuer.jwks();
+    let webhook = issuer.token().header("typ", "secevent+jwt").payload("any bytes\0").build();
+    let signed = jwks.verify(&webhook).unwrap();
+    assert_eq!(signed.payload, b"any bytes\0");
+    assert_eq!(serde_json::from_slice::<Value>(&signed.header).unwrap()["typ"], "secevent+jwt");
+
+    let unknown_kid = issuer.token().header("kid", "x").build();
+    assert_eq!(jwks.verify(&unknown_kid), Err(InvalidToken::UnknownKey { kid: Some("x".into()) }));
+    assert_eq!(jwks.verify(&issuer.token().tampered().build()), Err(InvalidToken::Signature));
+    assert_eq!(jwks.verify(&issuer.token().header("crit", json!(["x"])).build()), Err(InvalidToken::Critical));
+    let hmac = TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[7; 32]).token().build();
+    assert_eq!(jwks.verify(&hmac), Err(InvalidToken::UnknownKey { kid: Some("key-1".into()) }));
+}
+
+#[test]
+fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    let rsa = TestIssuer::offline("https://issuer.example/").unwrap().jwks_json()["keys"][0].clone();
+    let ec = issuer.jwks_json()["keys"][0].clone();
+    let with = |base: &Value, name: &str, value: Value| {
+        let mut jwk = base.clone();
+        jwk[name] = value;
+        jwk
+    };
+    let without = |base: &Value, name: &str| {
+        let mut jwk = base.clone();
+        jwk.as_object_mut().unwrap().remove(name);
+        jwk
+    };
+    let short = "AQAB".repeat(10);
+    let modulus = |first: u8, bytes: usize| {
+        let mut modulus = vec![0xff; bytes];
+        modulus[0] = first;
+        json!(base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, modulus))
+    };
+    let cases = [
+        ("null", json!(null), IgnoredKey::Malformed),
+        ("a string", json!("key"), IgnoredKey::Malformed),
+        ("no kty", without(&ec, "kty"), IgnoredKey::Malformed),
+        ("post-quantum", json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA" }), IgnoredKey::Type),
+        ("secp256k1", with(&ec, "crv", json!("secp256k1")), IgnoredKey::Type),
+        ("X25519", json!({ "kty": "OKP", "crv": "X25519", "x": short }), IgnoredKey::Type),
+        ("Ed448", json!({ "kty": "OKP", "crv": "Ed448", "x": short }), IgnoredKey::Type),
+        ("symmetric", json!({ "kty": "oct", "k": "AAAA" }), IgnoredKey::Symmetric),
+        ("private", with(&ec, "d", json!("AAAA")), IgnoredKey::Private),
+        ("for encryption", with(&rsa, "use", json!("enc")), IgnoredKey::Use),
+        ("key_ops without verify", with(&rsa, "key_ops", json!(["wrapKey"])), IgnoredKey::Use),
+        ("key_ops no list", with(&rsa, "key_ops", json!("verify")), IgnoredKey::Use),
+        ("Keycloak's encryption key", with(&rsa, "alg", json!("RSA-OAEP")), IgnoredKey::Algorithm),
+        ("alg of another type", with(&rsa, "alg", json!("ES256")), IgnoredKey::Algorithm),
+        ("alg of another curve", with(&ec, "alg", json!("ES384")), IgnoredKey::Algorithm),
+        ("alg of a secret", with(&rsa, "alg", json!("HS256")), IgnoredKey::Algorithm),
+        ("alg none", with(&rsa, "alg", json!("none")), IgnoredKey::Algorithm),
+        ("alg a number", with(&rsa, "alg", json!(1)), IgnoredKey::Malformed),
+        ("kid a number", with(&rsa, "kid", json!(1)), IgnoredKey::Malformed),
+        ("kid too long", with(&rsa, "kid", json!("k".repeat(513))), IgnoredKey::Malformed),
+        ("no modulus", without(&rsa, "n"), IgnoredKey::Malformed),
+        ("no exponent", without(&rsa, "e"), IgnoredKey::Malformed),
+        ("exponent 1", with(&rsa, "e", json!("AQ")), IgnoredKey::Malformed),
+        ("exponent 0", with(&rsa, "e", json!("AA")), IgnoredKey::Malformed),
+        ("even exponent", with(&rsa, "e", json!("Ag")), IgnoredKey::Malformed),
+        ("huge exponent", with(&rsa, "e", rsa["n"].clone()), IgnoredKey::Malformed),
+        ("RSA 1024", with(&rsa, "n", modulus(0xff, 128)), IgnoredKey::RsaSize),
+        ("RSA 2047", with(&rsa, "n", modulus(0x7f, 256)), IgnoredKey::RsaSize),
+        ("RSA 16384", with(&rsa, "n", modulus(0xff, 2048)), IgnoredKey::RsaSize),
+        ("x too short", with(&ec, "x", json!("AQAB")), IgnoredKey::Malformed),
+        ("y too long", with(&ec, "y", json!(format!("AAAA{}", ec["y"].as_str().unwrap()))), IgnoredKey::Malformed),
+        ("off the curve", with(&ec, "y", ec["x"].clone()), IgnoredKey::Malformed),
+        ("not base64url", with(&ec, "x", json!("+".repeat(43))), IgnoredKey::Malformed),
+        ("Ed25519 too short", json!({ "kty": "OKP", "crv": "Ed25519", "x": "AQAB" }), IgnoredKey::Malformed),
+        ("Ed25519 too long", json!({ "kty": "OKP", "crv": "Ed25519", "x": "A".repeat(44) }), IgnoredKey::Malformed),
+    ];
+    for (name, odd, reason) in cases {
+        let set = json!({ "keys": [odd, ec], "more": { "members": [1] } }).to_string();
+        let jwks = Jwks::from_json(&set).unwrap();
+        assert_eq!(jwks.ignored(), [reason], "{name}");
+        assert!(jwks.verify(&issuer.token().build()).is_ok(), "{name}: the good key works");
+    }
+}
+
+#[test]
+fn key_members_that_change_nothing() {
+    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    let base = issuer.jwks_json()["keys"][0].clone();
+    for (name, member, value) in [
+        ("key_ops with verify", "key_ops", json!(["verify"])),
+        ("more key_ops", "key_ops", json!(["sign", "verify"])),
+        ("a certificate", "x5c", json!(["MIIC"])),
+        ("a private extension", "issuer", json!("https://login.microsoftonline.com/{tenantid}/v2.0")),
+        ("leading zeros of the exponent", "e", json!("AAEAAQ")),
+    ] {
+        let mut jwk = base.clone();
+        jwk[member] = value;
+        let jwks = Jwks::from_json(set(&jwk.to_string())).unwrap();
+        assert!(jwks.verify(&issuer.token().build()).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_key_set() {
+    for (name, json) in [
+        ("HTML", "<html></html>"),
+        ("empty", ""),
+        ("cut off", r#"{"keys":[{"kty""#),
+        ("an array", "[]"),
+        ("no keys", "{}"),
+        ("keys an object", r#"{"keys":{}}"#),
+        ("keys null", r#"{"keys":null}"#),
+        ("no key in it", r#"{"keys":[]}"#),
+        ("no usable key in it", r#"{"keys":[{"kty":"AKP"}]}"#),
+        ("deeply nested", &"[".repeat(100_000)),
+    ] {
+        assert!(Jwks::from_json(json).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_hundred_keys_are_kept() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let key = issuer.jwks_json()["keys"][0].clone();
+    let numbered = (0..150).map(|number| {
+        let mut key = key.clone();
+        key["kid"] = number.to_string().into();
+        key
+    });
+    let jwks = Jwks::from_json(json!({ "keys": numbered.collect::<Vec<_>>() }).to_string()).unwrap();
+    assert_eq!(jwks.len(), 100);
+    assert_eq!(jwks.ignored(), [IgnoredKey::TooMany; 50]);
+}
+
+/// RFC 7517 §4.5: several keys may have one `kid`, and a token may have none. At most 4 are tried: each costs a signature.
+#[test]
+fn candidates_are_tried_up_to_four() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let good = issuer.jwks_json()["keys"][0].clone();
+    let other = || {
+        let mut key = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap().jwks_json()["keys"][0].clone();
+        key["kid"] = good["kid"].clone();
+        key
+    };
+    for (before, accepted) in [(0, true), (1, true), (3, true), (4, false)] {
+        let mut keys: Vec<_> = (0..before).map(|_| other()).collect();
+        keys.push(good.clone());
+        let jwks = Jwks::from_json(json!({ "keys": keys }).to_string()).unwrap();
+        for (name, token) in [("same kid", issuer.token()), ("no kid", issuer.token().without_header("kid"))] {
+            assert_eq!(jwks.verify(&token.build()).is_ok(), accepted, "{name}, behind {before} others");
+        }
+    }
+    let mut without_kid = good;
+    without_kid.as_object_mut().unwrap().remove("kid");
+    let jwks = Jwks::from_json(set(&without_kid.to_string())).unwrap();
+    assert!(jwks.verify(&issuer.token().build()).is_err(), "the token names a key, this one has no name");
+}
