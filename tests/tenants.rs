@@ -173,11 +173,11 @@ async fn a_look_up_decides_whom_to_trust_and_is_asked_once() {
 #[tokio::test]
 async fn a_look_up_that_breaks_is_no_news_about_the_token() {
     let acme = start().await;
-    let iss = acme.iss().to_owned();
+    let (iss, keys): (_, Jwks) = (acme.iss().to_owned(), acme.jwks());
     let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
     let wrong = Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok());
     let unusable = Issuers::lookup(move |_| {
-        let jwks = Jwks::default();
+        let jwks = keys.clone();
         Issuer::new(iss.clone(), AUDIENCE).ok()?.secret(Algorithm::HS256, &[7; 32]).ok().map(|issuer| issuer.jwks(jwks))
     });
     for (name, issuers) in [("an error", broken), ("another issuer", wrong), ("a bad one", unusable)] {

@@ -33,7 +33,7 @@ const MAX_CANDIDATES: usize = 4;
 /// assert_eq!(jwks.ignored().len(), 1);
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Jwks {
     keys: Vec<Arc<Jwk>>,
     ignored: Vec<IgnoredKey>,

@@ -270,10 +270,15 @@ impl TestIssuer {
     }
 
     /// Its keys, ready to verify.
+    ///
+    /// # Panics
+    ///
+    /// When it has none to publish: it signs with a secret.
     pub fn jwks(&self) -> Jwks {
-        // Read as a remote set would be, so that odd keys may leave it empty.
-        let json = self.jwks_json().to_string();
-        Jwks::read(json.as_bytes(), Algorithm::RS256).unwrap_or_default()
+        match Jwks::from_json(self.jwks_json().to_string()) {
+            Ok(jwks) => jwks,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Answers a GET for `path` as its own port would: for a server of your own that offers more than metadata and keys.

@@ -1,0 +1,110 @@
+//! Extractors, and routers as applications write them.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http_body_util::BodyExt;
+use portcullis::axum::Claims;
+use portcullis::testing::TestIssuer;
+use portcullis::{AccessToken, Algorithm, ProtectLayer, Verifier};
+use serde::Deserialize;
+use tower::ServiceExt;
+
+#[derive(Deserialize)]
+struct Organization {
+    org_id: String,
+}
+
+async fn subject(token: AccessToken) -> String {
+    token.subject().unwrap_or_default().to_owned()
+}
+
+async fn organization(claims: Claims<Organization>) -> String {
+    claims.org_id.clone()
+}
+
+fn issuer() -> TestIssuer {
+    TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap()
+}
+
+fn app(issuer: &TestIssuer) -> Router {
+    let protect = ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap());
+    Router::new()
+        .route("/subject", get(subject))
+        .route("/organization", get(organization))
+        .route("/orders", post(subject).route_layer(protect.clone().scope("orders:write")))
+        .route_layer(protect)
+        .route("/public", get(async || "open"))
+        .route("/forgotten", get(subject))
+        .route("/forgotten/claims", get(organization))
+}
+
+async fn call(app: &Router, method: &str, path: &str, token: Option<String>) -> Response {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+}
+
+async fn text(response: Response) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn handlers_get_the_token_and_their_own_claims() {
+    let issuer = issuer();
+    let app = app(&issuer);
+    let token = issuer.token().subject("alice").claim("org_id", "org_1").build();
+    assert_eq!(text(call(&app, "GET", "/subject", Some(token.clone())).await).await, "alice");
+    assert_eq!(text(call(&app, "GET", "/organization", Some(token)).await).await, "org_1");
+}
+
+#[tokio::test]
+async fn claims_that_do_not_fit_are_refused_with_a_challenge() {
+    let issuer = issuer();
+    let app = app(&issuer);
+    for (name, token) in [("missing", issuer.token()), ("of another type", issuer.token().claim("org_id", 1))] {
+        let response = call(&app, "GET", "/organization", Some(token.build())).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{name}");
+        let challenge = response.headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap();
+        assert!(challenge.starts_with("Bearer realm=\"api\", error=\"invalid_token\""), "{name}: {challenge}");
+    }
+}
+
+/// Wiring is our fault: 500, not 401, and no challenge that a client would answer in vain.
+#[tokio::test]
+async fn a_route_without_the_layer_is_our_own_error() {
+    let issuer = issuer();
+    let app = app(&issuer);
+    for path in ["/forgotten", "/forgotten/claims"] {
+        for token in [None, Some(issuer.token().build())] {
+            let response = call(&app, "GET", path, token).await;
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{path}");
+            assert!(!response.headers().contains_key(WWW_AUTHENTICATE), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn routes_are_open_or_closed_as_written() {
+    let issuer = issuer();
+    let app = app(&issuer);
+    let (any, writer) = (issuer.token().build(), issuer.token().scope("orders:write").build());
+    for (method, path, token, status) in [
+        ("GET", "/public", None, 200),
+        ("GET", "/subject", None, 401),
+        ("GET", "/subject", Some(&any), 200),
+        ("POST", "/orders", None, 401),
+        ("POST", "/orders", Some(&any), 403),
+        ("POST", "/orders", Some(&writer), 200),
+        ("GET", "/unknown", None, 404),
+        ("GET", "/unknown", Some(&any), 404),
+    ] {
+        let response = call(&app, method, path, token.cloned()).await;
+        assert_eq!(response.status().as_u16(), status, "{method} {path}, with a token: {}", token.is_some());
+    }
+}

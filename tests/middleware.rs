@@ -1,0 +1,383 @@
+//! The layer around a service: what it answers, what it lets through, and what it leaves alone.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
+use http_body_util::{BodyExt, Full};
+use portcullis::testing::{Behaviour, TestClock, TestIssuer};
+use portcullis::{AccessToken, Algorithm, Error, Protect, ProtectLayer, Scope, Verifier};
+use tower::buffer::BufferLayer;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+type Body = Full<bytes::Bytes>;
+
+fn request(headers: &[(HeaderName, &[u8])]) -> Request<()> {
+    let mut request = Request::new(());
+    for (name, value) in headers {
+        request.headers_mut().append(name, HeaderValue::from_bytes(value).unwrap());
+    }
+    request
+}
+
+fn bearer(token: &str) -> Request<()> {
+    request(&[(AUTHORIZATION, format!("Bearer {token}").as_bytes())])
+}
+
+/// A service that says who asked.
+async fn greet(request: Request<()>) -> Result<Response<Body>, Infallible> {
+    let token = request.extensions().get::<AccessToken>().expect("the layer lets nobody through without");
+    Ok(Response::new(Full::from(token.subject().unwrap_or_default().to_owned())))
+}
+
+async fn issuer() -> TestIssuer {
+    TestIssuer::start_with(Algorithm::EdDSA).await.unwrap()
+}
+
+fn verifier(issuer: &TestIssuer) -> Verifier {
+    Verifier::new(issuer.issuer()).unwrap()
+}
+
+async fn answer(layer: &ProtectLayer, request: Request<()>) -> Response<Body> {
+    layer.layer(service_fn(greet)).oneshot(request).await.unwrap()
+}
+
+/// The table of the README, walked.
+#[tokio::test]
+async fn every_answer_is_as_the_table_says() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer)).realm("shop").scope("orders:read").scope("orders:write");
+    let good = || issuer.token().scope("orders:write other orders:read");
+    const MISSING: &str = r#"Bearer realm="shop", scope="orders:read orders:write""#;
+    const MALFORMED: &str =
+        r#"Bearer realm="shop", error="invalid_request", error_description="The Authorization header is malformed""#;
+    const INVALID: &str =
+        r#"Bearer realm="shop", error="invalid_token", error_description="The access token is invalid""#;
+    const EXPIRED: &str = r#"Bearer realm="shop", error="invalid_token", error_description="The access token expired""#;
+    const INSUFFICIENT: &str = r#"Bearer realm="shop", error="insufficient_scope", error_description="The access token does not grant what this operation needs", scope="orders:read orders:write""#;
+
+    let twice = {
+        let value = format!("Bearer {}", good().build());
+        request(&[(AUTHORIZATION, value.as_bytes()), (AUTHORIZATION, value.as_bytes())])
+    };
+    let cases = [
+        ("good", bearer(&good().build()), 200, None, None),
+        ("nothing", request(&[]), 401, Some(MISSING), Some("missing")),
+        ("another scheme", request(&[(AUTHORIZATION, b"Basic YTpi")]), 401, Some(MISSING), Some("missing")),
+        ("two headers", twice, 400, Some(MALFORMED), Some("invalid_request")),
+        ("illegal characters", bearer("a,b"), 400, Some(MALFORMED), Some("invalid_request")),
+        ("no JWT", bearer("opaque"), 401, Some(INVALID), Some("opaque")),
+        ("expired", bearer(&good().expired().build()), 401, Some(EXPIRED), Some("expired")),
+        ("another's", bearer(&good().audience("x").build()), 401, Some(INVALID), Some("audience")),
+        ("forged", bearer(&good().tampered().build()), 401, Some(INVALID), Some("signature")),
+        ("no scope", bearer(&issuer.token().build()), 403, Some(INSUFFICIENT), Some("insufficient_scope")),
+        (
+            "half the scope",
+            bearer(&issuer.token().scope("orders:read orders").build()),
+            403,
+            Some(INSUFFICIENT),
+            Some("insufficient_scope"),
+        ),
+        // Not 403: a client that is told 403 does not refresh its token.
+        ("expired and no scope", bearer(&issuer.token().expired().build()), 401, Some(EXPIRED), Some("expired")),
+    ];
+    for (name, request, status, challenge, code) in cases {
+        let response = answer(&layer, request).await;
+        assert_eq!(response.status().as_u16(), status, "{name}");
+        let challenges: Vec<_> = response.headers().get_all(WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(challenges, challenge.into_iter().collect::<Vec<_>>(), "{name}");
+        assert_eq!(response.extensions().get::<Error>().map(Error::code), code, "{name}: left in the extensions");
+        assert_eq!(response.headers().len(), challenges.len(), "{name}: nothing else is said");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.is_empty(), status != 200, "{name}");
+    }
+}
+
+/// 503 with the issuer stopped before its first use, 200 when it is back; never 401.
+#[tokio::test]
+async fn unavailable_is_not_invalid() {
+    let (issuer, clock) = (issuer().await, TestClock::new());
+    issuer.clock(&clock);
+    let layer = ProtectLayer::new(Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap());
+    for behaviour in [Behaviour::Close, Behaviour::Status(500)] {
+        issuer.behave(behaviour);
+        clock.advance(Duration::from_secs(30));
+        let response = answer(&layer, bearer(&issuer.token().build())).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "5");
+        assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+        assert!(matches!(response.extensions().get(), Some(Error::KeysUnavailable { .. })));
+        assert_eq!(answer(&layer, bearer("junk")).await.status(), 401, "no byte of a token makes it 503");
+        assert_eq!(answer(&layer, request(&[])).await.status(), 401);
+    }
+    issuer.behave(Behaviour::Serve);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(answer(&layer, bearer(&issuer.token().build())).await.status(), 200);
+}
+
+/// RFC 6750 §2.1, RFC 9110 §11.4: the scheme in any case, one or more spaces, one b64token.
+#[tokio::test]
+async fn credentials_are_read_strictly() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer));
+    let token = issuer.token().build();
+    let with = |before: &str, after: &str| [before.as_bytes(), token.as_bytes(), after.as_bytes()].concat();
+    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+        ("as written", with("Bearer ", ""), 200),
+        ("lower case", with("bearer ", ""), 200),
+        ("mixed case", with("bEaReR ", ""), 200),
+        ("several spaces", with("Bearer    ", ""), 200),
+        ("no space", with("Bearer", ""), 401),
+        ("a tab", with("Bearer\t", ""), 400),
+        ("a space and a tab", with("Bearer \t", ""), 400),
+        ("a space before", with(" Bearer ", ""), 401),
+        ("a space after", with("Bearer ", " "), 400),
+        ("two tokens", with(&format!("Bearer {token} "), ""), 400),
+        ("two tokens with a comma", with(&format!("Bearer {token}, Bearer "), ""), 400),
+        ("a parameter", with("Bearer token=", ""), 400),
+        ("quoted", with("Bearer \"", "\""), 400),
+        ("padding in the middle", with("Bearer =", ""), 400),
+        ("padding at the end: legal, no JWT", with("Bearer ", "=="), 401),
+        ("scheme alone", b"Bearer".to_vec(), 400),
+        ("scheme and space", b"Bearer ".to_vec(), 400),
+        ("only padding", b"Bearer ==".to_vec(), 400),
+        ("not ASCII", b"Bearer \xff\xfe".to_vec(), 400),
+        ("UTF-8", "Bearer é".as_bytes().to_vec(), 400),
+        ("empty", b"".to_vec(), 401),
+        ("Basic", b"Basic YTpi".to_vec(), 401),
+        ("DPoP", with("DPoP ", ""), 401),
+        ("not ASCII as scheme", b"\xff\xfe a".to_vec(), 401),
+        ("JSON", b"Bearer {\"alg\":\"none\"}".to_vec(), 400),
+    ];
+    for (name, value, status) in cases {
+        let response = answer(&layer, request(&[(AUTHORIZATION, &value)])).await;
+        assert_eq!(response.status().as_u16(), status, "{name}: {}", String::from_utf8_lossy(&value));
+    }
+    for (name, second) in [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty one beside Bearer", b"")] {
+        let both = request(&[(AUTHORIZATION, &with("Bearer ", "")), (AUTHORIZATION, second)]);
+        assert_eq!(answer(&layer, both).await.status(), 400, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_the_query_is_not_looked_at() {
+    let issuer = issuer().await;
+    let mut request = Request::new(());
+    *request.uri_mut() = format!("/?access_token={}", issuer.token().build()).parse().unwrap();
+    assert_eq!(answer(&ProtectLayer::new(verifier(&issuer)), request).await.status(), 401);
+}
+
+/// RFC 9110 §5.6.4: whatever the realm is, the challenge is one that a client can read.
+#[tokio::test]
+async fn challenges_are_well_formed() {
+    let issuer = issuer().await;
+    for (realm, written) in [
+        ("api", r#"Bearer realm="api""#),
+        ("", r#"Bearer realm="""#),
+        (r#"a "quoted" \ one"#, r#"Bearer realm="a \"quoted\" \\ one""#),
+        ("line\r\nX-Evil: 1", r#"Bearer realm="lineX-Evil: 1""#),
+        ("naïve\0\u{7f}", r#"Bearer realm="nave""#),
+    ] {
+        let layer = ProtectLayer::new(verifier(&issuer)).realm(realm);
+        let response = answer(&layer, request(&[])).await;
+        assert_eq!(response.headers().get(WWW_AUTHENTICATE).unwrap(), written, "{realm:?}");
+    }
+}
+
+#[test]
+fn scopes_that_could_never_be_granted_are_refused() {
+    for scope in ["", " ", "a\"b", "a\\b", "a\tb", "a\nb", "é", "a\u{7f}"] {
+        assert!(scope.parse::<Scope>().is_err(), "{scope:?}");
+    }
+    for (scope, text) in
+        [("a", "a"), ("a b", "a b"), ("  a  b a ", "a b"), ("https://x/y.z:w!#~", "https://x/y.z:w!#~")]
+    {
+        assert_eq!(scope.parse::<Scope>().unwrap().as_str(), text);
+    }
+}
+
+#[tokio::test]
+#[should_panic(expected = "scope \"a\\\"b\"")]
+async fn a_scope_written_wrongly_in_the_source_stops_the_start() {
+    let _ = ProtectLayer::new(verifier(&issuer().await)).scope("a\"b");
+}
+
+/// A service that must be asked before each call, and whose clones must be asked anew; as `tower` says services may be.
+struct Strict {
+    asked: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self { asked: false, calls: Arc::clone(&self.calls) }
+    }
+}
+
+impl Service<Request<()>> for Strict {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.asked = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        assert!(std::mem::take(&mut self.asked), "called without having been asked");
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        ready(Ok(Response::new(Body::default())))
+    }
+}
+
+#[tokio::test]
+async fn the_service_that_was_ready_is_the_one_called() {
+    let issuer = issuer().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let inner = Strict { asked: false, calls: Arc::clone(&calls) };
+    let mut service = ProtectLayer::new(verifier(&issuer)).layer(inner);
+    // The first waits for keys, the second does not, the third is refused in between.
+    for (token, status) in
+        [(issuer.token(), 200), (issuer.token(), 200), (issuer.token().expired(), 401), (issuer.token(), 200)]
+    {
+        let response = service.ready().await.unwrap().call(bearer(&token.build())).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn services_that_need_readiness_work_behind_it() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer));
+    let limited =
+        ServiceBuilder::new().layer(layer.clone()).layer(ConcurrencyLimitLayer::new(1)).service(service_fn(greet));
+    let buffered = ServiceBuilder::new().layer(layer).layer(BufferLayer::new(1)).service(service_fn(greet));
+    for _ in 0..5 {
+        let (a, b) = (limited.clone(), buffered.clone());
+        let (a, b) =
+            tokio::join!(a.oneshot(bearer(&issuer.token().build())), b.oneshot(bearer(&issuer.token().build())));
+        assert_eq!((a.unwrap().status(), b.unwrap().status()), (StatusCode::OK, StatusCode::OK));
+    }
+}
+
+#[tokio::test]
+async fn when_nothing_is_fetched_the_call_is_synchronous() {
+    let issuer = issuer().await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let inner = Strict { asked: false, calls: Arc::clone(&calls) };
+    let mut service = ProtectLayer::new(verifier(&issuer)).layer(inner);
+    service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
+
+    let response = service.ready().await.unwrap().call(bearer(&issuer.token().build()));
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "the inner service was called before anything was polled");
+    let polled = pin!(response).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Ok(_))), "and nothing was waited for");
+}
+
+/// A layer that does something to the request on its way in.
+fn in_between<S: Clone>(
+    change: impl Fn(&mut HeaderMap) + Clone,
+) -> impl Layer<S, Service = tower::util::MapRequest<S, impl Fn(Request<()>) -> Request<()> + Clone>> {
+    tower::util::MapRequestLayer::new(move |mut request: Request<()>| {
+        change(request.headers_mut());
+        request
+    })
+}
+
+#[tokio::test]
+async fn nested_layers_of_one_verifier_verify_once() {
+    let (issuer, clock) = (issuer().await, TestClock::new());
+    issuer.clock(&clock);
+    let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
+    let outer = ProtectLayer::new(verifier.clone()).scope("a");
+    let time_passes = |seconds: u64| {
+        let clock = clock.clone();
+        in_between(move |_| clock.advance(Duration::from_secs(seconds)))
+    };
+    let token = || issuer.token().scope("a b");
+
+    let same = ServiceBuilder::new()
+        .layer(outer.clone())
+        .layer(time_passes(7200))
+        .layer(ProtectLayer::new(verifier).scope("b"))
+        .service(service_fn(greet));
+    let response = same.clone().oneshot(bearer(&token().build())).await.unwrap();
+    assert_eq!(response.status(), 200, "a second verification would have found it expired");
+    let response = same.oneshot(bearer(&issuer.token().scope("a").build())).await.unwrap();
+    assert_eq!(response.status(), 403, "but each layer asks for its own scope");
+
+    let another = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
+    let two = ServiceBuilder::new()
+        .layer(outer)
+        .layer(time_passes(7200))
+        .layer(ProtectLayer::new(another))
+        .service(service_fn(greet));
+    let response = two.oneshot(bearer(&token().build())).await.unwrap();
+    assert_eq!(response.status(), 401, "another verifier, with another policy, verifies for itself");
+}
+
+#[tokio::test]
+async fn a_header_replaced_between_two_layers_is_verified_again() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer));
+    let forged = HeaderValue::try_from(format!("Bearer {}", issuer.token().tampered().build())).unwrap();
+    let replace = in_between(move |headers: &mut HeaderMap| drop(headers.insert(AUTHORIZATION, forged.clone())));
+    let service = ServiceBuilder::new().layer(layer.clone()).layer(replace).layer(layer).service(service_fn(greet));
+    assert_eq!(service.oneshot(bearer(&issuer.token().build())).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn any_body_type_can_be_refused() {
+    async fn refused<R: Default + Send>(issuer: &TestIssuer) -> StatusCode {
+        let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(R::default())) });
+        ProtectLayer::new(verifier(issuer)).layer(inner).oneshot(request(&[])).await.unwrap().status()
+    }
+    let issuer = issuer().await;
+    assert_eq!(refused::<axum::body::Body>(&issuer).await, 401);
+    assert_eq!(refused::<Full<bytes::Bytes>>(&issuer).await, 401);
+    assert_eq!(refused::<BoxBody<bytes::Bytes, Infallible>>(&issuer).await, 401);
+    assert_eq!(refused::<UnsyncBoxBody<bytes::Bytes, Infallible>>(&issuer).await, 401);
+    assert_eq!(refused::<tonic::body::Body>(&issuer).await, 401);
+    assert_eq!(refused::<String>(&issuer).await, 401);
+}
+
+/// The layer answers, it does not fail: an error is the inner service's own.
+#[tokio::test]
+async fn errors_of_the_inner_service_pass() {
+    let issuer = issuer().await;
+    let failing = service_fn(|_: Request<()>| async { Err::<Response<Body>, _>("its own") });
+    let service: Protect<_> = ProtectLayer::new(verifier(&issuer)).layer(failing);
+    let result = service.clone().oneshot(bearer(&issuer.token().build())).await;
+    assert_eq!(result.unwrap_err(), "its own");
+    assert_eq!(service.oneshot(request(&[])).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
+    let issuer = issuer().await;
+    issuer.delay(Duration::from_millis(20));
+    let called = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&called);
+    let inner = service_fn(move |_: Request<()>| {
+        flag.store(true, Ordering::SeqCst);
+        ready(Ok::<_, Infallible>(Response::new(Body::default())))
+    });
+    let mut service = ProtectLayer::new(verifier(&issuer)).layer(inner);
+    {
+        let waiting = pin!(service.ready().await.unwrap().call(bearer(&issuer.token().build())));
+        assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert!(!called.load(Ordering::SeqCst));
+    let response = service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
+    assert_eq!((response.status(), issuer.jwks_fetches()), (StatusCode::OK, 1));
+}

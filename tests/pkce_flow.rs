@@ -1,0 +1,315 @@
+//! The demo's embedded issuer, driven as a native app drives a tenant: Authorization Code + PKCE, refresh, machines; and
+//! its refusals, by their RFC names. The API that the tokens are for is a real one, behind the layer.
+
+#[path = "../examples/protected_api/embedded_issuer.rs"]
+mod embedded_issuer;
+
+use std::collections::HashMap;
+
+use axum::Router;
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, NATIVE_APP_REDIRECT_URI};
+use portcullis::{AccessToken, Issuer, ProtectLayer, Verifier};
+use reqwest::{Client, StatusCode, redirect};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+const AUDIENCE: &str = "https://api.example.com";
+const CODE_VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+
+struct Demo {
+    http: Client,
+    iss: String,
+    api: String,
+    issuer: EmbeddedIssuer,
+}
+
+/// Issuer and API on loopback ports.
+async fn demo() -> Demo {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let iss = format!("http://{}/", listener.local_addr().unwrap());
+    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE).unwrap();
+    let router = issuer.router();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let protect = ProtectLayer::new(Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).unwrap());
+    let app = Router::new()
+        .route("/private", get(async |token: AccessToken| token.raw_claims().to_owned()).route_layer(protect.clone()))
+        .route("/scoped", get(async || "scoped").route_layer(protect.scope("read:messages")));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+    Demo { http, iss, api, issuer }
+}
+
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
+/// `pairs` with one changed, or removed if `value` is empty.
+fn with<'a>(mut pairs: Pairs<'a>, name: &'a str, value: &'a str) -> Pairs<'a> {
+    pairs.retain(|(other, _)| *other != name);
+    if !value.is_empty() {
+        pairs.push((name, value));
+    }
+    pairs
+}
+
+fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(CODE_VERIFIER))
+}
+
+fn authorization(challenge: &str) -> Pairs<'_> {
+    vec![
+        ("response_type", "code"),
+        ("client_id", NATIVE_APP),
+        ("redirect_uri", NATIVE_APP_REDIRECT_URI),
+        ("audience", AUDIENCE),
+        ("scope", "openid offline_access read:messages"),
+        ("state", "af0ifjsldkj"),
+        ("code_challenge", challenge),
+        ("code_challenge_method", "S256"),
+        ("prompt", "none"),
+    ]
+}
+
+fn exchange(code: &str) -> Pairs<'_> {
+    vec![
+        ("grant_type", "authorization_code"),
+        ("client_id", NATIVE_APP),
+        ("redirect_uri", NATIVE_APP_REDIRECT_URI),
+        ("code", code),
+        ("code_verifier", CODE_VERIFIER),
+    ]
+}
+
+impl Demo {
+    async fn authorize(&self, query: &Pairs<'_>) -> reqwest::Response {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        self.http.get(format!("{}authorize?{query}", self.iss)).send().await.unwrap()
+    }
+
+    async fn code(&self) -> String {
+        let answer = redirected(&self.authorize(&authorization(&challenge())).await);
+        answer["code"].clone()
+    }
+
+    async fn token(&self, form: &Pairs<'_>) -> (StatusCode, Value) {
+        let response = self.http.post(format!("{}oauth/token", self.iss)).form(form).send().await.unwrap();
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        (response.status(), response.json().await.unwrap())
+    }
+
+    /// The `error` of a refusal.
+    async fn refusal(&self, form: &Pairs<'_>) -> (u16, String) {
+        let (status, body) = self.token(form).await;
+        (status.as_u16(), body["error"].as_str().unwrap_or("none").to_owned())
+    }
+
+    async fn call(&self, path: &str, token: &str) -> (StatusCode, String) {
+        let response = self.http.get(format!("{}{path}", self.api)).bearer_auth(token).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+}
+
+/// The query that the app was redirected to with.
+fn redirected(response: &reqwest::Response) -> HashMap<String, String> {
+    assert_eq!(response.status(), StatusCode::FOUND);
+    let location = response.headers()["location"].to_str().unwrap();
+    let query = location.strip_prefix(NATIVE_APP_REDIRECT_URI).and_then(|rest| rest.strip_prefix('?')).unwrap();
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+#[tokio::test]
+async fn a_native_app_signs_in_calls_refreshes_and_calls_again() {
+    let demo = demo().await;
+    let answer = redirected(&demo.authorize(&authorization(&challenge())).await);
+    assert_eq!(answer["state"], "af0ifjsldkj");
+    assert_eq!(answer["iss"], demo.iss, "RFC 9207");
+
+    let (status, tokens) = demo.token(&exchange(&answer["code"])).await;
+    assert_eq!(status, StatusCode::OK, "{tokens}");
+    assert_eq!(tokens["token_type"], "Bearer");
+    let (status, claims) = demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
+    assert_eq!(status, StatusCode::OK);
+    let claims: Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!(claims["iss"], demo.iss);
+    assert_eq!(claims["aud"], json!([AUDIENCE, format!("{}userinfo", demo.iss)]));
+    assert_eq!(claims["azp"], NATIVE_APP);
+    assert_eq!(claims["scope"], "openid offline_access read:messages");
+    assert_eq!(claims["permissions"], json!(["read:messages"]));
+    assert_eq!(claims["https://example.com/plan"], "pro");
+
+    let refresh = tokens["refresh_token"].as_str().unwrap();
+    let form = |token| vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", token)];
+    let (status, renewed) = demo.token(&form(refresh)).await;
+    assert_eq!(status, StatusCode::OK, "{renewed}");
+    let renewed_refresh = renewed["refresh_token"].as_str().unwrap();
+    assert_ne!(renewed_refresh, refresh, "rotated");
+    assert_eq!(demo.call("/scoped", renewed["access_token"].as_str().unwrap()).await.0, StatusCode::OK);
+
+    assert_eq!(demo.refusal(&form(refresh)).await, (400, "invalid_grant".into()), "used twice: stolen");
+    assert_eq!(demo.refusal(&form(renewed_refresh)).await, (400, "invalid_grant".into()), "its family is revoked");
+    assert_eq!(demo.refusal(&form("unknown")).await, (400, "invalid_grant".into()));
+}
+
+#[tokio::test]
+async fn the_id_token_of_the_flow_is_no_access_token() {
+    let demo = demo().await;
+    let (_, tokens) = demo.token(&exchange(&demo.code().await)).await;
+    let id_token = tokens["id_token"].as_str().unwrap();
+    assert_eq!(demo.call("/private", id_token).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_person_is_asked_unless_the_app_forbids_it() {
+    let demo = demo().await;
+    let challenge = challenge();
+    for (decision, expected) in [("allow", "code"), ("deny", "error")] {
+        let page = demo.authorize(&with(authorization(&challenge), "prompt", "")).await;
+        assert_eq!(page.status(), StatusCode::OK);
+        let page = page.text().await.unwrap();
+        let request = page.split("name=request value=").nth(1).unwrap().split('>').next().unwrap();
+        let form = [("request", request), ("decision", decision)];
+        let decide = || demo.http.post(format!("{}authorize", demo.iss)).form(&form).send();
+        assert!(redirected(&decide().await.unwrap()).contains_key(expected), "{decision}");
+        assert_eq!(decide().await.unwrap().status(), StatusCode::BAD_REQUEST, "{decision}, a second time");
+    }
+}
+
+#[tokio::test]
+async fn scopes_are_granted_as_far_as_they_exist() {
+    let demo = demo().await;
+    let challenge = challenge();
+    for (asked, granted, refresh, id, scoped) in [
+        ("openid offline_access read:messages", "openid offline_access read:messages", true, true, 200),
+        ("write:messages", "write:messages", false, false, 403),
+        ("read:messages admin", "read:messages", false, false, 200),
+        ("", "", false, false, 403),
+    ] {
+        let answer = redirected(&demo.authorize(&with(authorization(&challenge), "scope", asked)).await);
+        let (_, tokens) = demo.token(&exchange(&answer["code"])).await;
+        assert_eq!(tokens["scope"], granted, "{asked}");
+        assert_eq!((tokens.get("refresh_token").is_some(), tokens.get("id_token").is_some()), (refresh, id), "{asked}");
+        let (status, _) = demo.call("/scoped", tokens["access_token"].as_str().unwrap()).await;
+        assert_eq!(status.as_u16(), scoped, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_authorization_requests_get_no_code() {
+    let demo = demo().await;
+    let challenge = challenge();
+    // Where the address cannot be trusted, nobody is redirected.
+    for (name, parameter, value) in [
+        ("unknown client", "client_id", "other"),
+        ("no client", "client_id", ""),
+        ("no redirect_uri", "redirect_uri", ""),
+        ("another redirect_uri", "redirect_uri", "https://evil.example/callback"),
+        ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
+        ("another port", "redirect_uri", "http://127.0.0.1:8977/callback"),
+        ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
+    ] {
+        let response = demo.authorize(&with(authorization(&challenge), parameter, value)).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
+        let page = response.text().await.unwrap();
+        assert!(!page.contains("evil"), "{name}: nothing of the request is on the page");
+    }
+    for (name, parameter, value, error) in [
+        ("no response_type", "response_type", "", "unsupported_response_type"),
+        ("the implicit flow", "response_type", "token", "unsupported_response_type"),
+        ("no audience", "audience", "", "access_denied"),
+        ("unknown audience", "audience", "https://other.example", "access_denied"),
+        ("no challenge", "code_challenge", "", "invalid_request"),
+        ("a challenge that is no hash", "code_challenge", "abc", "invalid_request"),
+        ("plain", "code_challenge_method", "plain", "invalid_request"),
+        ("no method, which means plain", "code_challenge_method", "", "invalid_request"),
+    ] {
+        let answer = redirected(&demo.authorize(&with(authorization(&challenge), parameter, value)).await);
+        assert_eq!((answer["error"].as_str(), answer["state"].as_str()), (error, "af0ifjsldkj"), "{name}");
+        assert!(!answer.contains_key("code"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_exchanges_get_no_token() {
+    let demo = demo().await;
+    for (name, parameter, value, expected) in [
+        ("another verifier", "code_verifier", "x".repeat(43), (400, "invalid_grant")),
+        ("no verifier", "code_verifier", String::new(), (400, "invalid_request")),
+        ("the challenge as verifier", "code_verifier", challenge(), (400, "invalid_grant")),
+        ("another redirect_uri", "redirect_uri", "http://127.0.0.1:1/".into(), (400, "invalid_grant")),
+        ("no redirect_uri", "redirect_uri", String::new(), (400, "invalid_request")),
+        ("another code", "code", "x".repeat(43), (400, "invalid_grant")),
+        ("no code", "code", String::new(), (400, "invalid_request")),
+        ("another client", "client_id", "other".into(), (401, "invalid_client")),
+        ("another grant", "grant_type", "password".into(), (400, "unsupported_grant_type")),
+        ("no grant", "grant_type", String::new(), (400, "invalid_request")),
+    ] {
+        let code = demo.code().await;
+        let (status, error) = demo.refusal(&with(exchange(&code), parameter, &value)).await;
+        assert_eq!((status, error.as_str()), expected, "{name}");
+    }
+}
+
+/// RFC 6749 §4.1.2: a code used twice was stolen, and takes along what came of it.
+#[tokio::test]
+async fn a_code_is_used_once() {
+    let demo = demo().await;
+    let code = demo.code().await;
+    let (status, tokens) = demo.token(&exchange(&code)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(demo.refusal(&exchange(&code)).await, (400, "invalid_grant".into()));
+    let refresh = tokens["refresh_token"].as_str().unwrap();
+    let form = vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", refresh)];
+    assert_eq!(demo.refusal(&form).await, (400, "invalid_grant".into()));
+}
+
+#[tokio::test]
+async fn a_machine_gets_a_token_by_form_or_json() {
+    let demo = demo().await;
+    let (id, secret) = MACHINE;
+    let pairs = vec![
+        ("grant_type", "client_credentials"),
+        ("client_id", id),
+        ("client_secret", secret),
+        ("audience", AUDIENCE),
+        ("scope", "openid read:messages"),
+    ];
+    let json: HashMap<_, _> = pairs.iter().copied().collect();
+    let by_json = demo.http.post(format!("{}oauth/token", demo.iss)).json(&json).send().await.unwrap();
+    for tokens in [demo.token(&pairs).await.1, by_json.json().await.unwrap()] {
+        assert_eq!(tokens["scope"], "read:messages", "an identity is nothing for a machine");
+        assert!(tokens.get("refresh_token").is_none());
+        let (status, claims) = demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(claims.contains(&format!("\"sub\":\"{id}@clients\"")), "{claims}");
+    }
+    for (name, parameter, value, expected) in [
+        ("wrong secret", "client_secret", "x", (401, "invalid_client")),
+        ("no secret", "client_secret", "", (401, "invalid_client")),
+        ("the native app", "client_id", NATIVE_APP, (401, "invalid_client")),
+        ("unknown audience", "audience", "https://other.example", (403, "access_denied")),
+        ("no audience", "audience", "", (400, "invalid_request")),
+    ] {
+        let (status, error) = demo.refusal(&with(pairs.clone(), parameter, value)).await;
+        assert_eq!((status, error.as_str()), expected, "{name}");
+    }
+    let not_json = demo.http.post(format!("{}oauth/token", demo.iss)).header("content-type", "application/json");
+    assert_eq!(not_json.body("{").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn its_metadata_lead_a_client_through() {
+    let demo = demo().await;
+    let url = format!("{}.well-known/openid-configuration", demo.iss);
+    let metadata: Value = demo.http.get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(metadata["issuer"], demo.iss);
+    assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));
+    let keys: Value = demo.http.get(metadata["jwks_uri"].as_str().unwrap()).send().await.unwrap().json().await.unwrap();
+    assert_eq!(keys["keys"][0]["kid"], demo.issuer.keys().jwks_json()["keys"][0]["kid"]);
+    assert!(keys["keys"][0].get("d").is_none());
+}

@@ -1,0 +1,84 @@
+//! What a client sent stays between it and us. One test alone in its file: a subscriber of one thread misses events whose
+//! call sites another thread met first.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use http::header::AUTHORIZATION;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use portcullis::testing::TestIssuer;
+use portcullis::{Algorithm, ProtectLayer, Verifier};
+use tower::{Layer, ServiceExt, service_fn};
+
+type Body = Full<bytes::Bytes>;
+
+async fn answer(layer: &ProtectLayer, token: &str) -> Response<Body> {
+    let request = Request::builder().header(AUTHORIZATION, format!("Bearer {token}")).body(()).unwrap();
+    let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Body::default())) });
+    layer.layer(inner).oneshot(request).await.unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Neither a body, nor a header, nor the log of any crate shows a token or a claim.
+#[tokio::test]
+async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let layer = ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).scope("orders:read");
+    let token =
+        || issuer.token().subject("CANARY").scope("CANARY").claim("name", "CANARY").claim("client_id", "CANARY");
+    let tokens = [
+        ("good", token().scope("orders:read CANARY"), 200),
+        ("no scope", token(), 403),
+        ("audience", token().audience("CANARY"), 401),
+        ("issuer", token().issued_by("CANARY"), 401),
+        ("type of a claim", token().claim("exp", "CANARY"), 401),
+        ("payload", token().payload("{\"CANARY\":CANARY}"), 401),
+        ("expired", token().expired(), 401),
+        ("forged", token().tampered(), 401),
+        ("key", token().header("kid", "unknown"), 401),
+        ("bound", token().claim("cnf", "CANARY"), 401),
+    ];
+    for (name, token, status) in tokens {
+        let token = token.build();
+        let response = answer(&layer, &token).await;
+        assert_eq!(response.status(), status, "{name}");
+        let headers = format!("{:?}", response.headers());
+        let body =
+            if status == 200 { vec![] } else { response.into_body().collect().await.unwrap().to_bytes().to_vec() };
+        let log = log.0.lock().unwrap();
+        let log = String::from_utf8_lossy(&log);
+        for secret in ["CANARY"].into_iter().chain(token.split('.').skip(1)) {
+            for (place, text) in [("headers", &*headers), ("body", &*String::from_utf8_lossy(&body)), ("log", &*log)] {
+                assert!(!text.contains(secret), "{name}: {secret} in {place}:\n{text}");
+            }
+        }
+    }
+    let log = log.0.lock().unwrap();
+    let log = String::from_utf8_lossy(&log);
+    for reason in ["audience", "unknown_issuer", "expired", "signature", "unknown_key"] {
+        assert!(log.contains(&format!("reason=\"{reason}\"")), "the log tells the reason {reason}:\n{log}");
+    }
+}
