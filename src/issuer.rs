@@ -338,9 +338,12 @@ pub(crate) enum IssuersKind {
 /// Opaque closures rather than a public trait: nobody has to name the type.
 #[derive(Clone)]
 pub(crate) enum Lookup {
-    Sync(Arc<dyn Fn(&str) -> Option<Issuer> + Send + Sync>),
-    Async(Arc<dyn Fn(String) -> LookupFuture + Send + Sync>),
+    Sync(Arc<SyncLookup>),
+    Async(Arc<AsyncLookup>),
 }
+
+type SyncLookup = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
+type AsyncLookup = dyn Fn(String) -> LookupFuture + Send + Sync;
 
 type LookupFuture = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
 

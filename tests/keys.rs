@@ -444,8 +444,9 @@ async fn metadata_are_found_at_each_well_known_address() {
 
 #[tokio::test]
 async fn metadata_that_are_not_used() {
+    type Metadata = fn(&str) -> Value;
     type Check = fn(&FetchError) -> bool;
-    let cases: [(&str, fn(&str) -> Value, Check); 9] = [
+    let cases: [(&str, Metadata, Check); 9] = [
         (
             "another issuer's",
             |base| json!({ "issuer": "https://other.example", "jwks_uri": format!("{base}/keys") }),

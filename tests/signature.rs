@@ -344,10 +344,10 @@ async fn ed25519_has_two_names() {
 #[tokio::test]
 async fn ecdsa_signatures_have_one_form() {
     for (algorithm, length) in [(Algorithm::ES256, 64), (Algorithm::ES384, 96), (Algorithm::ES512, 132)] {
-        let Ok(issuer) = TestIssuer::offline_with("https://issuer.example/", algorithm) else {
-            assert!(cfg!(not(feature = "aws-lc-rs")), "{algorithm}");
+        if !algorithms().contains(&algorithm) {
             continue;
-        };
+        }
+        let issuer = TestIssuer::offline_with("https://issuer.example/", algorithm).unwrap();
         let verifier = Verifier::new(issuer.issuer()).unwrap();
         let token = issuer.token().build();
         let signing_input = token.rsplit_once('.').unwrap().0;

@@ -123,3 +123,171 @@ impl Schedule {
         self.due.saturating_sub(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(600);
+
+    fn at(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    /// What happens to a schedule, in order, and what it says.
+    enum Step {
+        Request(f64, Plan),
+        UnknownKid(f64, &'static str, Plan),
+        /// After having waited for a fetch.
+        StillUnknownKid(f64, &'static str),
+        Succeeded(f64),
+        Failed(f64),
+    }
+
+    #[test]
+    fn fetches_start_when_they_should() {
+        use Plan::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
+        use Step::{Failed, Request, StillUnknownKid, Succeeded, UnknownKid};
+        let cases: Vec<(&str, Vec<Step>)> = vec![
+            ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
+            (
+                "refreshed ahead, once",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    Request(479.9, Serve),
+                    Request(480.0, ServeAndFetch),
+                    Request(480.1, Serve),
+                    Succeeded(485.0),
+                    Request(964.9, Serve),
+                    Request(965.0, ServeAndFetch),
+                ],
+            ),
+            (
+                "cold failures back off 1, 2, 4, 8, 16, 30 and 30 s",
+                vec![
+                    Request(0.0, Fetch),
+                    Failed(0.0),
+                    Request(0.9, Unavailable),
+                    Request(1.0, Fetch),
+                    Failed(1.0),
+                    Request(2.9, Unavailable),
+                    Request(3.0, Fetch),
+                    Failed(3.0),
+                    Request(7.0, Fetch),
+                    Failed(7.0),
+                    Request(15.0, Fetch),
+                    Failed(15.0),
+                    Request(31.0, Fetch),
+                    Failed(31.0),
+                    Request(60.9, Unavailable),
+                    Request(61.0, Fetch),
+                    Failed(61.0),
+                    Request(90.9, Unavailable),
+                    Request(91.0, Fetch),
+                    Succeeded(91.0),
+                    Request(92.0, Serve),
+                ],
+            ),
+            (
+                "a success forgets the failures before it",
+                vec![
+                    Request(0.0, Fetch),
+                    Failed(0.0),
+                    Request(1.0, Fetch),
+                    Succeeded(1.0),
+                    Request(481.0, ServeAndFetch),
+                    Failed(481.0),
+                    Request(481.9, Serve),
+                    Request(482.0, ServeAndFetch),
+                ],
+            ),
+            (
+                "stale keys serve for an hour after their lifetime",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    Request(4199.0, ServeAndFetch),
+                    Failed(4199.0),
+                    Request(4199.9, Serve),
+                    Request(4200.0, Fetch),
+                    Request(4200.1, Join),
+                    Failed(4200.2),
+                    Request(4200.3, Unavailable),
+                ],
+            ),
+            (
+                "an unknown kid is fetched for once in ten seconds",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    UnknownKid(9.9, "a", Serve),
+                    UnknownKid(10.0, "a", Fetch),
+                    UnknownKid(10.1, "b", Join),
+                    Request(10.1, Serve),
+                    Succeeded(10.2),
+                    StillUnknownKid(10.3, "a"),
+                    UnknownKid(20.1, "a", Serve),
+                    UnknownKid(20.1, "b", Fetch),
+                ],
+            ),
+            (
+                "whatever came of it",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    UnknownKid(10.0, "a", Fetch),
+                    Failed(10.5),
+                    UnknownKid(19.9, "b", Serve),
+                    Request(19.9, Serve),
+                    UnknownKid(20.0, "b", Fetch),
+                ],
+            ),
+            (
+                "a new set forgets what the old one lacked",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    UnknownKid(10.0, "a", Fetch),
+                    Succeeded(10.0),
+                    StillUnknownKid(10.0, "a"),
+                    UnknownKid(20.0, "a", Serve),
+                    Request(490.0, ServeAndFetch),
+                    Succeeded(490.0),
+                    UnknownKid(500.0, "a", Fetch),
+                ],
+            ),
+        ];
+        for (name, steps) in cases {
+            let mut schedule = Schedule::default();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Request(time, plan) => {
+                        // What `next_decision` says until then must be what the rules say.
+                        if at(time) < schedule.next_decision() {
+                            assert_eq!(plan, Serve, "{name}: step {number}");
+                        }
+                        assert_eq!(schedule.request(at(time)), plan, "{name}: step {number}");
+                    }
+                    UnknownKid(time, kid, plan) => {
+                        assert_eq!(schedule.unknown_kid(kid, false, at(time)), plan, "{name}: step {number}");
+                    }
+                    StillUnknownKid(time, kid) => {
+                        assert_eq!(schedule.unknown_kid(kid, true, at(time)), Serve, "{name}: step {number}");
+                    }
+                    Succeeded(time) => schedule.succeeded(LIFETIME, at(time)),
+                    Failed(time) => schedule.failed(at(time)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_names_is_remembered_within_bounds() {
+        let mut schedule = Schedule::default();
+        for number in 0..10_000 {
+            schedule.unknown_kid(&number.to_string(), true, at(0.0));
+        }
+        assert_eq!(schedule.missing.len(), MAX_MISSING);
+    }
+}

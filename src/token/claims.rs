@@ -66,9 +66,9 @@ impl<'a> Claims<'a> {
                 Some(Value::Texts(several)) => several,
                 Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
             },
-            expires_at: numeric_date("exp", exp)?.ok_or(InvalidToken::MissingClaim("exp"))?,
-            not_before: numeric_date("nbf", nbf)?,
-            issued_at: numeric_date("iat", iat)?,
+            expires_at: numeric_date("exp", exp.as_ref())?.ok_or(InvalidToken::MissingClaim("exp"))?,
+            not_before: numeric_date("nbf", nbf.as_ref())?,
+            issued_at: numeric_date("iat", iat.as_ref())?,
             subject: text_claim("sub", sub)?,
             // RFC 9068 says `client_id`; OpenID Connect `azp`; Okta `cid`. None of the three is promised to be ours, so
             // one of another type is somebody else's claim and passed over.
@@ -142,10 +142,10 @@ fn text_claim<'a>(claim: &'static str, value: Option<Value<'a>>) -> Result<Optio
 }
 
 /// RFC 7519 §2: seconds since 1970, a fraction allowed.
-fn numeric_date(claim: &'static str, value: Option<Value<'_>>) -> Result<Option<Duration>, InvalidToken> {
+fn numeric_date(claim: &'static str, value: Option<&Value<'_>>) -> Result<Option<Duration>, InvalidToken> {
     let seconds = match value {
         None => return Ok(None),
-        Some(Value::Number(seconds)) if seconds <= MAX_NUMERIC_DATE => seconds,
+        Some(Value::Number(seconds)) if *seconds <= MAX_NUMERIC_DATE => *seconds,
         Some(_) => {
             return Err(wrong_type(claim, "a number of seconds since 1970, up to the year 9999"));
         }
