@@ -3,9 +3,6 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-#[cfg(feature = "testing")]
-use crate::testing::TestClock;
-
 /// One reading of the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
@@ -36,6 +33,83 @@ impl Clock {
             },
             #[cfg(feature = "testing")]
             Self::Test(clock) => clock.reading(),
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+pub use test_clock::TestClock;
+
+#[cfg(feature = "testing")]
+mod test_clock {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+    use super::Now;
+
+    /// A clock that stands still until a test moves it; for [`VerifierBuilder::clock`](crate::VerifierBuilder::clock).
+    ///
+    /// It moves both what `exp` is compared with and the age of keys. Clones are the same clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use portcullis::Verifier;
+    /// use portcullis::testing::{TestClock, TestIssuer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let clock = TestClock::new();
+    /// let issuer = TestIssuer::start().await?;
+    /// issuer.clock(&clock);
+    /// let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build()?;
+    ///
+    /// let token = issuer.token().build();
+    /// assert!(verifier.verify(&token).await.is_ok());
+    /// clock.advance(Duration::from_secs(2 * 3600));
+    /// assert!(verifier.verify(&token).await.is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[derive(Clone, Debug)]
+    pub struct TestClock {
+        start: Duration,
+        /// Nanoseconds since `start`.
+        passed: Arc<AtomicI64>,
+    }
+
+    impl TestClock {
+        /// A clock that shows the present, to the second.
+        pub fn new() -> Self {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Self { start: Duration::from_secs(now.as_secs()), passed: Arc::default() }
+        }
+
+        /// Lets time pass.
+        pub fn advance(&self, by: Duration) {
+            let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
+            self.passed.fetch_add(nanos, Ordering::SeqCst);
+        }
+
+        /// What the clock shows.
+        pub fn now(&self) -> SystemTime {
+            UNIX_EPOCH + self.reading().unix
+        }
+
+        /// Seconds since 1970, as in `exp`.
+        pub fn unix_seconds(&self) -> u64 {
+            self.reading().unix.as_secs()
+        }
+
+        pub(super) fn reading(&self) -> Now {
+            let passed = Duration::from_nanos(self.passed.load(Ordering::SeqCst).unsigned_abs());
+            Now { unix: self.start + passed, uptime: passed }
+        }
+    }
+
+    impl Default for TestClock {
+        fn default() -> Self {
+            Self::new()
         }
     }
 }

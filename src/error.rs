@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::issuer::Audience;
+use crate::token::audience::Audience;
 use crate::token::scope::Scope;
 
 /// Why a request, or a token, was refused. [`http`](crate::ProtectLayer) answers follow from the variant alone:

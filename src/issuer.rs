@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
-use crate::keys::algorithm::Algorithm;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
+use crate::token::audience::Audience;
 
 /// An authorization server that we trust: its `iss`, our audience there, where its keys are, which algorithms it may use.
 ///
@@ -64,10 +65,9 @@ impl Issuer {
         if iss.trim().is_empty() {
             return Err(ConfigError::new(format!("issuer {iss:?}: expected the value of the claim `iss`")));
         }
-        if audience.0.is_empty() || audience.0.iter().any(|one| one.trim().is_empty()) {
+        if !audience.is_usable() {
             return Err(ConfigError::new(format!(
-                "audience {:?} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`",
-                audience.0
+                "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
             )));
         }
         Ok(Self {
@@ -255,57 +255,6 @@ pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
         "https" => Ok(url),
         "http" if loopback => Ok(url),
         _ => Err(error("https (http only on loopback)")),
-    }
-}
-
-/// This API's identifier, as it stands in a token's `aud` (RFC 7519 §4.1.3). One of several must be there.
-///
-/// ```
-/// use portcullis::Audience;
-///
-/// let one = Audience::from("https://api.example.com");
-/// let any = Audience::from(["https://api.example.com", "https://api.example.com/v2"]);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audience(Vec<String>);
-
-impl Audience {
-    /// Whether `presented` is one of them, byte by byte.
-    pub fn contains(&self, presented: &str) -> bool {
-        self.0.iter().any(|own| own == presented)
-    }
-}
-
-impl fmt::Display for Audience {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
-            [one] => write!(formatter, "{one:?}"),
-            several => write!(formatter, "one of {several:?}"),
-        }
-    }
-}
-
-impl From<&str> for Audience {
-    fn from(one: &str) -> Self {
-        Self(vec![one.to_owned()])
-    }
-}
-
-impl From<String> for Audience {
-    fn from(one: String) -> Self {
-        Self(vec![one])
-    }
-}
-
-impl<T: Into<String>, const N: usize> From<[T; N]> for Audience {
-    fn from(several: [T; N]) -> Self {
-        Self(several.into_iter().map(Into::into).collect())
-    }
-}
-
-impl<T: Into<String>> From<Vec<T>> for Audience {
-    fn from(several: Vec<T>) -> Self {
-        Self(several.into_iter().map(Into::into).collect())
     }
 }
 

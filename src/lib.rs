@@ -52,6 +52,7 @@ compile_error!(
 struct Readme;
 
 mod access_token;
+mod algorithm;
 #[cfg(feature = "axum")]
 pub mod axum;
 mod clock;
@@ -62,14 +63,16 @@ mod keys;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod trusted;
 mod verifier;
 
 pub use access_token::AccessToken;
+pub use algorithm::Algorithm;
 pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
 pub use http::layer::ProtectLayer;
 pub use http::service::{Protect, ResponseFuture};
-pub use issuer::{Audience, Issuer, Issuers};
-pub use keys::algorithm::Algorithm;
+pub use issuer::{Issuer, Issuers};
 pub use keys::jwks::{Jwks, VerifiedJws};
+pub use token::audience::Audience;
 pub use token::scope::Scope;
 pub use verifier::{Verifier, VerifierBuilder};

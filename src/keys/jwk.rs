@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use super::algorithm::Algorithm;
 use super::signature::{Curve, PublicKey, SignatureVerifier};
+use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::algorithm::Algorithm;
 use super::jwk::{Jwk, SignedPayload};
+use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, IgnoredKey, InvalidToken};
 use crate::token::jws::{Header, Jws};
 

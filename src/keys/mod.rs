@@ -1,6 +1,5 @@
 //! Key sets → keys ready to verify. Knows no request.
 
-pub(crate) mod algorithm;
 pub(crate) mod discovery;
 pub(crate) mod fetch;
 pub(crate) mod jwk;

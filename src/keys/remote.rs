@@ -9,10 +9,10 @@ use reqwest::Client;
 use tokio::sync::watch;
 use url::Url;
 
-use super::algorithm::Algorithm;
 use super::jwks::Jwks;
 use super::schedule::{Plan, Schedule};
 use super::{discovery, fetch};
+use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now};
 use crate::error::FetchError;
 

@@ -2,7 +2,7 @@
 //!
 //! Times are the uptime of [`Now`](crate::clock::Now).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// A set past this part of its lifetime is fetched anew in the background, so that no request ever waits for it.
@@ -20,7 +20,12 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// all that a stranger can cause, and any of them brings the new keys to everybody.
 const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
 
-/// `kid`s remembered as missing from the set in use.
+/// A `kid` that a newly fetched set did not have is not fetched for again in this time: clients that keep sending one old
+/// token cause nothing. No longer, because a stranger may guess the `kid` that the issuer will use next, and have it
+/// remembered before it is published.
+const MISSING_FOR: Duration = Duration::from_secs(60);
+
+/// `kid`s remembered as missing.
 const MAX_MISSING: usize = 1024;
 
 /// What a request that needs keys is to do.
@@ -48,7 +53,8 @@ pub(crate) struct Schedule {
     usable_until: Option<Duration>,
     last_attempt: Option<Duration>,
     failures: u32,
-    missing: HashSet<String>,
+    /// `kid`s that the newest set did not have, and when that was found.
+    missing: HashMap<String, Duration>,
 }
 
 impl Schedule {
@@ -78,12 +84,13 @@ impl Schedule {
     /// `Serve` here means: decide with the keys at hand.
     pub(crate) fn unknown_kid(&mut self, kid: &str, waited: bool, now: Duration) -> Plan {
         if waited {
-            if self.missing.len() < MAX_MISSING {
-                self.missing.insert(kid.to_owned());
+            // A fetch that failed is no news about the key.
+            if self.failures == 0 && self.missing.len() < MAX_MISSING {
+                self.missing.insert(kid.to_owned(), now);
             }
             return Plan::Serve;
         }
-        if self.missing.contains(kid) {
+        if self.missing.get(kid).is_some_and(|found| now < *found + MISSING_FOR) {
             return Plan::Serve;
         }
         if self.fetching {
@@ -241,6 +248,29 @@ mod tests {
                     UnknownKid(19.9, "b", Serve),
                     Request(19.9, Serve),
                     UnknownKid(20.0, "b", Fetch),
+                ],
+            ),
+            (
+                "a fetch that failed is no news about the key",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    UnknownKid(10.0, "a", Fetch),
+                    Failed(10.0),
+                    StillUnknownKid(10.0, "a"),
+                    UnknownKid(20.0, "a", Fetch),
+                ],
+            ),
+            (
+                "nor is a key missing for ever",
+                vec![
+                    Request(0.0, Fetch),
+                    Succeeded(0.0),
+                    UnknownKid(10.0, "a", Fetch),
+                    Succeeded(10.0),
+                    StillUnknownKid(10.0, "a"),
+                    UnknownKid(69.9, "a", Serve),
+                    UnknownKid(70.0, "a", Fetch),
                 ],
             ),
             (

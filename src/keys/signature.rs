@@ -7,7 +7,7 @@
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
 
-use super::algorithm::Algorithm;
+use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
 
 #[cfg(feature = "aws-lc-rs")]

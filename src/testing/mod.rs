@@ -22,7 +22,6 @@
 //!
 //! Feature `testing`; not for production: whoever holds a [`TestIssuer`] can sign what he likes.
 
-mod clock;
 mod server;
 mod signing_key;
 mod token_builder;
@@ -37,11 +36,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-pub use clock::TestClock;
 pub use token_builder::TokenBuilder;
 
+use crate::algorithm::Algorithm;
+pub use crate::clock::TestClock;
 use crate::issuer::Issuer;
-use crate::keys::algorithm::Algorithm;
 use crate::keys::jwks::Jwks;
 use signing_key::SigningKey;
 

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
-use crate::keys::algorithm::Algorithm;
+use crate::algorithm::Algorithm;
 use crate::keys::signature::{PROVIDER, provided};
 
 #[cfg(feature = "aws-lc-rs")]

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::audience::Audience;
 use super::json::{self, Value};
 use super::scope::Scope;
 use crate::clock::Now;
 use crate::error::InvalidToken;
-use crate::issuer::Audience;
 
 /// Latest NumericDate accepted: the end of the year 9999, as far as RFC 3339 reaches. Beyond it no sum of a date and a
 /// leeway overflows anything, and nobody's token means it.

@@ -6,8 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::json::{self, Value};
+use crate::algorithm::Algorithm;
 use crate::error::InvalidToken;
-use crate::keys::algorithm::Algorithm;
 
 /// Longest compact form that is looked at, in bytes.
 ///

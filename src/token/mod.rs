@@ -1,5 +1,6 @@
 //! Bytes → claims. Knows no HTTP, no network, no clock.
 
+pub(crate) mod audience;
 pub(crate) mod claims;
 pub(crate) mod json;
 pub(crate) mod jws;

@@ -1,0 +1,59 @@
+//! RFC 7519 §4.1.3: audience.
+
+use std::fmt;
+
+/// This API's identifier, as it stands in a token's `aud` (RFC 7519 §4.1.3). One of several must be there.
+///
+/// ```
+/// use portcullis::Audience;
+///
+/// let one = Audience::from("https://api.example.com");
+/// let any = Audience::from(["https://api.example.com", "https://api.example.com/v2"]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience(Vec<String>);
+
+impl Audience {
+    /// Whether `presented` is one of them, byte by byte.
+    pub fn contains(&self, presented: &str) -> bool {
+        self.0.iter().any(|own| own == presented)
+    }
+
+    /// Whether it names anything, and nothing empty.
+    pub(crate) fn is_usable(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|own| !own.trim().is_empty())
+    }
+}
+
+impl fmt::Display for Audience {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(formatter, "{one:?}"),
+            several => write!(formatter, "one of {several:?}"),
+        }
+    }
+}
+
+impl From<&str> for Audience {
+    fn from(one: &str) -> Self {
+        Self(vec![one.to_owned()])
+    }
+}
+
+impl From<String> for Audience {
+    fn from(one: String) -> Self {
+        Self(vec![one])
+    }
+}
+
+impl<T: Into<String>, const N: usize> From<[T; N]> for Audience {
+    fn from(several: [T; N]) -> Self {
+        Self(several.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<String>> From<Vec<T>> for Audience {
+    fn from(several: Vec<T>) -> Self {
+        Self(several.into_iter().map(Into::into).collect())
+    }
+}
