@@ -287,7 +287,6 @@ fn bad_answers() -> Vec<(&'static str, Behaviour)> {
         ("no usable key", Behaviour::Body(r#"{"keys":[{"kty":"AKP"},null]}"#.into())),
         ("a byte order mark", Behaviour::Body("\u{feff}{\"keys\":[]}".into())),
         ("nested deeply", Behaviour::Body("[".repeat(200_000))),
-        ("more than 256 KiB", Behaviour::Body(format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(256 * 1024)))),
         ("a redirect", Behaviour::Redirect("/elsewhere".into())),
         ("a closed connection", Behaviour::Close),
         ("no answer", Behaviour::Hang),
@@ -363,6 +362,20 @@ async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
     api.issuer.behave(Behaviour::Serve);
     api.seconds_pass(30);
     assert_eq!(api.good().await, "ok", "back by itself");
+}
+
+#[tokio::test]
+async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
+    for (bytes, expected) in [(256 * 1024, "ok"), (256 * 1024 + 1, "keys_unavailable")] {
+        let api = api_with(|issuer| {
+            let keys = format!("{}.well-known/jwks.json", issuer.iss());
+            issuer.jwks_uri(&keys).unwrap()
+        })
+        .await;
+        let good = api.issuer.jwks_json().to_string();
+        api.issuer.behave(Behaviour::Body(format!("{good}{}", " ".repeat(bytes - good.len()))));
+        assert_eq!(api.good().await, expected, "{bytes} bytes");
+    }
 }
 
 #[tokio::test]
