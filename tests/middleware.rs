@@ -204,6 +204,28 @@ fn scopes_that_could_never_be_granted_are_refused() {
     }
 }
 
+/// RFC 6749 §3.3: whole tokens, by case, in any order.
+#[tokio::test]
+async fn scopes_are_compared_token_by_token() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer)).scope("orders:read orders:write");
+    for (granted, status) in [
+        ("orders:read orders:write", 200),
+        ("a orders:write b orders:read c", 200),
+        ("orders:read", 403),
+        ("orders:read orders:write2", 403),
+        ("orders:read2 orders:write", 403),
+        ("orders:read orders", 403),
+        ("orders:read Orders:Write", 403),
+        ("orders:readorders:write", 403),
+        ("orders:read,orders:write", 403),
+        ("", 403),
+    ] {
+        let response = answer(&layer, bearer(&issuer.token().scope(granted).build())).await;
+        assert_eq!(response.status().as_u16(), status, "{granted}");
+    }
+}
+
 #[tokio::test]
 #[should_panic(expected = "scope \"a\\\"b\"")]
 async fn a_scope_written_wrongly_in_the_source_stops_the_start() {

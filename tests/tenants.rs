@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use portcullis::testing::{AUDIENCE, Behaviour, TestIssuer};
-use portcullis::{Algorithm, ConfigError, Error, Issuer, Issuers, Jwks, Verifier};
+use portcullis::{Algorithm, ConfigError, Error, FetchError, Issuer, Issuers, Jwks, Verifier};
 use tokio::task::JoinSet;
 
 async fn start() -> TestIssuer {
@@ -175,13 +175,17 @@ async fn a_look_up_that_breaks_is_no_news_about_the_token() {
     let acme = start().await;
     let (iss, keys): (_, Jwks) = (acme.iss().to_owned(), acme.jwks());
     let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
-    let wrong = Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok());
+    let good_keys = keys.clone();
+    let wrong = Issuers::lookup(move |_| {
+        Issuer::new("https://other.example/", AUDIENCE).ok().map(|issuer| issuer.jwks(good_keys.clone()))
+    });
     let unusable = Issuers::lookup(move |_| {
         let jwks = keys.clone();
         Issuer::new(iss.clone(), AUDIENCE).ok()?.secret(Algorithm::HS256, &[7; 32]).ok().map(|issuer| issuer.jwks(jwks))
     });
     for (name, issuers) in [("an error", broken), ("another issuer", wrong), ("a bad one", unusable)] {
         let result = Verifier::new(issuers).unwrap().verify(&acme.token().build()).await;
-        assert!(matches!(result, Err(Error::KeysUnavailable { .. })), "{name}: {result:?}");
+        let Err(Error::KeysUnavailable { source, .. }) = result else { panic!("{name}: {result:?}") };
+        assert!(matches!(*source, FetchError::Lookup(_)), "{name}: {source}");
     }
 }
