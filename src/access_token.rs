@@ -106,7 +106,8 @@ impl AccessToken {
         UNIX_EPOCH + self.0.expires_at
     }
 
-    /// All claims, as your own type.
+    /// All claims, as your own type. They are parsed anew at each call; the `Arc` is so that keeping them can come later
+    /// without changing your code.
     ///
     /// ```
     /// # fn example(token: portcullis::AccessToken) -> Result<(), portcullis::ClaimsError> {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidToken};
-use crate::http::challenge::Challenges;
+use crate::http::challenge::{Challenges, DEFAULT_REALM};
 use crate::token::scope::Scope;
 
 /// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
@@ -20,7 +20,7 @@ use crate::token::scope::Scope;
 /// work with.
 ///
 /// ```
-/// use portcullis::axum::Claims;
+/// use portcullis::Claims;
 ///
 /// #[derive(serde::Deserialize)]
 /// struct Organization {
@@ -56,8 +56,20 @@ pub enum Rejection {
     /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
     /// no client can mend it; the log has a hint.
     NotProtected,
-    /// The claims do not fit the type asked for. Answered as the layer answers.
+    /// The claims do not fit the type asked for. Answered 401 `invalid_token`.
     Refused(Error),
+}
+
+/// For handlers that check for themselves, with [`AccessToken::require_scope`] say: status and challenge by the table of
+/// [`Error`], in the realm `api`.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let required = match &self {
+            Self::InsufficientScope { required, .. } => required.clone(),
+            _ => Scope::default(),
+        };
+        Challenges::new(DEFAULT_REALM, &required).response(self)
+    }
 }
 
 impl IntoResponse for Rejection {
@@ -70,7 +82,7 @@ impl IntoResponse for Rejection {
                 );
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
-            Self::Refused(error) => Challenges::new("api", &Scope::default()).response(error),
+            Self::Refused(error) => error.into_response(),
         }
     }
 }
@@ -88,6 +100,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or(Rejection::NotProtected)?;
-        token.claims().map(Self).map_err(|error| Rejection::Refused(InvalidToken::from(error).into()))
+        token.claims().map(Self).map_err(|error| {
+            tracing::debug!(target: "portcullis", %error, "access token refused");
+            Rejection::Refused(InvalidToken::from(error).into())
+        })
     }
 }

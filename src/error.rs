@@ -1,5 +1,6 @@
 //! Whose fault, what was expected, what was presented.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +40,8 @@ pub enum Error {
         /// What the token grants.
         granted: Scope,
     },
-    /// The issuer is trusted, but its keys could not be had. Nothing in a token can cause this.
+    /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers,
+    /// nothing in a token can cause this.
     #[error("keys of issuer {issuer:?} are unavailable: {source}")]
     KeysUnavailable {
         /// The issuer, as configured.
@@ -119,7 +121,7 @@ pub enum InvalidToken {
         /// The header's `typ`.
         presented: String,
     },
-    /// A claim that every access token must have is missing (RFC 9068 §2.2).
+    /// One of `iss`, `aud` and `exp` is missing, which no access token may do without.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
     /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
@@ -145,7 +147,7 @@ pub enum InvalidToken {
         presented: Vec<String>,
     },
     /// On or after `exp` (RFC 7519 §4.1.4).
-    #[error("expired at {expires_at:?} since 1970, now is {now:?}")]
+    #[error("expired {} s ago", now.saturating_sub(*expires_at).as_secs())]
     Expired {
         /// Since 1970.
         expires_at: Duration,
@@ -153,7 +155,7 @@ pub enum InvalidToken {
         now: Duration,
     },
     /// Before `nbf` (RFC 7519 §4.1.5).
-    #[error("not valid before {not_before:?} since 1970, now is {now:?}")]
+    #[error("not valid for another {} s", not_before.saturating_sub(*now).as_secs())]
     NotYetValid {
         /// Since 1970.
         not_before: Duration,
@@ -161,7 +163,7 @@ pub enum InvalidToken {
         now: Duration,
     },
     /// `iat` (RFC 7519 §4.1.6) lies in the future.
-    #[error("issued at {issued_at:?} since 1970, now is {now:?}")]
+    #[error("issued {} s in the future", issued_at.saturating_sub(*now).as_secs())]
     IssuedInTheFuture {
         /// Since 1970.
         issued_at: Duration,
@@ -232,7 +234,7 @@ impl ClaimsError {
 #[non_exhaustive]
 pub enum FetchError {
     /// No answer: DNS, connection, TLS, or the connection broke.
-    #[error("{url}: no answer: {source}")]
+    #[error("{url}: no answer: {}", Chain(source))]
     Transport {
         /// What was asked for.
         url: String,
@@ -307,6 +309,21 @@ pub enum FetchError {
     Interrupted,
 }
 
+/// An error and its causes, down to the one that says what happened: "connection refused" is three levels deep.
+struct Chain<'a>(&'a reqwest::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(formatter, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
 /// Why a member of a key set was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -325,7 +342,7 @@ pub enum IgnoredKey {
     Algorithm,
     /// RSA under 2048 or over 8192 bits.
     RsaSize,
-    /// Beyond the number of keys kept of one set.
+    /// This and all further members: beyond the number that is read of one set.
     TooMany,
     /// The cryptography chosen by feature cannot do it: ES512 and RSA over 4096 bits need `aws-lc-rs`.
     NotInThisBackend,

@@ -15,9 +15,20 @@ use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::token::audience::Audience;
 
+/// For clocks kept by NTP; more would prolong a stolen token's life.
+const LEEWAY: Duration = Duration::from_secs(30);
+
+/// How long fetched keys are fresh: how long a withdrawn key is trusted. New ones need no expiry to be found.
+const KEYS_MAX_AGE: Duration = Duration::from_secs(600);
+
+/// The longest that a request can be asked to wait. Shorter limits failed in production elsewhere, longer ones pile up
+/// requests.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// An authorization server that we trust: its `iss`, our audience there, where its keys are, which algorithms it may use.
 ///
-/// What is required is an argument of [`new`](Self::new), what is optional is a method.
+/// What is required is an argument of [`new`](Self::new), what is optional is a method. Of [`jwks_uri`](Self::jwks_uri),
+/// [`jwks`](Self::jwks) and [`secret`](Self::secret), the last one called counts.
 ///
 /// ```
 /// use portcullis::Issuer;
@@ -30,7 +41,7 @@ use crate::token::audience::Audience;
 ///     .jwks_uri("https://api.descope.com/P2PqjhPcC8Hri2nXUY7f234F/.well-known/jwks.json")?;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Issuer {
     pub(crate) iss: Arc<str>,
     pub(crate) audience: Audience,
@@ -50,6 +61,19 @@ pub(crate) enum KeySource {
     Secret(Arc<Jwk>),
 }
 
+impl PartialEq for KeySource {
+    /// Fixed keys and secrets are the same if they are one and the same.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Discovery, Self::Discovery) => true,
+            (Self::JwksUri(own), Self::JwksUri(other)) => own == other,
+            (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
+            (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+}
+
 impl Issuer {
     /// An issuer, exactly as it stands in `iss` (trailing slash included: comparison is byte by byte, RFC 7519 §2), and
     /// this API's identifier there, as it stands in `aud`.
@@ -59,11 +83,13 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// When `iss` or the audience is empty.
+    /// When `iss` or the audience is empty, or has white space around it.
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let (iss, audience) = (iss.into(), audience.into());
-        if iss.trim().is_empty() {
-            return Err(ConfigError::new(format!("issuer {iss:?}: expected the value of the claim `iss`")));
+        if iss.is_empty() || iss.trim() != iss {
+            return Err(ConfigError::new(format!(
+                "issuer {iss:?}: expected the value of the claim `iss`, without white space around it"
+            )));
         }
         if !audience.is_usable() {
             return Err(ConfigError::new(format!(
@@ -75,9 +101,9 @@ impl Issuer {
             audience,
             key_source: KeySource::Discovery,
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
-            leeway: Duration::from_secs(30),
-            keys_max_age: Duration::from_secs(600),
-            fetch_timeout: Duration::from_secs(5),
+            leeway: LEEWAY,
+            keys_max_age: KEYS_MAX_AGE,
+            fetch_timeout: FETCH_TIMEOUT,
         })
     }
 
@@ -134,7 +160,7 @@ impl Issuer {
         let algorithms: Vec<_> = algorithms.into_iter().collect();
         if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
             return Err(ConfigError::new(format!(
-                "algorithms {algorithms:?} of issuer {:?}: expected at least one, and no `secret`",
+                "algorithms {algorithms:?} of issuer {:?}: expected at least one; and none beside a `secret`, which brings its own",
                 self.iss
             )));
         }
@@ -163,7 +189,8 @@ impl Issuer {
     }
 
     /// How long fetched keys are fresh; 10 minutes by default. It bounds how long a withdrawn key is still trusted. A new
-    /// key needs no expiry to be found: an unknown `kid` has the set fetched again.
+    /// key needs no expiry to be found: a token that no key at hand verifies has the set fetched again, at most once in 10
+    /// seconds.
     ///
     /// # Errors
     ///
@@ -198,13 +225,7 @@ impl Issuer {
     /// What only the whole configuration shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
-            KeySource::Discovery => {
-                secure_url("issuer", &self.iss).map_err(|error| {
-                    ConfigError::new(format!(
-                        "{error}, as its keys are to be discovered; else name them with `jwks_uri`"
-                    ))
-                })?;
-            }
+            KeySource::Discovery => drop(self.url()?),
             KeySource::JwksUri(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {}
         }
         let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
@@ -212,6 +233,22 @@ impl Issuer {
             return Err(ConfigError::new(format!("issuer {:?}: expected a secret or a key set, both came", self.iss)));
         }
         Ok(())
+    }
+
+    /// `iss` as the address that its metadata are discovered at: exactly itself, without query and fragment (OpenID
+    /// Connect Discovery §3, RFC 8414 §2). A URL parser would make `https://a/b/../c` into `https://a/c`, and then the
+    /// issuer that was compared would not be the one that was asked for keys.
+    pub(crate) fn url(&self) -> Result<Url, ConfigError> {
+        let advice = "as its keys are to be discovered; else name them with `jwks_uri`";
+        let url = secure_url("issuer", &self.iss).map_err(|error| ConfigError::new(format!("{error}, {advice}")))?;
+        let same = url.as_str() == &*self.iss || url.as_str().strip_suffix('/') == Some(&*self.iss);
+        match same && url.query().is_none() && url.fragment().is_none() {
+            true => Ok(url),
+            false => Err(ConfigError::new(format!(
+                "issuer {:?}: expected a URL in its normal form, without query and fragment, {advice}",
+                self.iss
+            ))),
+        }
     }
 
     /// What an RSA key serves whose JWK does not say.
@@ -224,7 +261,8 @@ impl fmt::Debug for Issuer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.key_source {
             KeySource::Discovery => "discovery",
-            KeySource::JwksUri(uri) => uri.as_str(),
+            // Its query may hold a key of another kind.
+            KeySource::JwksUri(uri) => uri.host_str().unwrap_or_default(),
             KeySource::Fixed(_) => "fixed",
             KeySource::Secret(_) => "secret",
         };
@@ -240,7 +278,9 @@ impl fmt::Debug for Issuer {
 
 /// An absolute `https` URL without credentials; `http` only where nobody sits in between.
 pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
-    let error = |expected| ConfigError::new(format!("{what} {text:?}: expected {expected}"));
+    // With a password in it, it is not quoted.
+    let quoted = if text.contains('@') { "…" } else { text };
+    let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
     let url = Url::parse(text).map_err(|_| error("an absolute https URL"))?;
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -267,11 +307,11 @@ pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
 /// let globex = Issuer::new("https://globex.okta.com/oauth2/default", "api://default")?;
 /// let verifier = Verifier::new([acme, globex])?;
 ///
-/// // Thousands of tenants: a look-up decides whom to trust. Nothing is fetched for an issuer it does not return.
-/// let verifier = Verifier::new(Issuers::lookup(|iss: &str| {
-///     let tenant = iss.strip_prefix("https://")?.strip_suffix(".tenants.example.com")?;
-///     tenant.chars().all(|c| c.is_ascii_alphanumeric()).then_some(())?;
-///     Issuer::new(iss, "https://api.example.com").ok()
+/// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
+/// // it does not return; a look-up that returns one for whatever fits a pattern lets strangers choose what is fetched.
+/// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/".to_owned()]);
+/// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
+///     tenants.contains(iss).then(|| Issuer::new(iss, "https://api.example.com").ok())?
 /// }))?;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
@@ -292,22 +332,23 @@ pub(crate) enum Lookup {
 }
 
 type SyncLookup = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
-type AsyncLookup = dyn Fn(String) -> LookupFuture + Send + Sync;
+type AsyncLookup = dyn Fn(String) -> LookupAnswer + Send + Sync;
 
-type LookupFuture = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
+type LookupAnswer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
 
 impl Issuers {
-    /// Asks a closure for the issuer of each `iss` not seen before; `None` means: not trusted. It runs on the request's
-    /// task, so it must not block; [`lookup_async`](Self::lookup_async) may wait.
+    /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
+    /// block; [`lookup_async`](Self::lookup_async) may wait.
     ///
-    /// The [`Issuer`] returned must have exactly the `iss` asked for. What was returned is kept, with its keys: up to 1,024
-    /// issuers, each until it was not asked for in 24 hours.
+    /// The [`Issuer`] returned must have exactly the `iss` asked for, or it is not trusted either. What was returned is kept:
+    /// up to 1,024 issuers, each until it was not asked for in 24 hours. The closure is asked again after 10 minutes, so that
+    /// a tenant that was removed or changed is noticed; one that has not changed keeps its keys. `None` is not kept.
     pub fn lookup(lookup: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
         Self(IssuersKind::Lookup(Lookup::Sync(Arc::new(lookup))))
     }
 
     /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. An error means that it could not be
-    /// found out: the request is answered 503, never 401.
+    /// found out: the request is answered 503, never 401. Nothing limits how long it may take but itself.
     pub fn lookup_async<F, E>(lookup: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
@@ -315,7 +356,7 @@ impl Issuers {
     {
         let lookup = move |iss| {
             let found = lookup(iss);
-            Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as LookupFuture
+            Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as LookupAnswer
         };
         Self(IssuersKind::Lookup(Lookup::Async(Arc::new(lookup))))
     }

@@ -27,7 +27,7 @@
 //! - [`ProtectLayer`]: the same as a [`tower_layer::Layer`], and what a route asks for
 //! - [`Error`]: the table from reason to status and challenge
 //! - [`Jwks::verify`]: signed things that are no access tokens
-//! - `axum` and `testing`, the modules of the features of that name
+//! - `Claims` (feature `axum`), and the module `testing` (feature `testing`)
 //!
 //! # Features
 //!
@@ -38,8 +38,8 @@
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
 //! | `testing` | | `TestIssuer`, `TestClock`: an issuer inside your tests |
 //!
-//! Features only add. With both cryptographies on, aws-lc-rs is used. What they do is chosen by value: nothing here reads
-//! or sets a process-wide provider.
+//! Features only add. With both cryptographies on, aws-lc-rs is used. Tokens are verified by what was chosen here, by
+//! value: no process-wide provider is read or set for it.
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
 compile_error!(
@@ -54,7 +54,7 @@ struct Readme;
 mod access_token;
 mod algorithm;
 #[cfg(feature = "axum")]
-pub mod axum;
+mod axum;
 mod clock;
 mod error;
 mod http;
@@ -68,6 +68,8 @@ mod verifier;
 
 pub use access_token::AccessToken;
 pub use algorithm::Algorithm;
+#[cfg(feature = "axum")]
+pub use axum::{Claims, Rejection};
 pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
 pub use http::layer::ProtectLayer;
 pub use http::service::{Protect, ResponseFuture};

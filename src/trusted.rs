@@ -12,7 +12,7 @@ use reqwest::Client;
 
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
-use crate::issuer::{Issuer, Issuers, IssuersKind, KeySource, Lookup, secure_url};
+use crate::issuer::{Issuer, Issuers, IssuersKind, KeySource, Lookup};
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
@@ -21,6 +21,9 @@ use crate::token::jws::{Header, Jws};
 /// Looked-up issuers kept, with their keys, and for how long after the last request for them.
 const MAX_LOOKED_UP: u64 = 1024;
 const LOOKED_UP_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+/// After this time the look-up is asked again, so that a tenant that was removed or changed is noticed.
+const LOOKED_UP_FRESH: Duration = Duration::from_secs(600);
 
 /// The [`Issuers`] of a verifier.
 pub(crate) enum TrustedIssuers {
@@ -31,9 +34,16 @@ pub(crate) enum TrustedIssuers {
 /// What look-ups brought. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Kept {
-    issuers: Cache<String, Arc<TrustedIssuer>>,
+    issuers: Cache<String, LookedUp>,
     client: Client,
     clock: Clock,
+}
+
+#[derive(Clone)]
+struct LookedUp {
+    issuer: Arc<TrustedIssuer>,
+    /// When it was looked up, in uptime.
+    at: Duration,
 }
 
 /// An issuer, or what to wait for.
@@ -64,28 +74,29 @@ impl TrustedIssuers {
     }
 
     /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
-    pub(crate) fn find(&self, iss: &str) -> Result<Found, Error> {
+    pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Found, Error> {
         let (lookup, kept) = match self {
             Self::Listed(issuers) => {
                 return Ok(Found::Issuer(Arc::clone(issuers.get(iss).ok_or_else(|| unknown(iss))?)));
             }
             Self::LookedUp(lookup, kept) => (lookup, kept),
         };
-        if let Some(issuer) = kept.issuers.get(iss) {
-            return Ok(Found::Issuer(issuer));
+        if let Some(kept) = kept.issuers.get(iss).filter(|kept| now.uptime < kept.at + LOOKED_UP_FRESH) {
+            return Ok(Found::Issuer(kept.issuer));
         }
         match lookup {
-            Lookup::Sync(lookup) => {
-                let issuer = lookup(iss).ok_or_else(|| unknown(iss))?;
-                Ok(Found::Issuer(kept.keep(iss, issuer)?))
-            }
+            Lookup::Sync(lookup) => Ok(Found::Issuer(kept.keep(iss, lookup(iss))?)),
             Lookup::Async(lookup) => {
                 let (kept, found, iss) = (kept.clone(), lookup(iss.to_owned()), iss.to_owned());
                 Ok(Found::Lookup(Box::pin(async move {
                     match found.await {
-                        Ok(Some(issuer)) => kept.keep(&iss, issuer),
-                        Ok(None) => Err(unknown(&iss).into()),
-                        Err(error) => Err(unusable(&iss, error)),
+                        Ok(found) => kept.keep(&iss, found),
+                        // No news about the token, so never a 401.
+                        Err(error) => {
+                            tracing::error!(target: "portcullis", ?error, "issuer look-up failed");
+                            let source = Arc::new(FetchError::Lookup(error));
+                            Err(Error::KeysUnavailable { issuer: iss.into(), source })
+                        }
                     }
                 })))
             }
@@ -94,25 +105,40 @@ impl TrustedIssuers {
 }
 
 impl Kept {
-    /// Takes a looked-up issuer in. Of two requests that looked the same one up at once, both get the first: one key set.
-    fn keep(&self, iss: &str, issuer: Issuer) -> Result<Arc<TrustedIssuer>, Error> {
-        if *issuer.iss != *iss {
-            return Err(unusable(iss, format!("expected issuer {iss:?}, {:?} came", issuer.iss)));
+    /// Takes what a look-up brought. An issuer that has not changed keeps its keys; of two requests that looked the same
+    /// one up at once, both get the first: one key set.
+    fn keep(&self, iss: &str, found: Option<Issuer>) -> Result<Arc<TrustedIssuer>, Error> {
+        let at = self.clock.now().uptime;
+        let Some(config) = found else {
+            self.issuers.invalidate(iss);
+            return Err(unknown(iss).into());
+        };
+        if *config.iss != *iss {
+            tracing::warn!(target: "portcullis", asked = iss, found = &*config.iss, "look-up returned another issuer");
+            return Err(unknown(iss).into());
         }
-        let issuer =
-            TrustedIssuer::new(issuer, &self.client, &self.clock).map_err(|error| unusable(iss, error.to_string()))?;
-        Ok(self.issuers.entry_by_ref(iss).or_insert(Arc::new(issuer)).into_value())
+        let kept = self.issuers.get(iss).filter(|kept| kept.issuer.config == config).map(|kept| kept.issuer);
+        let issuer = match kept {
+            Some(issuer) => issuer,
+            None => match TrustedIssuer::new(config, &self.client, &self.clock) {
+                Ok(issuer) => Arc::new(issuer),
+                Err(error) => {
+                    tracing::warn!(target: "portcullis", ?error, "look-up returned an issuer that cannot be used");
+                    return Err(unknown(iss).into());
+                }
+            },
+        };
+        let fresher = |kept: &LookedUp| kept.issuer.config == issuer.config && at < kept.at + LOOKED_UP_FRESH;
+        let kept = self
+            .issuers
+            .entry_by_ref(iss)
+            .or_insert_with_if(|| LookedUp { issuer: Arc::clone(&issuer), at }, |kept| !fresher(kept));
+        Ok(kept.into_value().issuer)
     }
 }
 
 fn unknown(iss: &str) -> InvalidToken {
     InvalidToken::UnknownIssuer { presented: iss.to_owned() }
-}
-
-/// The look-up broke: no news about the token, so never a 401.
-fn unusable(iss: &str, error: String) -> Error {
-    tracing::error!(target: "portcullis", %error, "issuer look-up failed");
-    Error::KeysUnavailable { issuer: iss.into(), source: Arc::new(FetchError::Lookup(error)) }
 }
 
 /// An [`Issuer`] at work: its configuration and its keys.
@@ -141,7 +167,7 @@ impl TrustedIssuer {
                 return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
-            KeySource::Discovery => Location::Discovery(secure_url("issuer", &config.iss)?),
+            KeySource::Discovery => Location::Discovery(config.url()?),
         };
         let source = Source {
             iss: Arc::clone(&config.iss),
@@ -154,7 +180,7 @@ impl TrustedIssuer {
         Ok(Self { config, keys })
     }
 
-    /// RFC 8725bis §3.1: the algorithms are the issuer's, not the token's choice.
+    /// draft-ietf-oauth-rfc8725bis §3.1: the algorithms are the issuer's, not the token's choice.
     pub(crate) fn check_algorithm(&self, header: &Header<'_>) -> Result<(), InvalidToken> {
         match self.config.algorithms.contains(&header.algorithm) {
             true => Ok(()),
@@ -189,11 +215,16 @@ impl TrustedIssuer {
                 }
             };
             match jwks.verify_signature(jws, header) {
-                Err(unknown @ InvalidToken::UnknownKey { .. }) => {
+                // A signature that does not fit may be that of a new key without a `kid`, or under the old one's.
+                Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::Signature)) => {
                     match remote.refetch(&jwks, header.kid.as_deref(), fetched, now) {
                         Refetch::Wait(fetching) => return Ok(Signature::Wait(fetching)),
                         Refetch::LookAgain => {}
-                        Refetch::Refuse => return Err(unknown.into()),
+                        // Unavailable is not invalid: the key may be one that the issuer would name, could it be asked.
+                        Refetch::Refuse(Some(failure)) if refusal != InvalidToken::Signature => {
+                            return Err(self.keys_unavailable(Some(failure)));
+                        }
+                        Refetch::Refuse(_) => return Err(refusal.into()),
                     }
                 }
                 Err(error) => return Err(error.into()),

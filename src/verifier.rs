@@ -64,7 +64,8 @@ enum Attempt {
 
 enum Wait {
     Lookup(LookupFuture),
-    Keys(Fetching),
+    /// Of this issuer, which may be evicted meanwhile.
+    Keys(Arc<TrustedIssuer>, Fetching),
 }
 
 /// Optional settings of a [`Verifier`]; from [`Verifier::builder`].
@@ -77,8 +78,9 @@ pub struct VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    /// The HTTP client that fetches keys: for a private certificate authority, a proxy, a client certificate. One for all
-    /// issuers. Give it a connect timeout, and no redirects: a redirected answer is refused.
+    /// The HTTP client (of `reqwest` 0.13) that fetches keys, for all issuers: for a private certificate authority, a proxy, a
+    /// client certificate. The built-in one takes the system's root certificates and no proxy. Give yours a connect timeout,
+    /// and no redirects: a redirected answer is refused.
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self
@@ -105,11 +107,12 @@ impl VerifierBuilder {
 }
 
 impl Verifier {
-    /// A verifier of the tokens of one [`Issuer`], of an array or `Vec` of them, or of looked-up [`Issuers`].
+    /// A verifier of the tokens of one [`Issuer`](crate::Issuer), of an array or `Vec` of them, or of looked-up [`Issuers`].
     ///
     /// # Errors
     ///
-    /// When an issuer is in the list twice, the list is empty, or keys shall be discovered at an `iss` that is no https URL.
+    /// When an issuer is in the list twice, the list is empty, keys shall be discovered at an `iss` that is no https URL in
+    /// its normal form, or an issuer has both a secret and a key set.
     pub fn new<I>(issuers: I) -> Result<Self, ConfigError>
     where
         I: TryInto<Issuers>,
@@ -164,9 +167,9 @@ impl Verifier {
                 Wait::Lookup(lookup) => {
                     progress.issuer = Some(lookup.await.map_err(|error| self.refused(&token, error))?);
                 }
-                Wait::Keys(fetching) => {
+                Wait::Keys(issuer, fetching) => {
                     fetching.finished().await;
-                    progress.fetched = true;
+                    progress = Progress { issuer: Some(issuer), fetched: true };
                 }
             }
             match self.attempt(&token, &progress) {
@@ -189,7 +192,7 @@ impl Verifier {
         let claims = Claims::parse(jws.unverified_payload())?;
         let issuer = match &progress.issuer {
             Some(issuer) => Arc::clone(issuer),
-            None => match self.0.issuers.find(&claims.issuer)? {
+            None => match self.0.issuers.find(&claims.issuer, now)? {
                 Found::Issuer(issuer) => issuer,
                 Found::Lookup(lookup) => return Ok(Attempt::Wait(Wait::Lookup(lookup))),
             },
@@ -198,7 +201,7 @@ impl Verifier {
         claims.check(&issuer.config.audience, issuer.config.leeway, now)?;
         let payload = match issuer.verify_signature(&jws, &header, progress.fetched, now)? {
             Signature::Verified(payload) => payload,
-            Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(fetching))),
+            Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(Arc::clone(&issuer), fetching))),
         };
         Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config.iss, self.0.id)))
     }

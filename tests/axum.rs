@@ -7,9 +7,8 @@ use axum::http::{Request, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
-use portcullis::axum::Claims;
 use portcullis::testing::TestIssuer;
-use portcullis::{AccessToken, Algorithm, ProtectLayer, Verifier};
+use portcullis::{AccessToken, Algorithm, Claims, Error, ProtectLayer, Verifier};
 use serde::Deserialize;
 use tower::ServiceExt;
 
@@ -26,6 +25,12 @@ async fn organization(claims: Claims<Organization>) -> String {
     claims.org_id.clone()
 }
 
+/// A handler that asks for a scope by itself.
+async fn delete(token: AccessToken) -> Result<&'static str, Error> {
+    token.require_scope(&"orders:delete".parse().unwrap())?;
+    Ok("deleted")
+}
+
 fn issuer() -> TestIssuer {
     TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap()
 }
@@ -34,7 +39,7 @@ fn app(issuer: &TestIssuer) -> Router {
     let protect = ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap());
     Router::new()
         .route("/subject", get(subject))
-        .route("/organization", get(organization))
+        .route("/organization", get(organization).delete(delete))
         .route("/orders", post(subject).route_layer(protect.clone().scope("orders:write")))
         .route_layer(protect)
         .route("/public", get(async || "open"))
@@ -73,6 +78,18 @@ async fn claims_that_do_not_fit_are_refused_with_a_challenge() {
         let challenge = response.headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap();
         assert!(challenge.starts_with("Bearer realm=\"api\", error=\"invalid_token\""), "{name}: {challenge}");
     }
+}
+
+#[tokio::test]
+async fn a_handler_refuses_as_the_layer_does() {
+    let issuer = issuer();
+    let app = app(&issuer);
+    let token = issuer.token().scope("orders:delete").build();
+    assert_eq!(call(&app, "DELETE", "/organization", Some(token)).await.status(), StatusCode::OK);
+    let response = call(&app, "DELETE", "/organization", Some(issuer.token().build())).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let challenge = response.headers().get(WWW_AUTHENTICATE).unwrap().to_str().unwrap();
+    assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.ends_with("scope=\"orders:delete\""));
 }
 
 /// Wiring is our fault: 500, not 401, and no challenge that a client would answer in vain.

@@ -188,7 +188,10 @@ async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
 /// The junk of a stranger causes one fetch in ten seconds, whatever comes of it, and delays nobody.
 #[tokio::test]
 async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
-    for (name, behaviour) in [("answering", Behaviour::Serve), ("failing", Behaviour::Status(500))] {
+    // While the issuer cannot be asked, nobody knows whether it has such a key: unavailable, not invalid.
+    for (name, behaviour, later) in
+        [("answering", Behaviour::Serve, "unknown_key"), ("failing", Behaviour::Status(500), "keys_unavailable")]
+    {
         let api = api().await;
         assert_eq!(api.good().await, "ok");
         api.issuer.behave(behaviour);
@@ -200,7 +203,7 @@ async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
         api.seconds_pass(10);
         let before = api.issuer.metadata_fetches();
         for number in 100..200 {
-            assert_eq!(api.verdict(&junk(number)).await, "unknown_key", "{name}");
+            assert_eq!(api.verdict(&junk(number)).await, later, "{name}");
         }
         assert_eq!(api.issuer.metadata_fetches() - before, 1, "{name}");
         assert_eq!(api.good().await, "ok", "{name}: known keys are never behind the budget");
@@ -231,11 +234,56 @@ async fn a_kid_that_the_newest_set_lacks_is_remembered() {
     let junk = api.issuer.token().header("kid", "junk").build();
     assert_eq!(api.verdict(&junk).await, "unknown_key");
     assert_eq!(api.issuer.jwks_fetches(), 2);
-    for _ in 0..5 {
-        api.seconds_pass(10);
+    for (seconds, fetches) in [(9, 2), (1, 3), (19, 3), (1, 4), (39, 4), (1, 5), (59, 5), (1, 6), (59, 6), (1, 7)] {
+        api.seconds_pass(seconds);
         assert_eq!(api.verdict(&junk).await, "unknown_key");
+        assert_eq!(api.issuer.jwks_fetches(), fetches, "less and less often, down to once a minute");
     }
-    assert_eq!(api.issuer.jwks_fetches(), 2);
+}
+
+/// RFC 7517 §4.5: `kid` may be absent, or used again for new key material.
+#[tokio::test]
+async fn a_new_key_without_a_name_of_its_own_is_found() {
+    for (name, same_name) in [("no kid", false), ("the old kid", true)] {
+        let api = api().await;
+        let token = || {
+            let token = api.issuer.token();
+            if same_name { token.header("kid", "key-1") } else { token.without_header("kid") }
+        };
+        assert_eq!(api.verdict(&token().build()).await, "ok", "{name}");
+        api.issuer.rotate().unwrap();
+        api.issuer.withdraw_old_keys();
+        let mut set = api.issuer.jwks_json();
+        set["keys"][0]["kid"] = "key-1".into();
+        let uri = format!("{}.well-known/jwks.json", api.issuer.iss());
+        assert_eq!(api.verdict(&token().build()).await, "signature", "{name}: fetched a moment ago");
+        api.seconds_pass(10);
+        // Both documents of the issuer at once, so that only the key's name differs from what it would serve.
+        set["issuer"] = api.issuer.iss().into();
+        set["jwks_uri"] = uri.into();
+        api.issuer.behave(Behaviour::Body(set.to_string()));
+        assert_eq!(api.verdict(&token().build()).await, "ok", "{name}");
+        let fetches = api.issuer.jwks_fetches();
+        for _ in 0..20 {
+            assert_eq!(api.verdict(&token().tampered().build()).await, "signature", "{name}");
+        }
+        assert_eq!(api.issuer.jwks_fetches(), fetches, "{name}: forgeries have the same budget");
+    }
+}
+
+/// A stranger guesses the next `kid` and has it remembered as missing: found all the same, a minute later at the worst.
+#[tokio::test]
+async fn a_key_that_was_guessed_before_it_was_published_is_found() {
+    let api = api().await;
+    assert_eq!(api.good().await, "ok");
+    let guessed = api.issuer.token().header("kid", "key-2").build();
+    for _ in 0..30 {
+        api.seconds_pass(10);
+        assert_eq!(api.verdict(&guessed).await, "unknown_key");
+    }
+    api.issuer.rotate().unwrap();
+    api.seconds_pass(60);
+    assert_eq!(api.good().await, "ok");
 }
 
 #[tokio::test]
@@ -343,7 +391,7 @@ async fn a_good_set_is_not_replaced_by_a_bad_answer() {
         clock.advance(Duration::from_secs(10));
         let unknown = issuer.token().header("kid", "unknown").build();
         let before = issuer.jwks_fetches();
-        assert_eq!(verdict(&unknown).await, "unknown_key", "{name}: refetched in vain");
+        assert_eq!(verdict(&unknown).await, "keys_unavailable", "{name}: refetched in vain");
         assert_eq!(issuer.jwks_fetches(), before + 1, "{name}");
         assert_eq!(verdict(&token).await, "ok", "{name}: the old set is kept");
     }
@@ -376,6 +424,17 @@ async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
         api.issuer.behave(Behaviour::Body(format!("{good}{}", " ".repeat(bytes - good.len()))));
         assert_eq!(api.good().await, expected, "{bytes} bytes");
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_cannot_be_reached_is_said_to_the_last_cause() {
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let (verifier, token) = (Verifier::new(issuer.issuer()).unwrap(), issuer.token().build());
+    drop(issuer);
+    tokio::task::yield_now().await;
+    let error = verifier.verify(&token).await.unwrap_err().to_string();
+    assert!(error.contains("/.well-known/openid-configuration: no answer"), "{error}");
+    assert!(error.to_lowercase().contains("connection refused"), "{error}");
 }
 
 #[tokio::test]

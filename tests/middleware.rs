@@ -292,6 +292,29 @@ async fn services_that_need_readiness_work_behind_it() {
     }
 }
 
+/// Requests that wait for one tenant's keys do not use up the places of those that wait for nobody.
+#[tokio::test]
+async fn a_hanging_issuer_takes_no_places_from_other_tenants() {
+    let (hanging, other) = (issuer().await, issuer().await);
+    hanging.behave(Behaviour::Hang);
+    let verifier = Verifier::new([hanging.issuer(), other.issuer()]).unwrap();
+    assert!(verifier.verify(&other.token().build()).await.is_ok());
+    let service = ServiceBuilder::new()
+        .layer(ProtectLayer::new(verifier))
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(service_fn(greet));
+
+    // Both as servers do it: one service kept for several calls, and a clone for each.
+    let mut kept = service.clone();
+    let mut waiting = pin!(kept.ready().await.unwrap().call(bearer(&hanging.token().build())));
+    let mut waiting_too = pin!(service.clone().oneshot(bearer(&hanging.token().build())));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    assert!(waiting_too.as_mut().poll(&mut context).is_pending());
+    let response = service.oneshot(bearer(&other.token().build())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn when_nothing_is_fetched_the_call_is_synchronous() {
     let issuer = issuer().await;

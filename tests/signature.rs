@@ -499,7 +499,7 @@ fn a_hundred_keys_are_kept() {
     });
     let jwks = Jwks::from_json(json!({ "keys": numbered.collect::<Vec<_>>() }).to_string()).unwrap();
     assert_eq!(jwks.len(), 100);
-    assert_eq!(jwks.ignored(), [IgnoredKey::TooMany; 50]);
+    assert_eq!(jwks.ignored(), [IgnoredKey::TooMany]);
 }
 
 /// RFC 7517 §4.5: several keys may have one `kid`, and a token may have none. At most 4 are tried: each costs a signature.

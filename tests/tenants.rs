@@ -1,10 +1,11 @@
 //! Many issuers: whose keys verify whose tokens, and who is asked for keys at all.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use portcullis::testing::{AUDIENCE, Behaviour, TestIssuer};
+use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
 use portcullis::{Algorithm, ConfigError, Error, FetchError, Issuer, Issuers, Jwks, Verifier};
 use tokio::task::JoinSet;
 
@@ -90,10 +91,12 @@ fn configurations_that_cannot_work_are_refused_by_name() {
     let issuer = || Issuer::new("https://issuer.example/", AUDIENCE);
     let verifier = |issuer: Issuer| Verifier::new(issuer).map(drop);
     let secret = [7; 32];
-    let cases: [(&str, Result<(), ConfigError>, &str); 17] = [
+    let cases: [(&str, Result<(), ConfigError>, &str); 19] = [
         ("empty issuer", Issuer::new("", AUDIENCE).map(drop), "issuer \"\""),
         ("empty audience", Issuer::new("https://a.example", "").map(drop), "audience"),
         ("no audience", Issuer::new("https://a.example", Vec::<String>::new()).map(drop), "audience"),
+        ("issuer with a newline", Issuer::new("https://a.example/\n", "a").map(drop), "without white space"),
+        ("audience with a space", Issuer::new("https://a.example/", "a ").map(drop), "audience \"a \""),
         ("one empty audience", Issuer::new("https://a.example", ["a", " "]).map(drop), "audience"),
         (
             "keys over http",
@@ -173,19 +176,86 @@ async fn a_look_up_decides_whom_to_trust_and_is_asked_once() {
 #[tokio::test]
 async fn a_look_up_that_breaks_is_no_news_about_the_token() {
     let acme = start().await;
-    let (iss, keys): (_, Jwks) = (acme.iss().to_owned(), acme.jwks());
     let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
+    match Verifier::new(broken).unwrap().verify(&acme.token().build()).await {
+        Err(Error::KeysUnavailable { source, .. }) => assert!(matches!(*source, FetchError::Lookup(_)), "{source}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A pattern instead of a list of tenants: what a stranger writes into `iss` is not trusted for it.
+#[tokio::test]
+async fn a_look_up_that_returns_what_cannot_be_used_trusts_nobody() {
+    let acme = start().await;
+    let (iss, keys): (_, Jwks) = (acme.iss().to_owned(), acme.jwks());
     let good_keys = keys.clone();
     let wrong = Issuers::lookup(move |_| {
         Issuer::new("https://other.example/", AUDIENCE).ok().map(|issuer| issuer.jwks(good_keys.clone()))
     });
     let unusable = Issuers::lookup(move |_| {
-        let jwks = keys.clone();
-        Issuer::new(iss.clone(), AUDIENCE).ok()?.secret(Algorithm::HS256, &[7; 32]).ok().map(|issuer| issuer.jwks(jwks))
+        let issuer = Issuer::new(iss.clone(), AUDIENCE).ok()?.secret(Algorithm::HS256, &[7; 32]).ok()?;
+        Some(issuer.jwks(keys.clone()))
     });
-    for (name, issuers) in [("an error", broken), ("another issuer", wrong), ("a bad one", unusable)] {
-        let result = Verifier::new(issuers).unwrap().verify(&acme.token().build()).await;
-        let Err(Error::KeysUnavailable { source, .. }) = result else { panic!("{name}: {result:?}") };
-        assert!(matches!(*source, FetchError::Lookup(_)), "{name}: {source}");
+    for (name, issuers) in [("another issuer", wrong), ("a bad one", unusable)] {
+        assert_eq!(verdict(&Verifier::new(issuers).unwrap(), &acme.token().build()).await, "unknown_issuer", "{name}");
+    }
+    let anybody = Verifier::new(Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok())).unwrap();
+    for iss in ["not a url", "http://a.example/", "ftp://a.example/", "https://", "javascript:1", "a\nb"] {
+        assert_eq!(verdict(&anybody, &acme.token().issued_by(iss).build()).await, "unknown_issuer", "{iss}");
+    }
+}
+
+/// The issuer that is compared is the one that is asked for keys: no spelling that a URL parser would take for another.
+#[tokio::test]
+async fn an_issuer_in_an_odd_spelling_is_not_discovered() {
+    let evil = start().await;
+    let host = evil.iss().trim_end_matches('/');
+    for iss in [
+        format!("{host}/acme/../"),
+        format!("{host}/?.tenants.example.com"),
+        format!("{host}/#.tenants.example.com"),
+        format!("{host}\\acme\\..\\"),
+        format!("{host}/a\tb"),
+        host.replace("127.0.0.1", "0x7f.1"),
+        host.replace("http", "HTTP"),
+    ] {
+        assert!(Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).is_err(), "{iss:?}");
+        let anybody = Verifier::new(Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok())).unwrap();
+        assert_eq!(verdict(&anybody, &evil.token().issued_by(&iss).build()).await, "unknown_issuer", "{iss:?}");
+    }
+    assert_eq!(evil.metadata_fetches() + evil.jwks_fetches(), 0);
+}
+
+#[tokio::test]
+async fn a_tenant_that_was_removed_or_changed_is_noticed() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    let long_lived = |issuer: Issuer| Some(issuer.keys_max_age(Duration::from_secs(24 * 3600)).unwrap());
+    let tenant = Arc::new(Mutex::new(long_lived(acme.issuer())));
+    let current = Arc::clone(&tenant);
+    let issuers = Issuers::lookup(move |_| current.lock().unwrap().clone());
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    let verdict = async || verdict(&verifier, &acme.token().build()).await;
+    assert_eq!(verdict().await, "ok");
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(verdict().await, "ok");
+    assert_eq!(acme.metadata_fetches(), 1, "looked up again; it had not changed, so its keys were kept");
+
+    let with_audience = |audience: &str| long_lived(Issuer::new(acme.iss(), audience).unwrap());
+    for (change, tenant_now, expected) in [
+        ("another audience", with_audience("https://other.example"), "audience"),
+        ("back", with_audience(AUDIENCE), "ok"),
+        ("removed", None, "unknown_issuer"),
+    ] {
+        let before = verdict().await;
+        *tenant.lock().unwrap() = tenant_now;
+        assert_eq!(verdict().await, before, "{change}: not yet");
+        // Asked for all the time, by strangers too: that prolongs nothing.
+        for _ in 0..10 {
+            clock.advance(Duration::from_secs(60));
+            let junk = acme.token().header("kid", "junk").expired().build();
+            assert!(verifier.verify(&junk).await.is_err());
+        }
+        assert_eq!(verdict().await, expected, "{change}");
     }
 }

@@ -9,6 +9,9 @@ use crate::token::scope::Scope;
 /// Seconds after which a client may try again when keys could not be had.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
+/// The realm of those who name none (RFC 9110 §11.5).
+pub(crate) const DEFAULT_REALM: &str = "api";
+
 /// Every challenge that a route can answer with, built once: refusing cannot fail, and costs a clone.
 ///
 /// What the client sent is in none of them.
@@ -54,6 +57,10 @@ impl Challenges {
             Error::InsufficientScope { .. } => (StatusCode::FORBIDDEN, Some(&self.insufficient_scope)),
             Error::KeysUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
+        // What is wrong with a token, the verifier told the log already.
+        if !matches!(error, Error::InvalidToken(_) | Error::KeysUnavailable { .. }) {
+            tracing::debug!(target: "portcullis", reason = error.code(), "request refused");
+        }
         let mut response = Response::new(B::default());
         *response.status_mut() = status;
         match challenge {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::challenge::Challenges;
+use super::challenge::{Challenges, DEFAULT_REALM};
 use super::service::{Protect, Route};
 use crate::token::scope::Scope;
 use crate::verifier::Verifier;
@@ -47,7 +47,7 @@ pub struct ProtectLayer {
 impl ProtectLayer {
     /// Asks for an access token that `verifier` accepts.
     pub fn new(verifier: Verifier) -> Self {
-        Self { verifier, scope: Scope::default(), realm: "api".to_owned() }
+        Self { verifier, scope: Scope::default(), realm: DEFAULT_REALM.to_owned() }
     }
 
     /// Asks for these scope tokens too, all of them; several calls add up. A token that does not grant them is refused

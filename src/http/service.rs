@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -88,11 +87,12 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let state = match self.route.begin(&request) {
             Verification::Waiting(verification) => {
-                // The service that was polled ready goes with the request; its clone, which was not, stays. The other
-                // way round would call a service that may panic for never having been asked.
-                let clone = self.inner.clone();
-                let service = mem::replace(&mut self.inner, clone);
-                State::Verifying { verification, waiting: Some((request, service, Arc::clone(&self.route))) }
+                // What the service reserved when it was polled ready (a place under a concurrency limit, say) is given
+                // back: one issuer that hangs must not use up the places of requests that wait for nobody. A clone goes
+                // with the request, and is asked when there is something to ask for.
+                self.inner = self.inner.clone();
+                let waiting = Some(Waiting { request, service: self.inner.clone(), route: Arc::clone(&self.route) });
+                State::Verifying { verification, waiting }
             }
             Verification::Done(verified) => match self.route.authorize(verified) {
                 Ok(token) => {
@@ -130,8 +130,16 @@ pin_project! {
         /// Let through.
         Inner { #[pin] future: S::Future },
         /// Waiting for keys. Only this way costs a boxed future.
-        Verifying { verification: Verifying, waiting: Option<(Request<B>, S, Arc<Route>)> },
+        Verifying { verification: Verifying, waiting: Option<Waiting<S, B>> },
+        /// Let through; waiting until the inner service is ready.
+        Readying { waiting: Option<Waiting<S, B>> },
     }
+}
+
+struct Waiting<S, B> {
+    request: Request<B>,
+    service: S,
+    route: Arc<Route>,
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, R>
@@ -153,16 +161,21 @@ where
                 },
                 StateProjection::Verifying { verification, waiting } => {
                     let verified = ready!(verification.as_mut().poll(context));
-                    let Some((mut request, mut service, route)) = waiting.take() else {
-                        return Poll::Pending;
-                    };
-                    match route.authorize(verified) {
+                    let Some(mut allowed) = waiting.take() else { return Poll::Pending };
+                    match allowed.route.authorize(verified) {
                         Ok(token) => {
-                            request.extensions_mut().insert(token);
-                            State::Inner { future: service.call(request) }
+                            allowed.request.extensions_mut().insert(token);
+                            State::Readying { waiting: Some(allowed) }
                         }
-                        Err(error) => State::Refused { response: Some(route.challenges.response(error)) },
+                        Err(error) => State::Refused { response: Some(allowed.route.challenges.response(error)) },
                     }
+                }
+                StateProjection::Readying { waiting } => {
+                    if let Some(waiting) = waiting {
+                        ready!(waiting.service.poll_ready(context))?;
+                    }
+                    let Some(Waiting { request, mut service, .. }) = waiting.take() else { return Poll::Pending };
+                    State::Inner { future: service.call(request) }
                 }
             };
             state.set(next);

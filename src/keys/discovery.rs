@@ -8,6 +8,10 @@ use super::fetch;
 use crate::error::FetchError;
 use crate::issuer::secure_url;
 
+/// How much of what an issuer wrote is quoted in an error, in characters; and the longest address that is used, in bytes.
+const MAX_QUOTED: usize = 200;
+const MAX_JWKS_URI: usize = 2048;
+
 /// Finds the issuer's `jwks_uri`. The next well-known address is only tried where the one before does not exist.
 pub(crate) async fn jwks_uri(client: &Client, iss: &str, issuer: &Url) -> Result<Url, FetchError> {
     let mut last = None;
@@ -31,8 +35,6 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     for candidate in [format!("{path}{OPENID}"), format!("{OAUTH}{path}"), format!("{OPENID}{path}")] {
         let mut url = issuer.clone();
         url.set_path(&candidate);
-        url.set_query(None);
-        url.set_fragment(None);
         if !urls.contains(&url) {
             urls.push(url);
         }
@@ -41,7 +43,7 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 }
 
 fn read(url: &Url, document: &[u8], iss: &str) -> Result<Url, FetchError> {
-    let unreadable = |expected| FetchError::Document { url: url.as_str().to_owned(), expected };
+    let unreadable = |expected| FetchError::Document { url: fetch::named(url), expected };
     let document: Value =
         serde_json::from_slice(document).map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
@@ -50,18 +52,35 @@ fn read(url: &Url, document: &[u8], iss: &str) -> Result<Url, FetchError> {
     // Identical, or an issuer could hand out another's keys under its own name.
     if presented != iss {
         return Err(FetchError::IssuerMismatch {
-            url: url.as_str().to_owned(),
+            url: fetch::named(url),
             expected: iss.to_owned(),
-            presented: presented.to_owned(),
+            presented: presented.chars().take(MAX_QUOTED).collect(),
         });
     }
     let jwks_uri = text("jwks_uri").ok_or_else(|| unreadable("metadata with a string `jwks_uri`"))?;
-    secure_url("jwks_uri", jwks_uri).map_err(FetchError::JwksUri)
+    if jwks_uri.len() > MAX_JWKS_URI {
+        return Err(unreadable("metadata with a `jwks_uri` of at most 2048 bytes"));
+    }
+    let jwks_uri = secure_url("jwks_uri", jwks_uri).map_err(FetchError::JwksUri)?;
+    // Plain http is for an issuer on loopback; another one has no business on ours.
+    if jwks_uri.scheme() != "https" && url.scheme() == "https" {
+        return Err(unreadable("metadata with a `jwks_uri` over https"));
+    }
+    Ok(jwks_uri)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_issuer_elsewhere_has_no_business_on_our_loopback() {
+        let document = |iss: &str| format!(r#"{{"issuer":"{iss}","jwks_uri":"http://127.0.0.1:2375/containers"}}"#);
+        for (iss, used) in [("https://hostile.example", false), ("http://127.0.0.1:4000", true)] {
+            let url = Url::parse(&format!("{iss}/.well-known/openid-configuration")).unwrap();
+            assert_eq!(read(&url, document(iss).as_bytes(), iss).is_ok(), used, "{iss}");
+        }
+    }
 
     #[test]
     fn metadata_is_looked_for_where_the_specifications_say() {
@@ -80,14 +99,6 @@ mod tests {
                     "https://h:8443/t/1/.well-known/openid-configuration",
                     "https://h:8443/.well-known/oauth-authorization-server/t/1",
                     "https://h:8443/.well-known/openid-configuration/t/1",
-                ],
-            ),
-            (
-                "https://h/t/?q#f",
-                vec![
-                    "https://h/t/.well-known/openid-configuration",
-                    "https://h/.well-known/oauth-authorization-server/t",
-                    "https://h/.well-known/openid-configuration/t",
                 ],
             ),
         ];

@@ -13,8 +13,8 @@ const MAX_BODY: usize = 256 * 1024;
 /// To reach the server. A fresh connection takes milliseconds; two seconds outlast one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The client used unless the application brings its own: no redirects (they lead where nobody decided), no cookies, no
-/// system proxy, no compression.
+/// The client used unless the application brings its own: the system's root certificates, no redirects (they lead where
+/// nobody decided), no proxy.
 pub(crate) fn default_client() -> Result<Client, ConfigError> {
     let builder = || {
         Client::builder()
@@ -34,15 +34,20 @@ pub(crate) fn default_client() -> Result<Client, ConfigError> {
     client.map_err(|error| ConfigError::new(format!("HTTP client: {error}")))
 }
 
+/// A URL for errors and logs: without its query, which may hold a key of another kind.
+pub(crate) fn named(url: &Url) -> String {
+    url[..url::Position::AfterPath].to_owned()
+}
+
 /// GETs a JSON document.
 pub(crate) async fn get(client: &Client, url: &Url) -> Result<Vec<u8>, FetchError> {
-    let named = || url.as_str().to_owned();
+    let named = || named(url);
     let transport = |source: reqwest::Error| FetchError::Transport { url: named(), source: source.without_url() };
 
     let mut response =
         client.get(url.clone()).header(http::header::ACCEPT, "application/json").send().await.map_err(transport)?;
     // An application's own client may follow redirects; the address that was configured is the one that is trusted.
-    if response.url() != url {
+    if response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery] {
         return Err(FetchError::Redirected { url: named() });
     }
     if response.status() != http::StatusCode::OK {

@@ -12,7 +12,7 @@ use crate::token::jws::{Jws, MAX_KID_BYTES};
 /// RFC 7518 §3.3: at least 2048 bits. At most 8192, since the cost of a signature grows with the square.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
-/// A verification key of a key set: one key, one algorithm (RFC 8725bis §3.1).
+/// A verification key of a key set: one key, one algorithm (draft-ietf-oauth-rfc8725bis §3.1).
 pub(crate) struct Jwk {
     pub(crate) kid: Option<String>,
     pub(crate) algorithm: Algorithm,

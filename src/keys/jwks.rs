@@ -63,11 +63,14 @@ impl Jwks {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
         let mut jwks = Self { keys: Vec::new(), ignored: Vec::new() };
-        for (index, member) in members.iter().enumerate() {
-            match if index < MAX_KEYS { Jwk::read(member, rsa) } else { Err(IgnoredKey::TooMany) } {
+        for member in members.iter().take(MAX_KEYS) {
+            match Jwk::read(member, rsa) {
                 Ok(key) => jwks.keys.push(Arc::new(key)),
                 Err(reason) => jwks.ignored.push(reason),
             }
+        }
+        if members.len() > MAX_KEYS {
+            jwks.ignored.push(IgnoredKey::TooMany);
         }
         Some(jwks)
     }
@@ -85,6 +88,11 @@ impl Jwks {
         jwks
     }
 
+    /// Whether `other` is a clone of this set.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.keys.iter().zip(&other.keys).all(|(own, other)| Arc::ptr_eq(own, other))
+    }
+
     /// How many keys can be used.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -95,7 +103,7 @@ impl Jwks {
         self.keys.is_empty()
     }
 
-    /// Why the other members of the set were left out, one reason each.
+    /// Why the other members of the set were left out, one reason each; a last `TooMany` stands for all beyond the hundredth.
     pub fn ignored(&self) -> &[IgnoredKey] {
         &self.ignored
     }

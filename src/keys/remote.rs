@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use url::Url;
 
 use super::jwks::Jwks;
-use super::schedule::{Plan, Schedule};
+use super::schedule::{GRACE, Plan, Schedule};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now};
@@ -46,9 +47,10 @@ pub(crate) struct RemoteJwks {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     schedule: Schedule,
+    /// Counts fetches; the answer of any but the last is not wanted any more.
+    fetch: u64,
     /// Closed when the fetch under way has ended.
     under_way: Option<watch::Receiver<()>>,
     failure: Option<Arc<FetchError>>,
@@ -63,24 +65,30 @@ pub(crate) enum Keys {
 }
 
 /// A fetch under way, in a task of its own: dropping this cancels nothing.
-pub(crate) struct Fetching(watch::Receiver<()>);
+pub(crate) struct Fetching {
+    ended: watch::Receiver<()>,
+    limit: Duration,
+}
 
 impl Fetching {
+    /// Waits until the fetch has ended, or should have.
     pub(crate) async fn finished(mut self) {
         // Nothing is ever sent; the error is the news that the sender is gone, after the state was brought up to date.
-        while self.0.changed().await.is_ok() {}
+        // Bounded here too: the fetch may have been started on a runtime that nobody drives any more.
+        let _ = tokio::time::timeout(self.limit, self.ended.changed()).await;
     }
 }
 
 impl RemoteJwks {
     pub(crate) fn new(source: Source, client: Client, clock: Clock) -> Arc<Self> {
+        let schedule = Schedule::new(source.timeout);
         Arc::new(Self {
             source,
             client,
             clock,
             current: ArcSwapOption::empty(),
             next_decision: AtomicU64::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None }),
         })
     }
 
@@ -91,12 +99,15 @@ impl RemoteJwks {
         {
             return Keys::Ready(jwks);
         }
+        let Ok(runtime) = Handle::try_current() else {
+            return Keys::Unavailable(Some(Arc::new(FetchError::NoRuntime)));
+        };
         let mut state = self.lock();
         let plan = state.schedule.request(now.uptime);
         let (fetching, task) = self.carry_out(plan, &mut state);
         let failure = state.failure.clone();
         drop(state);
-        launch(task);
+        launch(task, &runtime);
         match (plan, fetching, self.current.load_full()) {
             (Plan::Fetch | Plan::Join, Some(fetching), _) => Keys::Wait(fetching, failure),
             (Plan::Serve | Plan::ServeAndFetch, _, Some(jwks)) => Keys::Ready(jwks),
@@ -104,8 +115,11 @@ impl RemoteJwks {
         }
     }
 
-    /// For a key that `seen` does not have. `waited`: this request already waited for a fetch.
+    /// For a token that no key of `seen` verifies. `waited`: this request already waited for a fetch.
     pub(crate) fn refetch(self: &Arc<Self>, seen: &Arc<Jwks>, kid: Option<&str>, waited: bool, now: Now) -> Refetch {
+        let Ok(runtime) = Handle::try_current() else {
+            return Refetch::Refuse(Some(Arc::new(FetchError::NoRuntime)));
+        };
         let mut state = self.lock();
         // A fetch may have ended between the look at the set and here: look again before asking for another.
         if self.current.load().as_ref().is_some_and(|current| !Arc::ptr_eq(current, seen)) {
@@ -113,9 +127,10 @@ impl RemoteJwks {
         }
         let plan = state.schedule.unknown_kid(kid.unwrap_or_default(), waited, now.uptime);
         let (fetching, task) = self.carry_out(plan, &mut state);
+        let failure = state.failure.clone();
         drop(state);
-        launch(task);
-        fetching.map_or(Refetch::Refuse, Refetch::Wait)
+        launch(task, &runtime);
+        fetching.map_or(Refetch::Refuse(failure), Refetch::Wait)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,15 +140,17 @@ impl RemoteJwks {
 
     /// What the plan asks for: something to wait for, and a task for [`launch`] once the lock is released.
     fn carry_out(self: &Arc<Self>, plan: Plan, state: &mut State) -> (Option<Fetching>, Option<FetchTask>) {
+        let limit = self.source.timeout + GRACE;
         match plan {
-            Plan::Serve | Plan::Unavailable => (None, None),
-            Plan::Join => (state.under_way.clone().map(Fetching), None),
+            Plan::Serve | Plan::Unavailable | Plan::Refuse => (None, None),
+            Plan::Join => (state.under_way.clone().map(|ended| Fetching { ended, limit }), None),
             Plan::Fetch | Plan::ServeAndFetch => {
                 let (ended, under_way) = watch::channel(());
+                state.fetch += 1;
                 state.under_way = Some(under_way.clone());
                 self.publish_next_decision(state);
-                let task = FetchTask { keys: Arc::clone(self), answer: None, _ended: ended };
-                (Some(Fetching(under_way)), Some(task))
+                let task = FetchTask { keys: Arc::clone(self), number: state.fetch, answer: None, _ended: ended };
+                (Some(Fetching { ended: under_way, limit }), Some(task))
             }
         }
     }
@@ -145,7 +162,7 @@ impl RemoteJwks {
                 Location::Discovery(issuer) => discovery::jwks_uri(&self.client, &self.source.iss, issuer).await?,
             };
             let document = fetch::get(&self.client, &url).await?;
-            let named = || url.as_str().to_owned();
+            let named = || fetch::named(&url);
             match Jwks::read(&document, self.source.rsa) {
                 None => Err(FetchError::Document { url: named(), expected: "a JSON object with an array `keys`" }),
                 Some(jwks) if jwks.is_empty() => {
@@ -161,32 +178,43 @@ impl RemoteJwks {
         }
     }
 
-    /// Takes an answer in. A set is only replaced by a good one.
-    fn finish(&self, state: &mut State, answer: Result<Jwks, FetchError>) {
+    /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
+    fn finish(&self, number: u64, answer: Result<Jwks, FetchError>) {
         let now = self.clock.now().uptime;
-        let issuer = &*self.source.iss;
-        match answer {
+        let mut state = self.lock();
+        if state.fetch != number {
+            return;
+        }
+        let news = match answer {
             Ok(jwks) => {
-                tracing::info!(
-                    target: "portcullis",
-                    issuer,
-                    keys = jwks.len(),
-                    ignored = ?jwks.ignored(),
-                    "key set fetched"
-                );
+                let jwks = Arc::new(jwks);
                 state.schedule.succeeded(self.source.max_age, now);
                 state.failure = None;
-                self.current.store(Some(Arc::new(jwks)));
+                self.current.store(Some(Arc::clone(&jwks)));
+                Ok(jwks)
             }
             Err(error) => {
+                let error = Arc::new(error);
                 state.schedule.failed(now);
-                let retry_after = state.schedule.retry_after(now);
+                state.failure = Some(Arc::clone(&error));
+                Err((error, state.schedule.retry_after(now)))
+            }
+        };
+        state.under_way = None;
+        self.publish_next_decision(&state);
+        drop(state);
+
+        // Not under the lock: a log may be slow.
+        let issuer = &*self.source.iss;
+        match news {
+            Ok(jwks) => {
+                let (keys, ignored) = (jwks.len(), jwks.ignored());
+                tracing::info!(target: "portcullis", issuer, keys, ?ignored, "key set fetched");
+            }
+            Err((error, retry_after)) => {
                 tracing::warn!(target: "portcullis", issuer, %error, ?retry_after, "key set not fetched");
-                state.failure = Some(Arc::new(error));
             }
         }
-        state.under_way = None;
-        self.publish_next_decision(state);
     }
 
     fn publish_next_decision(&self, state: &State) {
@@ -199,25 +227,23 @@ pub(crate) enum Refetch {
     Wait(Fetching),
     /// Another set has come meanwhile.
     LookAgain,
-    Refuse,
+    /// With what the last fetch ended with, if it failed: then nobody knows whether there is such a key.
+    Refuse(Option<Arc<FetchError>>),
 }
 
 /// A fetch in its own task. However it ends (an answer, a panic, its runtime shut down), the state hears of it and
 /// those who wait are woken, in this order.
 struct FetchTask {
     keys: Arc<RemoteJwks>,
+    number: u64,
     answer: Option<Result<Jwks, FetchError>>,
     _ended: watch::Sender<()>,
 }
 
 /// Not under the lock: a runtime that is shutting down drops the task at once, and its drop takes the lock.
-fn launch(task: Option<FetchTask>) {
-    let Some(mut task) = task else { return };
-    match tokio::runtime::Handle::try_current() {
-        Ok(runtime) => {
-            runtime.spawn(task.run());
-        }
-        Err(_) => task.answer = Some(Err(FetchError::NoRuntime)),
+fn launch(task: Option<FetchTask>, runtime: &Handle) {
+    if let Some(task) = task {
+        runtime.spawn(task.run());
     }
 }
 
@@ -230,8 +256,7 @@ impl FetchTask {
 
 impl Drop for FetchTask {
     fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));
-        self.keys.finish(&mut self.keys.lock(), answer);
+        self.keys.finish(self.number, self.answer.take().unwrap_or(Err(FetchError::Interrupted)));
     }
 }
 

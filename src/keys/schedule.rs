@@ -3,6 +3,7 @@
 //! Times are the uptime of [`Now`](crate::clock::Now).
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 /// A set past this part of its lifetime is fetched anew in the background, so that no request ever waits for it.
@@ -20,13 +21,18 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// all that a stranger can cause, and any of them brings the new keys to everybody.
 const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
 
-/// A `kid` that a newly fetched set did not have is not fetched for again in this time: clients that keep sending one old
-/// token cause nothing. No longer, because a stranger may guess the `kid` that the issuer will use next, and have it
-/// remembered before it is published.
-const MISSING_FOR: Duration = Duration::from_secs(60);
+/// A `kid` that a newly fetched set did not have is not fetched for again at once: at first for no longer than the
+/// cooldown, so that a key published a moment later is found; then twice as long each time, up to this. So clients that
+/// keep sending one old token cause next to nothing. No longer, because a stranger may guess the `kid` that the issuer
+/// will use next, and have it remembered before it is published.
+const MAX_MISSING_FOR: Duration = Duration::from_secs(60);
 
 /// `kid`s remembered as missing.
-const MAX_MISSING: usize = 1024;
+const MAX_MISSING: usize = 256;
+
+/// A fetch that has not ended this long after its own time limit will not: the runtime that it was started on is not
+/// driven any more. Whoever waits stops waiting, and the next request starts another.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// What a request that needs keys is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,36 +47,63 @@ pub(crate) enum Plan {
     Join,
     /// No keys, and no fetch now either: the last one failed a moment ago.
     Unavailable,
+    /// No fetch for this key now: it counts as unknown.
+    Refuse,
 }
 
 /// The state of one issuer's key fetching.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Schedule {
-    fetching: bool,
+    /// How long a fetch may take.
+    timeout: Duration,
+    /// When the fetch under way was started, if there is one.
+    fetching_since: Option<Duration>,
     /// When a request shall cause the next fetch.
     due: Duration,
     /// Until when the keys at hand may be used, if there are any.
     usable_until: Option<Duration>,
     last_attempt: Option<Duration>,
     failures: u32,
-    /// `kid`s that the newest set did not have, and when that was found.
-    missing: HashMap<String, Duration>,
+    /// Hashes of `kid`s that the newest set did not have: a stranger chooses their length, and may not choose ours.
+    missing: HashMap<u64, Missing>,
+    hasher: RandomState,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    /// Until when nothing is fetched for it.
+    until: Duration,
+    /// For how long that was decided.
+    waits: Duration,
 }
 
 impl Schedule {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            fetching_since: None,
+            due: Duration::ZERO,
+            usable_until: None,
+            last_attempt: None,
+            failures: 0,
+            missing: HashMap::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
     /// From when on [`request`](Self::request) must be asked; before, the keys at hand are simply used.
     pub(crate) fn next_decision(&self) -> Duration {
-        match (self.usable_until, self.fetching) {
+        match (self.usable_until, self.given_up_at()) {
             (None, _) => Duration::ZERO,
-            (Some(until), true) => until,
-            (Some(until), false) => until.min(self.due),
+            (Some(until), Some(given_up)) => until.min(given_up),
+            (Some(until), None) => until.min(self.due),
         }
     }
 
     /// A request needs keys.
     pub(crate) fn request(&mut self, now: Duration) -> Plan {
         let usable = self.usable_until.is_some_and(|until| now < until);
-        match (usable, self.fetching, now >= self.due) {
+        match (usable, self.is_fetching(now), now >= self.due) {
             (true, false, true) => self.start(now, Plan::ServeAndFetch),
             (true, _, _) => Plan::Serve,
             (false, true, _) => Plan::Join,
@@ -80,46 +113,69 @@ impl Schedule {
     }
 
     /// A token names a key that the set does not have. `waited`: this request already waited for a fetch.
-    ///
-    /// `Serve` here means: decide with the keys at hand.
     pub(crate) fn unknown_kid(&mut self, kid: &str, waited: bool, now: Duration) -> Plan {
+        let kid = self.hasher.hash_one(kid);
         if waited {
             // A fetch that failed is no news about the key.
-            if self.failures == 0 && self.missing.len() < MAX_MISSING {
-                self.missing.insert(kid.to_owned(), now);
+            if self.failures == 0 {
+                self.remember_missing(kid, now);
             }
-            return Plan::Serve;
+            return Plan::Refuse;
         }
-        if self.missing.get(kid).is_some_and(|found| now < *found + MISSING_FOR) {
-            return Plan::Serve;
+        if self.missing.get(&kid).is_some_and(|missing| now < missing.until) {
+            return Plan::Refuse;
         }
-        if self.fetching {
+        if self.is_fetching(now) {
             return Plan::Join;
         }
         match self.last_attempt {
-            Some(last) if now < last + UNKNOWN_KID_COOLDOWN => Plan::Serve,
+            Some(last) if now < last + UNKNOWN_KID_COOLDOWN => Plan::Refuse,
             _ => self.start(now, Plan::Fetch),
         }
     }
 
+    fn remember_missing(&mut self, kid: u64, now: Duration) {
+        if self.missing.len() >= MAX_MISSING {
+            self.missing.retain(|_, missing| now < missing.until);
+        }
+        let known = self.missing.get(&kid).copied();
+        if known.is_none() && self.missing.len() >= MAX_MISSING {
+            return;
+        }
+        let waits = match known {
+            // Several waited for the same fetch; it is one piece of news.
+            Some(missing) if now < missing.until => return,
+            Some(missing) => (missing.waits * 2).min(MAX_MISSING_FOR),
+            None => UNKNOWN_KID_COOLDOWN,
+        };
+        self.missing.insert(kid, Missing { until: now + waits, waits });
+    }
+
+    fn is_fetching(&self, now: Duration) -> bool {
+        self.given_up_at().is_some_and(|given_up| now < given_up)
+    }
+
+    fn given_up_at(&self) -> Option<Duration> {
+        self.fetching_since.map(|since| since + self.timeout + GRACE)
+    }
+
     fn start(&mut self, now: Duration, plan: Plan) -> Plan {
-        self.fetching = true;
+        self.fetching_since = Some(now);
         self.last_attempt = Some(now);
         plan
     }
 
     /// The fetch brought a good set, fresh for `lifetime`.
     pub(crate) fn succeeded(&mut self, lifetime: Duration, now: Duration) {
-        self.fetching = false;
+        self.fetching_since = None;
         self.failures = 0;
         self.due = now + lifetime * REFRESH_AT_PERCENT / 100;
         self.usable_until = Some(now + lifetime + MAX_STALE);
-        self.missing.clear();
     }
 
     /// The fetch failed. Whatever keys are at hand stay.
     pub(crate) fn failed(&mut self, now: Duration) {
-        self.fetching = false;
+        self.fetching_since = None;
         let backoff = BACKOFF * 2_u32.saturating_pow(self.failures.min(5));
         self.failures = self.failures.saturating_add(1);
         self.due = self.due.max(now + backoff.min(MAX_BACKOFF));
@@ -136,6 +192,7 @@ mod tests {
     use super::*;
 
     const LIFETIME: Duration = Duration::from_secs(600);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn at(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -153,7 +210,7 @@ mod tests {
 
     #[test]
     fn fetches_start_when_they_should() {
-        use Plan::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
+        use Plan::{Fetch, Join, Refuse, Serve, ServeAndFetch, Unavailable};
         use Step::{Failed, Request, StillUnknownKid, Succeeded, UnknownKid};
         let cases: Vec<(&str, Vec<Step>)> = vec![
             ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
@@ -228,13 +285,13 @@ mod tests {
                 vec![
                     Request(0.0, Fetch),
                     Succeeded(0.0),
-                    UnknownKid(9.9, "a", Serve),
+                    UnknownKid(9.9, "a", Refuse),
                     UnknownKid(10.0, "a", Fetch),
                     UnknownKid(10.1, "b", Join),
                     Request(10.1, Serve),
                     Succeeded(10.2),
                     StillUnknownKid(10.3, "a"),
-                    UnknownKid(20.1, "a", Serve),
+                    UnknownKid(20.1, "a", Refuse),
                     UnknownKid(20.1, "b", Fetch),
                 ],
             ),
@@ -245,7 +302,7 @@ mod tests {
                     Succeeded(0.0),
                     UnknownKid(10.0, "a", Fetch),
                     Failed(10.5),
-                    UnknownKid(19.9, "b", Serve),
+                    UnknownKid(19.9, "b", Refuse),
                     Request(19.9, Serve),
                     UnknownKid(20.0, "b", Fetch),
                 ],
@@ -262,34 +319,45 @@ mod tests {
                 ],
             ),
             (
-                "nor is a key missing for ever",
+                "a missing key is fetched for less and less often, down to once a minute",
                 vec![
                     Request(0.0, Fetch),
                     Succeeded(0.0),
                     UnknownKid(10.0, "a", Fetch),
                     Succeeded(10.0),
                     StillUnknownKid(10.0, "a"),
-                    UnknownKid(69.9, "a", Serve),
-                    UnknownKid(70.0, "a", Fetch),
+                    StillUnknownKid(10.1, "a"),
+                    UnknownKid(20.0, "a", Fetch),
+                    Succeeded(20.0),
+                    StillUnknownKid(20.0, "a"),
+                    UnknownKid(39.9, "a", Refuse),
+                    UnknownKid(40.0, "a", Fetch),
+                    Succeeded(40.0),
+                    StillUnknownKid(40.0, "a"),
+                    UnknownKid(79.9, "a", Refuse),
+                    UnknownKid(80.0, "a", Fetch),
+                    Succeeded(80.0),
+                    StillUnknownKid(80.0, "a"),
+                    UnknownKid(139.9, "a", Refuse),
+                    UnknownKid(140.0, "a", Fetch),
                 ],
             ),
             (
-                "a new set forgets what the old one lacked",
+                "a fetch that never ends is given up a second after its time limit",
                 vec![
                     Request(0.0, Fetch),
-                    Succeeded(0.0),
-                    UnknownKid(10.0, "a", Fetch),
-                    Succeeded(10.0),
-                    StillUnknownKid(10.0, "a"),
-                    UnknownKid(20.0, "a", Serve),
-                    Request(490.0, ServeAndFetch),
-                    Succeeded(490.0),
-                    UnknownKid(500.0, "a", Fetch),
+                    Request(5.9, Join),
+                    Request(6.0, Fetch),
+                    Succeeded(6.1),
+                    Request(486.1, ServeAndFetch),
+                    Request(492.0, Serve),
+                    UnknownKid(492.0, "a", Join),
+                    Request(492.1, ServeAndFetch),
                 ],
             ),
         ];
         for (name, steps) in cases {
-            let mut schedule = Schedule::default();
+            let mut schedule = Schedule::new(TIMEOUT);
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Request(time, plan) => {
@@ -303,7 +371,7 @@ mod tests {
                         assert_eq!(schedule.unknown_kid(kid, false, at(time)), plan, "{name}: step {number}");
                     }
                     StillUnknownKid(time, kid) => {
-                        assert_eq!(schedule.unknown_kid(kid, true, at(time)), Serve, "{name}: step {number}");
+                        assert_eq!(schedule.unknown_kid(kid, true, at(time)), Refuse, "{name}: step {number}");
                     }
                     Succeeded(time) => schedule.succeeded(LIFETIME, at(time)),
                     Failed(time) => schedule.failed(at(time)),
@@ -314,7 +382,7 @@ mod tests {
 
     #[test]
     fn what_a_stranger_names_is_remembered_within_bounds() {
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::new(TIMEOUT);
         for number in 0..10_000 {
             schedule.unknown_kid(&number.to_string(), true, at(0.0));
         }

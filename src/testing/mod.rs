@@ -86,7 +86,7 @@ pub enum Behaviour {
     Serve,
     /// With this status and an empty body.
     Status(u16),
-    /// With status 200 and this body in place of the key set.
+    /// With status 200 and this body, whichever of the two documents is asked for.
     Body(String),
     /// With a redirect to this address.
     Redirect(String),

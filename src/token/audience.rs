@@ -19,9 +19,9 @@ impl Audience {
         self.0.iter().any(|own| own == presented)
     }
 
-    /// Whether it names anything, and nothing empty.
+    /// Whether it names anything, and nothing that no token will say.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|own| !own.trim().is_empty())
+        !self.0.is_empty() && self.0.iter().all(|own| !own.is_empty() && own.trim() == own)
     }
 }
 

@@ -191,7 +191,16 @@ impl<'de> Visitor<'de> for Member {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
         let inner = Self { keep: false, ..self.inner()? };
         let mut names = Names::default();
+        // What numbers look like where somebody turned serde_json's feature `arbitrary_precision` on.
+        const NUMBER: &str = "$serde_json::private::Number";
         while let Some(Name(name)) = map.next_key()? {
+            if name == NUMBER && names.0.is_empty() {
+                let number: String = map.next_value()?;
+                return match number.parse::<f64>() {
+                    Ok(number) if number.is_finite() => Ok(Value::Number(number)),
+                    _ => Err(de::Error::custom("a number that no float holds")),
+                };
+            }
             map.next_value_seed(inner)?;
             names.0.push(name);
         }
@@ -233,7 +242,8 @@ mod tests {
 
     #[test]
     fn values_are_told_apart() {
-        let json = r#"{"a":"x","b":["x","y"],"c":["x",1],"d":{"e":"x"},"f":null,"g":-1.5,"h":[],"i":true,"no":"x"}"#;
+        let json = r#"{"a":"x","b":["x","y"],"c":["x",1],"d":{"e":"x"},"f":null,"g":-1.5,"h":[],"i":true,"no":"x",
+            "j":{"$serde_json::private::Number":"1.25"}}"#;
         let mut seen = Vec::new();
         read_object(json, |name| name != "no", |name, value| seen.push((name.to_owned(), value))).unwrap();
         let expected = [
@@ -245,6 +255,7 @@ mod tests {
             ("g", Value::Number(-1.5)),
             ("h", Value::Texts(vec![])),
             ("i", Value::Other),
+            ("j", Value::Number(1.25)),
         ];
         assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value)));
     }

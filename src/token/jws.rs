@@ -28,7 +28,7 @@ pub(crate) struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    /// Splits and decodes. base64url without padding, canonical, and nothing else (RFC 7515 §2, RFC 8725bis §3.14).
+    /// Splits and decodes. base64url without padding, canonical, and nothing else (RFC 7515 §2, draft-ietf-oauth-rfc8725bis §3.14).
     pub(crate) fn split(compact: &'a str) -> Result<Self, InvalidToken> {
         if compact.len() > MAX_BYTES {
             return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented: compact.len() });
@@ -84,7 +84,7 @@ fn parts(compact: &str) -> Option<(&str, &str, &str, &str)> {
     (!payload.contains('.')).then_some((signing_input, header, payload, signature))
 }
 
-/// The five members of a JOSE header that a rule of ours reads (RFC 7515 §4.1). `jku`, `jwk`, `x5u` and `x5c` are not
+/// The members of a JOSE header that a rule of ours reads (RFC 7515 §4.1). `jku`, `jwk`, `x5u` and `x5c` are not
 /// among them: a key that comes with the token proves nothing.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
