@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use clap::Parser;
 use oauth2::basic::BasicClient;
@@ -31,7 +32,10 @@ struct Arguments {
     /// Address of the API
     #[arg(long, env = "API", default_value = "http://127.0.0.1:3000")]
     api: String,
-    /// Address that the issuer redirects back to
+    /// Scope to ask for, beside openid and offline_access
+    #[arg(long, env = "SCOPE", default_value = "read:messages")]
+    scope: String,
+    /// Address that the issuer redirects back to; http://ADDRESS/callback must be registered there
     #[arg(long, default_value = "127.0.0.1:8976")]
     callback: String,
     /// Follow the issuer's redirect without a browser: for scripts, where the issuer asks nobody (`prompt=none`)
@@ -73,7 +77,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .authorize_url(CsrfToken::new_random)
         .set_pkce_challenge(challenge)
         .add_extra_param("audience", &arguments.audience)
-        .add_scopes(["openid", "offline_access", "read:messages"].map(|scope| Scope::new(scope.to_owned())));
+        .add_scopes(["openid", "offline_access", &arguments.scope].map(|scope| Scope::new(scope.to_owned())));
     if arguments.no_browser {
         request = request.add_extra_param("prompt", "none");
     }
@@ -81,9 +85,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("   {url}");
     let query = if arguments.no_browser {
         let response = http.get(url.clone()).send().await?;
-        let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-        let location = location.ok_or(format!("expected a redirect, {} came", response.status()))?;
-        location.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default()
+        match response.headers().get("location").and_then(|value| value.to_str().ok()) {
+            Some(location) => location.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default(),
+            None => {
+                let status = response.status();
+                return Err(format!("expected a redirect, {status} came: {}", response.text().await?).into());
+            }
+        }
     } else {
         println!("   open this address in a browser; waiting for it to come back to {} …", arguments.callback);
         receive_callback(&callback).await?
@@ -91,12 +99,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let parameter = |name: &str| {
         form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
-    if let Some(error) = parameter("error") {
-        return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
-    }
     // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12).
     if parameter("state").as_ref() != Some(state.secret()) {
         return Err("the answer's state is not the request's".into());
+    }
+    if let Some(error) = parameter("error") {
+        return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
     }
     let code = parameter("code").ok_or("the answer has no code")?;
     println!("   code: {code}");
@@ -135,7 +143,8 @@ async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn
     let metadata: Value = http.get(&url).send().await.map_err(unreachable)?.error_for_status()?.json().await?;
     match metadata["issuer"].as_str() {
         Some(presented) if presented == issuer => Ok(metadata),
-        presented => Err(format!("expected metadata of {issuer}, {presented:?} came").into()),
+        Some(presented) => Err(format!("--issuer: expected {presented}, {issuer} came").into()),
+        None => Err(format!("{url}: expected metadata with an issuer").into()),
     }
 }
 
@@ -145,7 +154,10 @@ async fn receive_callback(listener: &TcpListener) -> io::Result<String> {
         let (stream, _) = listener.accept().await?;
         let mut stream = BufReader::new(stream);
         let mut line = String::new();
-        stream.read_line(&mut line).await?;
+        // Browsers open connections ahead and say nothing on them.
+        if tokio::time::timeout(Duration::from_secs(1), stream.read_line(&mut line)).await.is_err() {
+            continue;
+        }
         let target = line.split(' ').nth(1).unwrap_or_default();
         // Browsers also ask for a favicon.
         let (status, text, query) = match target.strip_prefix("/callback?") {

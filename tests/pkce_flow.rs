@@ -31,7 +31,7 @@ struct Demo {
 async fn demo() -> Demo {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let iss = format!("http://{}/", listener.local_addr().unwrap());
-    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE).unwrap();
+    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE, "read:messages orders:read").unwrap();
     let router = issuer.router();
     tokio::spawn(async move { axum::serve(listener, router).await });
 
@@ -149,6 +149,7 @@ async fn a_native_app_signs_in_calls_refreshes_and_calls_again() {
     assert_eq!(status, StatusCode::OK, "{renewed}");
     let renewed_refresh = renewed["refresh_token"].as_str().unwrap();
     assert_ne!(renewed_refresh, refresh, "rotated");
+    assert_ne!(renewed["access_token"], tokens["access_token"]);
     assert_eq!(demo.call("/scoped", renewed["access_token"].as_str().unwrap()).await.0, StatusCode::OK);
 
     assert_eq!(demo.refusal(&form(refresh)).await, (400, "invalid_grant".into()), "used twice: stolen");
@@ -171,6 +172,7 @@ async fn a_person_is_asked_unless_the_app_forbids_it() {
     for (decision, expected) in [("allow", "code"), ("deny", "error")] {
         let page = demo.authorize(&with(authorization(&challenge), "prompt", "")).await;
         assert_eq!(page.status(), StatusCode::OK);
+        assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("frame-ancestors 'none'"));
         let page = page.text().await.unwrap();
         let request = page.split("name=request value=").nth(1).unwrap().split('>').next().unwrap();
         let form = [("request", request), ("decision", decision)];
@@ -188,6 +190,8 @@ async fn scopes_are_granted_as_far_as_they_exist() {
         ("openid offline_access read:messages", "openid offline_access read:messages", true, true, 200),
         ("write:messages", "write:messages", false, false, 403),
         ("read:messages admin", "read:messages", false, false, 200),
+        ("read:messages read:messages", "read:messages", false, false, 200),
+        ("orders:read", "orders:read", false, false, 403),
         ("", "", false, false, 403),
     ] {
         let answer = redirected(&demo.authorize(&with(authorization(&challenge), "scope", asked)).await);
@@ -212,6 +216,7 @@ async fn wrong_authorization_requests_get_no_code() {
         ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
         ("another port", "redirect_uri", "http://127.0.0.1:8977/callback"),
         ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
+        ("a huge state", "state", &"x".repeat(1025)),
     ] {
         let response = demo.authorize(&with(authorization(&challenge), parameter, value)).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
@@ -230,6 +235,7 @@ async fn wrong_authorization_requests_get_no_code() {
     ] {
         let answer = redirected(&demo.authorize(&with(authorization(&challenge), parameter, value)).await);
         assert_eq!((answer["error"].as_str(), answer["state"].as_str()), (error, "af0ifjsldkj"), "{name}");
+        assert_eq!(answer["iss"], demo.iss, "{name}: RFC 9207");
         assert!(!answer.contains_key("code"), "{name}");
     }
 }
@@ -239,6 +245,8 @@ async fn wrong_exchanges_get_no_token() {
     let demo = demo().await;
     for (name, parameter, value, expected) in [
         ("another verifier", "code_verifier", "x".repeat(43), (400, "invalid_grant")),
+        ("a short verifier", "code_verifier", "x".repeat(42), (400, "invalid_grant")),
+        ("a long verifier", "code_verifier", "x".repeat(129), (400, "invalid_grant")),
         ("no verifier", "code_verifier", String::new(), (400, "invalid_request")),
         ("the challenge as verifier", "code_verifier", challenge(), (400, "invalid_grant")),
         ("another redirect_uri", "redirect_uri", "http://127.0.0.1:1/".into(), (400, "invalid_grant")),

@@ -4,7 +4,7 @@
 //! exact redirect URIs, PKCE with S256 only, codes used once, refresh tokens rotated, errors by their RFC names. Keys and
 //! signatures are those of `portcullis::testing::TestIssuer`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,11 +30,15 @@ pub(crate) const NATIVE_APP_REDIRECT_URI: &str = "http://127.0.0.1:8976/callback
 pub(crate) const MACHINE: (&str, &str) = ("machine", "machine-secret");
 
 const USER: &str = "auth0|6553da60a54af58e29493993";
-const SCOPES: [&str; 6] = ["openid", "profile", "email", "offline_access", "read:messages", "write:messages"];
+const IDENTITY_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+const API_SCOPES: [&str; 2] = ["read:messages", "write:messages"];
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
+const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
 const TOKEN_LIFETIME: u64 = 3600;
-/// Codes, pending consents and refresh tokens kept: what a stranger can ask for has a bound.
-const MAX_KEPT: usize = 10_000;
+/// Codes, pending consents and families of refresh tokens kept, and the longest `state` or `nonce`, in bytes: what a
+/// stranger can ask for has a bound.
+const MAX_KEPT: usize = 1_000;
+const MAX_OPAQUE: usize = 1_024;
 
 /// An issuer with the endpoints that an app needs to get a token.
 #[derive(Clone)]
@@ -43,17 +47,18 @@ pub(crate) struct EmbeddedIssuer(Arc<Inner>);
 struct Inner {
     issuer: TestIssuer,
     audience: String,
+    /// What may be granted for the API.
+    api_scopes: Vec<String>,
     state: Mutex<Grants>,
 }
 
 #[derive(Default)]
 struct Grants {
     /// Authorization requests waiting for the person's decision.
-    pending: HashMap<String, Authorization>,
+    pending: HashMap<String, (Instant, Authorization)>,
     codes: HashMap<String, Code>,
-    refresh_tokens: HashMap<String, RefreshToken>,
-    /// Families of refresh tokens in which one was used twice.
-    revoked: HashSet<String>,
+    /// Each with its one token that is good: `FAMILY.TOKEN`.
+    families: HashMap<String, Family>,
 }
 
 /// A checked authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3).
@@ -74,17 +79,20 @@ struct Code {
     used: bool,
 }
 
-struct RefreshToken {
+/// The refresh tokens that came of one sign-in (RFC 9700 §4.14): rotated, and all revoked when an old one is used.
+struct Family {
     scope: String,
-    family: String,
-    used: bool,
+    token: String,
+    used: Instant,
 }
 
 impl EmbeddedIssuer {
-    /// An issuer of tokens for `audience`, to be served at `iss`.
-    pub(crate) fn new(iss: &str, audience: &str) -> io::Result<Self> {
+    /// An issuer of tokens for `audience`, to be served at `iss`; it may also grant `scope`.
+    pub(crate) fn new(iss: &str, audience: &str, scope: &str) -> io::Result<Self> {
+        let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
+        api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
         let issuer = TestIssuer::offline(iss)?;
-        Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), state: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), api_scopes, state: Mutex::default() })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -120,8 +128,12 @@ impl EmbeddedIssuer {
             return Err(Refusal::Page(format!("redirect_uri: expected exactly {NATIVE_APP_REDIRECT_URI}")));
         }
         let state = parameter("state").map(str::to_owned);
+        if [&state, &parameter("nonce").map(str::to_owned)].into_iter().flatten().any(|text| text.len() > MAX_OPAQUE) {
+            return Err(Refusal::Page(format!("state and nonce: expected at most {MAX_OPAQUE} bytes")));
+        }
         let refuse = |error, description: &str| {
-            Err(Refusal::Redirect { error, description: description.to_owned(), state: state.clone() })
+            let (iss, description) = (self.iss().to_owned(), description.to_owned());
+            Err(Refusal::Redirect { iss, error, description, state: state.clone() })
         };
         if parameter("response_type") != Some("code") {
             return refuse("unsupported_response_type", "response_type: expected code");
@@ -140,7 +152,7 @@ impl EmbeddedIssuer {
         };
         Ok(Authorization {
             redirect_uri: NATIVE_APP_REDIRECT_URI.to_owned(),
-            scope: granted(parameter("scope").unwrap_or_default()),
+            scope: self.granted(parameter("scope").unwrap_or_default(), true),
             nonce: parameter("nonce").map(str::to_owned),
             challenge: challenge.to_owned(),
             state,
@@ -167,6 +179,9 @@ impl EmbeddedIssuer {
         }
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
+        if !(43..=128).contains(&verifier.len()) {
+            return Err(TokenError::grant("code_verifier: expected 43 to 128 characters (RFC 7636 §4.1)"));
+        }
         let redirect_uri = parameters.required("redirect_uri")?;
         let mut grants = self.grants();
         let Some(code) = grants.codes.get_mut(code).filter(|code| code.issued.elapsed() < CODE_LIFETIME) else {
@@ -174,7 +189,7 @@ impl EmbeddedIssuer {
         };
         let (request, family) = (code.request.clone(), code.family.clone());
         if std::mem::replace(&mut code.used, true) {
-            grants.revoked.insert(family);
+            grants.families.remove(&family);
             return Err(TokenError::grant("code: used before; what came of it is revoked"));
         }
         if redirect_uri != request.redirect_uri {
@@ -188,7 +203,7 @@ impl EmbeddedIssuer {
             answer["id_token"] = self.id_token(request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
-            answer["refresh_token"] = grants.refresh_token(request.scope, family)?.into();
+            answer["refresh_token"] = grants.refresh_token(request.scope, family).into();
         }
         Ok(answer)
     }
@@ -198,20 +213,14 @@ impl EmbeddedIssuer {
         if parameters.get("client_id") != Some(NATIVE_APP) {
             return Err(TokenError::client("client_id: unknown"));
         }
+        let presented = parameters.required("refresh_token")?;
+        let name = presented.split('.').next().unwrap_or_default();
         let mut grants = self.grants();
-        let Some(token) = grants.refresh_tokens.get_mut(parameters.required("refresh_token")?) else {
-            return Err(TokenError::grant("refresh_token: unknown"));
+        let Some(family) = grants.families.remove(name).filter(|family| family.token == presented) else {
+            return Err(TokenError::grant("refresh_token: unknown, revoked or used before"));
         };
-        let (scope, family, used) =
-            (token.scope.clone(), token.family.clone(), std::mem::replace(&mut token.used, true));
-        if used {
-            grants.revoked.insert(family.clone());
-        }
-        if grants.revoked.contains(&family) {
-            return Err(TokenError::grant("refresh_token: revoked"));
-        }
-        let mut answer = self.tokens(USER, NATIVE_APP, &scope);
-        answer["refresh_token"] = grants.refresh_token(scope, family)?.into();
+        let mut answer = self.tokens(USER, NATIVE_APP, &family.scope);
+        answer["refresh_token"] = grants.refresh_token(family.scope, name.to_owned()).into();
         Ok(answer)
     }
 
@@ -225,9 +234,17 @@ impl EmbeddedIssuer {
             return Err(TokenError::new(StatusCode::FORBIDDEN, "access_denied", "audience: unknown"));
         }
         // Auth0 grants a machine all that it may have unless it asks for less; never an identity.
-        let scope = granted(parameters.get("scope").unwrap_or("read:messages write:messages"));
-        let scope: Vec<_> = scope.split(' ').filter(|token| token.ends_with(":messages")).collect();
-        Ok(self.tokens(&format!("{id}@clients"), id, &scope.join(" ")))
+        let everything = self.0.api_scopes.join(" ");
+        let scope = self.granted(parameters.get("scope").unwrap_or(&everything), false);
+        Ok(self.tokens(&format!("{id}@clients"), id, &scope))
+    }
+
+    /// Of the scope asked for, what there is, each token once; an identity only for a person.
+    fn granted(&self, asked: &str, person: bool) -> String {
+        let asked = |token: &&str| has(asked, token);
+        let identity = IDENTITY_SCOPES.into_iter().filter(|_| person);
+        let tokens = identity.chain(self.0.api_scopes.iter().map(String::as_str)).filter(asked);
+        tokens.collect::<Vec<_>>().join(" ")
     }
 
     fn tokens(&self, subject: &str, client: &str, scope: &str) -> Value {
@@ -236,10 +253,11 @@ impl EmbeddedIssuer {
             true => json!([self.0.audience, userinfo]),
             false => json!(self.0.audience),
         };
-        let permissions: Vec<_> = scope.split(' ').filter(|token| token.ends_with(":messages")).collect();
+        let permissions: Vec<_> = self.0.api_scopes.iter().filter(|token| has(scope, token)).collect();
         let token = self.0.issuer.token().header("typ", "JWT").subject(subject).scope(scope);
         let token = token.claim("aud", audience).claim("azp", client).without_claim("client_id");
         let token = token.claim("permissions", json!(permissions)).claim("https://example.com/plan", "pro");
+        let token = token.claim("jti", random());
         json!({ "access_token": token.build(), "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
     }
 
@@ -254,17 +272,15 @@ impl EmbeddedIssuer {
 }
 
 impl Grants {
-    fn refresh_token(&mut self, scope: String, family: String) -> Result<String, TokenError> {
-        if self.refresh_tokens.len() >= MAX_KEPT {
-            return Err(TokenError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "temporarily_unavailable",
-                "restart the demo",
-            ));
+    /// The one good token of a family. Where there are too many families, the one that was not used for longest goes.
+    fn refresh_token(&mut self, scope: String, family: String) -> String {
+        if self.families.len() >= MAX_KEPT {
+            let oldest = self.families.iter().min_by_key(|(_, family)| family.used).map(|(name, _)| name.clone());
+            self.families.remove(&oldest.unwrap_or_default());
         }
-        let token = random();
-        self.refresh_tokens.insert(token.clone(), RefreshToken { scope, family, used: false });
-        Ok(token)
+        let token = format!("{family}.{}", random());
+        self.families.insert(family, Family { scope, token: token.clone(), used: Instant::now() });
+        token
     }
 }
 
@@ -280,10 +296,11 @@ async fn authorize(
     let id = random();
     let page = consent_page(&id, &request.scope);
     let mut grants = issuer.grants();
+    grants.pending.retain(|_, (asked, _)| asked.elapsed() < CONSENT_LIFETIME);
     if grants.pending.len() >= MAX_KEPT {
-        grants.pending.clear();
+        return Err(Refusal::Page("too many people are asked at once; try again later".to_owned()));
     }
-    grants.pending.insert(id, request);
+    grants.pending.insert(id, (Instant::now(), request));
     Ok(page)
 }
 
@@ -291,10 +308,12 @@ async fn authorize(
 async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Response, Refusal> {
     let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
     let pending = form.get("request").and_then(|id| issuer.grants().pending.remove(id));
-    let request = pending.ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
+    let (_, request) =
+        pending.ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
     match form.get("decision").map(String::as_str) {
         Some("allow") => Ok(issuer.redirect_with_code(request)),
         _ => Err(Refusal::Redirect {
+            iss: issuer.iss().to_owned(),
             error: "access_denied",
             description: "the person said no".to_owned(),
             state: request.state,
@@ -330,7 +349,8 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["response_types_supported"] = json!(["code"]);
             metadata["grant_types_supported"] = json!(["authorization_code", "refresh_token", "client_credentials"]);
             metadata["code_challenge_methods_supported"] = json!(["S256"]);
-            metadata["scopes_supported"] = json!(SCOPES);
+            metadata["authorization_response_iss_parameter_supported"] = true.into();
+            metadata["scopes_supported"] = json!(IDENTITY_SCOPES.iter().chain(&API_SCOPES).collect::<Vec<_>>());
             metadata.to_string()
         }
         _ => body,
@@ -343,18 +363,19 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
 enum Refusal {
     /// Told the person: there is nobody safe to redirect to.
     Page(String),
-    /// RFC 6749 §4.1.2.1.
-    Redirect { error: &'static str, description: String, state: Option<String> },
+    /// RFC 6749 §4.1.2.1, RFC 9207 §2.
+    Redirect { iss: String, error: &'static str, description: String, state: Option<String> },
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::Page(text) => (StatusCode::BAD_REQUEST, Html(page(&format!("<p>{text}</p>")))).into_response(),
-            Self::Redirect { error, description, state } => redirect(&[
+            Self::Page(text) => (StatusCode::BAD_REQUEST, page(&format!("<p>{text}</p>"))).into_response(),
+            Self::Redirect { iss, error, description, state } => redirect(&[
                 ("error", Some(error)),
                 ("error_description", Some(&description)),
                 ("state", state.as_deref()),
+                ("iss", Some(&iss)),
             ]),
         }
     }
@@ -420,11 +441,6 @@ fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
-/// Of the scope asked for, what this issuer knows.
-fn granted(asked: &str) -> String {
-    asked.split(' ').filter(|token| SCOPES.contains(token)).collect::<Vec<_>>().join(" ")
-}
-
 fn has(scope: &str, token: &str) -> bool {
     scope.split(' ').any(|own| own == token)
 }
@@ -445,9 +461,13 @@ fn consent_page(request: &str, scope: &str) -> Response {
          <form method=post action=/authorize><input type=hidden name=request value={request}>\
          <button name=decision value=allow>Allow</button> <button name=decision value=deny>Deny</button></form>"
     );
-    Html(page(&body)).into_response()
+    page(&body).into_response()
 }
 
-fn page(body: &str) -> String {
-    format!("<!doctype html><html lang=en><meta charset=utf-8><title>Demo issuer</title><body>{body}</body></html>")
+/// Never inside another site's frame, where a click could be stolen (RFC 9700 §4.16).
+fn page(body: &str) -> impl IntoResponse {
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><title>Demo issuer</title><body>{body}</body></html>"
+    );
+    ([(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'")], Html(html))
 }

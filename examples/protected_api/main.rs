@@ -15,6 +15,9 @@ use clap::Parser;
 use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use embedded_issuer::EmbeddedIssuer;
 
@@ -46,7 +49,10 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() {
-    tracing_subscriber::fmt().with_target(false).init();
+    // `RUST_LOG=portcullis=debug` tells why a token was refused.
+    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
+    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    tracing_subscriber::registry().with(tracing_subscriber::fmt::layer()).with(levels).init();
     if let Err(error) = run(Arguments::parse()).await {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -57,24 +63,29 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listener = bind(&arguments.listen, "--listen").await?;
     let api = format!("http://{}", listener.local_addr()?);
 
-    let mut issuers = arguments.issuer.clone();
-    if issuers.is_empty() {
-        let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
-        let issuer = EmbeddedIssuer::new(&format!("http://{}/", listener.local_addr()?), &arguments.audience)?;
-        issuers.push(issuer.iss().to_owned());
-        print_what_to_type(&api, &issuer, &arguments);
-        tokio::spawn(async move { axum::serve(listener, issuer.router()).await });
-    } else {
-        println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience);
-    }
-
+    let (issuers, embedded) = match arguments.issuer.as_slice() {
+        [] => {
+            let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
+            let iss = format!("http://{}/", listener.local_addr()?);
+            let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, arguments.required_scope.as_str())?;
+            (vec![iss], Some((listener, issuer)))
+        }
+        issuers => (issuers.to_vec(), None),
+    };
     let verifier = Verifier::new(issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?)?;
     let protect = ProtectLayer::new(verifier);
     let app = Router::new()
         .route("/private", get(private).route_layer(protect.clone()))
-        .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope)))
+        .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
         .route("/public", get(public));
 
+    match embedded {
+        None => println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience),
+        Some((listener, issuer)) => {
+            print_what_to_type(&api, &issuer, &arguments);
+            tokio::spawn(async move { axum::serve(listener, issuer.router()).await });
+        }
+    }
     axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
     Ok(())
 }
@@ -91,8 +102,8 @@ async fn private(token: AccessToken) -> Json<Value> {
 fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
     let mut issuer = Issuer::new(iss, arguments.audience.as_str())?;
     if let Some(uri) = &arguments.jwks_uri {
-        if arguments.issuer.len() > 1 {
-            return Err("--jwks-uri: expected with one issuer, several came".into());
+        if arguments.issuer.len() != 1 {
+            return Err(format!("--jwks-uri: expected with one --issuer, {} came", arguments.issuer.len()).into());
         }
         issuer = issuer.jwks_uri(uri)?;
     }
@@ -108,16 +119,33 @@ async fn bind(address: &str, flag: &str) -> Result<TcpListener, String> {
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another with {flag}"))
 }
 
+/// Waits for Ctrl-C; then requests under way have two seconds to end.
 async fn ctrl_c() {
     // Without signals there is nothing to wait for; the process can still be killed.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
+    tokio::spawn(async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        std::process::exit(0);
+    });
 }
 
 fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments) {
     let (iss, audience, scope) = (issuer.iss(), &arguments.audience, &arguments.required_scope);
     let (id, secret) = embedded_issuer::MACHINE;
+    let mut client = "cargo run --example native_client".to_owned();
+    for (flag, value, usual) in [
+        ("issuer", iss, "http://127.0.0.1:4000/"),
+        ("api", api, "http://127.0.0.1:3000"),
+        ("audience", audience, "https://api.example.com"),
+        ("scope", scope.as_str(), "read:messages"),
+    ] {
+        if value != usual {
+            let dashes = if client.contains(" -- ") { "" } else { " --" };
+            client = format!("{client}{dashes} --{flag} '{value}'");
+        }
+    }
     println!(
         "\
 API on {api}, embedded issuer on {iss} (a demo: anybody gets a token)
@@ -125,7 +153,7 @@ API on {api}, embedded issuer on {iss} (a demo: anybody gets a token)
 Get a token, as a machine:
 
   TOKEN=$(curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} -d client_secret={secret} \\
-    -d audience={audience} -d 'scope={scope}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
+    --data-urlencode 'audience={audience}' --data-urlencode 'scope={scope}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
 
 and call the API:
 
@@ -135,7 +163,7 @@ and call the API:
 
 or sign in as a person, with Authorization Code + PKCE, from another terminal:
 
-  cargo run --example native_client
+  {client}
 
 Ctrl-C stops both.
 "
