@@ -13,17 +13,11 @@ use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
+use crate::keys::schedule::KeyPolicy;
 use crate::token::audience::Audience;
 
 /// For clocks kept by NTP; more would prolong a stolen token's life.
 const LEEWAY: Duration = Duration::from_secs(30);
-
-/// How long fetched keys are fresh: how long a withdrawn key is trusted. New ones need no expiry to be found.
-const KEYS_MAX_AGE: Duration = Duration::from_secs(600);
-
-/// The longest that a request can be asked to wait. Shorter limits failed in production elsewhere, longer ones pile up
-/// requests.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An authorization server that we trust: its `iss`, our audience there, where its keys are, which algorithms it may use.
 ///
@@ -48,8 +42,7 @@ pub struct Issuer {
     pub(crate) key_source: KeySource,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) leeway: Duration,
-    pub(crate) keys_max_age: Duration,
-    pub(crate) fetch_timeout: Duration,
+    pub(crate) key_policy: KeyPolicy,
 }
 
 /// Where an issuer's keys come from.
@@ -102,8 +95,7 @@ impl Issuer {
             key_source: KeySource::Discovery,
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
             leeway: LEEWAY,
-            keys_max_age: KEYS_MAX_AGE,
-            fetch_timeout: FETCH_TIMEOUT,
+            key_policy: KeyPolicy::default(),
         })
     }
 
@@ -188,9 +180,11 @@ impl Issuer {
         Ok(self)
     }
 
-    /// How long fetched keys are fresh; 10 minutes by default. It bounds how long a withdrawn key is still trusted. A new
-    /// key needs no expiry to be found: a token that no key at hand verifies has the set fetched again, at most once in 10
-    /// seconds.
+    /// How long fetched keys are fresh, in place of what the server says. By default its `Cache-Control: max-age` counts,
+    /// less `Age`, within 60 seconds and 1 hour; 10 minutes if it says nothing.
+    ///
+    /// The lifetime bounds how long a withdrawn key is still trusted. A new key needs no expiry to be found: a token that no
+    /// key at hand verifies has the set fetched again, at most once in 10 seconds.
     ///
     /// # Errors
     ///
@@ -199,7 +193,21 @@ impl Issuer {
         if max_age < Duration::from_secs(1) || max_age > Duration::from_secs(24 * 3600) {
             return Err(ConfigError::new(format!("keys_max_age {max_age:?}: expected 1s to 24h")));
         }
-        self.keys_max_age = max_age;
+        self.key_policy.max_age = Some(max_age);
+        Ok(self)
+    }
+
+    /// How long keys past their lifetime still serve while they cannot be fetched; 1 hour by default, longer than nearly
+    /// every outage. Zero to serve none: then an outage is felt when the lifetime ends.
+    ///
+    /// # Errors
+    ///
+    /// When it is more than 24 hours: a withdrawn key is trusted meanwhile.
+    pub fn keys_max_stale(mut self, max_stale: Duration) -> Result<Self, ConfigError> {
+        if max_stale > Duration::from_secs(24 * 3600) {
+            return Err(ConfigError::new(format!("keys_max_stale {max_stale:?}: expected at most 24h")));
+        }
+        self.key_policy.max_stale = max_stale;
         Ok(self)
     }
 
@@ -213,7 +221,7 @@ impl Issuer {
         if timeout.is_zero() || timeout > Duration::from_secs(60) {
             return Err(ConfigError::new(format!("fetch_timeout {timeout:?}: expected up to 60s, and not 0")));
         }
-        self.fetch_timeout = timeout;
+        self.key_policy.timeout = timeout;
         Ok(self)
     }
 

@@ -169,13 +169,7 @@ impl TrustedIssuer {
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
             KeySource::Discovery => Location::Discovery(config.url()?),
         };
-        let source = Source {
-            iss: Arc::clone(&config.iss),
-            location,
-            rsa,
-            max_age: config.keys_max_age,
-            timeout: config.fetch_timeout,
-        };
+        let source = Source { iss: Arc::clone(&config.iss), location, rsa, policy: config.key_policy.clone() };
         let keys = TrustedKeys::Remote(RemoteJwks::new(source, client.clone(), clock.clone()));
         Ok(Self { config, keys })
     }

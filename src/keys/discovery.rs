@@ -1,10 +1,12 @@
 //! OpenID Connect Discovery 1.0 §4, RFC 8414 §3: from an issuer to its `jwks_uri`.
 
+use std::time::Duration;
+
 use reqwest::Client;
 use serde_json::Value;
 use url::Url;
 
-use super::fetch;
+use super::fetch::{self, Answer, Validators};
 use crate::error::FetchError;
 use crate::issuer::secure_url;
 
@@ -13,11 +15,15 @@ const MAX_QUOTED: usize = 200;
 const MAX_JWKS_URI: usize = 2048;
 
 /// Finds the issuer's `jwks_uri`. The next well-known address is only tried where the one before does not exist.
-pub(crate) async fn jwks_uri(client: &Client, iss: &str, issuer: &Url) -> Result<Url, FetchError> {
+///
+/// With it comes how long the server says that its metadata are fresh.
+pub(crate) async fn jwks_uri(client: &Client, iss: &str, issuer: &Url) -> Result<(Url, Option<Duration>), FetchError> {
     let mut last = None;
     for url in well_known(issuer) {
-        match fetch::get(client, &url).await {
-            Ok(document) => return read(&url, &document, iss),
+        match fetch::get(client, &url, &Validators::default()).await {
+            Ok(Answer::Document { body, lifetime, .. }) => return Ok((read(&url, &body, iss)?, lifetime)),
+            // Nothing was asked that this could answer.
+            Ok(Answer::NotModified { .. }) => return Err(FetchError::Status { url: fetch::named(&url), status: 304 }),
             Err(error @ FetchError::Status { status: 404 | 405 | 410, .. }) => last = Some(error),
             Err(error) => return Err(error),
         }

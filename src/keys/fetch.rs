@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+use http::header::{
+    ACCEPT, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+};
 use reqwest::{Client, redirect};
 use url::Url;
 
+use super::lifetime::lifetime;
 use crate::error::{ConfigError, FetchError};
 
 /// Largest document read, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
@@ -12,6 +17,9 @@ const MAX_BODY: usize = 256 * 1024;
 
 /// To reach the server. A fresh connection takes milliseconds; two seconds outlast one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest `Retry-After` that is waited for; a request may be waiting for the answer.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The client used unless the application brings its own: the system's root certificates, no redirects (they lead where
 /// nobody decided), no proxy.
@@ -39,28 +47,92 @@ pub(crate) fn named(url: &Url) -> String {
     url[..url::Position::AfterPath].to_owned()
 }
 
-/// GETs a JSON document.
-pub(crate) async fn get(client: &Client, url: &Url) -> Result<Vec<u8>, FetchError> {
-    let named = || named(url);
-    let transport = |source: reqwest::Error| FetchError::Transport { url: named(), source: source.without_url() };
+/// What a server gave to ask later whether its document has changed (RFC 9110 §8.8).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Validators {
+    etag: Option<HeaderValue>,
+    last_modified: Option<HeaderValue>,
+}
 
-    let mut response =
-        client.get(url.clone()).header(http::header::ACCEPT, "application/json").send().await.map_err(transport)?;
+/// A document, or the news that the one at hand is still the one; and how long the server says that it is fresh.
+pub(crate) enum Answer {
+    Document { body: Vec<u8>, validators: Validators, lifetime: Option<Duration> },
+    NotModified { lifetime: Option<Duration> },
+}
+
+/// GETs a JSON document, unless it is the one that `known` belongs to.
+///
+/// Tries once more if the first answer was lost on the way or comes from a server that is overwhelmed: a kept connection
+/// that had died meanwhile is the commonest failure of all. The caller limits the time that both may take.
+pub(crate) async fn get(client: &Client, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
+    match try_get(client, url, known).await {
+        Err(Failure { again: Some(after), .. }) => {
+            tokio::time::sleep(after).await;
+            try_get(client, url, known).await.map_err(|failure| failure.error)
+        }
+        answer => answer.map_err(|failure| failure.error),
+    }
+}
+
+struct Failure {
+    error: FetchError,
+    /// Whether, and when, to try once more.
+    again: Option<Duration>,
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        Self { error, again: None }
+    }
+}
+
+async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Answer, Failure> {
+    let transport = |source: reqwest::Error| Failure {
+        again: Some(Duration::ZERO),
+        error: FetchError::Transport { url: named(url), source: source.without_url() },
+    };
+    let mut request = client.get(url.clone()).header(ACCEPT, "application/json");
+    for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)] {
+        if let Some(value) = value {
+            request = request.header(name, value.clone());
+        }
+    }
+    let mut response = request.send().await.map_err(transport)?;
     // An application's own client may follow redirects; the address that was configured is the one that is trusted.
     if response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery] {
-        return Err(FetchError::Redirected { url: named() });
+        return Err(FetchError::Redirected { url: named(url) }.into());
     }
-    if response.status() != http::StatusCode::OK {
-        return Err(FetchError::Status { url: named(), status: response.status().as_u16() });
+    let lifetime = lifetime(response.headers());
+    let asked_for_changes = known.etag.is_some() || known.last_modified.is_some();
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::NOT_MODIFIED if asked_for_changes => return Ok(Answer::NotModified { lifetime }),
+        status => {
+            let error = FetchError::Status { url: named(url), status: status.as_u16() };
+            return Err(Failure { error, again: again(status, response.headers()) });
+        }
     }
+    let validator = |name| response.headers().get(name).cloned();
+    let validators = Validators { etag: validator(ETAG), last_modified: validator(LAST_MODIFIED) };
     let mut body = Vec::new();
     // Counted while reading, and after decompression if the application's client decompresses: `Content-Length` is only
     // what the other side says.
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::TooLarge { url: named(), limit: MAX_BODY });
+            return Err(FetchError::TooLarge { url: named(url), limit: MAX_BODY }.into());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok(Answer::Document { body, validators, lifetime })
+}
+
+/// Statuses that another try may mend: of a server in trouble, or one that asks to come back within a second.
+fn again(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let retry_after = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
+    match status {
+        StatusCode::REQUEST_TIMEOUT => Some(Duration::ZERO),
+        StatusCode::TOO_MANY_REQUESTS => retry_after().filter(|after| *after <= MAX_RETRY_AFTER),
+        status if status.is_server_error() => Some(Duration::ZERO),
+        _ => None,
+    }
 }

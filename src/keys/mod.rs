@@ -4,6 +4,7 @@ pub(crate) mod discovery;
 pub(crate) mod fetch;
 pub(crate) mod jwk;
 pub(crate) mod jwks;
+pub(crate) mod lifetime;
 pub(crate) mod remote;
 pub(crate) mod schedule;
 pub(crate) mod signature;

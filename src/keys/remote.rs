@@ -1,5 +1,7 @@
 //! One issuer's keys: fetched once for all who wait, kept, refreshed ahead, never lost to a worse answer.
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,8 +12,9 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use url::Url;
 
+use super::fetch::{Answer, Validators};
 use super::jwks::Jwks;
-use super::schedule::{GRACE, Plan, Schedule};
+use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now};
@@ -22,9 +25,7 @@ pub(crate) struct Source {
     pub(crate) iss: Arc<str>,
     pub(crate) location: Location,
     pub(crate) rsa: Algorithm,
-    pub(crate) max_age: Duration,
-    /// The longest that a request can be asked to wait: discovery and key set together.
-    pub(crate) timeout: Duration,
+    pub(crate) policy: KeyPolicy,
 }
 
 pub(crate) enum Location {
@@ -54,6 +55,24 @@ struct State {
     /// Closed when the fetch under way has ended.
     under_way: Option<watch::Receiver<()>>,
     failure: Option<Arc<FetchError>>,
+    known: Known,
+}
+
+/// What the last fetch leaves to the next one.
+#[derive(Clone, Default)]
+struct Known {
+    /// Where the metadata said that the keys are, and until when that holds.
+    jwks_uri: Option<(Url, Duration)>,
+    /// What the keys at hand came with, and from where.
+    validators: Option<(Url, Validators)>,
+}
+
+/// What a fetch brought.
+struct Fetched {
+    /// `None`: those at hand are still the ones.
+    jwks: Option<Jwks>,
+    lifetime: Duration,
+    known: Known,
 }
 
 /// The keys, or how to come by them.
@@ -81,14 +100,14 @@ impl Fetching {
 
 impl RemoteJwks {
     pub(crate) fn new(source: Source, client: Client, clock: Clock) -> Arc<Self> {
-        let schedule = Schedule::new(source.timeout);
+        let schedule = Schedule::new(source.policy.clone());
         Arc::new(Self {
             source,
             client,
             clock,
             current: ArcSwapOption::empty(),
             next_decision: AtomicU64::new(0),
-            state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None }),
+            state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None, known: Known::default() }),
         })
     }
 
@@ -140,7 +159,7 @@ impl RemoteJwks {
 
     /// What the plan asks for: something to wait for, and a task for [`launch`] once the lock is released.
     fn carry_out(self: &Arc<Self>, plan: Plan, state: &mut State) -> (Option<Fetching>, Option<FetchTask>) {
-        let limit = self.source.timeout + GRACE;
+        let limit = self.source.policy.timeout + GRACE;
         match plan {
             Plan::Serve | Plan::Unavailable | Plan::Refuse => (None, None),
             Plan::Join => (state.under_way.clone().map(|ended| Fetching { ended, limit }), None),
@@ -149,77 +168,135 @@ impl RemoteJwks {
                 state.fetch += 1;
                 state.under_way = Some(under_way.clone());
                 self.publish_next_decision(state);
-                let task = FetchTask { keys: Arc::clone(self), number: state.fetch, answer: None, _ended: ended };
+                let task = FetchTask {
+                    keys: Arc::clone(self),
+                    number: state.fetch,
+                    known: state.known.clone(),
+                    answer: None,
+                    _ended: ended,
+                };
                 (Some(Fetching { ended: under_way, limit }), Some(task))
             }
         }
     }
 
-    async fn fetch(&self) -> Result<Jwks, FetchError> {
-        let fetch = async {
-            let url = match &self.source.location {
-                Location::Jwks(url) => url.clone(),
-                Location::Discovery(issuer) => discovery::jwks_uri(&self.client, &self.source.iss, issuer).await?,
-            };
-            let document = fetch::get(&self.client, &url).await?;
-            let named = || fetch::named(&url);
-            match Jwks::read(&document, self.source.rsa) {
-                None => Err(FetchError::Document { url: named(), expected: "a JSON object with an array `keys`" }),
-                Some(jwks) if jwks.is_empty() => {
-                    Err(FetchError::NoUsableKey { url: named(), ignored: jwks.ignored().to_vec() })
-                }
-                Some(jwks) => Ok(jwks),
-            }
-        };
-        let limit = self.source.timeout;
-        match tokio::time::timeout(limit, fetch).await {
+    async fn fetch(&self, known: Known) -> Result<Fetched, FetchError> {
+        let limit = self.source.policy.timeout;
+        match tokio::time::timeout(limit, self.fetch_within_limit(known)).await {
             Ok(answer) => answer,
             Err(_) => Err(FetchError::Timeout { limit }),
         }
     }
 
+    async fn fetch_within_limit(&self, mut known: Known) -> Result<Fetched, FetchError> {
+        let url = match &self.source.location {
+            Location::Jwks(url) => url.clone(),
+            Location::Discovery(issuer) => {
+                let now = self.clock.now().uptime;
+                match known.jwks_uri.take().filter(|(_, until)| now < *until) {
+                    Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
+                    None => {
+                        let (url, hint) = discovery::jwks_uri(&self.client, &self.source.iss, issuer).await?;
+                        known.jwks_uri.insert((url, now + self.source.policy.lifetime(hint))).0.clone()
+                    }
+                }
+            }
+        };
+        // Only of what came from the same address can anything be said to be the same.
+        let validators = known.validators.take().filter(|(from, _)| *from == url).map(|(_, validators)| validators);
+        let validators = validators.unwrap_or_default();
+        let lifetime = |hint| self.source.policy.lifetime(hint);
+        match fetch::get(&self.client, &url, &validators).await? {
+            Answer::NotModified { lifetime: hint } => {
+                known.validators = Some((url, validators));
+                Ok(Fetched { jwks: None, lifetime: lifetime(hint), known })
+            }
+            Answer::Document { body, validators, lifetime: hint } => {
+                let jwks = self.read(&url, &body)?;
+                known.validators = Some((url, validators));
+                Ok(Fetched { jwks: Some(jwks), lifetime: lifetime(hint), known })
+            }
+        }
+    }
+
+    /// A set without one usable key is no set: it would take the good one's place.
+    fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
+        let url = || fetch::named(url);
+        match Jwks::read(document, self.source.rsa) {
+            None => Err(FetchError::Document { url: url(), expected: "a JSON object with an array `keys`" }),
+            Some(jwks) if jwks.is_empty() => {
+                Err(FetchError::NoUsableKey { url: url(), ignored: jwks.ignored().to_vec() })
+            }
+            Some(jwks) => Ok(jwks),
+        }
+    }
+
     /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
-    fn finish(&self, number: u64, answer: Result<Jwks, FetchError>) {
+    fn finish(&self, number: u64, answer: Result<Fetched, FetchError>) {
         let now = self.clock.now().uptime;
         let mut state = self.lock();
         if state.fetch != number {
             return;
         }
         let news = match answer {
-            Ok(jwks) => {
-                let jwks = Arc::new(jwks);
-                state.schedule.succeeded(self.source.max_age, now);
+            Ok(fetched) => {
+                state.schedule.succeeded(fetched.lifetime, chance(), now);
                 state.failure = None;
-                self.current.store(Some(Arc::clone(&jwks)));
-                Ok(jwks)
+                state.known = fetched.known;
+                if let Some(jwks) = fetched.jwks {
+                    self.current.store(Some(Arc::new(jwks)));
+                }
+                News::Fetched(fetched.lifetime, self.current.load_full())
             }
             Err(error) => {
                 let error = Arc::new(error);
-                state.schedule.failed(now);
+                // The keys may have moved; the next fetch asks where they are.
+                state.known.jwks_uri = None;
                 state.failure = Some(Arc::clone(&error));
-                Err((error, state.schedule.retry_after(now)))
+                let stale = state.schedule.failed(chance(), now);
+                News::Failed { error, stale, retry_after: state.schedule.retry_after(now) }
             }
         };
         state.under_way = None;
         self.publish_next_decision(&state);
         drop(state);
-
         // Not under the lock: a log may be slow.
-        let issuer = &*self.source.iss;
-        match news {
-            Ok(jwks) => {
-                let (keys, ignored) = (jwks.len(), jwks.ignored());
-                tracing::info!(target: "portcullis", issuer, keys, ?ignored, "key set fetched");
-            }
-            Err((error, retry_after)) => {
-                tracing::warn!(target: "portcullis", issuer, %error, ?retry_after, "key set not fetched");
-            }
-        }
+        news.tell(&self.source.iss);
     }
 
     fn publish_next_decision(&self, state: &State) {
         self.next_decision.store(nanos(state.schedule.next_decision()), Ordering::Release);
     }
+}
+
+/// What the log is told of a fetch.
+enum News {
+    Fetched(Duration, Option<Arc<Jwks>>),
+    Failed { error: Arc<FetchError>, stale: bool, retry_after: Duration },
+}
+
+impl News {
+    fn tell(self, issuer: &str) {
+        match self {
+            Self::Fetched(lifetime, jwks) => {
+                let keys = jwks.as_ref().map(|jwks| jwks.len());
+                let ignored = jwks.as_ref().map(|jwks| jwks.ignored());
+                tracing::info!(target: "portcullis", issuer, keys, ?ignored, ?lifetime, "key set fetched");
+            }
+            Self::Failed { error, stale, retry_after } => {
+                tracing::warn!(target: "portcullis", issuer, %error, ?retry_after, "key set not fetched");
+                if stale {
+                    tracing::warn!(target: "portcullis", issuer, "keys past their lifetime are used");
+                }
+            }
+        }
+    }
+}
+
+/// From 0, excluded, to 1: for what must not happen everywhere at once. Guessing it gains nothing.
+fn chance() -> f64 {
+    let drawn = RandomState::new().hash_one(()) >> 11;
+    (drawn + 1) as f64 / (1_u64 << 53) as f64
 }
 
 /// What to do about a key that is not in the set.
@@ -236,7 +313,8 @@ pub(crate) enum Refetch {
 struct FetchTask {
     keys: Arc<RemoteJwks>,
     number: u64,
-    answer: Option<Result<Jwks, FetchError>>,
+    known: Known,
+    answer: Option<Result<Fetched, FetchError>>,
     _ended: watch::Sender<()>,
 }
 
@@ -249,7 +327,7 @@ fn launch(task: Option<FetchTask>, runtime: &Handle) {
 
 impl FetchTask {
     async fn run(mut self) {
-        let answer = self.keys.fetch().await;
+        let answer = self.keys.fetch(mem::take(&mut self.known)).await;
         self.answer = Some(answer);
     }
 }

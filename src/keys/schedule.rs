@@ -6,14 +6,46 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// A set past this part of its lifetime is fetched anew in the background, so that no request ever waits for it.
-const REFRESH_AT_PERCENT: u32 = 80;
+/// How long keys are fresh and how long they may be used, by configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct KeyPolicy {
+    /// In place of what the server says.
+    pub(crate) max_age: Option<Duration>,
+    /// After the end of the lifetime, while fetching fails.
+    pub(crate) max_stale: Duration,
+    /// For one fetch: metadata and key set together. The longest that a request can be asked to wait; shorter limits failed
+    /// in production elsewhere, longer ones pile up requests.
+    pub(crate) timeout: Duration,
+}
 
-/// How long keys past their lifetime still serve while the issuer cannot be reached: longer than nearly every outage,
-/// bounded because a withdrawn key is trusted meanwhile.
-const MAX_STALE: Duration = Duration::from_secs(3600);
+impl Default for KeyPolicy {
+    fn default() -> Self {
+        Self { max_age: None, max_stale: Duration::from_secs(3600), timeout: Duration::from_secs(5) }
+    }
+}
 
-/// Wait after the first failed fetch; doubled by each further one.
+impl KeyPolicy {
+    /// Where the server says nothing. It bounds how long a *withdrawn* key is trusted; new ones need no expiry to be found.
+    const LIFETIME: Duration = Duration::from_secs(600);
+    /// What a server says is taken within these: issuers send anything from `no-store` to ten years. Shorter, and each
+    /// tenant would be asked all the time; longer, and a withdrawn key would be trusted as long.
+    const SHORTEST: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// How long a document is fresh whose server says `hint`.
+    pub(crate) fn lifetime(&self, hint: Option<Duration>) -> Duration {
+        let by_hint = || hint.map_or(Self::LIFETIME, |hint| hint.clamp(Self::SHORTEST, Self::LONGEST));
+        self.max_age.unwrap_or_else(by_hint)
+    }
+}
+
+/// A set past this part of its lifetime is fetched anew in the background, so that no request ever waits for it; a tenth
+/// of that earlier or later, so that sets fetched together are not all fetched together again.
+const REFRESH_AT: f64 = 0.8;
+const SPREAD: f64 = 0.1;
+
+/// Wait after the first failed fetch, at the most; doubled by each further one. How long really is left to chance, so that
+/// many who failed together do not come back together.
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -54,14 +86,15 @@ pub(crate) enum Plan {
 /// The state of one issuer's key fetching.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    /// How long a fetch may take.
-    timeout: Duration,
+    policy: KeyPolicy,
     /// When the fetch under way was started, if there is one.
     fetching_since: Option<Duration>,
     /// When a request shall cause the next fetch.
     due: Duration,
-    /// Until when the keys at hand may be used, if there are any.
-    usable_until: Option<Duration>,
+    /// Until when the keys at hand are fresh, if there are any.
+    fresh_until: Option<Duration>,
+    /// Whether it was said that they are used all the same.
+    stale_announced: bool,
     last_attempt: Option<Duration>,
     failures: u32,
     /// Hashes of `kid`s that the newest set did not have: a stranger chooses their length, and may not choose ours.
@@ -78,12 +111,13 @@ struct Missing {
 }
 
 impl Schedule {
-    pub(crate) fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(policy: KeyPolicy) -> Self {
         Self {
-            timeout,
+            policy,
             fetching_since: None,
             due: Duration::ZERO,
-            usable_until: None,
+            fresh_until: None,
+            stale_announced: false,
             last_attempt: None,
             failures: 0,
             missing: HashMap::new(),
@@ -93,7 +127,7 @@ impl Schedule {
 
     /// From when on [`request`](Self::request) must be asked; before, the keys at hand are simply used.
     pub(crate) fn next_decision(&self) -> Duration {
-        match (self.usable_until, self.given_up_at()) {
+        match (self.usable_until(), self.given_up_at()) {
             (None, _) => Duration::ZERO,
             (Some(until), Some(given_up)) => until.min(given_up),
             (Some(until), None) => until.min(self.due),
@@ -102,7 +136,7 @@ impl Schedule {
 
     /// A request needs keys.
     pub(crate) fn request(&mut self, now: Duration) -> Plan {
-        let usable = self.usable_until.is_some_and(|until| now < until);
+        let usable = self.usable_until().is_some_and(|until| now < until);
         match (usable, self.is_fetching(now), now >= self.due) {
             (true, false, true) => self.start(now, Plan::ServeAndFetch),
             (true, _, _) => Plan::Serve,
@@ -156,7 +190,7 @@ impl Schedule {
     }
 
     fn given_up_at(&self) -> Option<Duration> {
-        self.fetching_since.map(|since| since + self.timeout + GRACE)
+        self.fetching_since.map(|since| since + self.policy.timeout + GRACE)
     }
 
     fn start(&mut self, now: Duration, plan: Plan) -> Plan {
@@ -165,20 +199,29 @@ impl Schedule {
         plan
     }
 
-    /// The fetch brought a good set, fresh for `lifetime`.
-    pub(crate) fn succeeded(&mut self, lifetime: Duration, now: Duration) {
+    /// The fetch brought a good set, fresh for `lifetime`. `chance`: from 0 to 1, drawn anew each time.
+    pub(crate) fn succeeded(&mut self, lifetime: Duration, chance: f64, now: Duration) {
         self.fetching_since = None;
         self.failures = 0;
-        self.due = now + lifetime * REFRESH_AT_PERCENT / 100;
-        self.usable_until = Some(now + lifetime + MAX_STALE);
+        self.stale_announced = false;
+        self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * chance));
+        self.fresh_until = Some(now + lifetime);
     }
 
-    /// The fetch failed. Whatever keys are at hand stay.
-    pub(crate) fn failed(&mut self, now: Duration) {
+    /// The fetch failed. Whatever keys are at hand stay. `true` if they are past their lifetime and this is the first that
+    /// anybody hears of it. `chance`: from 0 to 1, drawn anew each time.
+    pub(crate) fn failed(&mut self, chance: f64, now: Duration) -> bool {
         self.fetching_since = None;
-        let backoff = BACKOFF * 2_u32.saturating_pow(self.failures.min(5));
+        let backoff = (BACKOFF * 2_u32.saturating_pow(self.failures.min(5))).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
-        self.due = self.due.max(now + backoff.min(MAX_BACKOFF));
+        self.due = self.due.max(now + backoff.mul_f64(chance));
+        let stale =
+            self.fresh_until.is_some_and(|until| now >= until) && self.usable_until().is_some_and(|until| now < until);
+        stale && !std::mem::replace(&mut self.stale_announced, true)
+    }
+
+    fn usable_until(&self) -> Option<Duration> {
+        self.fresh_until.map(|until| until + self.policy.max_stale)
     }
 
     /// How long until the next fetch may start.
@@ -192,7 +235,6 @@ mod tests {
     use super::*;
 
     const LIFETIME: Duration = Duration::from_secs(600);
-    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn at(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
@@ -357,7 +399,7 @@ mod tests {
             ),
         ];
         for (name, steps) in cases {
-            let mut schedule = Schedule::new(TIMEOUT);
+            let mut schedule = Schedule::new(KeyPolicy::default());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Request(time, plan) => {
@@ -373,16 +415,59 @@ mod tests {
                     StillUnknownKid(time, kid) => {
                         assert_eq!(schedule.unknown_kid(kid, true, at(time)), Refuse, "{name}: step {number}");
                     }
-                    Succeeded(time) => schedule.succeeded(LIFETIME, at(time)),
-                    Failed(time) => schedule.failed(at(time)),
+                    Succeeded(time) => schedule.succeeded(LIFETIME, 0.5, at(time)),
+                    Failed(time) => drop(schedule.failed(1.0, at(time))),
                 }
             }
         }
     }
 
     #[test]
+    fn refreshes_and_retries_are_spread() {
+        for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
+            let mut schedule = Schedule::new(KeyPolicy::default());
+            schedule.succeeded(LIFETIME, chance, at(0.0));
+            assert_eq!(schedule.request(at(refresh - 0.1)), Plan::Serve, "{chance}");
+            assert_eq!(schedule.request(at(refresh + 0.1)), Plan::ServeAndFetch, "{chance}");
+        }
+        for (chance, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
+            let mut schedule = Schedule::new(KeyPolicy::default());
+            schedule.failed(chance, at(0.0));
+            assert_eq!(schedule.retry_after(at(0.0)), at(retry), "{chance}");
+        }
+    }
+
+    #[test]
+    fn the_server_s_hint_is_taken_within_bounds() {
+        let own = KeyPolicy { max_age: Some(at(5.0)), ..KeyPolicy::default() };
+        for (name, policy, hint, lifetime) in [
+            ("none", KeyPolicy::default(), None, 600.0),
+            ("0, or garbage", KeyPolicy::default(), Some(0.0), 60.0),
+            ("Auth0's", KeyPolicy::default(), Some(15.0), 60.0),
+            ("within", KeyPolicy::default(), Some(900.0), 900.0),
+            ("ten years", KeyPolicy::default(), Some(3e8), 3600.0),
+            ("against the configuration", own, Some(900.0), 5.0),
+        ] {
+            assert_eq!(policy.lifetime(hint.map(at)), at(lifetime), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_period_of_stale_keys_is_announced_once() {
+        let mut schedule = Schedule::new(KeyPolicy::default());
+        assert!(!schedule.failed(1.0, at(0.0)), "no keys, no stale ones");
+        schedule.succeeded(LIFETIME, 0.5, at(1.0));
+        for (time, announced) in [(500.0, false), (600.9, false), (601.0, true), (602.0, false), (4000.0, false)] {
+            assert_eq!(schedule.failed(1.0, at(time)), announced, "{time}");
+        }
+        schedule.succeeded(LIFETIME, 0.5, at(4100.0));
+        assert!(schedule.failed(1.0, at(4800.0)), "another period");
+        assert!(!schedule.failed(1.0, at(9000.0)), "too old to be used at all");
+    }
+
+    #[test]
     fn what_a_stranger_names_is_remembered_within_bounds() {
-        let mut schedule = Schedule::new(TIMEOUT);
+        let mut schedule = Schedule::new(KeyPolicy::default());
         for number in 0..10_000 {
             schedule.unknown_kid(&number.to_string(), true, at(0.0));
         }

@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -69,6 +70,7 @@ struct State {
     keys_made: usize,
     odd_keys: Vec<Value>,
     behaviour: Behaviour,
+    headers: HeaderMap,
     delay: Duration,
     clock: Option<TestClock>,
 }
@@ -148,6 +150,7 @@ impl TestIssuer {
             keys_made: 0,
             odd_keys: Vec::new(),
             behaviour: Behaviour::Serve,
+            headers: HeaderMap::new(),
             delay: Duration::ZERO,
             clock: None,
         };
@@ -243,6 +246,19 @@ impl TestIssuer {
         self.shared.lock().behaviour = behaviour;
     }
 
+    /// A header of each answer from now on, `Cache-Control` say. With an `ETag` or `Last-Modified`, whoever sends that value
+    /// back is answered 304.
+    ///
+    /// # Panics
+    ///
+    /// When `value` is none that a header can have.
+    pub fn header(&self, name: HeaderName, value: &str) {
+        match HeaderValue::from_str(value) {
+            Ok(value) => drop(self.shared.lock().headers.insert(name, value)),
+            Err(error) => panic!("{value:?}: {error}"),
+        }
+    }
+
     /// How long to wait before each answer.
     pub fn delay(&self, delay: Duration) {
         self.shared.lock().delay = delay;
@@ -317,22 +333,24 @@ impl Shared {
         counter.fetch_add(1, Ordering::SeqCst);
         let behaviour = self.lock().behaviour.clone();
         let mut response = http::Response::new(String::new());
+        let mut location = None;
         match behaviour {
             Behaviour::Serve => *response.body_mut() = body(self).to_string(),
             Behaviour::Body(body) => *response.body_mut() = body,
             Behaviour::Status(status) => {
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
             }
-            Behaviour::Redirect(location) => {
+            Behaviour::Redirect(to) => {
                 *response.status_mut() = http::StatusCode::FOUND;
-                if let Ok(location) = location.try_into() {
-                    response.headers_mut().insert(http::header::LOCATION, location);
-                }
+                location = HeaderValue::try_from(to).ok();
             }
             Behaviour::Close | Behaviour::Hang => return None,
         }
-        let json = http::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        *response.headers_mut() = self.lock().headers.clone();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(location) = location {
+            response.headers_mut().insert(LOCATION, location);
+        }
         Some(response)
     }
 }

@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::future;
 use std::sync::Arc;
 
+use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -30,6 +31,14 @@ pub(super) async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
     }
 }
 
+/// RFC 9110 §13.1: whether the client has this already.
+fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
+    [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)].into_iter().any(|(asked, has)| {
+        response.status() == StatusCode::OK
+            && request.headers().get(asked).is_some_and(|value| response.headers().get(has) == Some(value))
+    })
+}
+
 /// The connection is closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed on purpose")]
@@ -42,6 +51,11 @@ async fn answer(issuer: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     };
     tokio::time::sleep(delay).await;
     match issuer.answer(request.uri().path()) {
+        Some(response) if is_known(&request, &response) => {
+            let (mut parts, _) = response.into_parts();
+            parts.status = StatusCode::NOT_MODIFIED;
+            Ok(Response::from_parts(parts, String::new()))
+        }
         Some(response) => Ok(response),
         None => match behaviour {
             Behaviour::Close => Err(Closed),
