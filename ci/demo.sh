@@ -74,6 +74,7 @@ expect "/private without a token" 401 '^www-authenticate: Bearer realm="api".?$'
 expect "/private with one" 200 '"claims":\{.*"sub":"machine@clients"' "$api/private" -H "Authorization: Bearer $reader"
 expect "/scoped with its scope" 200 '"claims"' "$api/scoped" -H "Authorization: bearer $reader"
 expect "/scoped without" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
+expect "/readyz" 200 '"keys":1' "$api/readyz"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
@@ -87,6 +88,7 @@ wait "$demo" 2>/dev/null || true
 start alone --issuer "$issuer"
 alone=$api
 expect "issuer stopped: unavailable, not invalid" 503 '^retry-after: 5' "$alone/private" -H "Authorization: Bearer $reader"
+expect "issuer stopped: not ready" 503 '"last_error":"' "$alone/readyz"
 expect "issuer stopped: still 401 without a token" 401 '^www-authenticate: Bearer' "$alone/private"
 start again --issuer-listen "${issuer:7:-1}"
 reader=$(token read:messages)

@@ -57,6 +57,7 @@ mod algorithm;
 mod axum;
 mod clock;
 mod error;
+mod health;
 mod http;
 mod issuer;
 mod keys;
@@ -71,6 +72,7 @@ pub use algorithm::Algorithm;
 #[cfg(feature = "axum")]
 pub use axum::{Claims, Rejection};
 pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
+pub use health::{IssuerHealth, WarmUpError};
 pub use http::layer::ProtectLayer;
 pub use http::service::{Protect, ResponseFuture};
 pub use issuer::{Issuer, Issuers};

@@ -12,6 +12,7 @@ use reqwest::Client;
 
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
+use crate::health::IssuerHealth;
 use crate::issuer::{Issuer, Issuers, IssuersKind, KeySource, Lookup};
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
@@ -70,6 +71,14 @@ impl TrustedIssuers {
                     .build();
                 Ok(Self::LookedUp(lookup, Kept { issuers, client, clock }))
             }
+        }
+    }
+
+    /// All that are known by now: the listed ones, or those that look-ups brought and that are kept.
+    pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
+        match self {
+            Self::Listed(issuers) => issuers.values().cloned().collect(),
+            Self::LookedUp(_, kept) => kept.issuers.iter().map(|(_, kept)| kept.issuer).collect(),
         }
     }
 
@@ -225,6 +234,27 @@ impl TrustedIssuer {
                 Ok(payload) => return Ok(Signature::Verified(payload)),
             }
         }
+    }
+
+    /// Starts the fetch of keys that are not there yet; `None` if there is nothing to wait for.
+    pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
+        match &self.keys {
+            TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => None,
+            TrustedKeys::Remote(remote) => match remote.keys(now) {
+                Keys::Wait(fetching, _) => Some(fetching),
+                Keys::Ready(_) | Keys::Unavailable(_) => None,
+            },
+        }
+    }
+
+    pub(crate) fn health(&self, now: Now) -> IssuerHealth {
+        let (keys, ignored) = match &self.keys {
+            TrustedKeys::Remote(remote) => return remote.health(now),
+            TrustedKeys::Fixed(jwks) => (jwks.len(), jwks.ignored().to_vec()),
+            TrustedKeys::Secret(_) => (1, Vec::new()),
+        };
+        let iss = Arc::clone(&self.config.iss);
+        IssuerHealth { iss, keys, ignored, age: None, next_fetch: None, stale: false, last_error: None }
     }
 
     fn keys_unavailable(&self, failure: Option<Arc<FetchError>>) -> Error {

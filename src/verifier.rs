@@ -10,7 +10,8 @@ use reqwest::Client;
 
 use crate::access_token::AccessToken;
 use crate::clock::Clock;
-use crate::error::{ConfigError, Error};
+use crate::error::{ConfigError, Error, FetchError};
+use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::Issuers;
 use crate::keys::fetch::default_client;
 use crate::keys::remote::Fetching;
@@ -146,6 +147,34 @@ impl Verifier {
             Verification::Done(result) => result,
             Verification::Waiting(future) => future.await,
         }
+    }
+
+    /// Fetches the keys of all listed issuers, at once, and waits for them: so that no request has to, and that a start-up
+    /// can tell. Optional: without it, the first request of each issuer waits, and the issuer may start after you.
+    ///
+    /// # Errors
+    ///
+    /// [`WarmUpError`] says which issuers failed. The verifier works on all the same, and tries again when asked.
+    pub async fn warm_up(&self) -> Result<(), WarmUpError> {
+        let now = self.0.clock.now();
+        let issuers = self.0.issuers.known();
+        let fetches: Vec<_> = issuers.iter().filter_map(|issuer| issuer.warm_up(now)).collect();
+        for fetching in fetches {
+            fetching.finished().await;
+        }
+        let failed = issuers.iter().map(|issuer| issuer.health(self.0.clock.now())).filter(|health| !health.is_ready());
+        let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::Interrupted));
+        let failed: Vec<_> = failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
+        if failed.is_empty() { Ok(()) } else { Err(WarmUpError { failed }) }
+    }
+
+    /// How the keys of each issuer are doing: of the listed ones, or of those that look-ups brought and that are kept.
+    /// Fetches nothing.
+    pub fn health(&self) -> Vec<IssuerHealth> {
+        let now = self.0.clock.now();
+        let mut health: Vec<_> = self.0.issuers.known().iter().map(|issuer| issuer.health(now)).collect();
+        health.sort_by(|one, other| one.iss.cmp(&other.iss));
+        health
     }
 
     /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
-use portcullis::{Algorithm, Error, FetchError, Issuer, Verifier};
+use portcullis::{Algorithm, Error, FetchError, IgnoredKey, Issuer, Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -44,6 +44,11 @@ impl Api {
 
     async fn good(&self) -> &'static str {
         self.verdict(&self.issuer.token().build()).await
+    }
+
+    /// Waits until a fetch in the background has brought its answer in.
+    async fn refreshed(&self) {
+        eventually("the refresh", || self.verifier.health()[0].age == Some(Duration::ZERO)).await;
     }
 
     fn seconds_pass(&self, seconds: u64) {
@@ -114,15 +119,14 @@ async fn check_lifetime(api: &Api, name: &str, lifetime: u64) {
     for _ in 0..10 {
         assert_eq!(api.good().await, "ok", "{name}");
     }
-    eventually("the refresh", || api.issuer.jwks_fetches() == before + 1).await;
+    api.refreshed().await;
+    assert_eq!(api.issuer.jwks_fetches(), before + 1, "{name}: once");
 }
 
 #[tokio::test]
 async fn keys_are_kept_ten_minutes_and_refreshed_ahead() {
     let api = api().await;
     check_lifetime(&api, "first", 600).await;
-    // The new lifetime has begun when the set is in.
-    tokio::time::sleep(Duration::from_millis(20)).await;
     check_lifetime(&api, "refreshed", 600).await;
 }
 
@@ -152,8 +156,8 @@ async fn keys_that_have_not_changed_are_not_sent_again() {
         for round in 1..=3 {
             api.seconds_pass(530);
             assert_eq!(api.good().await, "ok", "{validator}");
-            eventually("the refresh", || api.issuer.jwks_fetches() == round + 1).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            api.refreshed().await;
+            assert_eq!(api.issuer.jwks_fetches(), round + 1, "{validator}");
         }
         api.issuer.rotate().unwrap();
         api.seconds_pass(10);
@@ -230,12 +234,7 @@ async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
     api.issuer.withdraw_old_keys();
     api.seconds_pass(530);
     assert_eq!(api.verdict(&old).await, "ok", "served from the set at hand, which starts the refresh");
-    eventually("the refresh", || api.issuer.jwks_fetches() == 2).await;
-    eventually("the new set", || {
-        let token = api.issuer.token().build();
-        matches!(poll_once(pin!(api.verifier.verify(&token))), Poll::Ready(Ok(_)))
-    })
-    .await;
+    api.refreshed().await;
     assert_eq!(api.verdict(&old).await, "unknown_key");
 }
 
@@ -511,6 +510,71 @@ async fn how_long_stale_keys_serve_can_be_set() {
         api.seconds_pass(600);
         assert_eq!(api.good().await, if serves { "ok" } else { "keys_unavailable" }, "{max_stale}");
     }
+}
+
+#[tokio::test]
+async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
+    let (good, bad, also_bad) = (
+        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
+        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
+        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
+    );
+    let fixed = TestIssuer::offline_with("https://fixed.example/", Algorithm::EdDSA).unwrap();
+    bad.behave(Behaviour::Status(404));
+    also_bad.behave(Behaviour::Body("{}".into()));
+    let clock = TestClock::new();
+    let issuers = [good.issuer(), bad.issuer(), also_bad.issuer(), fixed.issuer()];
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    assert_eq!(verifier.health().iter().filter(|issuer| issuer.is_ready()).count(), 1, "only the fixed keys");
+
+    let error = verifier.warm_up().await.unwrap_err();
+    let mut failed: Vec<_> = error.failed.iter().map(|(iss, _)| iss.to_string()).collect();
+    let mut expected = [bad.iss().to_owned(), also_bad.iss().to_owned()];
+    failed.sort();
+    expected.sort();
+    assert_eq!(failed, expected);
+    assert!(error.to_string().contains("expected status 200, 404 came"), "{error}");
+    assert_eq!(good.jwks_fetches(), 1);
+
+    bad.behave(Behaviour::Serve);
+    also_bad.behave(Behaviour::Serve);
+    clock.advance(Duration::from_secs(1));
+    assert!(verifier.warm_up().await.is_ok());
+    assert_eq!(good.jwks_fetches(), 1, "those that are warm are not fetched again");
+}
+
+#[tokio::test]
+async fn health_says_how_the_keys_are_doing() {
+    let api = api().await;
+    api.issuer.publish(json!({ "kty": "AKP" }));
+    let health = || api.verifier.health().remove(0);
+    let cold = health();
+    assert_eq!((cold.keys, cold.age, cold.stale, cold.is_ready()), (0, None, false, false));
+    assert_eq!(*cold.iss, *api.issuer.iss());
+
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(100);
+    let warm = health();
+    assert_eq!((warm.keys, warm.stale, warm.is_ready()), (1, false, true));
+    assert_eq!(warm.ignored, [IgnoredKey::Type]);
+    assert_eq!(warm.age, Some(Duration::from_secs(100)));
+    let next = warm.next_fetch.unwrap().as_secs();
+    assert!((331..=428).contains(&next), "80 % of ten minutes, give or take a tenth: {next}");
+
+    api.issuer.behave(Behaviour::Status(404));
+    api.seconds_pass(500);
+    assert_eq!(api.good().await, "ok");
+    eventually("the refresh fails", || health().last_error.is_some()).await;
+    let stale = health();
+    assert_eq!((stale.keys, stale.stale, stale.is_ready()), (1, true, true));
+    api.seconds_pass(3600);
+    let gone = health();
+    assert_eq!((gone.keys, gone.stale, gone.is_ready()), (0, false, false));
+    assert!(gone.last_error.is_some());
+
+    api.issuer.behave(Behaviour::Serve);
+    assert_eq!(api.good().await, "ok");
+    assert!(health().last_error.is_none());
 }
 
 /// A kept connection that died, a server that stumbles once: no request sees it.

@@ -9,10 +9,11 @@ mod embedded_issuer;
 use std::error::Error;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
+use portcullis::{AccessToken, Issuer, IssuerHealth, ProtectLayer, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -73,12 +74,15 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         issuers => (issuers.to_vec(), None),
     };
     let verifier = Verifier::new(issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?)?;
-    let protect = ProtectLayer::new(verifier);
+    let (protect, warm) = (ProtectLayer::new(verifier.clone()), verifier.clone());
     let app = Router::new()
         .route("/private", get(private).route_layer(protect.clone()))
         .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
-        .route("/public", get(public));
+        .route("/public", get(public))
+        .route("/readyz", get(async move || ready(&verifier)));
 
+    // In the background: the API answers at once, also while an issuer is down; `/readyz` tells when the keys are there.
+    tokio::spawn(async move { warm.warm_up().await });
     match embedded {
         None => println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience),
         Some((listener, issuer)) => {
@@ -92,6 +96,28 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 async fn public() -> Json<Value> {
     Json(json!({ "message": "Everybody may read this." }))
+}
+
+/// Whether every issuer's keys are at hand: 200, or 503 with the reasons.
+fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
+    let issuers = verifier.health();
+    let status = match issuers.iter().all(IssuerHealth::is_ready) {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    let issuers = issuers.iter().map(|issuer| {
+        json!({
+            "issuer": *issuer.iss,
+            "keys": issuer.keys,
+            "ignored_keys": issuer.ignored.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>(),
+            "age_seconds": seconds(issuer.age),
+            "next_fetch_seconds": seconds(issuer.next_fetch),
+            "stale": issuer.stale,
+            "last_error": issuer.last_error.as_ref().map(|error| error.to_string()),
+        })
+    });
+    (status, Json(json!({ "issuers": issuers.collect::<Vec<_>>() })))
 }
 
 async fn private(token: AccessToken) -> Json<Value> {

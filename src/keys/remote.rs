@@ -19,6 +19,7 @@ use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now};
 use crate::error::FetchError;
+use crate::health::IssuerHealth;
 
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
@@ -150,6 +151,22 @@ impl RemoteJwks {
         drop(state);
         launch(task, &runtime);
         fetching.map_or(Refetch::Refuse(failure), Refetch::Wait)
+    }
+
+    /// What there is to say of these keys.
+    pub(crate) fn health(&self, now: Now) -> IssuerHealth {
+        let state = self.lock();
+        let (usable, stale) = state.schedule.usable_and_stale(now.uptime);
+        let jwks = self.current.load_full().filter(|_| usable);
+        IssuerHealth {
+            iss: Arc::clone(&self.source.iss),
+            keys: jwks.as_ref().map_or(0, |jwks| jwks.len()),
+            ignored: jwks.map(|jwks| jwks.ignored().to_vec()).unwrap_or_default(),
+            age: state.schedule.last_success().map(|last| now.uptime.saturating_sub(last)),
+            next_fetch: Some(state.schedule.retry_after(now.uptime)),
+            stale,
+            last_error: state.failure.clone(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -96,6 +96,7 @@ pub(crate) struct Schedule {
     /// Whether it was said that they are used all the same.
     stale_announced: bool,
     last_attempt: Option<Duration>,
+    last_success: Option<Duration>,
     failures: u32,
     /// Hashes of `kid`s that the newest set did not have: a stranger chooses their length, and may not choose ours.
     missing: HashMap<u64, Missing>,
@@ -119,6 +120,7 @@ impl Schedule {
             fresh_until: None,
             stale_announced: false,
             last_attempt: None,
+            last_success: None,
             failures: 0,
             missing: HashMap::new(),
             hasher: RandomState::new(),
@@ -206,6 +208,7 @@ impl Schedule {
         self.stale_announced = false;
         self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * chance));
         self.fresh_until = Some(now + lifetime);
+        self.last_success = Some(now);
     }
 
     /// The fetch failed. Whatever keys are at hand stay. `true` if they are past their lifetime and this is the first that
@@ -218,6 +221,17 @@ impl Schedule {
         let stale =
             self.fresh_until.is_some_and(|until| now >= until) && self.usable_until().is_some_and(|until| now < until);
         stale && !std::mem::replace(&mut self.stale_announced, true)
+    }
+
+    /// Whether the keys at hand can be used, and whether they are past their lifetime.
+    pub(crate) fn usable_and_stale(&self, now: Duration) -> (bool, bool) {
+        let usable = self.usable_until().is_some_and(|until| now < until);
+        (usable, usable && self.fresh_until.is_some_and(|until| now >= until))
+    }
+
+    /// When the last good answer came.
+    pub(crate) fn last_success(&self) -> Option<Duration> {
+        self.last_success
     }
 
     fn usable_until(&self) -> Option<Duration> {

@@ -1,0 +1,61 @@
+//! How the issuers' keys are doing: for readiness checks and dashboards.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{FetchError, IgnoredKey};
+
+/// The state of one issuer's keys, from [`Verifier::health`](crate::Verifier::health).
+///
+/// ```no_run
+/// # fn example(verifier: portcullis::Verifier) {
+/// // For a `/readyz`: every listed issuer has keys that can be used.
+/// let ready = verifier.health().iter().all(|issuer| issuer.is_ready());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IssuerHealth {
+    /// The issuer, as configured.
+    pub iss: Arc<str>,
+    /// How many keys can be used now; 0 before the first fetch, and when they are too old.
+    pub keys: usize,
+    /// Why the other members of the key set were left out.
+    pub ignored: Vec<IgnoredKey>,
+    /// How long ago the keys were fetched or found unchanged; `None` for fixed keys and before the first fetch.
+    pub age: Option<Duration>,
+    /// How long until a request may cause the next fetch; `None` for fixed keys.
+    pub next_fetch: Option<Duration>,
+    /// Whether the keys are past their lifetime and used all the same, because fetching fails.
+    pub stale: bool,
+    /// What the last fetch ended with, if it failed.
+    pub last_error: Option<Arc<FetchError>>,
+}
+
+impl IssuerHealth {
+    /// Whether tokens of this issuer can be verified without waiting.
+    pub fn is_ready(&self) -> bool {
+        self.keys > 0
+    }
+}
+
+/// The issuers whose keys could not be fetched, from [`Verifier::warm_up`](crate::Verifier::warm_up).
+#[derive(Clone, Debug)]
+pub struct WarmUpError {
+    /// Issuer and reason, for each that failed.
+    pub failed: Vec<(Arc<str>, Arc<FetchError>)>,
+}
+
+impl fmt::Display for WarmUpError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("no keys of")?;
+        for (number, (iss, error)) in self.failed.iter().enumerate() {
+            let comma = if number == 0 { "" } else { ";" };
+            write!(formatter, "{comma} {iss}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for WarmUpError {}
