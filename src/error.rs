@@ -247,6 +247,12 @@ pub enum FetchError {
         /// For discovery and key set together.
         limit: Duration,
     },
+    /// The address is private, loopback or link-local, where a looked-up issuer's keys may not be.
+    #[error("{url}: expected a public address")]
+    PrivateAddress {
+        /// What was to be asked for.
+        url: String,
+    },
     /// Another status than 200. Redirects are not followed.
     #[error("{url}: expected status 200, {status} came")]
     Status {

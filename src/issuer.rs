@@ -1,9 +1,6 @@
 //! Whom we trust: for which audience, with which keys and rules.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -303,116 +300,5 @@ pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
         "https" => Ok(url),
         "http" if loopback => Ok(url),
         _ => Err(error("https (http only on loopback)")),
-    }
-}
-
-/// Whom a [`Verifier`](crate::Verifier) trusts: one issuer, a list, or a look-up.
-///
-/// ```
-/// use portcullis::{Issuer, Issuers, Verifier};
-///
-/// let acme = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
-/// let globex = Issuer::new("https://globex.okta.com/oauth2/default", "api://default")?;
-/// let verifier = Verifier::new([acme, globex])?;
-///
-/// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
-/// // it does not return; a look-up that returns one for whatever fits a pattern lets strangers choose what is fetched.
-/// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/".to_owned()]);
-/// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
-///     tenants.contains(iss).then(|| Issuer::new(iss, "https://api.example.com").ok())?
-/// }))?;
-/// # Ok::<(), portcullis::ConfigError>(())
-/// ```
-#[derive(Clone)]
-pub struct Issuers(pub(crate) IssuersKind);
-
-#[derive(Clone)]
-pub(crate) enum IssuersKind {
-    Listed(HashMap<Arc<str>, Issuer>),
-    Lookup(Lookup),
-}
-
-/// Opaque closures rather than a public trait: nobody has to name the type.
-#[derive(Clone)]
-pub(crate) enum Lookup {
-    Sync(Arc<SyncLookup>),
-    Async(Arc<AsyncLookup>),
-}
-
-type SyncLookup = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
-type AsyncLookup = dyn Fn(String) -> LookupAnswer + Send + Sync;
-
-type LookupAnswer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
-
-impl Issuers {
-    /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
-    /// block; [`lookup_async`](Self::lookup_async) may wait.
-    ///
-    /// The [`Issuer`] returned must have exactly the `iss` asked for, or it is not trusted either. What was returned is kept:
-    /// up to 1,024 issuers, each until it was not asked for in 24 hours. The closure is asked again after 10 minutes, so that
-    /// a tenant that was removed or changed is noticed; one that has not changed keeps its keys. `None` is not kept.
-    pub fn lookup(lookup: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
-        Self(IssuersKind::Lookup(Lookup::Sync(Arc::new(lookup))))
-    }
-
-    /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. An error means that it could not be
-    /// found out: the request is answered 503, never 401. Nothing limits how long it may take but itself.
-    pub fn lookup_async<F, E>(lookup: impl Fn(String) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
-        E: fmt::Display,
-    {
-        let lookup = move |iss| {
-            let found = lookup(iss);
-            Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as LookupAnswer
-        };
-        Self(IssuersKind::Lookup(Lookup::Async(Arc::new(lookup))))
-    }
-
-    fn listed(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
-        let mut listed = HashMap::new();
-        for issuer in issuers {
-            if let Some(twice) = listed.insert(Arc::clone(&issuer.iss), issuer) {
-                return Err(ConfigError::new(format!(
-                    "issuer {:?}: expected once, it is in the list twice",
-                    twice.iss
-                )));
-            }
-        }
-        if listed.is_empty() {
-            return Err(ConfigError::new("issuers: expected at least one, the list is empty"));
-        }
-        Ok(Self(IssuersKind::Listed(listed)))
-    }
-}
-
-impl From<Issuer> for Issuers {
-    fn from(issuer: Issuer) -> Self {
-        Self(IssuersKind::Listed(HashMap::from([(Arc::clone(&issuer.iss), issuer)])))
-    }
-}
-
-impl<const N: usize> TryFrom<[Issuer; N]> for Issuers {
-    type Error = ConfigError;
-
-    fn try_from(issuers: [Issuer; N]) -> Result<Self, ConfigError> {
-        Self::listed(issuers)
-    }
-}
-
-impl TryFrom<Vec<Issuer>> for Issuers {
-    type Error = ConfigError;
-
-    fn try_from(issuers: Vec<Issuer>) -> Result<Self, ConfigError> {
-        Self::listed(issuers)
-    }
-}
-
-impl fmt::Debug for Issuers {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            IssuersKind::Listed(issuers) => formatter.debug_list().entries(issuers.values()).finish(),
-            IssuersKind::Lookup(_) => formatter.write_str("Issuers::lookup(…)"),
-        }
     }
 }

@@ -60,7 +60,9 @@ mod error;
 mod health;
 mod http;
 mod issuer;
+mod issuers;
 mod keys;
+mod lookup;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
@@ -75,7 +77,8 @@ pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, Invalid
 pub use health::{IssuerHealth, WarmUpError};
 pub use http::layer::ProtectLayer;
 pub use http::service::{Protect, ResponseFuture};
-pub use issuer::{Issuer, Issuers};
+pub use issuer::Issuer;
+pub use issuers::Issuers;
 pub use keys::jwks::{Jwks, VerifiedJws};
 pub use token::audience::Audience;
 pub use token::scope::Scope;

@@ -12,12 +12,13 @@ use crate::access_token::AccessToken;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError};
 use crate::health::{IssuerHealth, WarmUpError};
-use crate::issuer::Issuers;
+use crate::issuers::Issuers;
 use crate::keys::fetch::default_client;
 use crate::keys::remote::Fetching;
+use crate::lookup::{Found, LookupFuture, TrustedIssuers};
 use crate::token::claims::{Claims, check_type};
 use crate::token::jws::Jws;
-use crate::trusted::{Found, LookupFuture, Signature, TrustedIssuer, TrustedIssuers};
+use crate::trusted::{Signature, TrustedIssuer};
 
 /// Verifies access tokens (RFC 9068 §4, RFC 8725): everything but HTTP.
 ///
@@ -81,7 +82,8 @@ pub struct VerifierBuilder {
 impl VerifierBuilder {
     /// The HTTP client (of `reqwest` 0.13) that fetches keys, for all issuers: for a private certificate authority, a proxy, a
     /// client certificate. The built-in one takes the system's root certificates and no proxy. Give yours a connect timeout,
-    /// and no redirects: a redirected answer is refused.
+    /// and no redirects: a redirected answer is refused. It resolves names by itself, so of looked-up issuers only addresses
+    /// that are written as such are checked for being private.
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self
@@ -99,8 +101,10 @@ impl VerifierBuilder {
     /// A [`ConfigError`] whose sentence names the value that cannot work.
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let clock = self.clock;
-        let client = self.client.map_or_else(default_client, Ok)?;
-        let issuers = TrustedIssuers::new(self.issuers?, client, clock.clone())?;
+        let own = self.client.clone();
+        let client = self.client.map_or_else(|| default_client(false), Ok)?;
+        let guarded = || own.map_or_else(|| default_client(true), Ok);
+        let issuers = TrustedIssuers::new(self.issuers?, client, guarded, clock.clone())?;
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Verifier(Arc::new(Inner { id, issuers, clock })))
@@ -255,15 +259,8 @@ impl Verifier {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.0.issuers.known();
         let mut debug = formatter.debug_struct("Verifier");
-        match &self.0.issuers {
-            TrustedIssuers::Listed(issuers) => {
-                debug.field("issuers", &issuers.values().map(|issuer| &issuer.config).collect::<Vec<_>>());
-            }
-            TrustedIssuers::LookedUp(..) => {
-                debug.field("issuers", &"looked up");
-            }
-        }
-        debug.finish_non_exhaustive()
+        debug.field("issuers", &known.iter().map(|issuer| &issuer.config).collect::<Vec<_>>()).finish_non_exhaustive()
     }
 }

@@ -1,8 +1,11 @@
 //! Many issuers: whose keys verify whose tokens, and who is asked for keys at all.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
@@ -153,11 +156,14 @@ async fn a_look_up_decides_whom_to_trust_and_is_asked_once() {
     };
     let later = find.clone();
     let verifiers = [
-        Verifier::new(Issuers::lookup(find)).unwrap(),
-        Verifier::new(Issuers::lookup_async(move |iss: String| {
-            let found = later(&iss);
-            async move { Ok::<_, Infallible>(found) }
-        }))
+        Verifier::new(Issuers::lookup(find).danger_allow_private_addresses()).unwrap(),
+        Verifier::new(
+            Issuers::lookup_async(move |iss: String| {
+                let found = later(&iss);
+                async move { Ok::<_, Infallible>(found) }
+            })
+            .danger_allow_private_addresses(),
+        )
         .unwrap(),
     ];
     for verifier in verifiers {
@@ -220,7 +226,8 @@ async fn an_issuer_in_an_odd_spelling_is_not_discovered() {
         host.replace("http", "HTTP"),
     ] {
         assert!(Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).is_err(), "{iss:?}");
-        let anybody = Verifier::new(Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok())).unwrap();
+        let anybody = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
+        let anybody = Verifier::new(anybody).unwrap();
         assert_eq!(verdict(&anybody, &evil.token().issued_by(&iss).build()).await, "unknown_issuer", "{iss:?}");
     }
     assert_eq!(evil.metadata_fetches() + evil.jwks_fetches(), 0);
@@ -233,7 +240,7 @@ async fn a_tenant_that_was_removed_or_changed_is_noticed() {
     let long_lived = |issuer: Issuer| Some(issuer.keys_max_age(Duration::from_secs(24 * 3600)).unwrap());
     let tenant = Arc::new(Mutex::new(long_lived(acme.issuer())));
     let current = Arc::clone(&tenant);
-    let issuers = Issuers::lookup(move |_| current.lock().unwrap().clone());
+    let issuers = Issuers::lookup(move |_| current.lock().unwrap().clone()).danger_allow_private_addresses();
     let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
     let verdict = async || verdict(&verifier, &acme.token().build()).await;
     assert_eq!(verdict().await, "ok");
@@ -246,6 +253,8 @@ async fn a_tenant_that_was_removed_or_changed_is_noticed() {
         ("another audience", with_audience("https://other.example"), "audience"),
         ("back", with_audience(AUDIENCE), "ok"),
         ("removed", None, "unknown_issuer"),
+        // A stranger is remembered for 30 seconds only.
+        ("signed up again", with_audience(AUDIENCE), "ok"),
     ] {
         let before = verdict().await;
         *tenant.lock().unwrap() = tenant_now;
@@ -258,4 +267,106 @@ async fn a_tenant_that_was_removed_or_changed_is_noticed() {
         }
         assert_eq!(verdict().await, expected, "{change}");
     }
+}
+
+#[tokio::test]
+async fn listed_issuers_stand_beside_looked_up_ones_and_are_not_pushed_out() {
+    let (listed, others) = (start().await, [start().await, start().await, start().await]);
+    let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok())
+        .danger_allow_private_addresses()
+        .keep_at_most(1)
+        .and_listed([listed.issuer()])
+        .unwrap();
+    let verifier = Verifier::new(issuers).unwrap();
+    for _ in 0..3 {
+        assert_eq!(verdict(&verifier, &listed.token().build()).await, "ok");
+        for other in &others {
+            assert_eq!(verdict(&verifier, &other.token().build()).await, "ok");
+        }
+    }
+    assert_eq!(listed.jwks_fetches(), 1);
+    let twice = Issuers::lookup(|_| None).and_listed([listed.issuer(), listed.issuer()]);
+    assert!(twice.unwrap_err().to_string().contains("in the list twice"));
+}
+
+#[tokio::test]
+async fn strangers_are_remembered_for_half_a_minute() {
+    let (stranger, clock) = (start().await, TestClock::new());
+    stranger.clock(&clock);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let issuers = Issuers::lookup(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        None
+    });
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    for (passes, times) in [(0, 1), (29, 1), (1, 2), (29, 2), (1, 3)] {
+        clock.advance(Duration::from_secs(passes));
+        for _ in 0..10 {
+            assert_eq!(verdict(&verifier, &stranger.token().build()).await, "unknown_issuer");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), times, "{passes} s later");
+    }
+    // What is remembered is bounded, and nobody's issuer is megabytes long.
+    let long = stranger.token().issued_by(&format!("https://{}.example/", "x".repeat(2048))).build();
+    assert_eq!(verdict(&verifier, &long).await, "unknown_issuer");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn requests_that_look_up_the_same_issuer_at_once_share_the_answer() {
+    for (answer, expected) in [("trusted", "ok"), ("stranger", "unknown_issuer"), ("broken", "keys_unavailable")] {
+        let acme = start().await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let issuers = Issuers::lookup_async(move |iss: String| {
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                tokio::task::yield_now().await;
+                match answer {
+                    "trusted" => Ok(Issuer::new(iss, AUDIENCE).ok()),
+                    "stranger" => Ok(None),
+                    _ => Err("the database is away"),
+                }
+            }
+        });
+        let verifier = Verifier::new(issuers.danger_allow_private_addresses()).unwrap();
+        let token = acme.token().build();
+        // The first is dropped while it asks; another one takes over.
+        {
+            let mut dropped = pin!(verifier.verify(&token));
+            assert!(dropped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let mut requests = JoinSet::new();
+        for _ in 0..50 {
+            let (verifier, token) = (verifier.clone(), token.clone());
+            requests.spawn(async move { verdict(&verifier, &token).await });
+        }
+        assert!(requests.join_all().await.iter().all(|verdict| *verdict == expected), "{answer}");
+        assert_eq!(asked.load(Ordering::SeqCst), 2, "{answer}: once by the dropped one, once for all others");
+    }
+}
+
+/// Strangers who may register issuers must not choose what is asked for inside our network.
+#[tokio::test]
+async fn looked_up_issuers_are_not_asked_at_private_addresses() {
+    let inside = start().await;
+    let port = inside.iss().trim_end_matches('/').rsplit(':').next().unwrap().to_owned();
+    for iss in [inside.iss().to_owned(), format!("http://localhost:{port}/")] {
+        let at = |keys: Option<String>| {
+            move |iss: &str| {
+                let issuer = Issuer::new(iss, AUDIENCE).ok()?;
+                match &keys {
+                    Some(uri) => issuer.jwks_uri(uri).ok(),
+                    None => Some(issuer),
+                }
+            }
+        };
+        for keys in [None, Some(format!("{iss}.well-known/jwks.json"))] {
+            let verifier = Verifier::new(Issuers::lookup(at(keys.clone()))).unwrap();
+            let result = verifier.verify(&inside.token().issued_by(&iss).build()).await;
+            assert!(matches!(result, Err(Error::KeysUnavailable { .. })), "{iss} {keys:?}: {result:?}");
+        }
+    }
+    assert_eq!(inside.metadata_fetches() + inside.jwks_fetches(), 0);
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::Client;
 use serde_json::Value;
 use url::Url;
 
-use super::fetch::{self, Answer, Validators};
+use super::fetch::{self, Answer, Http, Validators};
 use crate::error::FetchError;
 use crate::issuer::secure_url;
 
@@ -17,10 +16,10 @@ const MAX_JWKS_URI: usize = 2048;
 /// Finds the issuer's `jwks_uri`. The next well-known address is only tried where the one before does not exist.
 ///
 /// With it comes how long the server says that its metadata are fresh.
-pub(crate) async fn jwks_uri(client: &Client, iss: &str, issuer: &Url) -> Result<(Url, Option<Duration>), FetchError> {
+pub(crate) async fn jwks_uri(http: &Http<'_>, iss: &str, issuer: &Url) -> Result<(Url, Option<Duration>), FetchError> {
     let mut last = None;
     for url in well_known(issuer) {
-        match fetch::get(client, &url, &Validators::default()).await {
+        match http.get(&url, &Validators::default()).await {
             Ok(Answer::Document { body, lifetime, .. }) => return Ok((read(&url, &body, iss)?, lifetime)),
             // Nothing was asked that this could answer.
             Ok(Answer::NotModified { .. }) => return Err(FetchError::Status { url: fetch::named(&url), status: 304 }),

@@ -1,13 +1,15 @@
 //! One bounded HTTP GET: what may be asked of an issuer's server, and how much is read of its answer.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{
     ACCEPT, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
 };
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
-use url::Url;
+use url::{Host, Url};
 
 use super::lifetime::lifetime;
 use crate::error::{ConfigError, FetchError};
@@ -23,9 +25,12 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The client used unless the application brings its own: the system's root certificates, no redirects (they lead where
 /// nobody decided), no proxy.
-pub(crate) fn default_client() -> Result<Client, ConfigError> {
+///
+/// A guarded one does not go to private addresses, by whatever name: for issuers that strangers may have registered.
+pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
     let builder = || {
-        Client::builder()
+        let builder = if guarded { Client::builder().dns_resolver(PublicOnly) } else { Client::builder() };
+        builder
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(redirect::Policy::none())
@@ -60,17 +65,34 @@ pub(crate) enum Answer {
     NotModified { lifetime: Option<Duration> },
 }
 
-/// GETs a JSON document, unless it is the one that `known` belongs to.
-///
-/// Tries once more if the first answer was lost on the way or comes from a server that is overwhelmed: a kept connection
-/// that had died meanwhile is the commonest failure of all. The caller limits the time that both may take.
-pub(crate) async fn get(client: &Client, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
-    match try_get(client, url, known).await {
-        Err(Failure { again: Some(after), .. }) => {
-            tokio::time::sleep(after).await;
-            try_get(client, url, known).await.map_err(|failure| failure.error)
+/// The client, and where it may go.
+pub(crate) struct Http<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) private_addresses: bool,
+}
+
+impl Http<'_> {
+    /// GETs a JSON document, unless it is the one that `known` belongs to.
+    ///
+    /// Tries once more if the first answer was lost on the way or comes from a server that is overwhelmed: a kept connection
+    /// that had died meanwhile is the commonest failure of all. The caller limits the time that both may take.
+    pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
+        // An address written as such is not resolved, so the resolver does not see it.
+        let private = match url.host() {
+            Some(Host::Ipv4(address)) => is_private(address.into()),
+            Some(Host::Ipv6(address)) => is_private(address.into()),
+            _ => false,
+        };
+        if private && !self.private_addresses {
+            return Err(FetchError::PrivateAddress { url: named(url) });
         }
-        answer => answer.map_err(|failure| failure.error),
+        match try_get(self.client, url, known).await {
+            Err(Failure { again: Some(after), .. }) => {
+                tokio::time::sleep(after).await;
+                try_get(self.client, url, known).await.map_err(|failure| failure.error)
+            }
+            answer => answer.map_err(|failure| failure.error),
+        }
     }
 }
 
@@ -134,5 +156,134 @@ fn again(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         StatusCode::TOO_MANY_REQUESTS => retry_after().filter(|after| *after <= MAX_RETRY_AFTER),
         status if status.is_server_error() => Some(Duration::ZERO),
         _ => None,
+    }
+}
+
+/// Resolves names as the system does, and leaves private addresses out.
+struct PublicOnly;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let public: Vec<_> = found.filter(|address| !is_private(address.ip())).collect();
+            match public.is_empty() {
+                true => Err("the name has no public address".into()),
+                false => Ok(Box::new(public.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// Addresses that lead into one's own machine or network, or nowhere (RFC 6890).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, third, _] = v4.octets();
+            v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_unspecified()
+                || v4.is_broadcast()
+                || v4.is_multicast()
+                || v4.is_documentation()
+                // This network, shared (carrier-grade NAT), IETF assignments, benchmarks, reserved.
+                || first == 0
+                || (first == 100 && (64..128).contains(&second))
+                || (first == 192 && second == 0 && third == 0)
+                || (first == 198 && (18..20).contains(&second))
+                || first >= 240
+        }
+        IpAddr::V6(v6) => {
+            let [first, second, ..] = v6.segments();
+            // An IPv4 address in another dress: mapped, compatible, or by NAT64 and 6to4.
+            let within = match v6.segments() {
+                [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
+                [0x2002, high, low, ..] => Some((high, low)),
+                _ => None,
+            };
+            let embedded = within.is_some_and(|(high, low)| {
+                let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+                is_private(Ipv4Addr::new(a, b, c, d).into())
+            });
+            v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || embedded
+                // Unique local, link-local, site-local, documentation.
+                || first & 0xfe00 == 0xfc00
+                || first & 0xffc0 == 0xfe80
+                || first & 0xffc0 == 0xfec0
+                || (first == 0x2001 && second == 0x0db8)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_are_known_in_every_dress() {
+        let private = [
+            "127.0.0.1",
+            "127.255.255.254",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "100.64.0.1",
+            "192.0.0.170",
+            "198.18.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2002:a00:1::",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "2001:db8::1",
+        ];
+        let public = [
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+            "2002:808:808::",
+            "2001:4860::8888",
+        ];
+        for address in private {
+            assert!(is_private(address.parse().unwrap()), "{address}");
+        }
+        for address in public {
+            assert!(!is_private(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_to_a_private_address_has_none() {
+        assert!(PublicOnly.resolve("localhost".parse().unwrap()).await.is_err());
     }
 }

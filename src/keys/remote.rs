@@ -9,10 +9,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use url::Url;
 
-use super::fetch::{Answer, Validators};
+use super::fetch::{Answer, Http, Validators};
 use super::jwks::Jwks;
 use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
 use super::{discovery, fetch};
@@ -21,12 +21,17 @@ use crate::clock::{Clock, Now};
 use crate::error::FetchError;
 use crate::health::IssuerHealth;
 
+/// Fetches in flight in the whole process: a cold start of thousands of tenants must not open thousands of connections.
+static IN_FLIGHT: Semaphore = Semaphore::const_new(32);
+
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
     pub(crate) iss: Arc<str>,
     pub(crate) location: Location,
     pub(crate) rsa: Algorithm,
     pub(crate) policy: KeyPolicy,
+    /// Whether it may be asked at private addresses.
+    pub(crate) private_addresses: bool,
 }
 
 pub(crate) enum Location {
@@ -199,7 +204,12 @@ impl RemoteJwks {
 
     async fn fetch(&self, known: Known) -> Result<Fetched, FetchError> {
         let limit = self.source.policy.timeout;
-        match tokio::time::timeout(limit, self.fetch_within_limit(known)).await {
+        let fetch = async {
+            // First come, first served. Each issuer has one fetch under way at the most, so none takes more than its share.
+            let _place = IN_FLIGHT.acquire().await;
+            self.fetch_within_limit(known).await
+        };
+        match tokio::time::timeout(limit, fetch).await {
             Ok(answer) => answer,
             Err(_) => Err(FetchError::Timeout { limit }),
         }
@@ -213,7 +223,7 @@ impl RemoteJwks {
                 match known.jwks_uri.take().filter(|(_, until)| now < *until) {
                     Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
                     None => {
-                        let (url, hint) = discovery::jwks_uri(&self.client, &self.source.iss, issuer).await?;
+                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.iss, issuer).await?;
                         known.jwks_uri.insert((url, now + self.source.policy.lifetime(hint))).0.clone()
                     }
                 }
@@ -223,7 +233,7 @@ impl RemoteJwks {
         let validators = known.validators.take().filter(|(from, _)| *from == url).map(|(_, validators)| validators);
         let validators = validators.unwrap_or_default();
         let lifetime = |hint| self.source.policy.lifetime(hint);
-        match fetch::get(&self.client, &url, &validators).await? {
+        match self.http().get(&url, &validators).await? {
             Answer::NotModified { lifetime: hint } => {
                 known.validators = Some((url, validators));
                 Ok(Fetched { jwks: None, lifetime: lifetime(hint), known })
@@ -234,6 +244,10 @@ impl RemoteJwks {
                 Ok(Fetched { jwks: Some(jwks), lifetime: lifetime(hint), known })
             }
         }
+    }
+
+    fn http(&self) -> Http<'_> {
+        Http { client: &self.client, private_addresses: self.source.private_addresses }
     }
 
     /// A set without one usable key is no set: it would take the good one's place.

@@ -1,0 +1,190 @@
+//! Many issuers: a list, or a look-up that decides whom to trust.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::issuer::Issuer;
+
+/// Whom a [`Verifier`](crate::Verifier) trusts: one issuer, a list, or a look-up.
+///
+/// ```
+/// use portcullis::{Issuer, Issuers, Verifier};
+///
+/// let acme = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
+/// let globex = Issuer::new("https://globex.okta.com/oauth2/default", "api://default")?;
+/// let verifier = Verifier::new([acme, globex])?;
+///
+/// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
+/// // it does not return; a look-up that returns one for whatever fits a pattern lets strangers choose what is fetched.
+/// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/".to_owned()]);
+/// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
+///     tenants.contains(iss).then(|| Issuer::new(iss, "https://api.example.com").ok())?
+/// }))?;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Issuers {
+    pub(crate) listed: HashMap<Arc<str>, Issuer>,
+    pub(crate) lookup: Option<Lookup>,
+}
+
+/// A look-up, and what is kept of its answers.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    pub(crate) ask: Ask,
+    /// Issuers kept.
+    pub(crate) capacity: u64,
+    /// For how long after the last request for one.
+    pub(crate) idle: Duration,
+    /// After which time the look-up is asked again, whoever asks for the issuer meanwhile.
+    pub(crate) fresh: Duration,
+    /// Whether their keys may be at private addresses.
+    pub(crate) private_addresses: bool,
+}
+
+/// Opaque closures rather than a public trait: nobody has to name the type.
+#[derive(Clone)]
+pub(crate) enum Ask {
+    Sync(Arc<SyncAsk>),
+    Async(Arc<AsyncAsk>),
+}
+
+type SyncAsk = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
+type AsyncAsk = dyn Fn(String) -> Answer + Send + Sync;
+type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
+
+impl Issuers {
+    /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
+    /// block; [`lookup_async`](Self::lookup_async) may wait.
+    ///
+    /// The [`Issuer`] returned must have exactly the `iss` asked for, or it is not trusted either. What was returned is kept:
+    /// up to 1,024 issuers, each until it was not asked for in 24 hours. The closure is asked again after 10 minutes, so that
+    /// a tenant that was removed or changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30
+    /// seconds, for up to 1,024 strangers.
+    ///
+    /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
+    /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so.
+    pub fn lookup(ask: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
+        Self::looked_up(Ask::Sync(Arc::new(ask)))
+    }
+
+    /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same issuer at
+    /// once share one answer. An error means that it could not be found out: the request is answered 503, never 401. Nothing
+    /// limits how long it may take but itself.
+    pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        let ask = move |iss| {
+            let found = ask(iss);
+            Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as Answer
+        };
+        Self::looked_up(Ask::Async(Arc::new(ask)))
+    }
+
+    fn looked_up(ask: Ask) -> Self {
+        let lookup = Lookup {
+            ask,
+            capacity: 1024,
+            idle: Duration::from_secs(24 * 3600),
+            fresh: Duration::from_secs(600),
+            private_addresses: false,
+        };
+        Self { listed: HashMap::new(), lookup: Some(lookup) }
+    }
+
+    /// Trusts these issuers beside the looked-up ones. They are asked for first, and no looked-up one pushes them out.
+    ///
+    /// # Errors
+    ///
+    /// When one is in the list twice.
+    pub fn and_listed(mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
+        self.add(issuers)?;
+        Ok(self)
+    }
+
+    /// How many looked-up issuers are kept, with their keys; 1,024 by default. Give it some more than you have tenants:
+    /// one that is pushed out costs a look-up and a fetch when it comes back.
+    pub fn keep_at_most(mut self, issuers: u64) -> Self {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.capacity = issuers;
+        }
+        self
+    }
+
+    /// After which time the look-up is asked again for an issuer that is kept; 10 minutes by default. For so long a tenant
+    /// that was removed is still trusted.
+    pub fn look_up_again_after(mut self, time: Duration) -> Self {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.fresh = time;
+        }
+        self
+    }
+
+    /// Fetches looked-up issuers' keys from private, loopback and link-local addresses too. Dangerous where strangers may
+    /// register issuers: theirs could name an address inside your network.
+    pub fn danger_allow_private_addresses(mut self) -> Self {
+        if let Some(lookup) = &mut self.lookup {
+            lookup.private_addresses = true;
+        }
+        self
+    }
+
+    fn listed(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
+        let mut listed = Self { listed: HashMap::new(), lookup: None };
+        listed.add(issuers)?;
+        match listed.listed.is_empty() {
+            true => Err(ConfigError::new("issuers: expected at least one, the list is empty")),
+            false => Ok(listed),
+        }
+    }
+
+    fn add(&mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<(), ConfigError> {
+        for issuer in issuers {
+            if let Some(twice) = self.listed.insert(Arc::clone(&issuer.iss), issuer) {
+                let iss = twice.iss;
+                return Err(ConfigError::new(format!("issuer {iss:?}: expected once, it is in the list twice")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<Issuer> for Issuers {
+    fn from(issuer: Issuer) -> Self {
+        Self { listed: HashMap::from([(Arc::clone(&issuer.iss), issuer)]), lookup: None }
+    }
+}
+
+impl<const N: usize> TryFrom<[Issuer; N]> for Issuers {
+    type Error = ConfigError;
+
+    fn try_from(issuers: [Issuer; N]) -> Result<Self, ConfigError> {
+        Self::listed(issuers)
+    }
+}
+
+impl TryFrom<Vec<Issuer>> for Issuers {
+    type Error = ConfigError;
+
+    fn try_from(issuers: Vec<Issuer>) -> Result<Self, ConfigError> {
+        Self::listed(issuers)
+    }
+}
+
+impl fmt::Debug for Issuers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("Issuers");
+        debug.field("listed", &self.listed.values().collect::<Vec<_>>());
+        if self.lookup.is_some() {
+            debug.field("lookup", &"…");
+        }
+        debug.finish()
+    }
+}
