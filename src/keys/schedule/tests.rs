@@ -1,0 +1,415 @@
+use super::*;
+
+const LIFETIME: Duration = Duration::from_secs(600);
+
+fn at(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+/// What happens to a schedule, in order, and what it says.
+enum Step {
+    Request(f64, Plan),
+    UnknownKid(f64, &'static str, Plan),
+    /// After having waited for a fetch.
+    StillUnknownKid(f64, &'static str),
+    Succeeded(f64),
+    Failed(f64),
+}
+
+#[test]
+fn fetches_start_when_they_should() {
+    use Plan::{Fetch, Join, Refuse, Serve, ServeAndFetch, Unavailable};
+    use Step::{Failed, Request, StillUnknownKid, Succeeded, UnknownKid};
+    let cases: Vec<(&str, Vec<Step>)> = vec![
+        ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
+        (
+            "refreshed ahead, once",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                Request(479.9, Serve),
+                Request(480.0, ServeAndFetch),
+                Request(480.1, Serve),
+                Succeeded(485.0),
+                Request(964.9, Serve),
+                Request(965.0, ServeAndFetch),
+            ],
+        ),
+        (
+            "cold failures back off 1, 2, 4, 8, 16, 30 and 30 s",
+            vec![
+                Request(0.0, Fetch),
+                Failed(0.0),
+                Request(0.9, Unavailable),
+                Request(1.0, Fetch),
+                Failed(1.0),
+                Request(2.9, Unavailable),
+                Request(3.0, Fetch),
+                Failed(3.0),
+                Request(7.0, Fetch),
+                Failed(7.0),
+                Request(15.0, Fetch),
+                Failed(15.0),
+                Request(31.0, Fetch),
+                Failed(31.0),
+                Request(60.9, Unavailable),
+                Request(61.0, Fetch),
+                Failed(61.0),
+                Request(90.9, Unavailable),
+                Request(91.0, Fetch),
+                Succeeded(91.0),
+                Request(92.0, Serve),
+            ],
+        ),
+        (
+            "a success forgets the failures before it",
+            vec![
+                Request(0.0, Fetch),
+                Failed(0.0),
+                Request(1.0, Fetch),
+                Succeeded(1.0),
+                Request(481.0, ServeAndFetch),
+                Failed(481.0),
+                Request(481.9, Serve),
+                Request(482.0, ServeAndFetch),
+            ],
+        ),
+        (
+            "stale keys serve for an hour after their lifetime",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                Request(4199.0, ServeAndFetch),
+                Failed(4199.0),
+                Request(4199.9, Serve),
+                Request(4200.0, Fetch),
+                Request(4200.1, Join),
+                Failed(4200.2),
+                Request(4200.3, Unavailable),
+            ],
+        ),
+        (
+            "an unknown kid is fetched for once in ten seconds",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(9.9, "a", Refuse),
+                UnknownKid(10.0, "a", Fetch),
+                UnknownKid(10.1, "b", Join),
+                Request(10.1, Serve),
+                Succeeded(10.2),
+                StillUnknownKid(10.3, "a"),
+                UnknownKid(20.1, "a", Refuse),
+                UnknownKid(20.1, "b", Fetch),
+            ],
+        ),
+        (
+            "whatever came of it",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(10.0, "a", Fetch),
+                Failed(10.5),
+                UnknownKid(19.9, "b", Refuse),
+                Request(19.9, Serve),
+                UnknownKid(20.0, "b", Fetch),
+            ],
+        ),
+        (
+            "a fetch that failed is no news about the key",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(10.0, "a", Fetch),
+                Failed(10.0),
+                StillUnknownKid(10.0, "a"),
+                UnknownKid(20.0, "a", Fetch),
+            ],
+        ),
+        (
+            "a missing key is fetched for less and less often, down to once a minute",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(10.0, "a", Fetch),
+                Succeeded(10.0),
+                StillUnknownKid(10.0, "a"),
+                StillUnknownKid(10.1, "a"),
+                UnknownKid(20.0, "a", Fetch),
+                Succeeded(20.0),
+                StillUnknownKid(20.0, "a"),
+                UnknownKid(39.9, "a", Refuse),
+                UnknownKid(40.0, "a", Fetch),
+                Succeeded(40.0),
+                StillUnknownKid(40.0, "a"),
+                UnknownKid(79.9, "a", Refuse),
+                UnknownKid(80.0, "a", Fetch),
+                Succeeded(80.0),
+                StillUnknownKid(80.0, "a"),
+                UnknownKid(139.9, "a", Refuse),
+                UnknownKid(140.0, "a", Fetch),
+            ],
+        ),
+        (
+            "a fetch that never ends is given up a second after its time limit",
+            vec![
+                Request(0.0, Fetch),
+                Request(5.9, Join),
+                Request(6.0, Fetch),
+                Succeeded(6.1),
+                Request(486.1, ServeAndFetch),
+                Request(492.0, Serve),
+                UnknownKid(492.0, "a", Join),
+                Request(492.1, ServeAndFetch),
+            ],
+        ),
+    ];
+    for (name, steps) in cases {
+        let mut schedule = Schedule::new(KeyPolicy::default());
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Request(time, plan) => {
+                    // What `next_decision` says until then must be what the rules say.
+                    if at(time) < schedule.next_decision() {
+                        assert_eq!(plan, Serve, "{name}: step {number}");
+                    }
+                    assert_eq!(schedule.request(at(time)), plan, "{name}: step {number}");
+                }
+                UnknownKid(time, kid, plan) => {
+                    assert_eq!(schedule.unknown_kid(kid, false, at(time)), plan, "{name}: step {number}");
+                }
+                StillUnknownKid(time, kid) => {
+                    assert_eq!(schedule.unknown_kid(kid, true, at(time)), Refuse, "{name}: step {number}");
+                }
+                Succeeded(time) => schedule.succeeded(LIFETIME, 0.5, at(time)),
+                Failed(time) => drop(schedule.failed(1.0, at(time))),
+            }
+        }
+    }
+}
+
+#[test]
+fn refreshes_and_retries_are_spread() {
+    for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
+        let mut schedule = Schedule::new(KeyPolicy::default());
+        schedule.succeeded(LIFETIME, chance, at(0.0));
+        assert_eq!(schedule.request(at(refresh - 0.1)), Plan::Serve, "{chance}");
+        assert_eq!(schedule.request(at(refresh + 0.1)), Plan::ServeAndFetch, "{chance}");
+    }
+    for (chance, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
+        let mut schedule = Schedule::new(KeyPolicy::default());
+        schedule.failed(chance, at(0.0));
+        assert_eq!(schedule.retry_after(at(0.0)), at(retry), "{chance}");
+    }
+}
+
+#[test]
+fn the_server_s_hint_is_taken_within_bounds() {
+    let own = KeyPolicy { max_age: Some(at(5.0)), ..KeyPolicy::default() };
+    for (name, policy, hint, lifetime) in [
+        ("none", KeyPolicy::default(), None, 600.0),
+        ("0, or garbage", KeyPolicy::default(), Some(0.0), 60.0),
+        ("Auth0's", KeyPolicy::default(), Some(15.0), 60.0),
+        ("within", KeyPolicy::default(), Some(900.0), 900.0),
+        ("ten years", KeyPolicy::default(), Some(3e8), 3600.0),
+        ("against the configuration", own, Some(900.0), 5.0),
+    ] {
+        assert_eq!(policy.lifetime(hint.map(at)), at(lifetime), "{name}");
+    }
+}
+
+#[test]
+fn each_period_of_stale_keys_is_announced_once() {
+    let mut schedule = Schedule::new(KeyPolicy::default());
+    assert!(!schedule.failed(1.0, at(0.0)), "no keys, no stale ones");
+    schedule.succeeded(LIFETIME, 0.5, at(1.0));
+    for (time, announced) in [(500.0, false), (600.9, false), (601.0, true), (602.0, false), (4000.0, false)] {
+        assert_eq!(schedule.failed(1.0, at(time)), announced, "{time}");
+    }
+    schedule.succeeded(LIFETIME, 0.5, at(4100.0));
+    assert!(schedule.failed(1.0, at(4800.0)), "another period");
+    assert!(!schedule.failed(1.0, at(9000.0)), "too old to be used at all");
+}
+
+#[test]
+fn what_a_stranger_names_is_remembered_within_bounds() {
+    let mut schedule = Schedule::new(KeyPolicy::default());
+    for number in 0..10_000 {
+        schedule.unknown_kid(&number.to_string(), true, at(0.0));
+    }
+    assert_eq!(schedule.missing.len(), MAX_MISSING);
+}
+
+/// Everything that can happen to a schedule, in every order: what it may never do is checked after each step.
+mod model {
+    use super::*;
+
+    const DEPTH: usize = 6;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Passes(u64),
+        Request,
+        /// Of a token with a `kid` that no set ever has.
+        Junk(&'static str),
+        Answer(bool),
+    }
+
+    const EVENTS: [Event; 9] = [
+        Event::Passes(3),
+        Event::Passes(10),
+        Event::Passes(500),
+        Event::Passes(4000),
+        Event::Request,
+        Event::Junk("a"),
+        Event::Junk("b"),
+        Event::Answer(true),
+        Event::Answer(false),
+    ];
+
+    /// The world around a schedule, as far as the promises are about it.
+    #[derive(Clone)]
+    struct World {
+        schedule: Schedule,
+        now: Duration,
+        /// When the fetch under way was started.
+        fetching: Option<Duration>,
+        last_attempt: Option<Duration>,
+        keys_since: Option<Duration>,
+        /// `kid`s whose request waits for the fetch under way.
+        waiting: Vec<&'static str>,
+        trail: Vec<Event>,
+    }
+
+    impl World {
+        fn explore(&self, depth: usize, steps: &mut u64) {
+            if depth == 0 {
+                return;
+            }
+            for event in EVENTS {
+                let mut next = self.clone();
+                next.trail.push(event);
+                next.happen(event);
+                *steps += 1;
+                next.explore(depth - 1, steps);
+            }
+        }
+
+        fn happen(&mut self, event: Event) {
+            match event {
+                Event::Passes(seconds) => self.now += Duration::from_secs(seconds),
+                Event::Request => self.request(),
+                Event::Junk(kid) => self.junk(kid),
+                Event::Answer(good) => self.answer(good),
+            }
+        }
+
+        /// One that was started and can still end.
+        fn under_way(&self) -> bool {
+            self.fetching.is_some_and(|since| self.now < since + KeyPolicy::default().timeout + GRACE)
+        }
+
+        fn started(&mut self) {
+            assert!(!self.under_way(), "two fetches at once: {:?}", self.trail);
+            self.fetching = Some(self.now);
+            self.last_attempt = Some(self.now);
+        }
+
+        fn request(&mut self) {
+            let age = self.keys_since.map(|since| self.now - since);
+            let decided_later = self.now < self.schedule.next_decision();
+            let plan = self.schedule.request(self.now);
+            if decided_later {
+                assert_eq!(plan, Plan::Serve, "asked for nothing, and not served: {:?}", self.trail);
+            }
+            match age {
+                Some(age) if age < LIFETIME + KeyPolicy::default().max_stale => {
+                    let served = matches!(plan, Plan::Serve | Plan::ServeAndFetch);
+                    assert!(served, "keys that can be used are lost, or waited for: {plan:?} {:?}", self.trail);
+                }
+                _ => assert!(
+                    matches!(plan, Plan::Fetch | Plan::Join | Plan::Unavailable),
+                    "served without keys that can be used: {plan:?} {:?}",
+                    self.trail
+                ),
+            }
+            match plan {
+                Plan::Fetch | Plan::ServeAndFetch => self.started(),
+                Plan::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
+                Plan::Serve | Plan::Unavailable | Plan::Refuse => {}
+            }
+        }
+
+        fn junk(&mut self, kid: &'static str) {
+            if self.keys_since.is_none() {
+                return;
+            }
+            let last = self.last_attempt;
+            match self.schedule.unknown_kid(kid, false, self.now) {
+                Plan::Fetch => {
+                    let early = last.is_some_and(|last| self.now < last + UNKNOWN_KID_COOLDOWN);
+                    assert!(!early, "a stranger's budget: {:?}", self.trail);
+                    self.started();
+                    self.waiting.push(kid);
+                }
+                Plan::Join => {
+                    assert!(self.under_way(), "waits for nothing: {:?}", self.trail);
+                    self.waiting.push(kid);
+                }
+                plan => assert_eq!(plan, Plan::Refuse, "{:?}", self.trail),
+            }
+        }
+
+        fn answer(&mut self, good: bool) {
+            if self.fetching.take().is_none() {
+                return;
+            }
+            match good {
+                true => {
+                    self.schedule.succeeded(LIFETIME, 0.5, self.now);
+                    self.keys_since = Some(self.now);
+                }
+                false => drop(self.schedule.failed(1.0, self.now)),
+            }
+            for kid in std::mem::take(&mut self.waiting) {
+                assert_eq!(
+                    self.schedule.unknown_kid(kid, true, self.now),
+                    Plan::Refuse,
+                    "waits twice: {:?}",
+                    self.trail
+                );
+            }
+            // Whatever happened before, a key that is published now is found within a minute, and normally at once.
+            let mut later = self.schedule.clone();
+            if good {
+                let in_a_minute = self.now + MAX_MISSING_FOR;
+                assert_eq!(later.unknown_kid("a", false, in_a_minute), Plan::Fetch, "captured: {:?}", self.trail);
+                let mut later = self.schedule.clone();
+                let after_cooldown = self.now + UNKNOWN_KID_COOLDOWN;
+                assert_eq!(later.unknown_kid("new", false, after_cooldown), Plan::Fetch, "captured: {:?}", self.trail);
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_never_happen_does_not_in_any_order() {
+        let world = World {
+            schedule: Schedule::new(KeyPolicy::default()),
+            now: Duration::ZERO,
+            fetching: None,
+            last_attempt: None,
+            keys_since: None,
+            waiting: Vec::new(),
+            trail: Vec::new(),
+        };
+        let mut steps = 0;
+        world.explore(DEPTH, &mut steps);
+        // From a warm start too, where the longer stories begin.
+        let mut warm = world;
+        for event in [Event::Request, Event::Answer(true), Event::Passes(10), Event::Junk("a"), Event::Answer(true)] {
+            warm.happen(event);
+        }
+        warm.explore(DEPTH, &mut steps);
+        assert_eq!(steps, 2 * (1..=DEPTH as u32).map(|depth| 9_u64.pow(depth)).sum::<u64>());
+    }
+}
