@@ -296,6 +296,12 @@ pub enum FetchError {
     /// The metadata point to a `jwks_uri` that may not be used.
     #[error("`jwks_uri` in the issuer's metadata: {0}")]
     JwksUri(ConfigError),
+    /// The metadata point to a `jwks_uri` on another server than their own, against the configuration.
+    #[error("`jwks_uri` {url}: expected the origin of the metadata")]
+    OtherOrigin {
+        /// What they say.
+        url: String,
+    },
     /// A key set without one usable key.
     #[error("{url}: expected at least one usable key, ignored {ignored:?}")]
     NoUsableKey {

@@ -40,22 +40,42 @@ pub struct Issuer {
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
+    pub(crate) client: Option<OwnClient>,
 }
 
 /// Where an issuer's keys come from.
 #[derive(Clone)]
 pub(crate) enum KeySource {
-    Discovery,
+    Discovery(Discovery),
     JwksUri(Url),
     Fixed(Jwks),
     Secret(Arc<Jwk>),
+}
+
+/// Where an issuer's metadata are, and what they may say.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Discovery {
+    /// In place of `iss`.
+    pub(crate) at: Option<Url>,
+    pub(crate) same_origin: bool,
+}
+
+/// The HTTP client for one issuer.
+#[derive(Clone)]
+pub(crate) struct OwnClient(pub(crate) reqwest::Client);
+
+impl PartialEq for OwnClient {
+    /// Clients cannot be compared; an issuer that was looked up again with a client is taken to have the same one.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl PartialEq for KeySource {
     /// Fixed keys and secrets are the same if they are one and the same.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Discovery, Self::Discovery) => true,
+            (Self::Discovery(own), Self::Discovery(other)) => own == other,
             (Self::JwksUri(own), Self::JwksUri(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
             (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
@@ -89,10 +109,11 @@ impl Issuer {
         Ok(Self {
             iss: iss.into(),
             audience,
-            key_source: KeySource::Discovery,
+            key_source: KeySource::Discovery(Discovery::default()),
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
+            client: None,
         })
     }
 
@@ -104,6 +125,40 @@ impl Issuer {
     pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
         self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri)?);
         Ok(self)
+    }
+
+    /// Discovers the keys at this address instead of at `iss`: for an issuer that is known to the world by one name and
+    /// reached from here by another. The well-known paths are looked for under it; the metadata's `issuer` must still be
+    /// identical to `iss`, and its `jwks_uri` is used as it stands.
+    ///
+    /// # Errors
+    ///
+    /// When `address` is no `https` URL in its normal form, without query and fragment; `http` is accepted on loopback.
+    pub fn discovery_at(mut self, address: &str) -> Result<Self, ConfigError> {
+        let at = Some(normal_url("discovery_at", address)?);
+        self.key_source = KeySource::Discovery(Discovery { at, ..self.discovery() });
+        Ok(self)
+    }
+
+    /// Uses the metadata's `jwks_uri` only if it has the same scheme, host and port as the address that the metadata came
+    /// from. Some issuers have their keys elsewhere, so this is not the default.
+    pub fn same_origin(mut self) -> Self {
+        self.key_source = KeySource::Discovery(Discovery { same_origin: true, ..self.discovery() });
+        self
+    }
+
+    fn discovery(&self) -> Discovery {
+        match &self.key_source {
+            KeySource::Discovery(discovery) => discovery.clone(),
+            _ => Discovery::default(),
+        }
+    }
+
+    /// The HTTP client (of `reqwest` 0.13) for this issuer, in place of the [verifier's](crate::VerifierBuilder::client): for
+    /// a certificate authority, a client certificate, a proxy or a bearer token that only this one needs.
+    pub fn client(mut self, client: reqwest::Client) -> Self {
+        self.client = Some(OwnClient(client));
+        self
     }
 
     /// Uses exactly these keys. Nothing is ever fetched.
@@ -230,7 +285,7 @@ impl Issuer {
     /// What only the whole configuration shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
-            KeySource::Discovery => drop(self.url()?),
+            KeySource::Discovery(_) => drop(self.discovery_url()?),
             KeySource::JwksUri(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {}
         }
         let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
@@ -240,19 +295,15 @@ impl Issuer {
         Ok(())
     }
 
-    /// `iss` as the address that its metadata are discovered at: exactly itself, without query and fragment (OpenID
-    /// Connect Discovery §3, RFC 8414 §2). A URL parser would make `https://a/b/../c` into `https://a/c`, and then the
-    /// issuer that was compared would not be the one that was asked for keys.
-    pub(crate) fn url(&self) -> Result<Url, ConfigError> {
-        let advice = "as its keys are to be discovered; else name them with `jwks_uri`";
-        let url = secure_url("issuer", &self.iss).map_err(|error| ConfigError::new(format!("{error}, {advice}")))?;
-        let same = url.as_str() == &*self.iss || url.as_str().strip_suffix('/') == Some(&*self.iss);
-        match same && url.query().is_none() && url.fragment().is_none() {
-            true => Ok(url),
-            false => Err(ConfigError::new(format!(
-                "issuer {:?}: expected a URL in its normal form, without query and fragment, {advice}",
-                self.iss
-            ))),
+    /// The address that the metadata are discovered at: `iss`, unless configured otherwise.
+    pub(crate) fn discovery_url(&self) -> Result<Url, ConfigError> {
+        match self.discovery().at {
+            Some(at) => Ok(at),
+            None => normal_url("issuer", &self.iss).map_err(|error| {
+                ConfigError::new(format!(
+                    "{error}, as its keys are to be discovered there; else name them with `jwks_uri`"
+                ))
+            }),
         }
     }
 
@@ -265,7 +316,7 @@ impl Issuer {
 impl fmt::Debug for Issuer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.key_source {
-            KeySource::Discovery => "discovery",
+            KeySource::Discovery(_) => "discovery",
             // Its query may hold a key of another kind.
             KeySource::JwksUri(uri) => uri.host_str().unwrap_or_default(),
             KeySource::Fixed(_) => "fixed",
@@ -278,6 +329,20 @@ impl fmt::Debug for Issuer {
             .field("keys", &keys)
             .field("algorithms", &self.algorithms)
             .finish_non_exhaustive()
+    }
+}
+
+/// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
+/// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
+/// was asked for keys.
+fn normal_url(what: &str, text: &str) -> Result<Url, ConfigError> {
+    let url = secure_url(what, text)?;
+    let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
+    match same && url.query().is_none() && url.fragment().is_none() {
+        true => Ok(url),
+        false => Err(ConfigError::new(format!(
+            "{what} {text:?}: expected a URL in its normal form, without query and fragment"
+        ))),
     }
 }
 

@@ -45,11 +45,14 @@ impl TrustedIssuer {
                 return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
-            KeySource::Discovery => Location::Discovery(config.url()?),
+            KeySource::Discovery(discovery) => {
+                Location::Discovery { at: config.discovery_url()?, same_origin: discovery.same_origin }
+            }
         };
+        let client = config.client.as_ref().map_or_else(|| client.clone(), |own| own.0.clone());
         let (iss, policy) = (Arc::clone(&config.iss), config.key_policy.clone());
         let source = Source { iss, location, rsa, policy, private_addresses };
-        let keys = TrustedKeys::Remote(RemoteJwks::new(source, client.clone(), clock.clone()));
+        let keys = TrustedKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
         Ok(Self { config, keys })
     }
 

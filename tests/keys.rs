@@ -697,6 +697,71 @@ async fn metadata_are_found_at_each_well_known_address() {
     }
 }
 
+/// Known to the world by one name, reached from here by another.
+#[tokio::test]
+async fn an_issuer_may_be_discovered_at_another_address() {
+    const PUBLIC: &str = "https://login.example/realms/prod";
+    let keys = TestIssuer::offline_with(PUBLIC, Algorithm::EdDSA).unwrap();
+    for (name, says, expected) in [("its own name", PUBLIC, "ok"), ("the other", "", "keys_unavailable")] {
+        let jwks = keys.jwks_json();
+        let inside = serve(|base| {
+            let issuer = if says.is_empty() { base } else { says };
+            let metadata = json!({ "issuer": issuer, "jwks_uri": format!("{base}/keys") });
+            vec![("/realms/prod/.well-known/openid-configuration", metadata), ("/keys", jwks.clone())]
+        })
+        .await;
+        let issuer = Issuer::new(PUBLIC, AUDIENCE).unwrap().discovery_at(&format!("{inside}/realms/prod")).unwrap();
+        let result = Verifier::new(issuer).unwrap().verify(&keys.token().build()).await;
+        assert_eq!(result.map_or_else(|error| error.code(), |_| "ok"), expected, "metadata say {name}");
+    }
+    for address in ["http://keycloak:8080/realms/prod", "https://a/b/../c", "https://a/?b", "a"] {
+        assert!(Issuer::new(PUBLIC, AUDIENCE).unwrap().discovery_at(address).is_err(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn keys_on_another_server_are_used_unless_forbidden() {
+    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let uri = format!("{}.well-known/jwks.json", elsewhere.iss());
+    let base =
+        serve(|base| vec![("/.well-known/openid-configuration", json!({ "issuer": base, "jwks_uri": uri }))]).await;
+    let token = elsewhere.token().issued_by(&base).build();
+    let issuer = || Issuer::new(&base, AUDIENCE).unwrap();
+    assert!(Verifier::new(issuer()).unwrap().verify(&token).await.is_ok());
+    match Verifier::new(issuer().same_origin()).unwrap().verify(&token).await {
+        Err(Error::KeysUnavailable { source, .. }) => {
+            assert!(matches!(*source, FetchError::OtherOrigin { .. }), "{source}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Its own server is fine.
+    let own = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    assert!(Verifier::new(own.issuer().same_origin()).unwrap().verify(&own.token().build()).await.is_ok());
+}
+
+/// The Kubernetes case: one issuer wants a bearer token of its own, no other sees it.
+#[tokio::test]
+async fn each_issuer_may_have_its_own_http_client() {
+    let seen: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    let router = Router::new().fallback(async move |uri: axum::http::Uri, headers: axum::http::HeaderMap| {
+        log.lock().unwrap().push((uri.path().to_owned(), headers.contains_key("authorization")));
+        StatusCode::NOT_FOUND
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let mut headers = axum::http::HeaderMap::new();
+    headers.insert("authorization", "Bearer pod".parse().unwrap());
+    let client = reqwest::Client::builder().default_headers(headers).build().unwrap();
+    let issuer = |iss: &str| Issuer::new(iss, AUDIENCE).unwrap().jwks_uri(&format!("{base}/{iss}")).unwrap();
+    let verifier = Verifier::new([issuer("pod").client(client), issuer("other")]).unwrap();
+    assert!(verifier.warm_up().await.is_err());
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort();
+    assert_eq!(seen, [("/other".to_owned(), false), ("/pod".to_owned(), true)]);
+}
+
 #[tokio::test]
 async fn metadata_that_are_not_used() {
     type Metadata = fn(&str) -> Value;

@@ -35,8 +35,12 @@ pub(crate) struct Source {
 }
 
 pub(crate) enum Location {
-    /// The issuer's own address; its metadata say the rest.
-    Discovery(Url),
+    /// Its metadata are here, and say the rest.
+    Discovery {
+        at: Url,
+        /// Whether the keys must be on the same server.
+        same_origin: bool,
+    },
     Jwks(Url),
 }
 
@@ -218,12 +222,15 @@ impl RemoteJwks {
     async fn fetch_within_limit(&self, mut known: Known) -> Result<Fetched, FetchError> {
         let url = match &self.source.location {
             Location::Jwks(url) => url.clone(),
-            Location::Discovery(issuer) => {
+            Location::Discovery { at, same_origin } => {
                 let now = self.clock.now().uptime;
                 match known.jwks_uri.take().filter(|(_, until)| now < *until) {
                     Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
                     None => {
-                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.iss, issuer).await?;
+                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.iss, at).await?;
+                        if *same_origin && url.origin() != at.origin() {
+                            return Err(FetchError::OtherOrigin { url: fetch::named(&url) });
+                        }
                         known.jwks_uri.insert((url, now + self.source.policy.lifetime(hint))).0.clone()
                     }
                 }
