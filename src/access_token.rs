@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 
 use crate::error::{ClaimsError, Error};
+use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
 use crate::token::claims::Claims as Registered;
 use crate::token::scope::Scope;
@@ -47,14 +48,14 @@ impl AccessToken {
         token: &str,
         payload: &SignedPayload<'_>,
         claims: Registered<'_>,
-        issuer: &Arc<str>,
+        issuer: &Issuer,
         verifier: u64,
     ) -> Self {
         Self(Arc::new(Inner {
             token: token.into(),
             // The claims were read from these bytes as UTF-8.
             payload: String::from_utf8_lossy(payload.bytes()).into(),
-            issuer: Arc::clone(issuer),
+            issuer: issuer.names().find(|name| ***name == *claims.issuer).unwrap_or(&issuer.iss).clone(),
             subject: claims.subject.map(Into::into),
             audience: claims.audience.into_iter().map(Into::into).collect(),
             client_id: claims.client_id.map(Into::into),
@@ -69,7 +70,7 @@ impl AccessToken {
         self.0.subject.as_deref()
     }
 
-    /// `iss` (RFC 7519 §4.1.1): one of the issuers trusted by configuration.
+    /// `iss` (RFC 7519 §4.1.1): one of the issuers trusted by configuration, in the spelling of the token.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
     }

@@ -35,6 +35,8 @@ const LEEWAY: Duration = Duration::from_secs(30);
 #[derive(Clone, PartialEq)]
 pub struct Issuer {
     pub(crate) iss: Arc<str>,
+    /// Other spellings of it.
+    pub(crate) aliases: Vec<Arc<str>>,
     pub(crate) audience: Audience,
     pub(crate) key_source: KeySource,
     pub(crate) algorithms: Vec<Algorithm>,
@@ -95,12 +97,7 @@ impl Issuer {
     ///
     /// When `iss` or the audience is empty, or has white space around it.
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        let (iss, audience) = (iss.into(), audience.into());
-        if iss.is_empty() || iss.trim() != iss {
-            return Err(ConfigError::new(format!(
-                "issuer {iss:?}: expected the value of the claim `iss`, without white space around it"
-            )));
-        }
+        let (iss, audience) = (checked_iss(iss.into())?, audience.into());
         if !audience.is_usable() {
             return Err(ConfigError::new(format!(
                 "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
@@ -108,6 +105,7 @@ impl Issuer {
         }
         Ok(Self {
             iss: iss.into(),
+            aliases: Vec::new(),
             audience,
             key_source: KeySource::Discovery(Discovery::default()),
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
@@ -115,6 +113,19 @@ impl Issuer {
             key_policy: KeyPolicy::default(),
             client: None,
         })
+    }
+
+    /// Trusts tokens that name this issuer otherwise, with the same keys and rules: another spelling (Google's
+    /// `accounts.google.com`), or a custom domain of the same tenant. Metadata must still name the issuer itself.
+    ///
+    /// Only a list of issuers looks at this; a look-up is asked for each `iss` by itself.
+    ///
+    /// # Errors
+    ///
+    /// When `iss` is empty, or has white space around it.
+    pub fn alias(mut self, iss: impl Into<String>) -> Result<Self, ConfigError> {
+        self.aliases.push(checked_iss(iss.into())?.into());
+        Ok(self)
     }
 
     /// Fetches the keys from this address, without discovery.
@@ -282,6 +293,11 @@ impl Issuer {
         &self.iss
     }
 
+    /// Every `iss` that its tokens may have.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        std::iter::once(&self.iss).chain(&self.aliases)
+    }
+
     /// What only the whole configuration shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
@@ -329,6 +345,15 @@ impl fmt::Debug for Issuer {
             .field("keys", &keys)
             .field("algorithms", &self.algorithms)
             .finish_non_exhaustive()
+    }
+}
+
+fn checked_iss(iss: String) -> Result<String, ConfigError> {
+    match !iss.is_empty() && iss.trim() == iss {
+        true => Ok(iss),
+        false => Err(ConfigError::new(format!(
+            "issuer {iss:?}: expected the value of the claim `iss`, without white space around it"
+        ))),
     }
 }
 

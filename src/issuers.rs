@@ -1,6 +1,6 @@
 //! Many issuers: a list, or a look-up that decides whom to trust.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -29,7 +29,7 @@ use crate::issuer::Issuer;
 /// ```
 #[derive(Clone)]
 pub struct Issuers {
-    pub(crate) listed: HashMap<Arc<str>, Issuer>,
+    pub(crate) listed: Vec<Issuer>,
     pub(crate) lookup: Option<Lookup>,
 }
 
@@ -96,7 +96,7 @@ impl Issuers {
             fresh: Duration::from_secs(600),
             private_addresses: false,
         };
-        Self { listed: HashMap::new(), lookup: Some(lookup) }
+        Self { listed: Vec::new(), lookup: Some(lookup) }
     }
 
     /// Trusts these issuers beside the looked-up ones. They are asked for first, and no looked-up one pushes them out.
@@ -137,7 +137,7 @@ impl Issuers {
     }
 
     fn listed(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
-        let mut listed = Self { listed: HashMap::new(), lookup: None };
+        let mut listed = Self { listed: Vec::new(), lookup: None };
         listed.add(issuers)?;
         match listed.listed.is_empty() {
             true => Err(ConfigError::new("issuers: expected at least one, the list is empty")),
@@ -146,19 +146,18 @@ impl Issuers {
     }
 
     fn add(&mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<(), ConfigError> {
-        for issuer in issuers {
-            if let Some(twice) = self.listed.insert(Arc::clone(&issuer.iss), issuer) {
-                let iss = twice.iss;
-                return Err(ConfigError::new(format!("issuer {iss:?}: expected once, it is in the list twice")));
-            }
+        self.listed.extend(issuers);
+        let mut seen = HashSet::new();
+        match self.listed.iter().flat_map(Issuer::names).find(|iss| !seen.insert(*iss)) {
+            None => Ok(()),
+            Some(twice) => Err(ConfigError::new(format!("issuer {twice:?}: expected once, it is in the list twice"))),
         }
-        Ok(())
     }
 }
 
 impl From<Issuer> for Issuers {
     fn from(issuer: Issuer) -> Self {
-        Self { listed: HashMap::from([(Arc::clone(&issuer.iss), issuer)]), lookup: None }
+        Self { listed: vec![issuer], lookup: None }
     }
 }
 
@@ -181,7 +180,7 @@ impl TryFrom<Vec<Issuer>> for Issuers {
 impl fmt::Debug for Issuers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = formatter.debug_struct("Issuers");
-        debug.field("listed", &self.listed.values().collect::<Vec<_>>());
+        debug.field("listed", &self.listed);
         if self.lookup.is_some() {
             debug.field("lookup", &"…");
         }

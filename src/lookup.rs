@@ -66,8 +66,11 @@ impl TrustedIssuers {
         guarded: impl FnOnce() -> Result<Client, ConfigError>,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
-        let at_work = |(iss, issuer)| Ok((iss, Arc::new(TrustedIssuer::new(issuer, &client, true, &clock)?)));
-        let listed = issuers.listed.into_iter().map(at_work).collect::<Result<_, ConfigError>>()?;
+        let mut listed = HashMap::new();
+        for config in issuers.listed {
+            let issuer = Arc::new(TrustedIssuer::new(config, &client, true, &clock)?);
+            listed.extend(issuer.config.names().map(|iss| (Arc::clone(iss), Arc::clone(&issuer))));
+        }
         let looked_up = match issuers.lookup {
             None => None,
             Some(lookup) => {
@@ -91,7 +94,9 @@ impl TrustedIssuers {
     /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
     pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
         let kept = self.looked_up.iter().flat_map(|looked_up| looked_up.kept.iter().map(|(_, kept)| kept.issuer));
-        self.listed.values().cloned().chain(kept).collect()
+        // Not once more for each alias.
+        let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
+        listed.map(|(_, issuer)| Arc::clone(issuer)).chain(kept).collect()
     }
 
     /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.

@@ -236,7 +236,7 @@ impl Verifier {
             Signature::Verified(payload) => payload,
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(Arc::clone(&issuer), fetching))),
         };
-        Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config.iss, self.0.id)))
+        Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, self.0.id)))
     }
 
     /// Tells the log. Never the token, nor a claim of it.

@@ -289,6 +289,28 @@ async fn listed_issuers_stand_beside_looked_up_ones_and_are_not_pushed_out() {
     assert!(twice.unwrap_err().to_string().contains("in the list twice"));
 }
 
+/// Google's two spellings, or several custom domains of one tenant: one key set.
+#[tokio::test]
+async fn aliases_of_an_issuer_share_its_keys() {
+    let (acme, other) = (start().await, start().await);
+    let issuer = acme.issuer().alias("login.acme.example").unwrap().alias("https://login.acme.example/").unwrap();
+    let verifier = Verifier::new([issuer.clone(), other.issuer()]).unwrap();
+    for iss in [acme.iss(), "login.acme.example", "https://login.acme.example/"] {
+        let token = verifier.verify(&acme.token().issued_by(iss).build()).await.unwrap();
+        assert_eq!(token.issuer(), iss);
+        assert_eq!(verdict(&verifier, &other.token().issued_by(iss).build()).await, "signature", "{iss}");
+    }
+    assert_eq!(
+        verdict(&verifier, &acme.token().issued_by("https://login.acme.example").build()).await,
+        "unknown_issuer"
+    );
+    assert_eq!(acme.jwks_fetches(), 1);
+    assert_eq!(verifier.health().len(), 2, "each issuer once");
+    let clash = Issuer::new("login.acme.example", AUDIENCE).unwrap().jwks(other.jwks());
+    assert!(Verifier::new([issuer, clash]).unwrap_err().to_string().contains("login.acme.example"));
+    assert!(acme.issuer().alias(" ").is_err());
+}
+
 #[tokio::test]
 async fn strangers_are_remembered_for_half_a_minute() {
     let (stranger, clock) = (start().await, TestClock::new());
