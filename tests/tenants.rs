@@ -392,3 +392,45 @@ async fn looked_up_issuers_are_not_asked_at_private_addresses() {
     }
     assert_eq!(inside.metadata_fetches() + inside.jwks_fetches(), 0);
 }
+
+/// A client may go away whenever a request waits: for the look-up, for the keys, for a refetch. Nothing is lost by it, and
+/// nothing is asked for twice.
+#[tokio::test]
+async fn a_request_may_be_dropped_at_every_point_where_it_waits() {
+    let mut points = 0;
+    for polls in 0.. {
+        let (acme, clock) = (start().await, TestClock::new());
+        acme.clock(&clock);
+        let issuers = Issuers::lookup_async(|iss: String| async move {
+            tokio::task::yield_now().await;
+            Ok::<_, Infallible>(Issuer::new(iss, AUDIENCE).ok())
+        });
+        let issuers = issuers.danger_allow_private_addresses();
+        let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+        let poll_and_drop = async |token: String| {
+            let mut request = pin!(verifier.verify(&token));
+            for _ in 0..polls {
+                let mut context = Context::from_waker(Waker::noop());
+                if request.as_mut().poll(&mut context).is_ready() {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            false
+        };
+        let cold = poll_and_drop(acme.token().build()).await;
+        assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok", "dropped after {polls} polls");
+        assert_eq!(acme.jwks_fetches(), 1, "dropped after {polls} polls");
+
+        acme.rotate().unwrap();
+        clock.advance(Duration::from_secs(10));
+        let warm = poll_and_drop(acme.token().build()).await;
+        assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok", "dropped after {polls} polls, warm");
+        assert_eq!(acme.jwks_fetches(), 2, "dropped after {polls} polls, warm");
+        points += 1;
+        if cold && warm {
+            break;
+        }
+    }
+    assert!(points > 3, "look-up and fetch were waited for: {points}");
+}
