@@ -9,9 +9,13 @@ use crate::error::{FetchError, IgnoredKey};
 /// The state of one issuer's keys, from [`Verifier::health`](crate::Verifier::health).
 ///
 /// ```no_run
-/// # fn example(verifier: portcullis::Verifier) {
-/// // For a `/readyz`: every listed issuer has keys that can be used.
-/// let ready = verifier.health().iter().all(|issuer| issuer.is_ready());
+/// # async fn example(verifier: portcullis::Verifier) {
+/// // For a `/readyz`: every listed issuer's keys are at hand, or brought now. Health alone fetches nothing: an instance
+/// // that is sent no requests for not being ready would never be ready again.
+/// let ready = verifier.warm_up().await.is_ok();
+/// for issuer in verifier.health() {
+///     println!("{}: {} keys, {:?} old", issuer.iss, issuer.keys, issuer.age);
+/// }
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -25,7 +29,7 @@ pub struct IssuerHealth {
     pub ignored: Vec<IgnoredKey>,
     /// How long ago the keys were fetched or found unchanged; `None` for fixed keys and before the first fetch.
     pub age: Option<Duration>,
-    /// How long until a request may cause the next fetch; `None` for fixed keys.
+    /// How long until a request causes the next fetch; one with an unknown `kid` may cause it earlier. `None` for fixed keys.
     pub next_fetch: Option<Duration>,
     /// Whether the keys are past their lifetime and used all the same, because fetching fails.
     pub stale: bool,

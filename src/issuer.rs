@@ -167,6 +167,10 @@ impl Issuer {
 
     /// The HTTP client (of `reqwest` 0.13) for this issuer, in place of the [verifier's](crate::VerifierBuilder::client): for
     /// a certificate authority, a client certificate, a proxy or a bearer token that only this one needs.
+    ///
+    /// Clients cannot be compared: a looked-up issuer that comes back with another client, and is otherwise the same, keeps
+    /// the first. And yours resolves names by itself: a looked-up issuer with one may be reached at a private address by
+    /// name. Have it follow no redirects.
     pub fn client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(OwnClient(client));
         self

@@ -68,7 +68,8 @@ impl Issuers {
     /// seconds, for up to 1,024 strangers.
     ///
     /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
-    /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so.
+    /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so. (By name
+    /// only with the built-in HTTP client.)
     pub fn lookup(ask: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
         Self::looked_up(Ask::Sync(Arc::new(ask)))
     }

@@ -94,9 +94,14 @@ impl TrustedIssuers {
     /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
     pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
         let kept = self.looked_up.iter().flat_map(|looked_up| looked_up.kept.iter().map(|(_, kept)| kept.issuer));
+        self.listed().into_iter().chain(kept).collect()
+    }
+
+    /// The listed ones.
+    pub(crate) fn listed(&self) -> Vec<Arc<TrustedIssuer>> {
         // Not once more for each alias.
         let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
-        listed.map(|(_, issuer)| Arc::clone(issuer)).chain(kept).collect()
+        listed.map(|(_, issuer)| Arc::clone(issuer)).collect()
     }
 
     /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
@@ -113,7 +118,7 @@ impl TrustedIssuers {
 
 impl LookedUp {
     fn find(self: &Arc<Self>, iss: &str, now: Now) -> Result<Found, Error> {
-        if let Some(kept) = self.kept.get(iss).filter(|kept| now.uptime < kept.at + self.lookup.fresh) {
+        if let Some(kept) = self.kept.get(iss).filter(|kept| now.uptime.saturating_sub(kept.at) < self.lookup.fresh) {
             return Ok(Found::Issuer(kept.issuer));
         }
         if self.strangers.get(iss).is_some_and(|since| now.uptime < since + STRANGER_FOR) {
@@ -129,7 +134,8 @@ impl LookedUp {
     async fn ask_once(self: Arc<Self>, iss: String) -> Result<Arc<TrustedIssuer>, Error> {
         let shared = Shared::enter(self, iss);
         let (looked_up, iss) = (&shared.looked_up, &shared.iss);
-        let answer = shared.lookup.get_or_init(|| async {
+        let Some(lookup) = &shared.lookup else { return Err(unknown(iss).into()) };
+        let answer = lookup.get_or_init(|| async {
             let Ask::Async(ask) = &looked_up.lookup.ask else { return Err(unknown(iss).into()) };
             match ask(iss.clone()).await {
                 Ok(found) => looked_up.keep(iss, found),
@@ -169,7 +175,8 @@ impl LookedUp {
                 }
             },
         };
-        let is_current = |kept: &Kept| kept.issuer.config == issuer.config && at < kept.at + self.lookup.fresh;
+        let is_current =
+            |kept: &Kept| kept.issuer.config == issuer.config && at.saturating_sub(kept.at) < self.lookup.fresh;
         let kept = self
             .kept
             .entry_by_ref(iss)
@@ -182,7 +189,8 @@ impl LookedUp {
 struct Shared {
     looked_up: Arc<LookedUp>,
     iss: String,
-    lookup: Arc<SharedLookup>,
+    /// `None` once it has left.
+    lookup: Option<Arc<SharedLookup>>,
 }
 
 impl Shared {
@@ -197,17 +205,21 @@ impl Shared {
             }
         };
         drop(under_way);
-        Self { looked_up, iss, lookup }
+        Self { looked_up, iss, lookup: Some(lookup) }
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         let mut under_way = self.looked_up.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock nobody enters, so a count of one stays one. An answer is not for those who come later: that is
-        // what is kept for.
-        let own = under_way.get(&self.iss).is_some_and(|lookup| std::ptr::eq(lookup.as_ptr(), &*self.lookup));
-        if own && (Arc::strong_count(&self.lookup) == 1 || self.lookup.initialized()) {
+        let Some(lookup) = self.lookup.take() else { return };
+        let own = under_way.get(&self.iss).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), &*lookup));
+        // An answer is not for those who come later: that is what is kept for.
+        let answered = lookup.initialized();
+        // Given back under the lock, so that of two who leave at once the second sees that it is the last.
+        drop(lookup);
+        let last = under_way.get(&self.iss).is_some_and(|entry| entry.strong_count() == 0);
+        if own && (answered || last) {
             under_way.remove(&self.iss);
         }
     }

@@ -14,7 +14,7 @@ use crate::error::{ConfigError, Error, FetchError};
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuers::Issuers;
 use crate::keys::fetch::default_client;
-use crate::keys::remote::Fetching;
+use crate::keys::remote::{Fetching, MAX_IN_FLIGHT};
 use crate::lookup::{Found, LookupFuture, TrustedIssuers};
 use crate::token::claims::{Claims, check_type};
 use crate::token::jws::Jws;
@@ -153,18 +153,22 @@ impl Verifier {
         }
     }
 
-    /// Fetches the keys of all listed issuers, at once, and waits for them: so that no request has to, and that a start-up
-    /// can tell. Optional: without it, the first request of each issuer waits, and the issuer may start after you.
+    /// Has the keys of all listed issuers at hand: fetches those that are not, and waits for them. At start-up, so that no
+    /// request has to wait; and in a `/readyz`, where it costs nothing while the keys are there, and brings an instance back
+    /// that had no requests to fetch them for. Optional: without it, the first request of each issuer waits.
     ///
     /// # Errors
     ///
     /// [`WarmUpError`] says which issuers failed. The verifier works on all the same, and tries again when asked.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
-        let now = self.0.clock.now();
-        let issuers = self.0.issuers.known();
-        let fetches: Vec<_> = issuers.iter().filter_map(|issuer| issuer.warm_up(now)).collect();
-        for fetching in fetches {
-            fetching.finished().await;
+        let issuers = self.0.issuers.listed();
+        // Not more at once than are fetched at once: their time limits would run while they stand in line.
+        for wave in issuers.chunks(MAX_IN_FLIGHT) {
+            let now = self.0.clock.now();
+            let fetches: Vec<_> = wave.iter().filter_map(|issuer| issuer.warm_up(now)).collect();
+            for fetching in fetches {
+                fetching.finished().await;
+            }
         }
         let failed = issuers.iter().map(|issuer| issuer.health(self.0.clock.now())).filter(|health| !health.is_ready());
         let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::Interrupted));

@@ -465,9 +465,12 @@ async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     api.issuer.behave(Behaviour::Status(503));
-    api.seconds_pass(600 + 3599);
+    api.seconds_pass(600 + 3590);
     assert_eq!(api.good().await, "ok", "an hour after the end of their lifetime");
-    eventually("the refresh fails", || api.issuer.metadata_fetches() == 3).await;
+    assert_eq!(api.issuer.metadata_fetches(), 3, "this request waited, and found that the issuer is down");
+    api.seconds_pass(9);
+    assert_eq!(api.good().await, "ok");
+    eventually("the refresh fails", || api.issuer.metadata_fetches() == 5).await;
     api.seconds_pass(1);
     assert_eq!(api.good().await, "keys_unavailable");
     api.issuer.behave(Behaviour::Serve);
@@ -498,6 +501,20 @@ async fn an_issuer_that_cannot_be_reached_is_said_to_the_last_cause() {
     let error = verifier.verify(&token).await.unwrap_err().to_string();
     assert!(error.contains("/.well-known/openid-configuration: no answer"), "{error}");
     assert!(error.to_lowercase().contains("connection refused"), "{error}");
+}
+
+/// Nobody came for an hour: the keys are past their lifetime, nothing has failed, and a key may have been withdrawn.
+#[tokio::test]
+async fn an_idle_issuers_keys_are_fetched_before_they_are_used_again() {
+    let api = api().await;
+    let withdrawn = api.issuer.token().build();
+    assert_eq!(api.verdict(&withdrawn).await, "ok");
+    api.issuer.rotate().unwrap();
+    api.issuer.withdraw_old_keys();
+    api.seconds_pass(3600);
+    assert_eq!(api.verdict(&withdrawn).await, "unknown_key");
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.issuer.jwks_fetches(), 2);
 }
 
 /// For how long stale keys serve is configured; with zero, an outage is felt when the lifetime ends.
@@ -586,6 +603,7 @@ async fn a_fetch_is_tried_once_more_where_that_may_help() {
         ("503 once", vec![(503, None)], "ok", 2),
         ("500 once", vec![(500, None)], "ok", 2),
         ("408 once", vec![(408, None)], "ok", 2),
+        ("503 for a minute", vec![(503, Some("60"))], "keys_unavailable", 1),
         ("503 twice", vec![(503, None), (503, None)], "keys_unavailable", 2),
         ("429 with a second", vec![(429, Some("1"))], "ok", 2),
         ("429 with two", vec![(429, Some("2"))], "keys_unavailable", 1),

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use portcullis::{AccessToken, Issuer, IssuerHealth, ProtectLayer, Scope, Verifier};
+use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -79,7 +79,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .route("/private", get(private).route_layer(protect.clone()))
         .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
         .route("/public", get(public))
-        .route("/readyz", get(async move || ready(&verifier)));
+        .route("/readyz", get(async move || ready(&verifier).await));
 
     // In the background: the API answers at once, also while an issuer is down; `/readyz` tells when the keys are there.
     tokio::spawn(async move { warm.warm_up().await });
@@ -98,13 +98,11 @@ async fn public() -> Json<Value> {
     Json(json!({ "message": "Everybody may read this." }))
 }
 
-/// Whether every issuer's keys are at hand: 200, or 503 with the reasons.
-fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
+/// Whether every issuer's keys are at hand, or can be brought now: 200, or 503 with the reasons.
+async fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
+    let warm = verifier.warm_up().await;
     let issuers = verifier.health();
-    let status = match issuers.iter().all(IssuerHealth::is_ready) {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
-    };
+    let status = if warm.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
     let issuers = issuers.iter().map(|issuer| {
         json!({

@@ -154,7 +154,9 @@ fn again(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     match status {
         StatusCode::REQUEST_TIMEOUT => Some(Duration::ZERO),
         StatusCode::TOO_MANY_REQUESTS => retry_after().filter(|after| *after <= MAX_RETRY_AFTER),
-        status if status.is_server_error() => Some(Duration::ZERO),
+        status if status.is_server_error() => {
+            Some(retry_after().unwrap_or_default()).filter(|after| *after <= MAX_RETRY_AFTER)
+        }
         _ => None,
     }
 }
@@ -196,25 +198,25 @@ fn is_private(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let [first, second, ..] = v6.segments();
-            // An IPv4 address in another dress: mapped, compatible, or by NAT64 and 6to4.
+            // An IPv4 address in another dress: mapped, by NAT64, or by 6to4.
             let within = match v6.segments() {
-                [0, 0, 0, 0, 0, 0xffff | 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
+                [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
                 [0x2002, high, low, ..] => Some((high, low)),
                 _ => None,
             };
-            let embedded = within.is_some_and(|(high, low)| {
-                let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-                is_private(Ipv4Addr::new(a, b, c, d).into())
-            });
-            v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || embedded
-                // Unique local, link-local, site-local, documentation.
-                || first & 0xfe00 == 0xfc00
-                || first & 0xffc0 == 0xfe80
-                || first & 0xffc0 == 0xfec0
-                || (first == 0x2001 && second == 0x0db8)
+            match within {
+                Some((high, low)) => {
+                    let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+                    is_private(Ipv4Addr::new(a, b, c, d).into())
+                }
+                // Global unicast, but for IETF assignments (Teredo, benchmarks) and documentation.
+                None => {
+                    first & 0xe000 != 0x2000
+                        || (first == 0x2001 && second < 0x200)
+                        || (first == 0x2001 && second == 0x0db8)
+                        || (first == 0x3fff && second < 0x1000)
+                }
+            }
         }
     }
 }
@@ -257,6 +259,13 @@ mod tests {
             "fec0::1",
             "ff02::1",
             "2001:db8::1",
+            "64:ff9b:1::a00:1",
+            "::ffff:0:10.0.0.1",
+            "2001::1",
+            "100::1",
+            "2001:2::1",
+            "3fff::1",
+            "5f00::1",
         ];
         let public = [
             "1.1.1.1",

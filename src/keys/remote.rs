@@ -22,7 +22,8 @@ use crate::error::FetchError;
 use crate::health::IssuerHealth;
 
 /// Fetches in flight in the whole process: a cold start of thousands of tenants must not open thousands of connections.
-static IN_FLIGHT: Semaphore = Semaphore::const_new(32);
+pub(crate) const MAX_IN_FLIGHT: usize = 32;
+static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
@@ -129,7 +130,12 @@ impl RemoteJwks {
             return Keys::Ready(jwks);
         }
         let Ok(runtime) = Handle::try_current() else {
-            return Keys::Unavailable(Some(Arc::new(FetchError::NoRuntime)));
+            // Nothing can be fetched here; what is at hand is used as long as it may be.
+            let usable = self.lock().schedule.usable_and_stale(now.uptime).0;
+            return match self.current.load_full().filter(|_| usable) {
+                Some(jwks) => Keys::Ready(jwks),
+                None => Keys::Unavailable(Some(Arc::new(FetchError::NoRuntime))),
+            };
         };
         let mut state = self.lock();
         let plan = state.schedule.request(now.uptime);
@@ -186,6 +192,11 @@ impl RemoteJwks {
     /// What the plan asks for: something to wait for, and a task for [`launch`] once the lock is released.
     fn carry_out(self: &Arc<Self>, plan: Plan, state: &mut State) -> (Option<Fetching>, Option<FetchTask>) {
         let limit = self.source.policy.timeout + GRACE;
+        if state.schedule.has_failed() && state.failure.is_none() {
+            // A fetch that never ended.
+            state.failure = Some(Arc::new(FetchError::Interrupted));
+            self.publish_next_decision(state);
+        }
         match plan {
             Plan::Serve | Plan::Unavailable | Plan::Refuse => (None, None),
             Plan::Join => (state.under_way.clone().map(|ended| Fetching { ended, limit }), None),
@@ -288,8 +299,10 @@ impl RemoteJwks {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                // The keys may have moved; the next fetch asks where they are.
-                state.known.jwks_uri = None;
+                // The keys may have moved; the next fetch asks where they are. Unless nobody was asked, for want of time.
+                if !matches!(*error, FetchError::Timeout { .. }) {
+                    state.known.jwks_uri = None;
+                }
                 state.failure = Some(Arc::clone(&error));
                 let stale = state.schedule.failed(chance(), now);
                 News::Failed { error, stale, retry_after: state.schedule.retry_after(now) }

@@ -49,7 +49,7 @@ const SPREAD: f64 = 0.1;
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// At most one fetch in this time for `kid`s that the set does not have, whatever came of it. Six requests a minute are
+/// At most one fetch in this time for `kid`s that the set does not have, whatever came of it. Six fetches a minute are
 /// all that a stranger can cause, and any of them brings the new keys to everybody.
 const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
 
@@ -131,6 +131,8 @@ impl Schedule {
     pub(crate) fn next_decision(&self) -> Duration {
         match (self.usable_until(), self.given_up_at()) {
             (None, _) => Duration::ZERO,
+            // Requests wait for this one; each must be told so.
+            (Some(_), Some(_)) if !self.serves_meanwhile() => Duration::ZERO,
             (Some(until), Some(given_up)) => until.min(given_up),
             (Some(until), None) => until.min(self.due),
         }
@@ -138,8 +140,11 @@ impl Schedule {
 
     /// A request needs keys.
     pub(crate) fn request(&mut self, now: Duration) -> Plan {
+        self.give_up(now);
+        let fresh = self.fresh_until.is_some_and(|until| now < until);
         let usable = self.usable_until().is_some_and(|until| now < until);
-        match (usable, self.is_fetching(now), now >= self.due) {
+        let serve = fresh || (usable && self.serves_meanwhile());
+        match (serve, self.fetching_since.is_some(), now >= self.due) {
             (true, false, true) => self.start(now, Plan::ServeAndFetch),
             (true, _, _) => Plan::Serve,
             (false, true, _) => Plan::Join,
@@ -150,6 +155,7 @@ impl Schedule {
 
     /// A token names a key that the set does not have. `waited`: this request already waited for a fetch.
     pub(crate) fn unknown_kid(&mut self, kid: &str, waited: bool, now: Duration) -> Plan {
+        self.give_up(now);
         let kid = self.hasher.hash_one(kid);
         if waited {
             // A fetch that failed is no news about the key.
@@ -161,7 +167,7 @@ impl Schedule {
         if self.missing.get(&kid).is_some_and(|missing| now < missing.until) {
             return Plan::Refuse;
         }
-        if self.is_fetching(now) {
+        if self.fetching_since.is_some() {
             return Plan::Join;
         }
         match self.last_attempt {
@@ -187,8 +193,24 @@ impl Schedule {
         self.missing.insert(kid, Missing { until: now + waits, waits });
     }
 
-    fn is_fetching(&self, now: Duration) -> bool {
-        self.given_up_at().is_some_and(|given_up| now < given_up)
+    /// Whether keys past their lifetime are used: only while fetching fails, or while a refresh that was started ahead has
+    /// not ended yet. An idle issuer's are fetched first, or a withdrawn key would be trusted for as long as nobody came.
+    fn serves_meanwhile(&self) -> bool {
+        self.failures > 0
+            || self.fetching_since.is_some_and(|since| self.fresh_until.is_some_and(|until| since < until))
+    }
+
+    /// Counts a fetch that should have ended, and did not, as failed. The next may start at once.
+    fn give_up(&mut self, now: Duration) {
+        if self.given_up_at().is_some_and(|given_up| now >= given_up) {
+            self.fetching_since = None;
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    /// Whether the last fetch failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures > 0
     }
 
     fn given_up_at(&self) -> Option<Duration> {

@@ -79,13 +79,40 @@ fn fetches_start_when_they_should() {
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
+                Request(480.0, ServeAndFetch),
+                Failed(480.0),
                 Request(4199.0, ServeAndFetch),
                 Failed(4199.0),
                 Request(4199.9, Serve),
-                Request(4200.0, Fetch),
-                Request(4200.1, Join),
-                Failed(4200.2),
-                Request(4200.3, Unavailable),
+                Request(4200.0, Unavailable),
+                Request(4201.0, Fetch),
+                Request(4201.1, Join),
+                Failed(4201.2),
+                Request(4201.3, Unavailable),
+            ],
+        ),
+        (
+            "an idle issuer's keys are fetched before they are used again",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                Request(600.0, Fetch),
+                Request(600.1, Join),
+                Failed(600.2),
+                Request(600.3, Serve),
+                Request(601.2, ServeAndFetch),
+                Request(601.3, Serve),
+            ],
+        ),
+        (
+            "a refresh that was started ahead is not waited for",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                Request(599.0, ServeAndFetch),
+                Request(601.0, Serve),
+                Succeeded(601.1),
+                Request(602.0, Serve),
             ],
         ),
         (
@@ -161,6 +188,7 @@ fn fetches_start_when_they_should() {
                 Request(492.0, Serve),
                 UnknownKid(492.0, "a", Join),
                 Request(492.1, ServeAndFetch),
+                StillUnknownKid(492.1, "a"),
             ],
         ),
     ];
@@ -276,6 +304,8 @@ mod model {
         fetching: Option<Duration>,
         last_attempt: Option<Duration>,
         keys_since: Option<Duration>,
+        /// Whether a fetch has failed, or never ended, since the last good one.
+        failed: bool,
         /// `kid`s whose request waits for the fetch under way.
         waiting: Vec<&'static str>,
         trail: Vec<Event>,
@@ -316,23 +346,23 @@ mod model {
         }
 
         fn request(&mut self) {
-            let age = self.keys_since.map(|since| self.now - since);
+            self.failed |= self.fetching.is_some() && !self.under_way();
             let decided_later = self.now < self.schedule.next_decision();
             let plan = self.schedule.request(self.now);
             if decided_later {
                 assert_eq!(plan, Plan::Serve, "asked for nothing, and not served: {:?}", self.trail);
             }
-            match age {
-                Some(age) if age < LIFETIME + KeyPolicy::default().max_stale => {
-                    let served = matches!(plan, Plan::Serve | Plan::ServeAndFetch);
-                    assert!(served, "keys that can be used are lost, or waited for: {plan:?} {:?}", self.trail);
-                }
-                _ => assert!(
-                    matches!(plan, Plan::Fetch | Plan::Join | Plan::Unavailable),
-                    "served without keys that can be used: {plan:?} {:?}",
-                    self.trail
-                ),
-            }
+            let fresh_until = self.keys_since.map(|since| since + LIFETIME);
+            let fresh = fresh_until.is_some_and(|until| self.now < until);
+            let usable = fresh_until.is_some_and(|until| self.now < until + KeyPolicy::default().max_stale);
+            let ahead = self.under_way() && self.fetching < fresh_until;
+            let served = matches!(plan, Plan::Serve | Plan::ServeAndFetch);
+            assert_eq!(
+                served,
+                fresh || usable && (self.failed || ahead),
+                "fresh keys are never waited for, older ones serve only while fetching fails: {plan:?} {:?}",
+                self.trail
+            );
             match plan {
                 Plan::Fetch | Plan::ServeAndFetch => self.started(),
                 Plan::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
@@ -344,6 +374,7 @@ mod model {
             if self.keys_since.is_none() {
                 return;
             }
+            self.failed |= self.fetching.is_some() && !self.under_way();
             let last = self.last_attempt;
             match self.schedule.unknown_kid(kid, false, self.now) {
                 Plan::Fetch => {
@@ -368,8 +399,12 @@ mod model {
                 true => {
                     self.schedule.succeeded(LIFETIME, 0.5, self.now);
                     self.keys_since = Some(self.now);
+                    self.failed = false;
                 }
-                false => drop(self.schedule.failed(1.0, self.now)),
+                false => {
+                    self.schedule.failed(1.0, self.now);
+                    self.failed = true;
+                }
             }
             for kid in std::mem::take(&mut self.waiting) {
                 assert_eq!(
@@ -399,6 +434,7 @@ mod model {
             fetching: None,
             last_attempt: None,
             keys_since: None,
+            failed: false,
             waiting: Vec::new(),
             trail: Vec::new(),
         };
