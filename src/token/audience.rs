@@ -9,6 +9,7 @@ use std::fmt;
 ///
 /// let one = Audience::from("https://api.example.com");
 /// let any = Audience::from(["https://api.example.com", "https://api.example.com/v2"]);
+/// assert_eq!(any, Audience::from(["https://api.example.com/v2", "https://api.example.com"]), "a set, without order");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audience(Vec<String>);
@@ -48,12 +49,22 @@ impl From<String> for Audience {
 
 impl<T: Into<String>, const N: usize> From<[T; N]> for Audience {
     fn from(several: [T; N]) -> Self {
-        Self(several.into_iter().map(Into::into).collect())
+        several.into_iter().collect()
     }
 }
 
 impl<T: Into<String>> From<Vec<T>> for Audience {
     fn from(several: Vec<T>) -> Self {
-        Self(several.into_iter().map(Into::into).collect())
+        several.into_iter().collect()
+    }
+}
+
+impl<T: Into<String>> FromIterator<T> for Audience {
+    /// In whatever order they come, they are the same audience.
+    fn from_iter<I: IntoIterator<Item = T>>(several: I) -> Self {
+        let mut several: Vec<String> = several.into_iter().map(Into::into).collect();
+        several.sort_unstable();
+        several.dedup();
+        Self(several)
     }
 }
