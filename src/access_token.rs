@@ -55,7 +55,11 @@ impl AccessToken {
             token: token.into(),
             // The claims were read from these bytes as UTF-8.
             payload: String::from_utf8_lossy(payload.bytes()).into(),
-            issuer: issuer.names().find(|name| ***name == *claims.issuer).unwrap_or(&issuer.iss).clone(),
+            issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
+                Some(name) => Arc::clone(name),
+                // One tenant of a template.
+                None => Arc::from(&*claims.issuer),
+            },
             subject: claims.subject.map(Into::into),
             audience: claims.audience.into_iter().map(Into::into).collect(),
             client_id: claims.client_id.map(Into::into),

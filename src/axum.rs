@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidToken};
+use crate::events;
 use crate::http::challenge::{Challenges, DEFAULT_REALM};
 use crate::token::scope::Scope;
 
@@ -76,10 +77,7 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         match self {
             Self::NotProtected => {
-                tracing::error!(
-                    target: "portcullis",
-                    "a handler asks for the access token on a route without `ProtectLayer`; add `.route_layer(protect)`"
-                );
+                events::not_protected();
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
             Self::Refused(error) => error.into_response(),
@@ -101,8 +99,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or(Rejection::NotProtected)?;
         token.claims().map(Self).map_err(|error| {
-            tracing::debug!(target: "portcullis", %error, "access token refused");
-            Rejection::Refused(InvalidToken::from(error).into())
+            let error = InvalidToken::from(error).into();
+            events::token_refused(&error, Some(token.issuer()), None, None);
+            Rejection::Refused(error)
         })
     }
 }

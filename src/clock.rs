@@ -13,6 +13,11 @@ pub(crate) struct Now {
     pub(crate) uptime: Duration,
 }
 
+/// As it is kept in an atomic integer; enough for five centuries of uptime.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Where a [`Now`] comes from.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {

@@ -138,6 +138,12 @@ pub enum InvalidToken {
         /// The claim `iss`, unverified.
         presented: String,
     },
+    /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
+    #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
+    Tenant {
+        /// The claim `tid`, unverified.
+        presented: Option<String>,
+    },
     /// The token was issued for somebody else (RFC 7519 §4.1.3).
     #[error("expected audience {expected}, {presented:?} came")]
     Audience {
@@ -201,6 +207,7 @@ impl InvalidToken {
             Self::MissingClaim(_) => "missing_claim",
             Self::ClaimType { .. } => "claim_type",
             Self::UnknownIssuer { .. } => "unknown_issuer",
+            Self::Tenant { .. } => "tenant",
             Self::Audience { .. } => "audience",
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
@@ -245,6 +252,12 @@ pub enum FetchError {
     #[error("no complete answer within {limit:?}")]
     Timeout {
         /// For discovery and key set together.
+        limit: Duration,
+    },
+    /// Too many other fetches were under way for so long: of all issuers, or of those on the same server.
+    #[error("no turn to ask within {limit:?}, too many fetches are under way")]
+    NoTurn {
+        /// For waiting and fetching together.
         limit: Duration,
     },
     /// The address is private, loopback or link-local, where a looked-up issuer's keys may not be.

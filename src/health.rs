@@ -35,9 +35,34 @@ pub struct IssuerHealth {
     pub stale: bool,
     /// What the last fetch ended with, if it failed.
     pub last_error: Option<Arc<FetchError>>,
+    /// How many fetches have ended, well or not, since the start; as all counts here.
+    pub fetches: u64,
+    /// How many of them failed.
+    pub failed_fetches: u64,
+    /// How many tokens were checked against keys past their lifetime.
+    pub stale_serves: u64,
+    /// How often a token came that no key at hand verified.
+    pub unknown_kids: u64,
 }
 
 impl IssuerHealth {
+    /// Of an issuer whose keys are never fetched.
+    pub(crate) fn fixed(iss: &Arc<str>, keys: usize, ignored: Vec<IgnoredKey>) -> Self {
+        Self {
+            iss: Arc::clone(iss),
+            keys,
+            ignored,
+            age: None,
+            next_fetch: None,
+            stale: false,
+            last_error: None,
+            fetches: 0,
+            failed_fetches: 0,
+            stale_serves: 0,
+            unknown_kids: 0,
+        }
+    }
+
     /// Whether tokens of this issuer can be verified without waiting.
     pub fn is_ready(&self) -> bool {
         self.keys > 0

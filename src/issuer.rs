@@ -11,6 +11,7 @@ use crate::error::ConfigError;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::schedule::KeyPolicy;
+use crate::template::{self, Template};
 use crate::token::audience::Audience;
 
 /// For clocks kept by NTP; more would prolong a stolen token's life.
@@ -37,8 +38,11 @@ pub struct Issuer {
     pub(crate) iss: Arc<str>,
     /// Other spellings of it.
     pub(crate) aliases: Vec<Arc<str>>,
+    /// Which tenants `iss` stands for, if for many.
+    pub(crate) template: Option<Template>,
     pub(crate) audience: Audience,
     pub(crate) key_source: KeySource,
+    discovery: Discovery,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
@@ -48,7 +52,7 @@ pub struct Issuer {
 /// Where an issuer's keys come from.
 #[derive(Clone)]
 pub(crate) enum KeySource {
-    Discovery(Discovery),
+    Discovery,
     JwksUri(Url),
     Fixed(Jwks),
     Secret(Arc<Jwk>),
@@ -56,10 +60,10 @@ pub(crate) enum KeySource {
 
 /// Where an issuer's metadata are, and what they may say.
 #[derive(Clone, Default, PartialEq)]
-pub(crate) struct Discovery {
+struct Discovery {
     /// In place of `iss`.
-    pub(crate) at: Option<Url>,
-    pub(crate) same_origin: bool,
+    at: Option<Url>,
+    same_origin: bool,
 }
 
 /// The HTTP client for one issuer.
@@ -77,7 +81,7 @@ impl PartialEq for KeySource {
     /// Fixed keys and secrets are the same if they are one and the same.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Discovery(own), Self::Discovery(other)) => own == other,
+            (Self::Discovery, Self::Discovery) => true,
             (Self::JwksUri(own), Self::JwksUri(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
             (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
@@ -97,7 +101,56 @@ impl Issuer {
     ///
     /// When `iss` or the audience is empty, or has white space around it.
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        let (iss, audience) = (checked_iss(iss.into())?, audience.into());
+        let iss = iss.into();
+        if template::has_placeholder(&iss) {
+            return Err(ConfigError::new(format!("issuer {iss:?}: expected one tenant's; for many use `template`")));
+        }
+        Self::with(iss, audience.into())
+    }
+
+    /// Many tenants of one issuer, as Microsoft Entra ID has them: `{tenantid}` in `iss` stands for the tenant, a GUID. A
+    /// token's claim `tid` must be the tenant in its `iss`; and a key with a member `issuer` that names one tenant signs for
+    /// no other. Say where the keys are with [`discovery_at`](Self::discovery_at) or [`jwks_uri`](Self::jwks_uri).
+    ///
+    /// This trusts **every** tenant that there is, hence everybody in the world that may get a token for the audience;
+    /// [`tenants`](Self::tenants) names those that you mean. Only a list of issuers has templates, no look-up.
+    ///
+    /// ```
+    /// use portcullis::Issuer;
+    ///
+    /// let entra = Issuer::template("https://login.microsoftonline.com/{tenantid}/v2.0", "6e74172b-be56-4843-9ff4-e66a39bb12e3")?
+    ///     .discovery_at("https://login.microsoftonline.com/common/v2.0")?
+    ///     .tenants(["72f988bf-86f1-41af-91ab-2d7cd011db47"])?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When `iss` has no `{tenantid}` in it, or two; otherwise as [`new`](Self::new).
+    pub fn template(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        let iss = iss.into();
+        let template = Some(Template::new(&iss)?);
+        Ok(Self { template, ..Self::with(iss, audience.into())? })
+    }
+
+    /// Trusts only these tenants of a [`template`](Self::template).
+    ///
+    /// # Errors
+    ///
+    /// When one is no GUID in lower case, or this issuer is no template.
+    pub fn tenants<T: Into<String>>(mut self, tenants: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        let tenants = tenants.into_iter().map(Into::into).collect();
+        match &mut self.template {
+            Some(template) => template.only(tenants)?,
+            None => {
+                return Err(ConfigError::new(format!("tenants {tenants:?} of {:?}: expected a `template`", self.iss)));
+            }
+        }
+        Ok(self)
+    }
+
+    fn with(iss: String, audience: Audience) -> Result<Self, ConfigError> {
+        let iss = checked_iss(iss)?;
         if !audience.is_usable() {
             return Err(ConfigError::new(format!(
                 "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
@@ -106,8 +159,10 @@ impl Issuer {
         Ok(Self {
             iss: iss.into(),
             aliases: Vec::new(),
+            template: None,
             audience,
-            key_source: KeySource::Discovery(Discovery::default()),
+            key_source: KeySource::Discovery,
+            discovery: Discovery::default(),
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
@@ -118,7 +173,7 @@ impl Issuer {
     /// Trusts tokens that name this issuer otherwise, with the same keys and rules: another spelling (Google's
     /// `accounts.google.com`), or a custom domain of the same tenant. Metadata must still name the issuer itself.
     ///
-    /// Only a list of issuers looks at this; a look-up is asked for each `iss` by itself.
+    /// A look-up that is asked for the alias may return the issuer with it: then both share the keys, too.
     ///
     /// # Errors
     ///
@@ -146,23 +201,15 @@ impl Issuer {
     ///
     /// When `address` is no `https` URL in its normal form, without query and fragment; `http` is accepted on loopback.
     pub fn discovery_at(mut self, address: &str) -> Result<Self, ConfigError> {
-        let at = Some(normal_url("discovery_at", address)?);
-        self.key_source = KeySource::Discovery(Discovery { at, ..self.discovery() });
+        self.discovery.at = Some(normal_url("discovery_at", address)?);
         Ok(self)
     }
 
     /// Uses the metadata's `jwks_uri` only if it has the same scheme, host and port as the address that the metadata came
     /// from. Some issuers have their keys elsewhere, so this is not the default.
     pub fn same_origin(mut self) -> Self {
-        self.key_source = KeySource::Discovery(Discovery { same_origin: true, ..self.discovery() });
+        self.discovery.same_origin = true;
         self
-    }
-
-    fn discovery(&self) -> Discovery {
-        match &self.key_source {
-            KeySource::Discovery(discovery) => discovery.clone(),
-            _ => Discovery::default(),
-        }
     }
 
     /// The HTTP client (of `reqwest` 0.13) for this issuer, in place of the [verifier's](crate::VerifierBuilder::client): for
@@ -305,8 +352,18 @@ impl Issuer {
     /// What only the whole configuration shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
-            KeySource::Discovery(_) => drop(self.discovery_url()?),
-            KeySource::JwksUri(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {}
+            KeySource::Discovery => drop(self.discovery_url()?),
+            KeySource::JwksUri(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {
+                if self.discovery != Discovery::default() {
+                    return Err(ConfigError::new(format!(
+                        "issuer {:?}: expected keys by discovery beside `discovery_at` and `same_origin`, others came",
+                        self.iss
+                    )));
+                }
+            }
+        }
+        if let (Some(_), Some(alias)) = (&self.template, self.aliases.first()) {
+            return Err(ConfigError::new(format!("alias {alias:?} of {:?}: expected none of a template", self.iss)));
         }
         let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
         if hmac != matches!(self.key_source, KeySource::Secret(_)) {
@@ -315,13 +372,18 @@ impl Issuer {
         Ok(())
     }
 
+    /// Whether the keys must be where the metadata are.
+    pub(crate) fn is_same_origin(&self) -> bool {
+        self.discovery.same_origin
+    }
+
     /// The address that the metadata are discovered at: `iss`, unless configured otherwise.
     pub(crate) fn discovery_url(&self) -> Result<Url, ConfigError> {
-        match self.discovery().at {
-            Some(at) => Ok(at),
+        match &self.discovery.at {
+            Some(at) => Ok(at.clone()),
             None => normal_url("issuer", &self.iss).map_err(|error| {
                 ConfigError::new(format!(
-                    "{error}, as its keys are to be discovered there; else name them with `jwks_uri`"
+                    "{error}, as its keys are to be discovered there; else say where with `discovery_at` or `jwks_uri`"
                 ))
             }),
         }
@@ -336,7 +398,7 @@ impl Issuer {
 impl fmt::Debug for Issuer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.key_source {
-            KeySource::Discovery(_) => "discovery",
+            KeySource::Discovery => "discovery",
             // Its query may hold a key of another kind.
             KeySource::JwksUri(uri) => uri.host_str().unwrap_or_default(),
             KeySource::Fixed(_) => "fixed",

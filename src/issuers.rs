@@ -62,7 +62,7 @@ impl Issuers {
     /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
     /// block; [`lookup_async`](Self::lookup_async) may wait.
     ///
-    /// The [`Issuer`] returned must have exactly the `iss` asked for, or it is not trusted either. What was returned is kept:
+    /// The [`Issuer`] returned must have exactly the `iss` asked for, or an alias that is, or it is not trusted either. What was returned is kept:
     /// up to 1,024 issuers, each until it was not asked for in 24 hours. The closure is asked again after 10 minutes, so that
     /// a tenant that was removed or changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30
     /// seconds, for up to 1,024 strangers.
@@ -75,8 +75,9 @@ impl Issuers {
     }
 
     /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same issuer at
-    /// once share one answer. An error means that it could not be found out: the request is answered 503, never 401. Nothing
-    /// limits how long it may take but itself.
+    /// once share one answer. An error means that it could not be found out: the request is answered 503, never 401; but a
+    /// tenant that was known when the look-up last worked stays so for an hour, and is asked for again every 10 seconds.
+    /// Nothing limits how long an answer may take but the closure itself.
     pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
@@ -111,7 +112,8 @@ impl Issuers {
     }
 
     /// How many looked-up issuers are kept, with their keys; 1,024 by default. Give it some more than you have tenants:
-    /// one that is pushed out costs a look-up and a fetch when it comes back.
+    /// one that is pushed out costs a look-up and a fetch when it comes back. As many again are kept of whom no token was
+    /// verified yet, apart: tokens that anybody can write push nobody's keys out.
     pub fn keep_at_most(mut self, issuers: u64) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.capacity = issuers;
@@ -120,7 +122,7 @@ impl Issuers {
     }
 
     /// After which time the look-up is asked again for an issuer that is kept; 10 minutes by default. For so long a tenant
-    /// that was removed is still trusted.
+    /// that was removed is still trusted; and for an hour more while [`lookup_async`](Self::lookup_async) fails.
     pub fn look_up_again_after(mut self, time: Duration) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.fresh = time;

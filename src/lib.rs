@@ -57,12 +57,14 @@ mod algorithm;
 mod axum;
 mod clock;
 mod error;
+mod events;
 mod health;
 mod http;
 mod issuer;
 mod issuers;
 mod keys;
 mod lookup;
+mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;

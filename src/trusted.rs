@@ -1,22 +1,71 @@
 //! One issuer that we trust, at work: its configuration and its keys together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, nanos};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
+use crate::events::IssuerName;
 use crate::health::IssuerHealth;
 use crate::issuer::{Issuer, KeySource};
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
+use crate::token::claims::Claims;
 use crate::token::jws::{Header, Jws};
 
 /// An [`Issuer`] at work: its configuration and its keys.
 pub(crate) struct TrustedIssuer {
     pub(crate) config: Issuer,
     keys: TrustedKeys,
+    /// Of a look-up; `None` for a listed one.
+    pub(crate) looked_up: Option<LookedUp>,
+}
+
+/// What a look-up's answer is worth. Times in nanoseconds of uptime.
+pub(crate) struct LookedUp {
+    at: AtomicU64,
+    ask_again: AtomicU64,
+    /// Whether a token of this issuer was ever verified.
+    proven: AtomicBool,
+}
+
+impl LookedUp {
+    pub(crate) fn new(at: Duration, ask_again: Duration, proven: bool) -> Self {
+        let looked_up = Self { at: AtomicU64::default(), ask_again: AtomicU64::default(), proven: proven.into() };
+        looked_up.confirm(at, ask_again);
+        looked_up
+    }
+
+    /// The look-up was asked again, and said the same.
+    pub(crate) fn confirm(&self, at: Duration, ask_again: Duration) {
+        self.at.store(nanos(at), Ordering::Relaxed);
+        self.postpone(ask_again);
+    }
+
+    pub(crate) fn postpone(&self, ask_again: Duration) {
+        self.ask_again.store(nanos(ask_again), Ordering::Relaxed);
+    }
+
+    pub(crate) fn at(&self) -> Duration {
+        Duration::from_nanos(self.at.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn ask_again(&self) -> Duration {
+        Duration::from_nanos(self.ask_again.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// A token of it was verified. `true` the first time.
+    pub(crate) fn prove(&self) -> bool {
+        !self.is_proven() && !self.proven.swap(true, Ordering::Relaxed)
+    }
 }
 
 enum TrustedKeys {
@@ -29,6 +78,7 @@ impl TrustedIssuer {
     /// `private_addresses`: whether its keys may be at such.
     pub(crate) fn new(
         config: Issuer,
+        looked_up: Option<LookedUp>,
         client: &Client,
         private_addresses: bool,
         clock: &Clock,
@@ -38,22 +88,23 @@ impl TrustedIssuer {
         let location = match &config.key_source {
             KeySource::Secret(key) => {
                 let keys = TrustedKeys::Secret(Arc::clone(key));
-                return Ok(Self { config, keys });
+                return Ok(Self { config, keys, looked_up });
             }
             KeySource::Fixed(jwks) => {
                 let keys = TrustedKeys::Fixed(jwks.with_rsa_algorithm(rsa));
-                return Ok(Self { config, keys });
+                return Ok(Self { config, keys, looked_up });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
-            KeySource::Discovery(discovery) => {
-                Location::Discovery { at: config.discovery_url()?, same_origin: discovery.same_origin }
+            KeySource::Discovery => {
+                Location::Discovery { at: config.discovery_url()?, same_origin: config.is_same_origin() }
             }
         };
         let client = config.client.as_ref().map_or_else(|| client.clone(), |own| own.0.clone());
-        let (iss, policy) = (Arc::clone(&config.iss), config.key_policy.clone());
-        let source = Source { iss, location, rsa, policy, private_addresses };
+        let issuer = IssuerName { iss: Arc::clone(&config.iss), listed: looked_up.is_none() };
+        let (algorithms, policy) = (config.algorithms.clone(), config.key_policy.clone());
+        let source = Source { issuer, location, rsa, algorithms, policy, private_addresses };
         let keys = TrustedKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
-        Ok(Self { config, keys })
+        Ok(Self { config, keys, looked_up })
     }
 
     /// draft-ietf-oauth-rfc8725bis §3.1: the algorithms are the issuer's, not the token's choice.
@@ -64,12 +115,21 @@ impl TrustedIssuer {
         }
     }
 
+    /// The tenant that the token is of, where the issuer has many.
+    pub(crate) fn check_tenant<'a>(&self, claims: &'a Claims<'_>) -> Result<Option<&'a str>, InvalidToken> {
+        match &self.config.template {
+            Some(template) => template.check(&claims.issuer, claims.tenant.as_deref()).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Selects this issuer's key and verifies the signature, or says what to wait for. `fetched`: this token already
     /// waited for a fetch, and gets no second one.
     pub(crate) fn verify_signature<'a>(
         &self,
         jws: &'a Jws<'_>,
         header: &Header<'_>,
+        tenant: Option<&str>,
         fetched: bool,
         now: Now,
     ) -> Result<Signature<'a>, Error> {
@@ -78,7 +138,7 @@ impl TrustedIssuer {
                 return Ok(Signature::Verified(key.verify(jws).ok_or(InvalidToken::Signature)?));
             }
             TrustedKeys::Fixed(jwks) => {
-                return Ok(Signature::Verified(jwks.verify_signature(jws, header)?));
+                return Ok(Signature::Verified(jwks.verify_signature(jws, header, tenant)?));
             }
             TrustedKeys::Remote(remote) => remote,
         };
@@ -90,7 +150,7 @@ impl TrustedIssuer {
                     return Err(self.keys_unavailable(failure));
                 }
             };
-            match jwks.verify_signature(jws, header) {
+            match jwks.verify_signature(jws, header, tenant) {
                 // A signature that does not fit may be that of a new key without a `kid`, or under the old one's.
                 Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::Signature)) => {
                     match remote.refetch(&jwks, header.kid.as_deref(), fetched, now) {
@@ -121,13 +181,12 @@ impl TrustedIssuer {
     }
 
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
-        let (keys, ignored) = match &self.keys {
-            TrustedKeys::Remote(remote) => return remote.health(now),
-            TrustedKeys::Fixed(jwks) => (jwks.len(), jwks.ignored().to_vec()),
-            TrustedKeys::Secret(_) => (1, Vec::new()),
-        };
-        let iss = Arc::clone(&self.config.iss);
-        IssuerHealth { iss, keys, ignored, age: None, next_fetch: None, stale: false, last_error: None }
+        let iss = &self.config.iss;
+        match &self.keys {
+            TrustedKeys::Remote(remote) => remote.health(now),
+            TrustedKeys::Fixed(jwks) => IssuerHealth::fixed(iss, jwks.len(), jwks.ignored().to_vec()),
+            TrustedKeys::Secret(_) => IssuerHealth::fixed(iss, 1, Vec::new()),
+        }
     }
 
     fn keys_unavailable(&self, failure: Option<Arc<FetchError>>) -> Error {

@@ -11,10 +11,12 @@ use reqwest::Client;
 use crate::access_token::AccessToken;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError};
+use crate::events;
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuers::Issuers;
 use crate::keys::fetch::default_client;
-use crate::keys::remote::{Fetching, MAX_IN_FLIGHT};
+use crate::keys::in_flight::MAX_PER_ORIGIN;
+use crate::keys::remote::Fetching;
 use crate::lookup::{Found, LookupFuture, TrustedIssuers};
 use crate::token::claims::{Claims, check_type};
 use crate::token::jws::Jws;
@@ -162,8 +164,8 @@ impl Verifier {
     /// [`WarmUpError`] says which issuers failed. The verifier works on all the same, and tries again when asked.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let issuers = self.0.issuers.listed();
-        // Not more at once than are fetched at once: their time limits would run while they stand in line.
-        for wave in issuers.chunks(MAX_IN_FLIGHT) {
+        // Not more at once than one server is asked at once: their time limits would run while they stand in line.
+        for wave in issuers.chunks(MAX_PER_ORIGIN) {
             let now = self.0.clock.now();
             let fetches: Vec<_> = wave.iter().filter_map(|issuer| issuer.warm_up(now)).collect();
             for fetching in fetches {
@@ -235,23 +237,30 @@ impl Verifier {
             },
         };
         issuer.check_algorithm(&header)?;
+        let tenant = issuer.check_tenant(&claims)?;
         claims.check(&issuer.config.audience, issuer.config.leeway, now)?;
-        let payload = match issuer.verify_signature(&jws, &header, progress.fetched, now)? {
+        let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now)? {
             Signature::Verified(payload) => payload,
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(Arc::clone(&issuer), fetching))),
         };
+        self.0.issuers.verified(&issuer);
         Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, self.0.id)))
     }
 
     /// Tells the log. Never the token, nor a claim of it.
     fn refused(&self, token: &str, error: Error) -> Error {
-        if tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
-            let jws = Jws::split(token);
-            let header = jws.as_ref().ok().and_then(|jws| jws.header().ok());
-            let kid = header.as_ref().and_then(|header| header.kid.as_deref());
-            let alg = header.as_ref().map(|header| header.algorithm.name());
-            tracing::debug!(target: "portcullis", reason = error.code(), kid, alg, "access token refused");
+        if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
+            events::token_refused(&error, None, None, None);
+            return error;
         }
+        let jws = Jws::split(token).ok();
+        let header = jws.as_ref().and_then(|jws| jws.header().ok());
+        let claims = jws.as_ref().and_then(|jws| Claims::parse(jws.unverified_payload()).ok());
+        let issuer = claims.and_then(|claims| self.0.issuers.known_by(&claims.issuer));
+        let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
+        let kid = header.as_ref().and_then(|header| header.kid.as_deref());
+        let alg = header.as_ref().map(|header| header.algorithm.name());
+        events::token_refused(&error, issuer, kid, alg);
         error
     }
 

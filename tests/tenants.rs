@@ -434,3 +434,101 @@ async fn a_request_may_be_dropped_at_every_point_where_it_waits() {
     }
     assert!(points > 3, "look-up and fetch were waited for: {points}");
 }
+
+/// More tenants than are kept, named one after the other by somebody who can sign for none of them.
+#[tokio::test]
+async fn unsigned_tokens_push_nobodys_keys_out() {
+    let (acme, clock) = (start().await, TestClock::new());
+    let keys = acme.jwks();
+    let (iss, asked) = (acme.iss().to_owned(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let issuers = Issuers::lookup(move |asked_for| {
+        count.fetch_add(usize::from(asked_for == iss), Ordering::SeqCst);
+        let issuer = Issuer::new(asked_for, AUDIENCE).ok()?;
+        Some(if asked_for == iss { issuer } else { issuer.jwks(keys.clone()) })
+    });
+    let issuers = issuers.danger_allow_private_addresses().keep_at_most(8);
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    acme.clock(&clock);
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+    for number in 0..1000 {
+        let tenant = format!("https://{number}.example/");
+        let forged = acme.token().issued_by(&tenant).tampered().build();
+        assert_eq!(verdict(&verifier, &forged).await, "signature");
+    }
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+    assert_eq!((asked.load(Ordering::SeqCst), acme.jwks_fetches()), (1, 1));
+    assert_eq!(verifier.health().len(), 9, "what is kept is bounded all the same: eight of whom nothing was verified");
+}
+
+/// A database that is away is no news about the tenants: those that were trusted a moment ago still are, for a bounded time.
+#[tokio::test]
+async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    let (asked, away) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let issuers = {
+        let (iss, asked, away) = (acme.iss().to_owned(), Arc::clone(&asked), Arc::clone(&away));
+        Issuers::lookup_async(move |asked_for| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let answer = match away.load(Ordering::SeqCst) {
+                0 => Ok((asked_for == iss).then(|| Issuer::new(asked_for, AUDIENCE).unwrap())),
+                1 => Err("the database is away"),
+                _ => Ok(None),
+            };
+            async move { answer }
+        })
+    };
+    let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
+    let verdict = async || verdict(&verifier, &acme.token().build()).await;
+    assert_eq!(verdict().await, "ok");
+    away.store(1, Ordering::SeqCst);
+    for (passes, expected, times) in [
+        (599, "ok", 1),
+        (1, "ok", 2),
+        // Asked for again every ten seconds, not with each request.
+        (9, "ok", 2),
+        (1, "ok", 3),
+        (3589, "ok", 4),
+        (10, "keys_unavailable", 5),
+        (0, "keys_unavailable", 6),
+    ] {
+        clock.advance(Duration::from_secs(passes));
+        assert_eq!((verdict().await, asked.load(Ordering::SeqCst)), (expected, times), "{passes} s later");
+    }
+    away.store(0, Ordering::SeqCst);
+    assert_eq!(verdict().await, "ok");
+    away.store(2, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(verdict().await, "unknown_issuer", "an answer is an answer");
+}
+
+/// A thousand tenants on one server that hangs, and one on a server that does not.
+#[tokio::test]
+async fn a_server_that_many_tenants_share_does_not_take_everybodys_turn() {
+    let (acme, hanging) = (start().await, start().await);
+    hanging.behave(Behaviour::Hang);
+    let uri = format!("{}.well-known/jwks.json", hanging.iss());
+    let tenants = (0..100).map(|number| Issuer::new(format!("https://{number}.example/"), AUDIENCE).unwrap());
+    let mut issuers: Vec<_> = tenants.map(|issuer| issuer.jwks_uri(&uri).unwrap()).collect();
+    issuers.push(acme.issuer());
+    let verifier = Verifier::new(issuers).unwrap();
+    let mut waiting = JoinSet::new();
+    for number in 0..100 {
+        let token = hanging.token().issued_by(&format!("https://{number}.example/")).build();
+        let verifier = verifier.clone();
+        waiting.spawn(async move { verifier.verify(&token).await });
+    }
+    eventually("as many are asked for as may be", || hanging.jwks_fetches() == 16).await;
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+    assert_eq!((hanging.jwks_fetches(), waiting.try_join_next().is_none()), (16, true));
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
+}

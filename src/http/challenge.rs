@@ -4,6 +4,7 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::error::{Error, InvalidToken};
+use crate::events;
 use crate::token::scope::Scope;
 
 /// Seconds after which a client may try again when keys could not be had.
@@ -59,7 +60,7 @@ impl Challenges {
         };
         // What is wrong with a token, the verifier told the log already.
         if !matches!(error, Error::InvalidToken(_) | Error::KeysUnavailable { .. }) {
-            tracing::debug!(target: "portcullis", reason = error.code(), "request refused");
+            events::request_refused(&error);
         }
         let mut response = Response::new(B::default());
         *response.status_mut() = status;

@@ -1,6 +1,9 @@
 //! One bounded HTTP GET: what may be asked of an issuer's server, and how much is read of its answer.
 
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,6 +12,7 @@ use http::header::{
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, redirect};
+use tokio::time::{sleep, timeout};
 use url::{Host, Url};
 
 use super::lifetime::lifetime;
@@ -41,7 +45,7 @@ pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
     let client = client.or_else(|error| {
         // Where the system has no root certificates at all. Plain http on loopback still works; https will fail with an
         // error that says what is missing.
-        tracing::warn!(target: "portcullis", %error, "HTTP client without root certificates");
+        crate::events::no_root_certificates(&error);
         builder().tls_certs_only([]).build()
     });
     client.map_err(|error| ConfigError::new(format!("HTTP client: {error}")))
@@ -69,13 +73,16 @@ pub(crate) enum Answer {
 pub(crate) struct Http<'a> {
     pub(crate) client: &'a Client,
     pub(crate) private_addresses: bool,
+    /// How long a first try may go without an answer before a second one is started beside it.
+    pub(crate) patience: Duration,
 }
 
 impl Http<'_> {
     /// GETs a JSON document, unless it is the one that `known` belongs to.
     ///
-    /// Tries once more if the first answer was lost on the way or comes from a server that is overwhelmed: a kept connection
-    /// that had died meanwhile is the commonest failure of all. The caller limits the time that both may take.
+    /// Tries once more if the first answer is lost on the way, is late, or comes from a server that is overwhelmed: a kept
+    /// connection that had died meanwhile is the commonest failure of all, and it may die without a sound. A late answer is
+    /// still taken. The caller limits the time that both may take.
     pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
         // An address written as such is not resolved, so the resolver does not see it.
         let private = match url.host() {
@@ -86,14 +93,38 @@ impl Http<'_> {
         if private && !self.private_addresses {
             return Err(FetchError::PrivateAddress { url: named(url) });
         }
-        match try_get(self.client, url, known).await {
-            Err(Failure { again: Some(after), .. }) => {
-                tokio::time::sleep(after).await;
-                try_get(self.client, url, known).await.map_err(|failure| failure.error)
+        let mut first = pin!(try_get(self.client, url, known));
+        let answer = match timeout(self.patience, first.as_mut()).await {
+            Ok(Err(Failure { again: Some(after), .. })) => {
+                sleep(after).await;
+                try_get(self.client, url, known).await
             }
-            answer => answer.map_err(|failure| failure.error),
-        }
+            Ok(answer) => answer,
+            Err(_) => first_good([first, pin!(try_get(self.client, url, known))]).await,
+        };
+        answer.map_err(|failure| failure.error)
     }
+}
+
+/// The first good answer; if there is none, the last bad one.
+async fn first_good<const N: usize, F, T, E>(mut tries: [Pin<&mut F>; N]) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let (mut has_ended, mut failures) = ([false; N], 0);
+    poll_fn(|context| {
+        for (attempt, has_ended) in tries.iter_mut().zip(&mut has_ended).filter(|(_, has_ended)| !**has_ended) {
+            if let Poll::Ready(answer) = attempt.as_mut().poll(context) {
+                *has_ended = true;
+                failures += 1;
+                if answer.is_ok() || failures == N {
+                    return Poll::Ready(answer);
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 struct Failure {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::signature::{Curve, PublicKey, SignatureVerifier};
 use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
+use crate::template;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
 
 /// RFC 7518 §3.3: at least 2048 bits. At most 8192, since the cost of a signature grows with the square.
@@ -16,6 +17,8 @@ const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 pub(crate) struct Jwk {
     pub(crate) kid: Option<String>,
     pub(crate) algorithm: Algorithm,
+    /// The member `issuer`, Entra's: which of its tenants the key signs for.
+    issuer: Option<Box<str>>,
     /// Kept if the key set did not say the algorithm, for an issuer that is configured to another one.
     implicit: Option<PublicKey>,
     verifier: SignatureVerifier,
@@ -40,8 +43,8 @@ impl Jwk {
             Some(_) => return Err(IgnoredKey::Type),
             None => return Err(IgnoredKey::Malformed),
         }
-        // RFC 7518 §6.2.2, §6.3.2: whoever publishes `d` lets everybody sign.
-        if member.contains_key("d") {
+        // RFC 7518 §6.2.2, §6.3.2: whoever publishes `d`, or the primes that it follows from, lets everybody sign.
+        if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| member.contains_key(*name)) {
             return Err(IgnoredKey::Private);
         }
         if !is_for_verification(member) {
@@ -61,13 +64,15 @@ impl Jwk {
             None => (implied_algorithm(&key, rsa), Some(key.clone())),
         };
         let verifier = SignatureVerifier::public(&key, algorithm)?;
-        Ok(Self { kid: kid.map(str::to_owned), algorithm, implicit, verifier })
+        // Of another type, it names no tenant.
+        let issuer = member.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().into());
+        Ok(Self { kid: kid.map(str::to_owned), algorithm, issuer, implicit, verifier })
     }
 
     /// A secret of the application's own, for HMAC; `None` for any other algorithm.
     pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         let verifier = SignatureVerifier::secret(secret, algorithm)?;
-        Some(Self { kid: None, algorithm, implicit: None, verifier })
+        Some(Self { kid: None, algorithm, issuer: None, implicit: None, verifier })
     }
 
     /// The same key for an issuer whose RSA keys serve `rsa` where the key set does not say; `None` if that changes
@@ -77,8 +82,17 @@ impl Jwk {
         let algorithm = implied_algorithm(key, rsa);
         (algorithm != self.algorithm).then(|| {
             let verifier = SignatureVerifier::public(key, algorithm)?;
-            Ok(Self { kid: self.kid.clone(), algorithm, implicit: Some(key.clone()), verifier })
+            let (kid, issuer) = (self.kid.clone(), self.issuer.clone());
+            Ok(Self { kid, algorithm, issuer, implicit: Some(key.clone()), verifier })
         })
+    }
+
+    /// Whether the key may sign for this tenant of its issuer, if that has many.
+    pub(crate) fn serves(&self, tenant: Option<&str>) -> bool {
+        match (&self.issuer, tenant) {
+            (Some(issuer), Some(tenant)) => template::key_serves(issuer, tenant),
+            _ => true,
+        }
     }
 
     /// The payload, if this key signed exactly the bytes received (RFC 7515 §5.2).

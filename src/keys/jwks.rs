@@ -10,8 +10,10 @@ use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, IgnoredKey, InvalidToken};
 use crate::token::jws::{Header, Jws};
 
-/// Keys kept of one set. No real set comes near; the bound is for hostile ones.
+/// Keys kept of one set, and members read for them. No real set comes near; the bounds are for hostile ones: parsing a key
+/// costs up to a tenth of a millisecond.
 const MAX_KEYS: usize = 100;
+const MAX_MEMBERS: usize = 500;
 
 /// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature.
 const MAX_CANDIDATES: usize = 4;
@@ -63,14 +65,15 @@ impl Jwks {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
         let mut jwks = Self { keys: Vec::new(), ignored: Vec::new() };
-        for member in members.iter().take(MAX_KEYS) {
+        for (number, member) in members.iter().enumerate() {
+            if number == MAX_MEMBERS || jwks.keys.len() == MAX_KEYS {
+                jwks.ignored.push(IgnoredKey::TooMany);
+                break;
+            }
             match Jwk::read(member, rsa) {
                 Ok(key) => jwks.keys.push(Arc::new(key)),
                 Err(reason) => jwks.ignored.push(reason),
             }
-        }
-        if members.len() > MAX_KEYS {
-            jwks.ignored.push(IgnoredKey::TooMany);
         }
         Some(jwks)
     }
@@ -93,6 +96,11 @@ impl Jwks {
         self.len() == other.len() && self.keys.iter().zip(&other.keys).all(|(own, other)| Arc::ptr_eq(own, other))
     }
 
+    /// Whether a key is for one of these algorithms.
+    pub(crate) fn serves_any(&self, algorithms: &[Algorithm]) -> bool {
+        self.keys.iter().any(|key| algorithms.contains(&key.algorithm))
+    }
+
     /// How many keys can be used.
     pub fn len(&self) -> usize {
         self.keys.len()
@@ -103,7 +111,7 @@ impl Jwks {
         self.keys.is_empty()
     }
 
-    /// Why the other members of the set were left out, one reason each; a last `TooMany` stands for all beyond the hundredth.
+    /// Why the other members of the set were left out, one reason each; a last `TooMany` stands for all that were not read.
     pub fn ignored(&self) -> &[IgnoredKey] {
         &self.ignored
     }
@@ -133,17 +141,18 @@ impl Jwks {
     /// [`InvalidToken`]: the JWS is misshapen, its algorithm or key unknown here, or its signature wrong.
     pub fn verify(&self, compact: &str) -> Result<VerifiedJws, InvalidToken> {
         let jws = Jws::split(compact)?;
-        let payload = self.verify_signature(&jws, &jws.header()?)?;
+        let payload = self.verify_signature(&jws, &jws.header()?, None)?;
         Ok(VerifiedJws { header: jws.header_bytes().to_vec(), payload: payload.bytes().to_vec() })
     }
 
-    /// The key selected by `kid` and `alg`, the signature verified.
+    /// The key selected by `kid` and `alg`, the signature verified. `tenant`: of an issuer that has many.
     pub(crate) fn verify_signature<'a>(
         &self,
         jws: &'a Jws<'_>,
         header: &Header<'_>,
+        tenant: Option<&str>,
     ) -> Result<SignedPayload<'a>, InvalidToken> {
-        let mut candidates = self.candidates(header).peekable();
+        let mut candidates = self.candidates(header).filter(|key| key.serves(tenant)).take(MAX_CANDIDATES).peekable();
         if candidates.peek().is_none() {
             return Err(InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) });
         }
@@ -155,7 +164,6 @@ impl Jwks {
             .iter()
             .filter(|key| key.algorithm == header.algorithm)
             .filter(|key| header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref())
-            .take(MAX_CANDIDATES)
     }
 }
 

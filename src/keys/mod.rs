@@ -2,6 +2,7 @@
 
 pub(crate) mod discovery;
 pub(crate) mod fetch;
+pub(crate) mod in_flight;
 pub(crate) mod jwk;
 pub(crate) mod jwks;
 pub(crate) mod lifetime;

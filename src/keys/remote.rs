@@ -2,34 +2,35 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::fetch::{Answer, Http, Validators};
+use super::in_flight::Places;
 use super::jwks::Jwks;
 use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, nanos};
 use crate::error::FetchError;
+use crate::events::{self, IssuerName};
 use crate::health::IssuerHealth;
-
-/// Fetches in flight in the whole process: a cold start of thousands of tenants must not open thousands of connections.
-pub(crate) const MAX_IN_FLIGHT: usize = 32;
-static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
-    pub(crate) iss: Arc<str>,
+    pub(crate) issuer: IssuerName,
     pub(crate) location: Location,
+    /// What RSA keys serve that do not say.
     pub(crate) rsa: Algorithm,
+    pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) policy: KeyPolicy,
     /// Whether it may be asked at private addresses.
     pub(crate) private_addresses: bool,
@@ -45,6 +46,15 @@ pub(crate) enum Location {
     Jwks(Url),
 }
 
+impl Location {
+    fn server(&self) -> &Url {
+        match self {
+            Self::Discovery { at, .. } => at,
+            Self::Jwks(url) => url,
+        }
+    }
+}
+
 /// The keys of one issuer, fetched when they are needed.
 ///
 /// Known keys are reached by two atomic loads. The lock is taken only where something changes: a fetch starts or ends, or
@@ -53,10 +63,25 @@ pub(crate) struct RemoteJwks {
     source: Source,
     client: Client,
     clock: Clock,
+    places: Places,
     current: ArcSwapOption<Jwks>,
     /// [`Schedule::next_decision`], in nanoseconds of uptime: until then nobody needs the lock.
     next_decision: AtomicU64,
+    /// Until when the keys are fresh, in nanoseconds of uptime.
+    fresh_until: AtomicU64,
+    /// Whether it was told that keys past it are used.
+    stale_told: AtomicBool,
     state: Mutex<State>,
+    counts: Counts,
+}
+
+/// For [`IssuerHealth`], since the start.
+#[derive(Default)]
+struct Counts {
+    fetches: AtomicU64,
+    failed_fetches: AtomicU64,
+    stale_serves: AtomicU64,
+    unknown_kids: AtomicU64,
 }
 
 struct State {
@@ -75,7 +100,15 @@ struct Known {
     /// Where the metadata said that the keys are, and until when that holds.
     jwks_uri: Option<(Url, Duration)>,
     /// What the keys at hand came with, and from where.
-    validators: Option<(Url, Validators)>,
+    came: Option<Came>,
+}
+
+#[derive(Clone)]
+struct Came {
+    from: Url,
+    validators: Validators,
+    /// What the server said of their lifetime. It holds on when a 304 says nothing else (RFC 9111 §4.3.4).
+    hint: Option<Duration>,
 }
 
 /// What a fetch brought.
@@ -113,17 +146,39 @@ impl RemoteJwks {
     pub(crate) fn new(source: Source, client: Client, clock: Clock) -> Arc<Self> {
         let schedule = Schedule::new(source.policy.clone());
         Arc::new(Self {
+            places: Places::at(source.location.server()),
             source,
             client,
             clock,
             current: ArcSwapOption::empty(),
             next_decision: AtomicU64::new(0),
+            fresh_until: AtomicU64::new(0),
+            stale_told: AtomicBool::new(false),
             state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None, known: Known::default() }),
+            counts: Counts::default(),
         })
     }
 
     /// The keys at hand, or a fetch to wait for. Starts a refresh in the background when one is due.
     pub(crate) fn keys(self: &Arc<Self>, now: Now) -> Keys {
+        let keys = self.ready_or_not(now);
+        if matches!(keys, Keys::Ready(_)) && nanos(now.uptime) >= self.fresh_until.load(Ordering::Relaxed) {
+            self.tell_stale(now);
+        }
+        keys
+    }
+
+    /// Keys past their lifetime were used: counted each time, told once for each such period.
+    fn tell_stale(&self, now: Now) {
+        self.counts.stale_serves.fetch_add(1, Ordering::Relaxed);
+        events::stale_served(&self.source.issuer);
+        if !self.stale_told.swap(true, Ordering::Relaxed) {
+            let until = self.lock().schedule.fresh_and_usable_until().map(|(_, usable)| usable);
+            events::keys_stale(&self.source.issuer, until.unwrap_or_default().saturating_sub(now.uptime));
+        }
+    }
+
+    fn ready_or_not(self: &Arc<Self>, now: Now) -> Keys {
         if nanos(now.uptime) < self.next_decision.load(Ordering::Acquire)
             && let Some(jwks) = self.current.load_full()
         {
@@ -131,7 +186,7 @@ impl RemoteJwks {
         }
         let Ok(runtime) = Handle::try_current() else {
             // Nothing can be fetched here; what is at hand is used as long as it may be.
-            let usable = self.lock().schedule.usable_and_stale(now.uptime).0;
+            let usable = self.lock().schedule.is_usable(now.uptime);
             return match self.current.load_full().filter(|_| usable) {
                 Some(jwks) => Keys::Ready(jwks),
                 None => Keys::Unavailable(Some(Arc::new(FetchError::NoRuntime))),
@@ -165,22 +220,33 @@ impl RemoteJwks {
         let failure = state.failure.clone();
         drop(state);
         launch(task, &runtime);
+        let outcome = match plan {
+            Plan::Refuse(refusal) => refusal.code(),
+            _ => "fetched",
+        };
+        self.counts.unknown_kids.fetch_add(1, Ordering::Relaxed);
+        events::unknown_kid(&self.source.issuer, outcome);
         fetching.map_or(Refetch::Refuse(failure), Refetch::Wait)
     }
 
     /// What there is to say of these keys.
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
         let state = self.lock();
-        let (usable, stale) = state.schedule.usable_and_stale(now.uptime);
-        let jwks = self.current.load_full().filter(|_| usable);
+        let jwks = self.current.load_full().filter(|_| state.schedule.serves(now.uptime));
+        let fresh_until = state.schedule.fresh_and_usable_until().map(|(fresh, _)| fresh);
+        let stale = jwks.is_some() && fresh_until.is_some_and(|until| now.uptime >= until);
         IssuerHealth {
-            iss: Arc::clone(&self.source.iss),
+            iss: Arc::clone(&self.source.issuer.iss),
             keys: jwks.as_ref().map_or(0, |jwks| jwks.len()),
             ignored: jwks.map(|jwks| jwks.ignored().to_vec()).unwrap_or_default(),
             age: state.schedule.last_success().map(|last| now.uptime.saturating_sub(last)),
             next_fetch: Some(state.schedule.retry_after(now.uptime)),
             stale,
             last_error: state.failure.clone(),
+            fetches: self.counts.fetches.load(Ordering::Relaxed),
+            failed_fetches: self.counts.failed_fetches.load(Ordering::Relaxed),
+            stale_serves: self.counts.stale_serves.load(Ordering::Relaxed),
+            unknown_kids: self.counts.unknown_kids.load(Ordering::Relaxed),
         }
     }
 
@@ -198,7 +264,7 @@ impl RemoteJwks {
             self.publish_next_decision(state);
         }
         match plan {
-            Plan::Serve | Plan::Unavailable | Plan::Refuse => (None, None),
+            Plan::Serve | Plan::Unavailable | Plan::Refuse(_) => (None, None),
             Plan::Join => (state.under_way.clone().map(|ended| Fetching { ended, limit }), None),
             Plan::Fetch | Plan::ServeAndFetch => {
                 let (ended, under_way) = watch::channel(());
@@ -219,12 +285,11 @@ impl RemoteJwks {
 
     async fn fetch(&self, known: Known) -> Result<Fetched, FetchError> {
         let limit = self.source.policy.timeout;
-        let fetch = async {
-            // First come, first served. Each issuer has one fetch under way at the most, so none takes more than its share.
-            let _place = IN_FLIGHT.acquire().await;
-            self.fetch_within_limit(known).await
+        let deadline = Instant::now() + limit;
+        let Ok(_place) = timeout_at(deadline, self.places.take()).await else {
+            return Err(FetchError::NoTurn { limit });
         };
-        match tokio::time::timeout(limit, fetch).await {
+        match timeout_at(deadline, self.fetch_within_limit(known)).await {
             Ok(answer) => answer,
             Err(_) => Err(FetchError::Timeout { limit }),
         }
@@ -238,7 +303,7 @@ impl RemoteJwks {
                 match known.jwks_uri.take().filter(|(_, until)| now < *until) {
                     Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
                     None => {
-                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.iss, at).await?;
+                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.issuer.iss, at).await?;
                         if *same_origin && url.origin() != at.origin() {
                             return Err(FetchError::OtherOrigin { url: fetch::named(&url) });
                         }
@@ -248,32 +313,27 @@ impl RemoteJwks {
             }
         };
         // Only of what came from the same address can anything be said to be the same.
-        let validators = known.validators.take().filter(|(from, _)| *from == url).map(|(_, validators)| validators);
-        let validators = validators.unwrap_or_default();
-        let lifetime = |hint| self.source.policy.lifetime(hint);
-        match self.http().get(&url, &validators).await? {
-            Answer::NotModified { lifetime: hint } => {
-                known.validators = Some((url, validators));
-                Ok(Fetched { jwks: None, lifetime: lifetime(hint), known })
-            }
-            Answer::Document { body, validators, lifetime: hint } => {
-                let jwks = self.read(&url, &body)?;
-                known.validators = Some((url, validators));
-                Ok(Fetched { jwks: Some(jwks), lifetime: lifetime(hint), known })
-            }
-        }
+        let came = known.came.take().filter(|came| came.from == url);
+        let (validators, hint) = came.map(|came| (came.validators, came.hint)).unwrap_or_default();
+        let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
+            Answer::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
+            Answer::Document { body, validators, lifetime } => (Some(self.read(&url, &body)?), validators, lifetime),
+        };
+        known.came = Some(Came { from: url, validators, hint });
+        Ok(Fetched { jwks, lifetime: self.source.policy.lifetime(hint), known })
     }
 
     fn http(&self) -> Http<'_> {
-        Http { client: &self.client, private_addresses: self.source.private_addresses }
+        let Source { private_addresses, policy, .. } = &self.source;
+        Http { client: &self.client, private_addresses: *private_addresses, patience: policy.timeout / 2 }
     }
 
-    /// A set without one usable key is no set: it would take the good one's place.
+    /// A set without one key that the issuer may sign with is no set: it would take the good one's place.
     fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
         let url = || fetch::named(url);
         match Jwks::read(document, self.source.rsa) {
             None => Err(FetchError::Document { url: url(), expected: "a JSON object with an array `keys`" }),
-            Some(jwks) if jwks.is_empty() => {
+            Some(jwks) if !jwks.serves_any(&self.source.algorithms) => {
                 Err(FetchError::NoUsableKey { url: url(), ignored: jwks.ignored().to_vec() })
             }
             Some(jwks) => Ok(jwks),
@@ -282,64 +342,64 @@ impl RemoteJwks {
 
     /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
     fn finish(&self, number: u64, answer: Result<Fetched, FetchError>) {
-        let now = self.clock.now().uptime;
+        let now = self.clock.now();
         let mut state = self.lock();
         if state.fetch != number {
             return;
         }
+        self.counts.fetches.fetch_add(1, Ordering::Relaxed);
         let news = match answer {
             Ok(fetched) => {
-                state.schedule.succeeded(fetched.lifetime, chance(), now);
+                state.schedule.succeeded(fetched.lifetime, chance(), now.uptime);
                 state.failure = None;
+                self.stale_told.store(false, Ordering::Relaxed);
                 state.known = fetched.known;
+                let changed = fetched.jwks.is_some();
                 if let Some(jwks) = fetched.jwks {
                     self.current.store(Some(Arc::new(jwks)));
                 }
-                News::Fetched(fetched.lifetime, self.current.load_full())
+                News::Fetched { changed, lifetime: fetched.lifetime, jwks: self.current.load_full() }
             }
             Err(error) => {
                 let error = Arc::new(error);
-                // The keys may have moved; the next fetch asks where they are. Unless nobody was asked, for want of time.
-                if !matches!(*error, FetchError::Timeout { .. }) {
+                // The keys may have moved; the next fetch asks where they are. Unless nobody was asked.
+                if !matches!(*error, FetchError::NoTurn { .. }) {
                     state.known.jwks_uri = None;
                 }
                 state.failure = Some(Arc::clone(&error));
-                let stale = state.schedule.failed(chance(), now);
-                News::Failed { error, stale, retry_after: state.schedule.retry_after(now) }
+                self.counts.failed_fetches.fetch_add(1, Ordering::Relaxed);
+                state.schedule.failed(chance(), now.uptime);
+                News::Failed { error, retry_after: state.schedule.retry_after(now.uptime) }
             }
         };
         state.under_way = None;
         self.publish_next_decision(&state);
         drop(state);
         // Not under the lock: a log may be slow.
-        news.tell(&self.source.iss);
+        news.tell(&self.source.issuer, now);
     }
 
     fn publish_next_decision(&self, state: &State) {
+        let fresh_until = state.schedule.fresh_and_usable_until().map(|(fresh, _)| fresh);
+        self.fresh_until.store(nanos(fresh_until.unwrap_or_default()), Ordering::Relaxed);
         self.next_decision.store(nanos(state.schedule.next_decision()), Ordering::Release);
     }
 }
 
-/// What the log is told of a fetch.
+/// What is told of a fetch.
 enum News {
-    Fetched(Duration, Option<Arc<Jwks>>),
-    Failed { error: Arc<FetchError>, stale: bool, retry_after: Duration },
+    Fetched { changed: bool, lifetime: Duration, jwks: Option<Arc<Jwks>> },
+    Failed { error: Arc<FetchError>, retry_after: Duration },
 }
 
 impl News {
-    fn tell(self, issuer: &str) {
+    fn tell(self, issuer: &IssuerName, now: Now) {
         match self {
-            Self::Fetched(lifetime, jwks) => {
-                let keys = jwks.as_ref().map(|jwks| jwks.len());
-                let ignored = jwks.as_ref().map(|jwks| jwks.ignored());
-                tracing::info!(target: "portcullis", issuer, keys, ?ignored, ?lifetime, "key set fetched");
+            Self::Fetched { changed, lifetime, jwks } => {
+                let (keys, ignored) = jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
+                events::keys_fetched(issuer, changed, keys, ignored, lifetime, now.unix);
             }
-            Self::Failed { error, stale, retry_after } => {
-                tracing::warn!(target: "portcullis", issuer, %error, ?retry_after, "key set not fetched");
-                if stale {
-                    tracing::warn!(target: "portcullis", issuer, "keys past their lifetime are used");
-                }
-            }
+            Self::Failed { error, retry_after } => events::keys_not_fetched(issuer, &error, retry_after),
         }
     }
 }
@@ -387,8 +447,4 @@ impl Drop for FetchTask {
     fn drop(&mut self) {
         self.keys.finish(self.number, self.answer.take().unwrap_or(Err(FetchError::Interrupted)));
     }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -80,7 +80,29 @@ pub(crate) enum Plan {
     /// No keys, and no fetch now either: the last one failed a moment ago.
     Unavailable,
     /// No fetch for this key now: it counts as unknown.
-    Refuse,
+    Refuse(Refusal),
+}
+
+/// Why nothing is fetched for a token that no key at hand verifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The set that the request waited for lacks the key, too.
+    Missing,
+    /// A set that was fetched a moment ago lacked it.
+    Remembered,
+    /// The budget is spent.
+    CoolingDown,
+}
+
+impl Refusal {
+    /// A name that stays the same across versions, for logs and metrics.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Remembered => "remembered",
+            Self::CoolingDown => "cooling_down",
+        }
+    }
 }
 
 /// The state of one issuer's key fetching.
@@ -93,8 +115,6 @@ pub(crate) struct Schedule {
     due: Duration,
     /// Until when the keys at hand are fresh, if there are any.
     fresh_until: Option<Duration>,
-    /// Whether it was said that they are used all the same.
-    stale_announced: bool,
     last_attempt: Option<Duration>,
     last_success: Option<Duration>,
     failures: u32,
@@ -118,7 +138,6 @@ impl Schedule {
             fetching_since: None,
             due: Duration::ZERO,
             fresh_until: None,
-            stale_announced: false,
             last_attempt: None,
             last_success: None,
             failures: 0,
@@ -141,10 +160,7 @@ impl Schedule {
     /// A request needs keys.
     pub(crate) fn request(&mut self, now: Duration) -> Plan {
         self.give_up(now);
-        let fresh = self.fresh_until.is_some_and(|until| now < until);
-        let usable = self.usable_until().is_some_and(|until| now < until);
-        let serve = fresh || (usable && self.serves_meanwhile());
-        match (serve, self.fetching_since.is_some(), now >= self.due) {
+        match (self.serves(now), self.fetching_since.is_some(), now >= self.due) {
             (true, false, true) => self.start(now, Plan::ServeAndFetch),
             (true, _, _) => Plan::Serve,
             (false, true, _) => Plan::Join,
@@ -162,16 +178,16 @@ impl Schedule {
             if self.failures == 0 {
                 self.remember_missing(kid, now);
             }
-            return Plan::Refuse;
+            return Plan::Refuse(Refusal::Missing);
         }
         if self.missing.get(&kid).is_some_and(|missing| now < missing.until) {
-            return Plan::Refuse;
+            return Plan::Refuse(Refusal::Remembered);
         }
         if self.fetching_since.is_some() {
             return Plan::Join;
         }
         match self.last_attempt {
-            Some(last) if now < last + UNKNOWN_KID_COOLDOWN => Plan::Refuse,
+            Some(last) if now < last + UNKNOWN_KID_COOLDOWN => Plan::Refuse(Refusal::CoolingDown),
             _ => self.start(now, Plan::Fetch),
         }
     }
@@ -227,28 +243,33 @@ impl Schedule {
     pub(crate) fn succeeded(&mut self, lifetime: Duration, chance: f64, now: Duration) {
         self.fetching_since = None;
         self.failures = 0;
-        self.stale_announced = false;
         self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * chance));
         self.fresh_until = Some(now + lifetime);
         self.last_success = Some(now);
     }
 
-    /// The fetch failed. Whatever keys are at hand stay. `true` if they are past their lifetime and this is the first that
-    /// anybody hears of it. `chance`: from 0 to 1, drawn anew each time.
-    pub(crate) fn failed(&mut self, chance: f64, now: Duration) -> bool {
+    /// The fetch failed. Whatever keys are at hand stay. `chance`: from 0 to 1, drawn anew each time.
+    pub(crate) fn failed(&mut self, chance: f64, now: Duration) {
         self.fetching_since = None;
         let backoff = (BACKOFF * 2_u32.saturating_pow(self.failures.min(5))).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         self.due = self.due.max(now + backoff.mul_f64(chance));
-        let stale =
-            self.fresh_until.is_some_and(|until| now >= until) && self.usable_until().is_some_and(|until| now < until);
-        stale && !std::mem::replace(&mut self.stale_announced, true)
     }
 
-    /// Whether the keys at hand can be used, and whether they are past their lifetime.
-    pub(crate) fn usable_and_stale(&self, now: Duration) -> (bool, bool) {
-        let usable = self.usable_until().is_some_and(|until| now < until);
-        (usable, usable && self.fresh_until.is_some_and(|until| now >= until))
+    /// Whether a request is served with the keys at hand without waiting.
+    pub(crate) fn serves(&self, now: Duration) -> bool {
+        let fresh = self.fresh_until.is_some_and(|until| now < until);
+        fresh || (self.is_usable(now) && self.serves_meanwhile())
+    }
+
+    /// Whether the keys at hand may be used at all: fresh, or within `max_stale`.
+    pub(crate) fn is_usable(&self, now: Duration) -> bool {
+        self.usable_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when the keys at hand are fresh, and until when they may be used.
+    pub(crate) fn fresh_and_usable_until(&self) -> Option<(Duration, Duration)> {
+        Some((self.fresh_until?, self.usable_until()?))
     }
 
     /// When the last good answer came.

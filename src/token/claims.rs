@@ -27,6 +27,8 @@ pub(crate) struct Claims<'a> {
     pub(crate) subject: Option<Cow<'a, str>>,
     pub(crate) client_id: Option<Cow<'a, str>>,
     pub(crate) scope: Scope,
+    /// `tid`, Entra's.
+    pub(crate) tenant: Option<Cow<'a, str>>,
     sender_constrained: bool,
 }
 
@@ -39,6 +41,7 @@ impl<'a> Claims<'a> {
 
         let (mut iss, mut sub, mut aud, mut exp, mut nbf, mut iat) = (None, None, None, None, None, None);
         let (mut client_id, mut azp, mut cid, mut scope, mut scp, mut cnf) = (None, None, None, None, None, None);
+        let mut tid = None;
         json::read_object(text, is_read, |name, value| {
             let member = match name {
                 "iss" => &mut iss,
@@ -52,6 +55,7 @@ impl<'a> Claims<'a> {
                 "cid" => &mut cid,
                 "scope" => &mut scope,
                 "scp" => &mut scp,
+                "tid" => &mut tid,
                 _ => &mut cnf,
             };
             *member = Some(value);
@@ -77,6 +81,10 @@ impl<'a> Claims<'a> {
                 _ => None,
             }),
             scope: scope_claim(scope).or_else(|| scope_claim(scp)).unwrap_or_default(),
+            tenant: match tid {
+                Some(Value::Text(text)) => Some(text),
+                _ => None,
+            },
             sender_constrained: !matches!(cnf, None | Some(Value::Null)),
         })
     }
@@ -125,7 +133,7 @@ pub(crate) fn check_type(typ: Option<&str>) -> Result<(), InvalidToken> {
 fn is_read(name: &str) -> bool {
     matches!(
         name,
-        "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "client_id" | "azp" | "cid" | "scope" | "scp" | "cnf"
+        "iss" | "sub" | "aud" | "exp" | "nbf" | "iat" | "client_id" | "azp" | "cid" | "scope" | "scp" | "tid" | "cnf"
     )
 }
 

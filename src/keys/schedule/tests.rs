@@ -18,7 +18,10 @@ enum Step {
 
 #[test]
 fn fetches_start_when_they_should() {
-    use Plan::{Fetch, Join, Refuse, Serve, ServeAndFetch, Unavailable};
+    use Plan::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
+    const COOLING_DOWN: Plan = Plan::Refuse(Refusal::CoolingDown);
+    const REMEMBERED: Plan = Plan::Refuse(Refusal::Remembered);
+    const MISSING: Plan = Plan::Refuse(Refusal::Missing);
     use Step::{Failed, Request, StillUnknownKid, Succeeded, UnknownKid};
     let cases: Vec<(&str, Vec<Step>)> = vec![
         ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
@@ -120,13 +123,13 @@ fn fetches_start_when_they_should() {
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
-                UnknownKid(9.9, "a", Refuse),
+                UnknownKid(9.9, "a", COOLING_DOWN),
                 UnknownKid(10.0, "a", Fetch),
                 UnknownKid(10.1, "b", Join),
                 Request(10.1, Serve),
                 Succeeded(10.2),
                 StillUnknownKid(10.3, "a"),
-                UnknownKid(20.1, "a", Refuse),
+                UnknownKid(20.1, "a", REMEMBERED),
                 UnknownKid(20.1, "b", Fetch),
             ],
         ),
@@ -137,7 +140,7 @@ fn fetches_start_when_they_should() {
                 Succeeded(0.0),
                 UnknownKid(10.0, "a", Fetch),
                 Failed(10.5),
-                UnknownKid(19.9, "b", Refuse),
+                UnknownKid(19.9, "b", COOLING_DOWN),
                 Request(19.9, Serve),
                 UnknownKid(20.0, "b", Fetch),
             ],
@@ -165,15 +168,15 @@ fn fetches_start_when_they_should() {
                 UnknownKid(20.0, "a", Fetch),
                 Succeeded(20.0),
                 StillUnknownKid(20.0, "a"),
-                UnknownKid(39.9, "a", Refuse),
+                UnknownKid(39.9, "a", REMEMBERED),
                 UnknownKid(40.0, "a", Fetch),
                 Succeeded(40.0),
                 StillUnknownKid(40.0, "a"),
-                UnknownKid(79.9, "a", Refuse),
+                UnknownKid(79.9, "a", REMEMBERED),
                 UnknownKid(80.0, "a", Fetch),
                 Succeeded(80.0),
                 StillUnknownKid(80.0, "a"),
-                UnknownKid(139.9, "a", Refuse),
+                UnknownKid(139.9, "a", REMEMBERED),
                 UnknownKid(140.0, "a", Fetch),
             ],
         ),
@@ -207,10 +210,10 @@ fn fetches_start_when_they_should() {
                     assert_eq!(schedule.unknown_kid(kid, false, at(time)), plan, "{name}: step {number}");
                 }
                 StillUnknownKid(time, kid) => {
-                    assert_eq!(schedule.unknown_kid(kid, true, at(time)), Refuse, "{name}: step {number}");
+                    assert_eq!(schedule.unknown_kid(kid, true, at(time)), MISSING, "{name}: step {number}");
                 }
                 Succeeded(time) => schedule.succeeded(LIFETIME, 0.5, at(time)),
-                Failed(time) => drop(schedule.failed(1.0, at(time))),
+                Failed(time) => schedule.failed(1.0, at(time)),
             }
         }
     }
@@ -244,19 +247,6 @@ fn the_server_s_hint_is_taken_within_bounds() {
     ] {
         assert_eq!(policy.lifetime(hint.map(at)), at(lifetime), "{name}");
     }
-}
-
-#[test]
-fn each_period_of_stale_keys_is_announced_once() {
-    let mut schedule = Schedule::new(KeyPolicy::default());
-    assert!(!schedule.failed(1.0, at(0.0)), "no keys, no stale ones");
-    schedule.succeeded(LIFETIME, 0.5, at(1.0));
-    for (time, announced) in [(500.0, false), (600.9, false), (601.0, true), (602.0, false), (4000.0, false)] {
-        assert_eq!(schedule.failed(1.0, at(time)), announced, "{time}");
-    }
-    schedule.succeeded(LIFETIME, 0.5, at(4100.0));
-    assert!(schedule.failed(1.0, at(4800.0)), "another period");
-    assert!(!schedule.failed(1.0, at(9000.0)), "too old to be used at all");
 }
 
 #[test]
@@ -366,7 +356,7 @@ mod model {
             match plan {
                 Plan::Fetch | Plan::ServeAndFetch => self.started(),
                 Plan::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
-                Plan::Serve | Plan::Unavailable | Plan::Refuse => {}
+                Plan::Serve | Plan::Unavailable | Plan::Refuse(_) => {}
             }
         }
 
@@ -387,7 +377,7 @@ mod model {
                     assert!(self.under_way(), "waits for nothing: {:?}", self.trail);
                     self.waiting.push(kid);
                 }
-                plan => assert_eq!(plan, Plan::Refuse, "{:?}", self.trail),
+                plan => assert!(matches!(plan, Plan::Refuse(_)), "{:?}", self.trail),
             }
         }
 
@@ -409,7 +399,7 @@ mod model {
             for kid in std::mem::take(&mut self.waiting) {
                 assert_eq!(
                     self.schedule.unknown_kid(kid, true, self.now),
-                    Plan::Refuse,
+                    Plan::Refuse(Refusal::Missing),
                     "waits twice: {:?}",
                     self.trail
                 );

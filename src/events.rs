@@ -1,0 +1,171 @@
+//! What the log and the metrics are told, by names that stay.
+//!
+//! The log gets `tracing` events of target `portcullis`, told apart by their field `event`. The metrics (feature `metrics`)
+//! go to whatever recorder the application installed. `docs/operations.md` lists both, and `tests/events.rs` holds them to it.
+//! No token, and no claim of one, is among the fields; labels come from the configuration only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, FetchError, IgnoredKey};
+
+/// An issuer, as the log and the metrics name it.
+#[derive(Clone)]
+pub(crate) struct IssuerName {
+    pub(crate) iss: Arc<str>,
+    /// A label of its own is for listed issuers. Recorders keep every label for ever, and tenants come and go.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only labels differ"))]
+    pub(crate) listed: bool,
+}
+
+/// A key set came, or the news that the one at hand has not changed. `unix`: the time, since 1970.
+pub(crate) fn keys_fetched(
+    issuer: &IssuerName,
+    changed: bool,
+    keys: usize,
+    ignored: &[IgnoredKey],
+    lifetime: Duration,
+    unix: Duration,
+) {
+    let lifetime_s = lifetime.as_secs();
+    tracing::info!(
+        target: "portcullis", event = "keys_fetched", issuer = &*issuer.iss, changed, keys, ?ignored, lifetime_s, "key set fetched"
+    );
+    meters::fetch(issuer, if changed { "changed" } else { "unchanged" });
+    meters::fetched_at(issuer, unix);
+}
+
+/// A fetch failed.
+pub(crate) fn keys_not_fetched(issuer: &IssuerName, error: &FetchError, retry_after: Duration) {
+    let retry_after_s = retry_after.as_secs_f64();
+    tracing::warn!(
+        target: "portcullis", event = "keys_not_fetched", issuer = &*issuer.iss, %error, retry_after_s, "key set not fetched"
+    );
+    meters::fetch(issuer, "failed");
+}
+
+/// Keys are past their lifetime and will be used all the same; said once for each such period.
+pub(crate) fn keys_stale(issuer: &IssuerName, usable_for: Duration) {
+    let usable_for_s = usable_for.as_secs();
+    tracing::warn!(
+        target: "portcullis", event = "keys_stale", issuer = &*issuer.iss, usable_for_s, "keys past their lifetime are used"
+    );
+}
+
+/// A request was served by such keys.
+pub(crate) fn stale_served(issuer: &IssuerName) {
+    meters::stale_serve(issuer);
+}
+
+/// A token came that no key at hand verifies, and what was done about it.
+pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
+    tracing::debug!(target: "portcullis", event = "unknown_kid", issuer = &*issuer.iss, outcome, "no key at hand verifies it");
+    meters::unknown_kid(issuer, outcome);
+}
+
+/// A token was refused. `issuer`: whose it says to be, if we trust that one.
+pub(crate) fn token_refused(error: &Error, issuer: Option<&str>, kid: Option<&str>, alg: Option<&str>) {
+    let reason = error.code();
+    tracing::debug!(target: "portcullis", event = "token_refused", reason, issuer, kid, alg, "access token refused");
+    meters::refusal(reason);
+}
+
+/// A request was refused for something else than its token.
+pub(crate) fn request_refused(error: &Error) {
+    let reason = error.code();
+    tracing::debug!(target: "portcullis", event = "request_refused", reason, "request refused");
+    meters::refusal(reason);
+}
+
+/// A look-up failed. `unsaid`: how many did since the last one that was told.
+pub(crate) fn lookup_failed(error: &str, unsaid: u64) {
+    tracing::error!(target: "portcullis", event = "lookup_failed", error, unsaid, "issuer look-up failed");
+}
+
+/// As [`lookup_failed`], each time.
+pub(crate) fn lookup_failure_counted() {
+    meters::lookup_failure();
+}
+
+/// A look-up returned what cannot be used.
+pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display) {
+    tracing::warn!(
+        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, "a look-up returned an issuer that cannot be used"
+    );
+}
+
+/// The system has no root certificates.
+#[cfg(feature = "aws-lc-rs")]
+pub(crate) fn no_root_certificates(error: &reqwest::Error) {
+    tracing::warn!(target: "portcullis", event = "no_root_certificates", %error, "HTTP client without root certificates");
+}
+
+/// A handler asks for a token that no layer put there.
+#[cfg(feature = "axum")]
+pub(crate) fn not_protected() {
+    tracing::error!(
+        target: "portcullis",
+        event = "not_protected",
+        "a handler asks for the access token on a route without `ProtectLayer`; add `.route_layer(protect)`"
+    );
+}
+
+#[cfg(feature = "metrics")]
+mod meters {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use metrics::{SharedString, counter, gauge};
+
+    use super::IssuerName;
+
+    fn label(issuer: &IssuerName) -> SharedString {
+        match issuer.listed {
+            true => Arc::clone(&issuer.iss).into(),
+            false => "looked_up".into(),
+        }
+    }
+
+    pub(super) fn fetch(issuer: &IssuerName, outcome: &'static str) {
+        counter!("portcullis_key_fetches_total", "issuer" => label(issuer), "outcome" => outcome).increment(1);
+    }
+
+    /// The age of a set is now less this, as Prometheus has it; an age would be out of date when it is read. Of looked-up
+    /// issuers together there is no such thing.
+    pub(super) fn fetched_at(issuer: &IssuerName, unix: Duration) {
+        if issuer.listed {
+            gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer)).set(unix.as_secs_f64());
+        }
+    }
+
+    pub(super) fn stale_serve(issuer: &IssuerName) {
+        counter!("portcullis_stale_serves_total", "issuer" => label(issuer)).increment(1);
+    }
+
+    pub(super) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
+        counter!("portcullis_unknown_kids_total", "issuer" => label(issuer), "outcome" => outcome).increment(1);
+    }
+
+    pub(super) fn refusal(reason: &'static str) {
+        counter!("portcullis_refusals_total", "reason" => reason).increment(1);
+    }
+
+    pub(super) fn lookup_failure() {
+        counter!("portcullis_lookup_failures_total").increment(1);
+    }
+}
+
+/// Without the feature, nobody counts.
+#[cfg(not(feature = "metrics"))]
+mod meters {
+    use std::time::Duration;
+
+    use super::IssuerName;
+
+    pub(super) fn fetch(_: &IssuerName, _: &'static str) {}
+    pub(super) fn fetched_at(_: &IssuerName, _: Duration) {}
+    pub(super) fn stale_serve(_: &IssuerName) {}
+    pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}
+    pub(super) fn refusal(_: &'static str) {}
+    pub(super) fn lookup_failure() {}
+}

@@ -1,0 +1,130 @@
+//! One issuer for many tenants, as Microsoft Entra ID has them: who may name himself which tenant, and with which key.
+
+use axum::routing::get;
+use axum::{Json, Router};
+use portcullis::testing::{AUDIENCE, TestIssuer};
+use portcullis::{Algorithm, Issuer, Issuers, Jwks, Verifier};
+use serde_json::{Value, json};
+
+const TEMPLATE: &str = "https://login.example/{tenantid}/v2.0";
+const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+const GLOBEX: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+
+fn iss(tenant: &str) -> String {
+    TEMPLATE.replace("{tenantid}", tenant)
+}
+
+fn entra() -> TestIssuer {
+    TestIssuer::offline_with("https://login.example/common/v2.0", Algorithm::EdDSA).unwrap()
+}
+
+async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
+    verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+}
+
+#[tokio::test]
+async fn the_tenant_in_iss_is_the_one_in_tid() {
+    let entra = entra();
+    let template = || Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(entra.jwks());
+    let any = Verifier::new(template()).unwrap();
+    let acme_only = Verifier::new(template().tenants([ACME]).unwrap()).unwrap();
+    let upper = ACME.to_uppercase();
+    let cases: Vec<(&str, String, Value, &str, &str)> = vec![
+        ("a tenant", iss(ACME), json!(ACME), "ok", "ok"),
+        ("another one", iss(GLOBEX), json!(GLOBEX), "ok", "unknown_issuer"),
+        ("another's `tid`", iss(ACME), json!(GLOBEX), "tenant", "tenant"),
+        ("no string for `tid`", iss(ACME), json!([ACME]), "tenant", "tenant"),
+        ("no `tid`", iss(ACME), Value::Null, "tenant", "tenant"),
+        ("`tid` in upper case", iss(ACME), json!(upper), "tenant", "tenant"),
+        ("no GUID", iss("common"), json!("common"), "unknown_issuer", "unknown_issuer"),
+        ("no tenant", iss(""), json!(""), "unknown_issuer", "unknown_issuer"),
+        ("upper case", iss(&upper), json!(upper), "unknown_issuer", "unknown_issuer"),
+        ("one digit less", iss(&ACME[1..]), json!(&ACME[1..]), "unknown_issuer", "unknown_issuer"),
+        ("no hexadecimal digit", iss(&ACME.replace('b', "g")), json!(ACME), "unknown_issuer", "unknown_issuer"),
+        ("a group more", iss(&format!("{ACME}-0")), json!(format!("{ACME}-0")), "unknown_issuer", "unknown_issuer"),
+        ("a path in it", iss(&format!("{ACME}/{GLOBEX}")), json!(ACME), "unknown_issuer", "unknown_issuer"),
+        ("something after", format!("{}/", iss(ACME)), json!(ACME), "unknown_issuer", "unknown_issuer"),
+        ("another host", iss(ACME).replace("login", "evil"), json!(ACME), "unknown_issuer", "unknown_issuer"),
+        ("the template itself", TEMPLATE.to_owned(), json!("{tenantid}"), "tenant", "tenant"),
+    ];
+    for (name, iss, tid, with_any, with_acme) in cases {
+        let token = entra.token().issued_by(&iss).claim("tid", tid).build();
+        assert_eq!(verdict(&any, &token).await, with_any, "{name}");
+        assert_eq!(verdict(&acme_only, &token).await, with_acme, "{name}, one tenant trusted");
+    }
+    let token = entra.token().issued_by(&iss(ACME)).claim("tid", ACME).build();
+    assert_eq!(any.verify(&token).await.unwrap().issuer(), iss(ACME), "the tenant's, not the template");
+    assert_eq!(any.health().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_names_a_tenant_signs_for_no_other() {
+    let entra = entra();
+    let cases = [
+        ("for all", json!(TEMPLATE), "ok", "ok"),
+        ("for all, of the other version", json!("https://sts.example/{tenantid}/"), "ok", "ok"),
+        ("for one", json!(iss(ACME)), "ok", "unknown_key"),
+        ("for the other", json!(iss(GLOBEX)), "unknown_key", "ok"),
+        ("for none of them", json!("https://login.example/common"), "unknown_key", "unknown_key"),
+        ("part of a segment", json!(format!("https://login.example/x{ACME}")), "unknown_key", "unknown_key"),
+        ("no string", json!(7), "unknown_key", "unknown_key"),
+    ];
+    for (name, key_issuer, acme, globex) in cases {
+        let mut set = entra.jwks_json();
+        set["keys"][0]["issuer"] = key_issuer;
+        let jwks = Jwks::from_json(set.to_string()).unwrap();
+        let verifier = Verifier::new(Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(jwks.clone())).unwrap();
+        for (tenant, expected) in [(ACME, acme), (GLOBEX, globex)] {
+            let token = entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
+            assert_eq!(verdict(&verifier, &token).await, expected, "{name}: {tenant}");
+        }
+        // An issuer with one tenant has a set of its own, whatever else stands in it.
+        let single = Verifier::new(Issuer::new(iss(ACME), AUDIENCE).unwrap().jwks(jwks)).unwrap();
+        assert_eq!(verdict(&single, &entra.token().issued_by(&iss(ACME)).build()).await, "ok", "{name}");
+    }
+}
+
+/// Entra's metadata name the template as their issuer, at an address of no tenant's. One key set serves all.
+#[tokio::test]
+async fn keys_of_all_tenants_are_discovered_once() {
+    let entra = entra();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let metadata = json!({ "issuer": TEMPLATE, "jwks_uri": format!("{address}/keys") });
+    let jwks = entra.jwks_json();
+    let app = Router::new()
+        .route("/common/v2.0/.well-known/openid-configuration", get(async move || Json(metadata)))
+        .route("/keys", get(async move || Json(jwks)));
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let template = Issuer::template(TEMPLATE, AUDIENCE).unwrap();
+    let template = template.discovery_at(&format!("{address}/common/v2.0")).unwrap();
+    let stranger = Issuer::new(iss(GLOBEX), "https://other.example").unwrap().jwks(entra.jwks());
+    let verifier = Verifier::new(Issuers::lookup(|_| None).and_listed([template, stranger]).unwrap()).unwrap();
+    let token = |tenant| entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
+    assert_eq!(verdict(&verifier, &token(ACME)).await, "ok");
+    let other = ACME.replace('7', "0");
+    assert_eq!(verdict(&verifier, &token(&other)).await, "ok");
+    assert_eq!(verdict(&verifier, &token(GLOBEX)).await, "audience", "a tenant listed by name has its own rules");
+    let fetches: u64 = verifier.health().iter().map(|health| health.fetches).sum();
+    assert_eq!(fetches, 1);
+    server.abort();
+}
+
+#[test]
+fn templates_that_cannot_work_are_refused_by_name() {
+    let refused = |issuer: Result<Issuer, portcullis::ConfigError>| issuer.unwrap_err().to_string();
+    let template = || Issuer::template(TEMPLATE, AUDIENCE).unwrap();
+    let built = |issuer: Issuer| refused(Verifier::new(issuer.clone()).map(|_| issuer));
+    for (said, expected) in [
+        (refused(Issuer::new(TEMPLATE, AUDIENCE)), "use `template`"),
+        (refused(Issuer::template(iss(ACME), AUDIENCE)), "expected {tenantid} in it"),
+        (refused(Issuer::template(iss("{tenantid}{tenantid}"), AUDIENCE)), "once"),
+        (refused(template().tenants(["contoso.example"])), "\"contoso.example\": expected a GUID"),
+        (refused(Issuer::new(iss(ACME), AUDIENCE).unwrap().tenants([ACME])), "expected a `template`"),
+        (built(template()), "`discovery_at`"),
+        (built(template().alias("x").unwrap().jwks(entra().jwks())), "alias \"x\""),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
