@@ -81,19 +81,26 @@ mod test_clock {
         start: Duration,
         /// Nanoseconds since `start`.
         passed: Arc<AtomicI64>,
+        /// Seconds by which the wall clock was corrected.
+        corrected: Arc<AtomicI64>,
     }
 
     impl TestClock {
         /// A clock that shows the present, to the second.
         pub fn new() -> Self {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Self { start: Duration::from_secs(now.as_secs()), passed: Arc::default() }
+            Self { start: Duration::from_secs(now.as_secs()), passed: Arc::default(), corrected: Arc::default() }
         }
 
         /// Lets time pass.
         pub fn advance(&self, by: Duration) {
             let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
             self.passed.fetch_add(nanos, Ordering::SeqCst);
+        }
+
+        /// Somebody corrects the wall clock by so many seconds: what `exp` is compared with changes, the age of keys does not.
+        pub fn correct_by(&self, seconds: i64) {
+            self.corrected.fetch_add(seconds, Ordering::SeqCst);
         }
 
         /// What the clock shows.
@@ -108,7 +115,10 @@ mod test_clock {
 
         pub(super) fn reading(&self) -> Now {
             let passed = Duration::from_nanos(self.passed.load(Ordering::SeqCst).unsigned_abs());
-            Now { unix: self.start + passed, uptime: passed }
+            let corrected = self.corrected.load(Ordering::SeqCst);
+            let by = Duration::from_secs(corrected.unsigned_abs());
+            let unix = self.start + passed;
+            Now { unix: if corrected < 0 { unix.saturating_sub(by) } else { unix + by }, uptime: passed }
         }
     }
 

@@ -209,19 +209,26 @@ async fn a_new_key_serves_the_request_that_saw_it() {
     assert_eq!(api.issuer.jwks_fetches(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_who_see_a_new_key_share_one_fetch() {
     let api = Arc::new(api().await);
-    assert_eq!(api.good().await, "ok");
+    let old = api.issuer.token().build();
+    assert_eq!(api.verdict(&old).await, "ok");
     api.seconds_pass(10);
     api.issuer.rotate().unwrap();
     api.issuer.delay(Duration::from_millis(20));
     let mut requests = JoinSet::new();
-    for _ in 0..50 {
+    // Old, new and unknown keys in between each other.
+    for number in 0..200 {
         let api = Arc::clone(&api);
-        requests.spawn(async move { api.good().await });
+        let (token, expected) = match number % 4 {
+            0 => (api.issuer.token().header("kid", format!("junk-{number}")).build(), "unknown_key"),
+            1 => (old.clone(), "ok"),
+            _ => (api.issuer.token().build(), "ok"),
+        };
+        requests.spawn(async move { assert_eq!(api.verdict(&token).await, expected) });
     }
-    assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
+    requests.join_all().await;
     assert_eq!(api.issuer.jwks_fetches(), 2);
 }
 
@@ -261,6 +268,9 @@ async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
         let requests = if later == "unknown_key" { 1 } else { 2 };
         assert_eq!(api.issuer.jwks_fetches() - before, requests, "{name}: one fetch, tried twice if it fails");
         assert_eq!(api.good().await, "ok", "{name}: known keys are never behind the budget");
+        api.seconds_pass(10);
+        let forged = api.issuer.token().tampered().build();
+        assert_eq!(api.verdict(&forged).await, "signature", "{name}: what is wrong under a known key is known");
     }
 }
 
@@ -595,6 +605,31 @@ async fn health_says_how_the_keys_are_doing() {
     api.issuer.behave(Behaviour::Serve);
     assert_eq!(api.good().await, "ok");
     assert!(health().last_error.is_none());
+
+    // Idle past their lifetime: the next request will have to wait, so they are not ready.
+    api.seconds_pass(700);
+    let idle = health();
+    assert_eq!((idle.keys, idle.stale, idle.is_ready()), (0, false, false));
+    assert!(api.verifier.warm_up().await.is_ok());
+    assert!(health().is_ready());
+    assert_eq!(api.verdict(&api.issuer.token().header("kid", "unknown").build()).await, "unknown_key");
+    let counts = health();
+    let counts = (counts.fetches, counts.failed_fetches, counts.stale_serves, counts.unknown_kids);
+    assert_eq!(counts, (4, 1, 1, 1), "fetches, failed ones, stale serves, unknown kids");
+}
+
+/// A set of keys that the issuer may not sign with is no better than an empty one.
+#[tokio::test]
+async fn a_set_without_a_key_for_the_issuers_algorithms_does_not_take_the_good_ones_place() {
+    let api = api_with(|issuer| issuer.algorithms([Algorithm::EdDSA]).unwrap()).await;
+    let token = api.issuer.token().build();
+    assert_eq!(api.verdict(&token).await, "ok");
+    let other = TestIssuer::offline_with("x", Algorithm::ES256).unwrap().jwks_json().to_string();
+    api.issuer.behave(Behaviour::Body(other));
+    api.seconds_pass(550);
+    assert_eq!(api.verdict(&token).await, "ok");
+    eventually("the refresh fails", || api.verifier.health()[0].failed_fetches == 1).await;
+    assert_eq!(api.verdict(&token).await, "ok");
 }
 
 /// A kept connection that died, a server that stumbles once: no request sees it.

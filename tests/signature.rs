@@ -417,6 +417,8 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
         ("Ed448", json!({ "kty": "OKP", "crv": "Ed448", "x": short }), IgnoredKey::Type),
         ("symmetric", json!({ "kty": "oct", "k": "AAAA" }), IgnoredKey::Symmetric),
         ("private", with(&ec, "d", json!("AAAA")), IgnoredKey::Private),
+        ("a private prime", with(&rsa, "p", json!("AQAB")), IgnoredKey::Private),
+        ("a private exponent of a prime", with(&rsa, "dq", json!("AQAB")), IgnoredKey::Private),
         ("for encryption", with(&rsa, "use", json!("enc")), IgnoredKey::Use),
         ("key_ops without verify", with(&rsa, "key_ops", json!(["wrapKey"])), IgnoredKey::Use),
         ("key_ops no list", with(&rsa, "key_ops", json!("verify")), IgnoredKey::Use),
@@ -428,6 +430,12 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
         ("alg a number", with(&rsa, "alg", json!(1)), IgnoredKey::Malformed),
         ("kid a number", with(&rsa, "kid", json!(1)), IgnoredKey::Malformed),
         ("kid too long", with(&rsa, "kid", json!("k".repeat(513))), IgnoredKey::Malformed),
+        ("kid null", with(&rsa, "kid", json!(null)), IgnoredKey::Malformed),
+        ("use a list", with(&rsa, "use", json!(["sig"])), IgnoredKey::Use),
+        ("no key_ops", with(&rsa, "key_ops", json!([])), IgnoredKey::Use),
+        ("no x", without(&ec, "x"), IgnoredKey::Malformed),
+        ("no y", without(&ec, "y"), IgnoredKey::Malformed),
+        ("no curve", without(&ec, "crv"), IgnoredKey::Malformed),
         ("no modulus", without(&rsa, "n"), IgnoredKey::Malformed),
         ("no exponent", without(&rsa, "e"), IgnoredKey::Malformed),
         ("exponent 1", with(&rsa, "e", json!("AQ")), IgnoredKey::Malformed),
@@ -500,6 +508,30 @@ fn a_hundred_keys_are_kept() {
     let jwks = Jwks::from_json(json!({ "keys": numbered.collect::<Vec<_>>() }).to_string()).unwrap();
     assert_eq!(jwks.len(), 100);
     assert_eq!(jwks.ignored(), [IgnoredKey::TooMany]);
+
+    // Odd members take nobody's place, up to five hundred.
+    for (odd, len, ignored) in [(100, 1, 100), (499, 1, 499), (500, 0, 501)] {
+        let mut members = vec![json!({ "kty": "AKP" }); odd];
+        members.push(key.clone());
+        match Jwks::from_json(json!({ "keys": members }).to_string()) {
+            Ok(jwks) => assert_eq!((jwks.len(), jwks.ignored().len()), (len, ignored), "{odd}"),
+            Err(error) => assert!(len == 0 && error.to_string().contains("TooMany"), "{odd}: {error}"),
+        }
+    }
+}
+
+/// Two keys of different types may share a `kid`: each verifies what was signed with it.
+#[test]
+fn keys_of_different_types_may_have_one_kid() {
+    let issuers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
+        .map(|algorithm| TestIssuer::offline_with("https://issuer.example/", algorithm).unwrap());
+    let keys: Vec<_> = issuers.iter().map(|issuer| issuer.jwks_json()["keys"][0].clone()).collect();
+    assert!(keys.iter().all(|key| key["kid"] == "key-1"));
+    let jwks = Jwks::from_json(json!({ "keys": keys }).to_string()).unwrap();
+    for issuer in &issuers {
+        assert!(jwks.verify(&issuer.token().build()).is_ok());
+        assert!(jwks.verify(&issuer.token().tampered().build()).is_err());
+    }
 }
 
 /// RFC 7517 §4.5: several keys may have one `kid`, and a token may have none. At most 4 are tried: each costs a signature.
@@ -520,6 +552,13 @@ fn candidates_are_tried_up_to_four() {
             assert_eq!(jwks.verify(&token.build()).is_ok(), accepted, "{name}, behind {before} others");
         }
     }
+    // Keys that do not fit are not among the four.
+    let mut keys: Vec<_> = (0..5)
+        .map(|_| TestIssuer::offline_with("x", Algorithm::ES256).unwrap().jwks_json()["keys"][0].clone())
+        .collect();
+    keys.push(good.clone());
+    let jwks = Jwks::from_json(json!({ "keys": keys }).to_string()).unwrap();
+    assert!(jwks.verify(&issuer.token().without_header("kid").build()).is_ok());
     let mut without_kid = good;
     without_kid.as_object_mut().unwrap().remove("kid");
     let jwks = Jwks::from_json(set(&without_kid.to_string())).unwrap();

@@ -32,7 +32,7 @@ async fn each_token_is_verified_with_its_own_issuers_keys() {
     assert_eq!((acme.jwks_fetches(), globex.jwks_fetches()), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_tenants_key_fails_under_anothers_name_also_under_load() {
     let (acme, globex) = (start().await, start().await);
     let verifier = Verifier::new([acme.issuer(), globex.issuer()]).unwrap();
@@ -94,7 +94,8 @@ fn configurations_that_cannot_work_are_refused_by_name() {
     let issuer = || Issuer::new("https://issuer.example/", AUDIENCE);
     let verifier = |issuer: Issuer| Verifier::new(issuer).map(drop);
     let secret = [7; 32];
-    let cases: [(&str, Result<(), ConfigError>, &str); 19] = [
+    let fixed = || TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap().jwks();
+    let cases: [(&str, Result<(), ConfigError>, &str); 28] = [
         ("empty issuer", Issuer::new("", AUDIENCE).map(drop), "issuer \"\""),
         ("empty audience", Issuer::new("https://a.example", "").map(drop), "audience"),
         ("no audience", Issuer::new("https://a.example", Vec::<String>::new()).map(drop), "audience"),
@@ -128,6 +129,23 @@ fn configurations_that_cannot_work_are_refused_by_name() {
         ),
         ("long leeway", issuer().and_then(|i| i.leeway(std::time::Duration::from_secs(301))).map(drop), "301s"),
         ("no lifetime", issuer().and_then(|i| i.keys_max_age(std::time::Duration::ZERO)).map(drop), "0ns"),
+        ("lifetime too short", issuer().and_then(|i| i.keys_max_age(Duration::from_millis(999))).map(drop), "999ms"),
+        ("lifetime too long", issuer().and_then(|i| i.keys_max_age(Duration::from_secs(86_401))).map(drop), "86401s"),
+        ("stale too long", issuer().and_then(|i| i.keys_max_stale(Duration::from_secs(86_401))).map(drop), "86401s"),
+        ("slow fetch", issuer().and_then(|i| i.fetch_timeout(Duration::from_millis(60_001))).map(drop), "60.001s"),
+        (
+            "same origin without discovery",
+            issuer().and_then(|i| i.jwks_uri("https://keys.example/")).map(Issuer::same_origin).and_then(verifier),
+            "`same_origin`",
+        ),
+        (
+            "fixed keys and discovery elsewhere",
+            issuer().and_then(|i| i.discovery_at("https://a.example/")).map(|i| i.jwks(fixed())).and_then(verifier),
+            "`discovery_at`",
+        ),
+        ("alias with a space", issuer().and_then(|i| i.alias("a ")).map(drop), "issuer \"a \""),
+        ("no place", Verifier::new(Issuers::lookup(|_| None).keep_at_most(0)).map(drop), "keep_at_most"),
+        ("no tenants' template", issuer().and_then(|i| i.tenants(["a"])).map(drop), "a `template`"),
         ("no time to fetch", issuer().and_then(|i| i.fetch_timeout(std::time::Duration::ZERO)).map(drop), "0ns"),
     ];
     for (name, result, sentence) in cases {
@@ -390,6 +408,18 @@ async fn looked_up_issuers_are_not_asked_at_private_addresses() {
             assert!(matches!(result, Err(Error::KeysUnavailable { .. })), "{iss} {keys:?}: {result:?}");
         }
     }
+    // A client of the application's own resolves names by itself; an address is refused all the same.
+    let iss = inside.iss();
+    let own = |iss: &str| Some(Issuer::new(iss, AUDIENCE).ok()?.client(reqwest::Client::new()));
+    for verifier in [
+        Verifier::builder(Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()))
+            .client(reqwest::Client::new())
+            .build(),
+        Verifier::new(Issuers::lookup(own)),
+    ] {
+        let result = verifier.unwrap().verify(&inside.token().issued_by(iss).build()).await;
+        assert!(matches!(result, Err(Error::KeysUnavailable { .. })), "{result:?}");
+    }
     assert_eq!(inside.metadata_fetches() + inside.jwks_fetches(), 0);
 }
 
@@ -459,6 +489,68 @@ async fn unsigned_tokens_push_nobodys_keys_out() {
     assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
     assert_eq!((asked.load(Ordering::SeqCst), acme.jwks_fetches()), (1, 1));
     assert_eq!(verifier.health().len(), 9, "what is kept is bounded all the same: eight of whom nothing was verified");
+}
+
+/// Several custom domains of one tenant, by a look-up that knows them all.
+#[tokio::test]
+async fn aliases_of_a_looked_up_issuer_share_its_keys() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    let iss = acme.iss().to_owned();
+    let issuers = Issuers::lookup(move |asked_for| {
+        let issuer = Issuer::new(iss.clone(), AUDIENCE).ok()?.alias("https://login.acme.example/").ok()?;
+        (asked_for != "https://globex.example/").then_some(issuer)
+    });
+    let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
+    let by = |iss: &str| acme.token().issued_by(iss).build();
+    // Twice, and once more when they are looked up again.
+    for (passes, fetches) in [(0, 1), (0, 1), (600, 2)] {
+        clock.advance(Duration::from_secs(passes));
+        for iss in ["https://login.acme.example/", acme.iss()] {
+            let token = verifier.verify(&by(iss)).await.unwrap();
+            assert_eq!(token.issuer(), iss);
+        }
+        assert_eq!(verdict(&verifier, &by("https://globex.example/")).await, "unknown_issuer");
+        assert_eq!(verdict(&verifier, &by("https://other.example/")).await, "unknown_issuer", "not an alias");
+        assert_eq!((acme.jwks_fetches(), verifier.health().len()), (fetches, 1), "{passes} s later");
+    }
+}
+
+/// Sync look-ups run on the requests' threads, maybe on several at once; there is one key set all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_issuer_that_is_looked_up_on_several_threads_has_one_key_set() {
+    let acme = start().await;
+    let together = Arc::new(std::sync::Barrier::new(4));
+    let issuers = Issuers::lookup(move |iss| {
+        together.wait();
+        Issuer::new(iss, AUDIENCE).ok()
+    });
+    let verifier = Verifier::new(issuers.danger_allow_private_addresses()).unwrap();
+    let mut requests = JoinSet::new();
+    for _ in 0..4 {
+        let (verifier, token) = (verifier.clone(), acme.token().build());
+        requests.spawn(async move { verdict(&verifier, &token).await });
+    }
+    assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
+    assert_eq!((acme.jwks_fetches(), verifier.health().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn how_long_a_look_up_holds_can_be_set() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let issuers = Issuers::lookup(move |iss| {
+        // Trusted the first time only.
+        (count.fetch_add(1, Ordering::SeqCst) == 0).then(|| Issuer::new(iss, AUDIENCE).unwrap())
+    });
+    let issuers = issuers.look_up_again_after(Duration::from_secs(30)).danger_allow_private_addresses();
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    for (passes, expected) in [(0, "ok"), (29, "ok"), (1, "unknown_issuer")] {
+        clock.advance(Duration::from_secs(passes));
+        assert_eq!(verdict(&verifier, &acme.token().build()).await, expected, "{passes} s later");
+    }
 }
 
 /// A database that is away is no news about the tenants: those that were trusted a moment ago still are, for a bounded time.

@@ -448,3 +448,18 @@ impl Drop for FetchTask {
         self.keys.finish(self.number, self.answer.take().unwrap_or(Err(FetchError::Interrupted)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_spread_from_0_to_1() {
+        let drawn: Vec<_> = (0..1000).map(|_| chance()).collect();
+        assert!(drawn.iter().all(|chance| *chance > 0.0 && *chance <= 1.0));
+        for (from, to) in [(0.0, 0.2), (0.4, 0.6), (0.8, 1.0)] {
+            let within = drawn.iter().filter(|chance| (from..to).contains(*chance)).count();
+            assert!((100..300).contains(&within), "{within} of 1000 from {from} to {to}");
+        }
+    }
+}

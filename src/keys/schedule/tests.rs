@@ -256,6 +256,9 @@ fn what_a_stranger_names_is_remembered_within_bounds() {
         schedule.unknown_kid(&number.to_string(), true, at(0.0));
     }
     assert_eq!(schedule.missing.len(), MAX_MISSING);
+    // Those that are over make place.
+    schedule.unknown_kid("new", true, at(20.0));
+    assert_eq!(schedule.unknown_kid("new", false, at(21.0)), Plan::Refuse(Refusal::Remembered));
 }
 
 /// Everything that can happen to a schedule, in every order: what it may never do is checked after each step.

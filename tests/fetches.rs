@@ -1,0 +1,427 @@
+//! What an issuer's server is asked, in which order, and how long an answer may take. The server is scripted; its answers
+//! are as late as a case says.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
+use portcullis::{Algorithm, Error, FetchError, Issuer, Verifier};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+const METADATA: &str = "/.well-known/openid-configuration";
+const OTHER_METADATA: &str = "/.well-known/oauth-authorization-server";
+
+#[derive(Clone)]
+struct Asked {
+    base: String,
+    path: String,
+    /// Counted for each path, from 1.
+    number: usize,
+    if_none_match: Option<String>,
+}
+
+struct Reply {
+    status: u16,
+    headers: Vec<(header::HeaderName, &'static str)>,
+    body: String,
+}
+
+fn reply(status: u16, body: impl ToString) -> Reply {
+    Reply { status, headers: Vec::new(), body: body.to_string() }
+}
+
+impl Reply {
+    fn with(mut self, name: header::HeaderName, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+struct Server {
+    base: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn start<F: Future<Output = Reply> + Send + 'static>(
+        answer: impl Fn(Asked) -> F + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, counts) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(HashMap::new())));
+        let (own_base, log) = (base.clone(), Arc::clone(&asked));
+        let router = Router::new().fallback(async move |request: Request| {
+            let path = request.uri().path().to_owned();
+            log.lock().unwrap().push(path.clone());
+            let number = *counts.lock().unwrap().entry(path.clone()).and_modify(|count| *count += 1).or_insert(1);
+            let if_none_match = request.headers().get(header::IF_NONE_MATCH);
+            let if_none_match = if_none_match.map(|value| value.to_str().unwrap().to_owned());
+            let reply = answer(Asked { base: own_base.clone(), path, number, if_none_match }).await;
+            let mut headers = header::HeaderMap::new();
+            headers.extend(reply.headers.into_iter().map(|(name, value)| (name, value.parse().unwrap())));
+            (StatusCode::from_u16(reply.status).unwrap(), headers, reply.body)
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { base, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+}
+
+/// Keys, and a verifier of tokens signed with them that takes the set from `/keys`.
+struct Api {
+    keys: Arc<TestIssuer>,
+    clock: TestClock,
+    verifier: Verifier,
+}
+
+impl Api {
+    fn new(keys: &Arc<TestIssuer>, configure: impl Fn(Issuer) -> Issuer) -> Self {
+        let clock = TestClock::new();
+        keys.clock(&clock);
+        let issuer = configure(Issuer::new(keys.iss(), AUDIENCE).unwrap());
+        let verifier = Verifier::builder(issuer).clock(&clock).build().unwrap();
+        Self { keys: Arc::clone(keys), clock, verifier }
+    }
+
+    fn at_keys(server: &Server, keys: &Arc<TestIssuer>) -> Self {
+        Self::new(keys, |issuer| issuer.jwks_uri(&server.at("/keys")).unwrap())
+    }
+
+    async fn verdict(&self, token: &str) -> &'static str {
+        self.verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+    }
+
+    async fn good(&self) -> &'static str {
+        self.verdict(&self.keys.token().build()).await
+    }
+
+    async fn failure(&self) -> Arc<FetchError> {
+        match self.verifier.verify(&self.keys.token().build()).await {
+            Err(Error::KeysUnavailable { source, .. }) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn seconds_pass(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    fn next_fetch(&self) -> u64 {
+        self.verifier.health()[0].next_fetch.unwrap().as_secs()
+    }
+
+    async fn fetched(&self, times: u64) {
+        let wait = async {
+            while self.verifier.health()[0].fetches < times {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never fetched {times} times");
+    }
+}
+
+fn keys() -> Arc<TestIssuer> {
+    Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap())
+}
+
+fn poll_once(future: std::pin::Pin<&mut impl Future>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+/// An answer so late that its fetch was given up, with another one that came meanwhile.
+#[tokio::test]
+async fn a_slow_old_answer_does_not_take_a_newer_ones_place() {
+    let (keys, gate) = (keys(), Arc::new(Semaphore::new(0)));
+    let old = keys.token().build();
+    let (late, source, held) = (keys.jwks_json().to_string(), Arc::clone(&keys), Arc::clone(&gate));
+    let server = Server::start(move |asked| {
+        let (late, now, held) = (late.clone(), source.jwks_json().to_string(), Arc::clone(&held));
+        async move {
+            if asked.number == 2 {
+                held.acquire().await.unwrap().forget();
+                return reply(200, late);
+            }
+            reply(200, now)
+        }
+    })
+    .await;
+    let api = Api::at_keys(&server, &keys);
+    assert_eq!(api.good().await, "ok");
+    keys.rotate().unwrap();
+    keys.withdraw_old_keys();
+    api.seconds_pass(10);
+    let new = keys.token().build();
+    assert!(!poll_once(pin!(api.verifier.verify(&new))), "asks, and is dropped");
+    while server.asked().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    api.seconds_pass(10);
+    assert_eq!(api.verdict(&new).await, "ok", "the fetch was given up, another one came");
+    let (asked, fetches) = (server.asked().len(), api.verifier.health()[0].fetches);
+    gate.add_permits(1);
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!((api.verdict(&new).await, api.verdict(&old).await), ("ok", "unknown_key"));
+    }
+    assert_eq!((server.asked().len(), api.verifier.health()[0].fetches), (asked, fetches));
+}
+
+/// RFC 9111 §4.3.4: a 304 brings what it says of the lifetime, and else leaves what was said.
+#[tokio::test]
+async fn a_304_renews_the_lifetime() {
+    for (name, first, then, expected) in [
+        ("nothing said", None, None, 480),
+        ("said at first", Some("max-age=3600"), None, 2880),
+        ("said with the 304", None, Some("max-age=900"), 720),
+        ("said twice", Some("max-age=3600"), Some("max-age=900"), 720),
+    ] {
+        let keys = keys();
+        let jwks = keys.jwks_json().to_string();
+        let server = Server::start(move |asked| {
+            let (jwks, unchanged) = (jwks.clone(), asked.if_none_match.as_deref() == Some("\"v1\""));
+            async move {
+                let (answer, hint) = if unchanged { (reply(304, ""), then) } else { (reply(200, jwks), first) };
+                let answer = answer.with(header::ETAG, "\"v1\"");
+                match hint {
+                    Some(hint) => answer.with(header::CACHE_CONTROL, hint),
+                    None => answer,
+                }
+            }
+        })
+        .await;
+        let api = Api::at_keys(&server, &keys);
+        assert_eq!(api.good().await, "ok");
+        api.seconds_pass(if first.is_some() { 3300 } else { 550 });
+        assert_eq!(api.good().await, "ok");
+        api.fetched(2).await;
+        let next = api.next_fetch();
+        assert!((expected * 9 / 10 - 1..=expected * 11 / 10).contains(&next), "{name}: {next}");
+    }
+}
+
+/// The metadata name another address, whose set happens to have the same ETag.
+#[tokio::test]
+async fn what_one_address_says_is_unchanged_says_nothing_of_another() {
+    let (old, new) = (keys(), keys());
+    let (first, second) = (old.jwks_json().to_string(), new.jwks_json().to_string());
+    let server = Server::start(move |asked| {
+        let (first, second) = (first.clone(), second.clone());
+        async move {
+            let uri = format!("{}/{}", asked.base, if asked.number == 1 { "a" } else { "b" });
+            match &*asked.path {
+                METADATA => reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri })),
+                _ if asked.if_none_match.is_some() => reply(304, ""),
+                "/a" => reply(200, first).with(header::ETAG, "\"v1\""),
+                _ => reply(200, second).with(header::ETAG, "\"v1\""),
+            }
+        }
+    })
+    .await;
+    let api = Api::new(&old, |issuer| issuer.discovery_at(&server.base).unwrap());
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(550);
+    assert_eq!(api.good().await, "ok", "refreshed in the background");
+    api.fetched(2).await;
+    new.clock(&api.clock);
+    api.seconds_pass(550);
+    assert_eq!(api.good().await, "ok", "the metadata are as old as the keys were; then they were fetched together");
+    api.fetched(3).await;
+    assert_eq!(api.verdict(&new.token().build()).await, "ok", "{:?}", server.asked());
+    assert_eq!(api.good().await, "signature", "the old server's key has left the set");
+}
+
+#[tokio::test]
+async fn the_next_well_known_address_is_tried_only_where_the_first_does_not_exist() {
+    for (status, expected, both) in [
+        (404, "ok", true),
+        (405, "ok", true),
+        (410, "ok", true),
+        (400, "keys_unavailable", false),
+        (401, "keys_unavailable", false),
+        (403, "keys_unavailable", false),
+        (500, "keys_unavailable", false),
+        (503, "keys_unavailable", false),
+    ] {
+        let keys = keys();
+        let jwks = keys.jwks_json().to_string();
+        let server = Server::start(move |asked| {
+            let jwks = jwks.clone();
+            async move {
+                match &*asked.path {
+                    METADATA => reply(status, ""),
+                    OTHER_METADATA => {
+                        let uri = format!("{}/keys", asked.base);
+                        reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri }))
+                    }
+                    _ => reply(200, jwks),
+                }
+            }
+        })
+        .await;
+        let api = Api::new(&keys, |issuer| issuer.discovery_at(&server.base).unwrap());
+        assert_eq!(api.good().await, expected, "{status}");
+        assert_eq!(server.asked().iter().any(|path| path == OTHER_METADATA), both, "{status}");
+    }
+}
+
+/// A connection that died without a sound: a second try is started beside the first, and either may answer.
+#[tokio::test]
+async fn a_late_answer_has_a_second_try_beside_it() {
+    for (name, answers, expected) in [
+        ("the first never comes", [None, Some(200)], "ok"),
+        ("the second never comes", [Some(200), None], "ok"),
+        ("the second fails, the first is late", [Some(200), Some(404)], "ok"),
+        ("neither comes", [None, None], "timeout"),
+    ] {
+        let keys = keys();
+        let (jwks, gate) = (keys.jwks_json().to_string(), Arc::new(Semaphore::new(0)));
+        let server = Server::start(move |asked| {
+            let (jwks, gate) = (jwks.clone(), Arc::clone(&gate));
+            async move {
+                // The first answer waits until the second one is under way.
+                match asked.number {
+                    1 => gate.acquire().await.unwrap().forget(),
+                    _ => gate.add_permits(1),
+                }
+                match answers[asked.number - 1] {
+                    Some(status) => reply(status, jwks),
+                    None => std::future::pending().await,
+                }
+            }
+        })
+        .await;
+        let limit = Duration::from_millis(400);
+        let uri = server.at("/keys");
+        let api = Api::new(&keys, |issuer| issuer.jwks_uri(&uri).unwrap().fetch_timeout(limit).unwrap());
+        match expected {
+            "ok" => assert_eq!(api.good().await, "ok", "{name}"),
+            _ => assert!(matches!(*api.failure().await, FetchError::Timeout { .. }), "{name}"),
+        }
+        assert_eq!(server.asked().len(), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn one_time_limit_holds_for_metadata_keys_and_second_tries() {
+    for (name, limit, delay, status, asked) in [
+        ("each within the limit, not both", 1000, 600, 200, vec![METADATA, "/keys"]),
+        ("a second try after a second", 400, 0, 429, vec![METADATA]),
+    ] {
+        let keys = keys();
+        let jwks = keys.jwks_json().to_string();
+        let server = Server::start(move |asked| {
+            let jwks = jwks.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                let uri = format!("{}/keys", asked.base);
+                let metadata = json!({ "issuer": "https://issuer.example/", "jwks_uri": uri });
+                let body = if asked.path == METADATA { metadata.to_string() } else { jwks };
+                reply(status, body).with(header::RETRY_AFTER, "1")
+            }
+        })
+        .await;
+        let limit = Duration::from_millis(limit);
+        let api = Api::new(&keys, |issuer| issuer.discovery_at(&server.base).unwrap().fetch_timeout(limit).unwrap());
+        assert!(matches!(*api.failure().await, FetchError::Timeout { .. }), "{name}");
+        let mut paths = server.asked();
+        paths.dedup();
+        assert_eq!(paths, asked, "{name}");
+    }
+}
+
+/// The old address does not answer any more; the metadata have long known the new one.
+#[tokio::test]
+async fn metadata_are_asked_again_after_a_fetch_that_timed_out() {
+    let keys = keys();
+    let jwks = keys.jwks_json().to_string();
+    let server = Server::start(move |asked| {
+        let jwks = jwks.clone();
+        async move {
+            let uri = format!("{}/{}", asked.base, if asked.number == 1 { "old" } else { "new" });
+            match (&*asked.path, asked.number) {
+                (METADATA, _) => reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri })),
+                ("/old", 2..) => std::future::pending().await,
+                _ => reply(200, jwks).with(header::CACHE_CONTROL, "max-age=60"),
+            }
+        }
+    })
+    .await;
+    let limit = Duration::from_millis(200);
+    let api = Api::new(&keys, |issuer| issuer.discovery_at(&server.base).unwrap().fetch_timeout(limit).unwrap());
+    assert_eq!(api.good().await, "ok");
+    api.seconds_pass(55);
+    assert_eq!(api.good().await, "ok");
+    api.fetched(2).await;
+    api.seconds_pass(2);
+    assert_eq!(api.good().await, "ok");
+    api.fetched(3).await;
+    assert_eq!(server.asked().last().unwrap(), "/new", "{:?}", server.asked());
+}
+
+#[tokio::test]
+async fn while_backing_off_the_stored_error_is_the_answer() {
+    let keys = keys();
+    let server = Server::start(|_| async { reply(418, "") }).await;
+    let api = Api::at_keys(&server, &keys);
+    let first = api.failure().await;
+    assert!(matches!(*first, FetchError::Status { status: 418, .. }), "{first}");
+    let token = keys.token().build();
+    let mut again = pin!(api.verifier.verify(&token));
+    assert!(poll_once(again.as_mut()), "nobody is waited for");
+    assert!(Arc::ptr_eq(&api.failure().await, &first));
+    assert_eq!(server.asked().len(), 1);
+}
+
+/// Whoever corrects the wall clock neither ages nor rejuvenates the keys.
+#[tokio::test]
+async fn a_wall_clock_that_jumps_fetches_nothing() {
+    const DAY: i64 = 24 * 3600;
+    let keys = keys();
+    let jwks = keys.jwks_json().to_string();
+    let server = Server::start(move |_| {
+        let jwks = jwks.clone();
+        async move { reply(200, jwks) }
+    })
+    .await;
+    let api = Api::at_keys(&server, &keys);
+    assert_eq!(api.good().await, "ok");
+    let token = keys.token().build();
+    for (by, expected) in [(DAY, "expired"), (-2 * DAY, "issued_in_the_future"), (DAY, "ok")] {
+        api.clock.correct_by(by);
+        assert_eq!(api.verdict(&token).await, expected, "{by}");
+        assert_eq!(api.good().await, "ok", "a token of the new time, {by}");
+    }
+    let health = &api.verifier.health()[0];
+    assert_eq!((health.fetches, health.age), (1, Some(Duration::ZERO)));
+}
+
+/// The runtime that a fetch was started on lives, but nobody drives it: a blocked `block_on`, say.
+#[test]
+fn a_fetch_on_a_runtime_that_stands_still_is_not_waited_for_for_ever() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (driven, standing) = (runtime(), runtime());
+    let keys = keys();
+    let server = driven.block_on(Server::start(|_| std::future::pending()));
+    let uri = server.at("/keys");
+    let limit = Duration::from_millis(50);
+    let api = Api::new(&keys, |issuer| issuer.jwks_uri(&uri).unwrap().fetch_timeout(limit).unwrap());
+    let token = keys.token().build();
+    standing.block_on(async { assert!(!poll_once(pin!(api.verifier.verify(&token)))) });
+    let waited = async { tokio::time::timeout(Duration::from_secs(10), api.failure()).await };
+    assert!(driven.block_on(waited).is_ok());
+}
