@@ -31,6 +31,8 @@ pub struct IssuerHealth {
     pub age: Option<Duration>,
     /// How long until a request causes the next fetch; one with an unknown `kid` may cause it earlier. `None` for fixed keys.
     pub next_fetch: Option<Duration>,
+    /// Whether a fetch is under way.
+    pub fetching: bool,
     /// Whether the keys are past their lifetime and used all the same, because fetching fails.
     pub stale: bool,
     /// What the last fetch ended with, if it failed.
@@ -54,6 +56,7 @@ impl IssuerHealth {
             ignored,
             age: None,
             next_fetch: None,
+            fetching: false,
             stale: false,
             last_error: None,
             fetches: 0,

@@ -241,6 +241,7 @@ impl RemoteJwks {
             ignored: jwks.map(|jwks| jwks.ignored().to_vec()).unwrap_or_default(),
             age: state.schedule.last_success().map(|last| now.uptime.saturating_sub(last)),
             next_fetch: Some(state.schedule.retry_after(now.uptime)),
+            fetching: state.under_way.is_some(),
             stale,
             last_error: state.failure.clone(),
             fetches: self.counts.fetches.load(Ordering::Relaxed),

@@ -1,0 +1,210 @@
+//! The names that logs, dashboards and alerts are built on: `docs/operations.md` lists them, and they stay.
+//!
+//! One test alone in its file: a subscriber of one thread misses events whose call sites another thread met first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::get;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::{AccessToken, Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
+use tower::{Layer as _, ServiceExt as _};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+/// `LEVEL event field,field,…`, and of some fields the value.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+#[derive(Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target() != "portcullis" {
+            return;
+        }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let mut line = format!("{} {}", event.metadata().level(), fields.0.remove("event").unwrap_or_default());
+        assert!(fields.0.remove("message").is_some(), "{line}");
+        for (name, value) in fields.0 {
+            let told = ["outcome", "reason", "changed", "keys", "unsaid", "usable_for_s"].contains(&name);
+            line += &if told { format!(" {name}={value}") } else { format!(" {name}") };
+        }
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+impl Log {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
+    verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+}
+
+#[tokio::test]
+async fn events_and_metrics_have_names_that_stay() {
+    let (log, recorder) = (Log::default(), DebuggingRecorder::new());
+    let snapshotter = recorder.snapshotter();
+    let _recorder = metrics::set_default_local_recorder(&recorder);
+    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    let said = |expected: &[&str]| assert_eq!(log.take(), expected);
+
+    let (issuer, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    issuer.clock(&clock);
+    let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
+    let fetched = async |times| {
+        while verifier.health()[0].fetches < times {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    log.take();
+
+    let good = || issuer.token().build();
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    said(&["INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s"]);
+
+    // A key that is not there: asked for, missing; remembered; another one while the budget is spent.
+    let kid = |kid: &str| issuer.token().header("kid", kid).build();
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&verifier, &kid("a")).await, "unknown_key");
+    said(&[
+        "DEBUG unknown_kid issuer outcome=fetched",
+        "INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s",
+        "DEBUG unknown_kid issuer outcome=missing",
+        "DEBUG token_refused alg issuer kid reason=unknown_key",
+    ]);
+    for (name, outcome) in [("a", "remembered"), ("b", "cooling_down")] {
+        assert_eq!(verdict(&verifier, &kid(name)).await, "unknown_key");
+        let unknown = format!("DEBUG unknown_kid issuer outcome={outcome}");
+        said(&[&unknown, "DEBUG token_refused alg issuer kid reason=unknown_key"]);
+    }
+
+    // An outage: the refresh fails; past their lifetime the keys are used, which is said once.
+    issuer.behave(Behaviour::Status(404));
+    clock.advance(Duration::from_secs(550));
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    fetched(3).await;
+    said(&["WARN keys_not_fetched error issuer retry_after_s"]);
+    clock.advance(Duration::from_secs(50));
+    for _ in 0..2 {
+        assert_eq!(verdict(&verifier, &good()).await, "ok");
+        fetched(4).await;
+    }
+    assert_eq!(
+        BTreeSet::from_iter(log.take()),
+        BTreeSet::from_iter(
+            ["WARN keys_stale issuer usable_for_s=3600", "WARN keys_not_fetched error issuer retry_after_s"]
+                .map(String::from)
+        )
+    );
+    issuer.behave(Behaviour::Serve);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    fetched(5).await;
+    said(&["INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s"]);
+
+    // Refusals: of tokens, and of requests.
+    let layer = ProtectLayer::new(verifier.clone()).scope("orders:read");
+    let app = layer.layer(axum::Router::<()>::new().route("/", get(async |_: AccessToken| "")));
+    for (credentials, expected) in [
+        (None, "DEBUG request_refused reason=missing"),
+        (Some("Bearer".to_owned()), "DEBUG request_refused reason=invalid_request"),
+        (Some(format!("Bearer {}", good())), "DEBUG request_refused reason=insufficient_scope"),
+        (
+            Some(format!("Bearer {}", issuer.token().expired().build())),
+            "DEBUG token_refused alg issuer kid reason=expired",
+        ),
+        (
+            Some(format!("Bearer {}", issuer.token().issued_by("https://other.example/").build())),
+            "DEBUG token_refused alg kid reason=unknown_issuer",
+        ),
+        (Some("Bearer opaque".to_owned()), "DEBUG token_refused reason=opaque"),
+    ] {
+        let request =
+            credentials.into_iter().fold(Request::get("/"), |request, one| request.header("authorization", one));
+        app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        said(&[expected]);
+    }
+    let unprotected = axum::Router::<()>::new().route("/", get(async |_: AccessToken| ""));
+    unprotected.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+    said(&["ERROR not_protected"]);
+
+    // Look-ups that fail, each counted, and told once in a second; and what cannot be used.
+    let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
+    let broken = Verifier::builder(broken).clock(&clock).build().unwrap();
+    for (passes, expected) in [(0, Some(0)), (0, None), (0, None), (1, Some(2))] {
+        clock.advance(Duration::from_secs(passes));
+        assert_eq!(verdict(&broken, &good()).await, "keys_unavailable");
+        let mut lines = log.take();
+        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg kid reason=keys_unavailable");
+        let expected = expected.map(|unsaid| format!("ERROR lookup_failed error unsaid={unsaid}"));
+        assert_eq!(lines, Vec::from_iter(expected));
+    }
+    let wrong = Verifier::new(Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok())).unwrap();
+    assert_eq!(verdict(&wrong, &good()).await, "unknown_issuer");
+    said(&["WARN lookup_unusable error issuer", "DEBUG token_refused alg kid reason=unknown_issuer"]);
+
+    // A looked-up issuer has no label of its own.
+    let looked_up = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
+    let looked_up = Verifier::builder(looked_up).clock(&clock).build().unwrap();
+    assert_eq!(verdict(&looked_up, &good()).await, "ok");
+
+    let mut metrics = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let labels = key.key().labels().map(|label| {
+            let value = if label.value() == issuer.iss() { "ISS" } else { label.value() };
+            format!("{}={value}", label.key())
+        });
+        let value = match value {
+            DebugValue::Counter(count) => count.to_string(),
+            DebugValue::Gauge(_) => "a time".to_owned(),
+            other @ DebugValue::Histogram(_) => panic!("{other:?}"),
+        };
+        metrics.insert(format!("{} {}", key.key().name(), labels.collect::<Vec<_>>().join(" ")), value);
+    }
+    let metrics: Vec<_> = metrics.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    assert_eq!(
+        metrics,
+        [
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 3",
+            "portcullis_key_fetches_total issuer=ISS outcome=failed: 2",
+            "portcullis_key_fetches_total issuer=looked_up outcome=changed: 1",
+            "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
+            "portcullis_lookup_failures_total : 4",
+            "portcullis_refusals_total reason=expired: 1",
+            "portcullis_refusals_total reason=insufficient_scope: 1",
+            "portcullis_refusals_total reason=invalid_request: 1",
+            "portcullis_refusals_total reason=keys_unavailable: 4",
+            "portcullis_refusals_total reason=missing: 1",
+            "portcullis_refusals_total reason=opaque: 1",
+            "portcullis_refusals_total reason=unknown_issuer: 2",
+            "portcullis_refusals_total reason=unknown_key: 3",
+            "portcullis_stale_serves_total issuer=ISS: 3",
+            "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
+            "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 1",
+            "portcullis_unknown_kids_total issuer=ISS outcome=missing: 1",
+            "portcullis_unknown_kids_total issuer=ISS outcome=remembered: 1",
+        ]
+    );
+}

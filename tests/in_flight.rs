@@ -1,0 +1,55 @@
+//! Fetches in flight are counted for the whole process, so this test is alone in its file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use portcullis::testing::{AUDIENCE, TestIssuer};
+use portcullis::{Algorithm, Issuer, Verifier};
+use tokio::sync::Semaphore;
+
+/// Sixty tenants on three servers come at once: 32 are asked for, and 16 of one server.
+#[tokio::test]
+async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
+    let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let mut issuers = Vec::new();
+    let mut servers = Vec::new();
+    for server in 0..3 {
+        let (jwks, held, asked) = (keys.jwks_json().to_string(), Arc::clone(&gate), Arc::new(AtomicUsize::new(0)));
+        servers.push(Arc::clone(&asked));
+        let router = Router::new().fallback(async move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let _passed = held.acquire().await.unwrap();
+            jwks.clone()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/keys", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        for tenant in 0..20 {
+            let iss = format!("https://{server}-{tenant}.example/");
+            let issuer = Issuer::new(iss, AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
+            issuers.push(issuer.fetch_timeout(std::time::Duration::from_secs(60)).unwrap());
+        }
+    }
+    let names: Vec<_> = issuers.iter().map(|issuer| issuer.iss().to_owned()).collect();
+    let verifier = Verifier::new(issuers).unwrap();
+    let mut requests = tokio::task::JoinSet::new();
+    for iss in names {
+        let (verifier, token) = (verifier.clone(), keys.token().issued_by(&iss).build());
+        requests.spawn(async move { verifier.verify(&token).await.is_ok() });
+    }
+    let asked = || servers.iter().map(|asked| asked.load(Ordering::SeqCst)).collect::<Vec<_>>();
+    while asked().iter().sum::<usize>() < 32 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    // Whatever else would start has the time to.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(asked().iter().sum::<usize>(), 32);
+    assert!(asked().iter().all(|asked| *asked <= 16), "{:?}", asked());
+    gate.add_permits(1);
+    assert!(requests.join_all().await.into_iter().all(|verified| verified), "all get their turn");
+    assert_eq!(asked(), [20, 20, 20]);
+}
