@@ -36,6 +36,7 @@
 //! | `aws-lc-rs` | yes | cryptography and TLS by aws-lc-rs: every algorithm; needs a C compiler |
 //! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits, no TLS of its own |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
+//! | `metrics` | | counters and a gauge by the `metrics` facade |
 //! | `testing` | | `TestIssuer`, `TestClock`: an issuer inside your tests |
 //!
 //! Features only add. With both cryptographies on, aws-lc-rs is used. Tokens are verified by what was chosen here, by

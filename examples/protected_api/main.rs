@@ -111,7 +111,12 @@ async fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
             "ignored_keys": issuer.ignored.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>(),
             "age_seconds": seconds(issuer.age),
             "next_fetch_seconds": seconds(issuer.next_fetch),
+            "fetching": issuer.fetching,
             "stale": issuer.stale,
+            "fetches": issuer.fetches,
+            "failed_fetches": issuer.failed_fetches,
+            "stale_serves": issuer.stale_serves,
+            "unknown_kids": issuer.unknown_kids,
             "last_error": issuer.last_error.as_ref().map(|error| error.to_string()),
         })
     });
