@@ -191,7 +191,7 @@ impl Walk {
         match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(_)) => assert!(age < LIFETIME + MAX_STALE, "too old: {:?}", self.trail),
             Poll::Ready(Err(error)) => {
-                assert!(age >= LIFETIME + MAX_STALE, "a good set is lost: {error} {:?}", self.trail)
+                assert!(age >= LIFETIME + MAX_STALE, "a good set is lost: {error} {:?}", self.trail);
             }
             Poll::Pending => assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail),
         }
