@@ -34,8 +34,8 @@ struct Reply {
     body: String,
 }
 
-fn reply(status: u16, body: impl ToString) -> Reply {
-    Reply { status, headers: Vec::new(), body: body.to_string() }
+fn reply(status: u16, body: impl Into<String>) -> Reply {
+    Reply { status, headers: Vec::new(), body: body.into() }
 }
 
 impl Reply {
@@ -224,7 +224,7 @@ async fn what_one_address_says_is_unchanged_says_nothing_of_another() {
         async move {
             let uri = format!("{}/{}", asked.base, if asked.number == 1 { "a" } else { "b" });
             match &*asked.path {
-                METADATA => reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri })),
+                METADATA => reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri }).to_string()),
                 _ if asked.if_none_match.is_some() => reply(304, ""),
                 "/a" => reply(200, first).with(header::ETAG, "\"v1\""),
                 _ => reply(200, second).with(header::ETAG, "\"v1\""),
@@ -266,7 +266,7 @@ async fn the_next_well_known_address_is_tried_only_where_the_first_does_not_exis
                     METADATA => reply(status, ""),
                     OTHER_METADATA => {
                         let uri = format!("{}/keys", asked.base);
-                        reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri }))
+                        reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri }).to_string())
                     }
                     _ => reply(200, jwks),
                 }
@@ -354,7 +354,9 @@ async fn metadata_are_asked_again_after_a_fetch_that_timed_out() {
         async move {
             let uri = format!("{}/{}", asked.base, if asked.number == 1 { "old" } else { "new" });
             match (&*asked.path, asked.number) {
-                (METADATA, _) => reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri })),
+                (METADATA, _) => {
+                    reply(200, json!({ "issuer": "https://issuer.example/", "jwks_uri": uri }).to_string())
+                }
                 ("/old", 2..) => std::future::pending().await,
                 _ => reply(200, jwks).with(header::CACHE_CONTROL, "max-age=60"),
             }
