@@ -124,6 +124,21 @@ async fn events_and_metrics_have_names_that_stay() {
     fetched(5).await;
     said(&["INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s"]);
 
+    // Another outage is another period.
+    issuer.behave(Behaviour::Status(404));
+    clock.advance(Duration::from_secs(550));
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    fetched(6).await;
+    clock.advance(Duration::from_secs(50));
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    fetched(7).await;
+    assert_eq!(log.take().iter().filter(|line| line.contains("keys_stale")).count(), 1);
+    issuer.behave(Behaviour::Serve);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &good()).await, "ok");
+    fetched(8).await;
+    log.take();
+
     // Refusals: of tokens, and of requests.
     let layer = ProtectLayer::new(verifier.clone()).scope("orders:read");
     let app = layer.layer(axum::Router::<()>::new().route("/", get(async |_: AccessToken| "")));
@@ -187,8 +202,8 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(
         metrics,
         [
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 3",
-            "portcullis_key_fetches_total issuer=ISS outcome=failed: 2",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 4",
+            "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
             "portcullis_key_fetches_total issuer=looked_up outcome=changed: 1",
             "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
             "portcullis_lookup_failures_total : 4",
@@ -200,7 +215,7 @@ async fn events_and_metrics_have_names_that_stay() {
             "portcullis_refusals_total reason=opaque: 1",
             "portcullis_refusals_total reason=unknown_issuer: 2",
             "portcullis_refusals_total reason=unknown_key: 3",
-            "portcullis_stale_serves_total issuer=ISS: 3",
+            "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 1",

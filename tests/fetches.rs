@@ -293,10 +293,13 @@ async fn a_late_answer_has_a_second_try_beside_it() {
         let server = Server::start(move |asked| {
             let (jwks, gate) = (jwks.clone(), Arc::clone(&gate));
             async move {
-                // The first answer waits until the second one is under way.
+                // The first answer waits until the second one is on its way.
                 match asked.number {
                     1 => gate.acquire().await.unwrap().forget(),
-                    _ => gate.add_permits(1),
+                    _ => drop(tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(30)).await;
+                        gate.add_permits(1);
+                    })),
                 }
                 match answers[asked.number - 1] {
                     Some(status) => reply(status, jwks),

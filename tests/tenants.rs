@@ -496,24 +496,27 @@ async fn unsigned_tokens_push_nobodys_keys_out() {
 async fn aliases_of_a_looked_up_issuer_share_its_keys() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.clock(&clock);
-    let iss = acme.iss().to_owned();
+    let (iss, asked) = (acme.iss().to_owned(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
     let issuers = Issuers::lookup(move |asked_for| {
+        count.fetch_add(usize::from(asked_for != "https://globex.example/"), Ordering::SeqCst);
         let issuer = Issuer::new(iss.clone(), AUDIENCE).ok()?.alias("https://login.acme.example/").ok()?;
         (asked_for != "https://globex.example/").then_some(issuer)
     });
     let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
     let by = |iss: &str| acme.token().issued_by(iss).build();
     // Twice, and once more when they are looked up again.
-    for (passes, fetches) in [(0, 1), (0, 1), (600, 2)] {
+    for (passes, fetches, asked_for) in [(0, 1, 2), (0, 1, 2), (600, 2, 4)] {
         clock.advance(Duration::from_secs(passes));
-        for iss in ["https://login.acme.example/", acme.iss()] {
+        for iss in [acme.iss(), "https://login.acme.example/"] {
             let token = verifier.verify(&by(iss)).await.unwrap();
             assert_eq!(token.issuer(), iss);
         }
         assert_eq!(verdict(&verifier, &by("https://globex.example/")).await, "unknown_issuer");
-        assert_eq!(verdict(&verifier, &by("https://other.example/")).await, "unknown_issuer", "not an alias");
+        assert_eq!(asked.load(Ordering::SeqCst), asked_for, "once for each name");
         assert_eq!((acme.jwks_fetches(), verifier.health().len()), (fetches, 1), "{passes} s later");
     }
+    assert_eq!(verdict(&verifier, &by("https://other.example/")).await, "unknown_issuer", "not an alias");
 }
 
 /// Sync look-ups run on the requests' threads, maybe on several at once; there is one key set all the same.
@@ -593,6 +596,9 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
     away.store(2, Ordering::SeqCst);
     clock.advance(Duration::from_secs(600));
     assert_eq!(verdict().await, "unknown_issuer", "an answer is an answer");
+    away.store(1, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict().await, "keys_unavailable", "who was removed is not trusted again for an outage");
 }
 
 /// A thousand tenants on one server that hangs, and one on a server that does not.
