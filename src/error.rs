@@ -16,7 +16,7 @@ use crate::token::scope::Scope;
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
-/// | `KeysUnavailable` | 503 | none; `Retry-After` | us or the issuer |
+/// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | us or the issuer |
 ///
 /// The layer leaves the `Error` in the *response's* extensions. What was presented stands in it as the client sent it:
 /// fit for a debugger, not for a label or a page.
@@ -40,14 +40,20 @@ pub enum Error {
         /// What the token grants.
         granted: Scope,
     },
-    /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers,
-    /// nothing in a token can cause this.
+    /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers in
+    /// time, nothing in a token can cause this.
     #[error("keys of issuer {issuer:?} are unavailable: {source}")]
     KeysUnavailable {
         /// The issuer, as configured.
         issuer: Arc<str>,
         /// What the last attempt ended with.
         source: Arc<FetchError>,
+    },
+    /// [`Issuers::lookup_async`](crate::Issuers::lookup_async) failed, and nothing is known of the issuer from before.
+    #[error("look-up of the issuer failed: {error}")]
+    LookupFailed {
+        /// The look-up's own error.
+        error: Arc<str>,
     },
 }
 
@@ -60,6 +66,7 @@ impl Error {
             Self::InvalidToken(reason) => reason.code(),
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::LookupFailed { .. } => "lookup_failed",
         }
     }
 }
@@ -323,9 +330,6 @@ pub enum FetchError {
         /// Why each key was left out.
         ignored: Vec<IgnoredKey>,
     },
-    /// The look-up of this issuer returned something unusable.
-    #[error("look-up of the issuer: {0}")]
-    Lookup(String),
     /// No tokio runtime to fetch on.
     #[error("fetching needs a tokio runtime, none is running here")]
     NoRuntime,

@@ -87,10 +87,11 @@ pub(crate) fn lookup_failure_counted() {
     meters::lookup_failure();
 }
 
-/// A look-up returned what cannot be used.
-pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display) {
+/// A look-up returned what cannot be used. `iss`: of what it returned, and not what it was asked for; `unsaid`: as in
+/// [`lookup_failed`].
+pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, unsaid: u64) {
     tracing::warn!(
-        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, "a look-up returned an issuer that cannot be used"
+        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, unsaid, "a look-up returned an issuer that cannot be used"
     );
 }
 

@@ -180,6 +180,8 @@ impl Issuer {
     /// When `iss` is empty, or has white space around it.
     pub fn alias(mut self, iss: impl Into<String>) -> Result<Self, ConfigError> {
         self.aliases.push(checked_iss(iss.into())?.into());
+        // In whatever order a look-up lists them, they have not changed.
+        self.aliases.sort_unstable();
         Ok(self)
     }
 
@@ -342,6 +344,12 @@ impl Issuer {
     /// The claim `iss` of this issuer's tokens.
     pub fn iss(&self) -> &str {
         &self.iss
+    }
+
+    /// Whether they differ in their aliases at the most: then they can share their keys.
+    pub(crate) fn is_same_but_for_aliases(&self, other: &Self) -> bool {
+        let bare = |issuer: &Self| Self { aliases: Vec::new(), ..issuer.clone() };
+        bare(self) == bare(other)
     }
 
     /// Every `iss` that its tokens may have.

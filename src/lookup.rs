@@ -1,22 +1,25 @@
 //! From `iss` to the issuer: the listed ones, and what a look-up brought.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use reqwest::Client;
-use tokio::sync::OnceCell;
+use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::timeout;
 
-use crate::clock::{Clock, Now};
-use crate::error::{ConfigError, Error, FetchError, InvalidToken};
+use crate::clock::{Clock, Now, nanos};
+use crate::error::{ConfigError, Error, InvalidToken};
 use crate::events;
 use crate::issuer::Issuer;
 use crate::issuers::{Ask, Issuers, Lookup};
-use crate::trusted::{LookedUp, TrustedIssuer};
+use crate::trusted::TrustedIssuer;
 
 /// Strangers remembered, and for how long: what a token can name is bounded, and a tenant that signs up is not kept out.
 const MAX_STRANGERS: u64 = 1024;
@@ -25,13 +28,23 @@ const STRANGER_FOR: Duration = Duration::from_secs(30);
 /// Longest `iss` that is looked up, in bytes. It is kept, whatever it is.
 const MAX_ISS_BYTES: usize = 2048;
 
-/// How long an answer still counts while the look-up fails, after it should have been asked again; and how long until it is.
-/// A tenant that was removed meanwhile is trusted for so long, so it is bounded, as keys past their lifetime are.
-const MAX_STALE: Duration = Duration::from_secs(3600);
-const ASK_AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// How long an answer may take. As a fetch: the longest that a request can be asked to wait.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A look-up that fails is told to the log so often at the most: whoever sends unsigned tokens must not fill it.
-const TELL_FAILURES_EVERY: Duration = Duration::from_secs(1);
+/// From which part of its time on an answer is asked for again, in the background; and how long after that the next time.
+const ASK_AHEAD_AT: f64 = 0.8;
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// How long an answer holds on while the look-up fails. A tenant that was removed meanwhile is trusted for so long, so it is
+/// bounded, as keys past their lifetime are.
+const MAX_STALE: Duration = Duration::from_secs(3600);
+
+/// Look-ups of names that are not kept, at once.
+const MAX_LOOKUPS: usize = 64;
+
+/// Bounds of [`look_up_again_after`](crate::Issuers::look_up_again_after).
+const SHORTEST_FRESH: Duration = Duration::from_secs(1);
+const LONGEST_FRESH: Duration = Duration::from_secs(24 * 3600);
 
 /// The [`Issuers`] of a verifier.
 pub(crate) struct TrustedIssuers {
@@ -45,32 +58,103 @@ struct LookedUpIssuers {
     lookup: Lookup,
     client: Client,
     clock: Clock,
-    /// Issuers of whom a token was verified, and apart from them the others: whoever names thousands of tenants in unsigned
-    /// tokens pushes nobody's keys out but of those that nobody uses.
-    proven: Cache<Arc<str>, Arc<TrustedIssuer>>,
-    unproven: Cache<Arc<str>, Arc<TrustedIssuer>>,
+    /// By every name that was asked for. Those of whom a token was verified, and apart from them the others: whoever names
+    /// thousands of tenants in unsigned tokens pushes nobody's keys out but of those that nobody uses.
+    proven: Cache<Arc<str>, Arc<Kept>>,
+    unproven: Cache<Arc<str>, Arc<Kept>>,
     /// Since when each is known to be none of ours, in uptime.
     strangers: Cache<String, Duration>,
+    /// Held while any of the three changes, so that no two changes of one name mix. A look-up's end is rare.
+    changing: Mutex<()>,
     /// Look-ups under way, shared by all who ask for the same issuer.
     under_way: Mutex<HashMap<String, Weak<SharedLookup>>>,
-    failures: Mutex<Failures>,
+    /// Turns for names that are not kept: strangers do not crowd out those whose answer is to be renewed.
+    turns: Semaphore,
+    failures: Throttle,
+    unusable: Throttle,
 }
 
+/// What a look-up said of one name.
+pub(crate) struct Kept {
+    name: Arc<str>,
+    issuer: Arc<TrustedIssuer>,
+    /// When it said so; until when that holds; and from when on it is asked again in the background. Uptime, the latter two in
+    /// nanoseconds.
+    at: Duration,
+    holds_until: AtomicU64,
+    ask_from: AtomicU64,
+    /// Whether a token with this name was ever verified.
+    proven: AtomicBool,
+}
+
+impl Kept {
+    fn holds(&self, now: Duration) -> bool {
+        nanos(now) < self.holds_until.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is to be asked again now, in the background; `true` once, and then not for a while.
+    fn takes_turn_to_ask(&self, now: Duration) -> bool {
+        let from = self.ask_from.load(Ordering::Relaxed);
+        let later = nanos(now + ASK_AGAIN_AFTER);
+        nanos(now) >= from && self.ask_from.compare_exchange(from, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+}
+
+/// Tells the log of something once a second at the most: whoever sends unsigned tokens must not fill it.
 #[derive(Default)]
-struct Failures {
-    told: Option<Duration>,
+struct Throttle(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    at: Option<Duration>,
     unsaid: u64,
 }
 
-type SharedLookup = OnceCell<Result<Arc<TrustedIssuer>, Error>>;
+impl Throttle {
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// How many times nothing was said since the last time, if something is to be said now.
+    fn turn(&self, now: Duration) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.at.is_some_and(|at| now < at + Self::EVERY) {
+            told.unsaid += 1;
+            return None;
+        }
+        told.at = Some(now);
+        Some(std::mem::take(&mut told.unsaid))
+    }
+}
+
+type SharedLookup = OnceCell<Result<Arc<Kept>, Error>>;
 
 /// An issuer, or what to wait for.
 pub(crate) enum Found {
-    Issuer(Arc<TrustedIssuer>),
+    Issuer(Known),
     Lookup(LookupFuture),
 }
 
-pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<Arc<TrustedIssuer>, Error>> + Send>>;
+/// An issuer that is trusted, and by which look-up's word, if it is not listed.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) issuer: Arc<TrustedIssuer>,
+    kept: Option<Arc<Kept>>,
+}
+
+impl Known {
+    fn listed(issuer: &Arc<TrustedIssuer>) -> Self {
+        Self { issuer: Arc::clone(issuer), kept: None }
+    }
+
+    fn looked_up(kept: Arc<Kept>) -> Self {
+        Self { issuer: Arc::clone(&kept.issuer), kept: Some(kept) }
+    }
+}
+
+pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<Known, Error>> + Send>>;
 
 impl TrustedIssuers {
     /// `guarded` is the client for looked-up issuers that may not be at private addresses.
@@ -82,7 +166,7 @@ impl TrustedIssuers {
     ) -> Result<Self, ConfigError> {
         let (mut listed, mut templates) = (HashMap::new(), Vec::new());
         for config in issuers.listed {
-            let issuer = Arc::new(TrustedIssuer::new(config, None, &client, true, &clock)?);
+            let issuer = Arc::new(TrustedIssuer::new(config, true, &client, true, &clock)?);
             if issuer.config.template.is_some() {
                 templates.push(Arc::clone(&issuer));
             }
@@ -93,6 +177,10 @@ impl TrustedIssuers {
             Some(lookup) => {
                 if lookup.capacity == 0 {
                     return Err(ConfigError::new("keep_at_most: expected at least 1 issuer, 0 came"));
+                }
+                if lookup.fresh < SHORTEST_FRESH || lookup.fresh > LONGEST_FRESH {
+                    let came = lookup.fresh;
+                    return Err(ConfigError::new(format!("look_up_again_after {came:?}: expected 1s to 24h")));
                 }
                 let client = if lookup.private_addresses { client } else { guarded()? };
                 // Least recently used, since an admission by frequency would keep turning a new tenant away.
@@ -108,8 +196,11 @@ impl TrustedIssuers {
                     client,
                     clock,
                     strangers: strangers.eviction_policy(EvictionPolicy::lru()).build(),
+                    changing: Mutex::default(),
                     under_way: Mutex::default(),
-                    failures: Mutex::default(),
+                    turns: Semaphore::new(MAX_LOOKUPS),
+                    failures: Throttle::default(),
+                    unusable: Throttle::default(),
                 }))
             }
         };
@@ -121,8 +212,10 @@ impl TrustedIssuers {
         let caches = self.looked_up.iter().flat_map(|looked_up| [&looked_up.proven, &looked_up.unproven]);
         // So that those are gone by now that are over the limit or idle.
         let caches = caches.inspect(|kept| kept.run_pending_tasks());
-        let kept = caches.flat_map(|kept| kept.iter().filter(|(iss, issuer)| **iss == issuer.config.iss));
-        self.listed().into_iter().chain(kept.map(|(_, issuer)| issuer)).collect()
+        let kept = caches.flat_map(|kept| kept.iter().map(|(_, kept)| Arc::clone(&kept.issuer)));
+        // Once, by however many names it is kept.
+        let mut seen = HashSet::new();
+        self.listed().into_iter().chain(kept).filter(|issuer| seen.insert(Arc::as_ptr(issuer))).collect()
     }
 
     /// The listed ones.
@@ -133,158 +226,192 @@ impl TrustedIssuers {
     }
 
     /// A token of this issuer was verified.
-    pub(crate) fn verified(&self, issuer: &Arc<TrustedIssuer>) {
-        if let (Some(all), Some(looked_up)) = (&self.looked_up, &issuer.looked_up)
-            && looked_up.prove()
+    pub(crate) fn verified(&self, known: &Known) {
+        if let (Some(looked_up), Some(kept)) = (&self.looked_up, &known.kept)
+            && !kept.is_proven()
         {
-            all.promote(issuer);
+            looked_up.promote(kept);
         }
+    }
+
+    fn template(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
+        self.templates
+            .iter()
+            .find(|issuer| issuer.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some()))
     }
 
     /// The issuer that `iss` names, if it is known by now. Asks nobody.
     pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<TrustedIssuer>> {
-        let kept = || self.looked_up.as_ref().and_then(|looked_up| looked_up.kept(iss));
-        self.listed.get(iss).cloned().or_else(kept)
+        let kept = || self.looked_up.as_ref()?.kept(iss).map(|kept| Arc::clone(&kept.issuer));
+        self.listed.get(iss).or_else(|| self.template(iss)).cloned().or_else(kept)
     }
 
     /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
     pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Found, Error> {
-        if let Some(issuer) = self.listed.get(iss) {
-            return Ok(Found::Issuer(Arc::clone(issuer)));
-        }
-        let fits = |template: &&Arc<TrustedIssuer>| {
-            template.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some())
-        };
-        if let Some(issuer) = self.templates.iter().find(fits) {
-            return Ok(Found::Issuer(Arc::clone(issuer)));
+        if let Some(issuer) = self.listed.get(iss).or_else(|| self.template(iss)) {
+            return Ok(Found::Issuer(Known::listed(issuer)));
         }
         match &self.looked_up {
-            Some(looked_up) if iss.len() <= MAX_ISS_BYTES => looked_up.find(iss, now),
+            Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
             _ => Err(unknown(iss).into()),
         }
     }
 }
 
 impl LookedUpIssuers {
-    fn kept(&self, iss: &str) -> Option<Arc<TrustedIssuer>> {
-        self.proven.get(iss).or_else(|| self.unproven.get(iss))
+    fn kept(&self, name: &str) -> Option<Arc<Kept>> {
+        self.proven.get(name).or_else(|| self.unproven.get(name))
     }
 
     fn find(self: &Arc<Self>, iss: &str, now: Now) -> Result<Found, Error> {
-        let is_current = |looked_up: &LookedUp| now.uptime < looked_up.ask_again();
-        if let Some(issuer) = self.kept(iss).filter(|issuer| issuer.looked_up.as_ref().is_some_and(is_current)) {
-            return Ok(Found::Issuer(issuer));
+        if let Some(kept) = self.kept(iss).filter(|kept| kept.holds(now.uptime)) {
+            self.ask_ahead(&kept, now.uptime);
+            return Ok(Found::Issuer(Known::looked_up(kept)));
         }
-        if self.strangers.get(iss).is_some_and(|since| now.uptime < since + STRANGER_FOR) {
+        if self.is_stranger(iss, now.uptime) {
             return Err(unknown(iss).into());
         }
         match &self.lookup.ask {
-            Ask::Sync(ask) => self.keep(iss, ask(iss)).map(Found::Issuer),
+            Ask::Sync(ask) => self.keep(iss, ask(iss)).map(Known::looked_up).map(Found::Issuer),
             Ask::Async(_) => Ok(Found::Lookup(Box::pin(Arc::clone(self).ask_once(iss.to_owned())))),
         }
     }
 
+    /// Has the look-up asked again before its answer does not hold any more, so that no request waits for it.
+    fn ask_ahead(self: &Arc<Self>, kept: &Kept, now: Duration) {
+        if matches!(self.lookup.ask, Ask::Async(_))
+            && kept.takes_turn_to_ask(now)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(Arc::clone(self).ask_once(kept.name.to_string()));
+        }
+    }
+
+    fn is_stranger(&self, iss: &str, now: Duration) -> bool {
+        self.strangers.get(iss).is_some_and(|since| now < since + STRANGER_FOR)
+    }
+
     /// Asks, or shares the answer that another request is waiting for. Whoever asks may be dropped: then the next one does.
-    async fn ask_once(self: Arc<Self>, iss: String) -> Result<Arc<TrustedIssuer>, Error> {
+    async fn ask_once(self: Arc<Self>, iss: String) -> Result<Known, Error> {
         let shared = Shared::enter(self, iss);
         let (looked_up, iss) = (&shared.looked_up, &shared.iss);
         let Some(lookup) = &shared.lookup else { return Err(unknown(iss).into()) };
         let answer = lookup.get_or_init(|| async {
             let Ask::Async(ask) = &looked_up.lookup.ask else { return Err(unknown(iss).into()) };
-            match ask(iss.clone()).await {
-                Ok(found) => looked_up.keep(iss, found),
-                Err(error) => looked_up.without_answer(iss, error),
+            // Never closed.
+            let _turn = match looked_up.kept(iss) {
+                Some(_) => None,
+                None => looked_up.turns.acquire().await.ok(),
+            };
+            match timeout(LOOKUP_TIMEOUT, ask(iss.clone())).await {
+                Ok(Ok(found)) => looked_up.keep(iss, found),
+                Ok(Err(error)) => looked_up.without_answer(iss, error),
+                Err(_) => looked_up.without_answer(iss, format!("no answer within {LOOKUP_TIMEOUT:?}")),
             }
         });
-        answer.await.clone()
+        answer.await.clone().map(Known::looked_up)
     }
 
-    /// Takes what a look-up brought. An issuer that has not changed keeps its keys; of two requests that looked the same
-    /// one up at once, both get the first: one key set.
-    fn keep(&self, iss: &str, found: Option<Issuer>) -> Result<Arc<TrustedIssuer>, Error> {
+    /// Takes what a look-up said of `iss`: under this name, and no other. An issuer that has not changed keeps its keys; if
+    /// it is kept by another of its names, both share them.
+    fn keep(&self, iss: &str, found: Option<Issuer>) -> Result<Arc<Kept>, Error> {
         let at = self.clock.now().uptime;
-        let refuse = || {
+        let config = match found {
+            Some(config) if config.names().any(|name| **name == *iss) => Some(config),
+            Some(other) => {
+                let error = ConfigError::new("expected the issuer that was asked for, or one that has it as an alias");
+                self.tell_unusable(&other.iss, &error, at);
+                None
+            }
+            None => None,
+        };
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let issuer = config.and_then(|config| self.trusted(iss, config, at));
+        let Some(issuer) = issuer else {
             self.proven.invalidate(iss);
             self.unproven.invalidate(iss);
             self.strangers.insert(iss.to_owned(), at);
-            Err(unknown(iss).into())
+            return Err(unknown(iss).into());
         };
-        let Some(config) = found else { return refuse() };
-        if !config.names().any(|name| **name == *iss) {
-            let error = ConfigError::new(format!("expected issuer {iss:?}, {:?} came", config.iss));
-            events::lookup_unusable(iss, &error);
-            return refuse();
+        let proven = self.kept(iss).is_some_and(|kept| kept.is_proven());
+        let kept = Arc::new(Kept {
+            name: iss.into(),
+            issuer,
+            at,
+            holds_until: nanos(at + self.lookup.fresh).into(),
+            ask_from: nanos(at + self.lookup.fresh.mul_f64(ASK_AHEAD_AT)).into(),
+            proven: proven.into(),
+        });
+        let cache = if proven { &self.proven } else { &self.unproven };
+        cache.insert(Arc::clone(&kept.name), Arc::clone(&kept));
+        Ok(kept)
+    }
+
+    /// The issuer with this configuration: one that is kept, with its keys, or a new one. `None` if it cannot work.
+    fn trusted(&self, iss: &str, config: Issuer, at: Duration) -> Option<Arc<TrustedIssuer>> {
+        let same = std::iter::once(iss)
+            .chain(config.names().map(|name| &**name))
+            .filter_map(|name| self.kept(name))
+            .find(|kept| kept.issuer.config.is_same_but_for_aliases(&config));
+        if let Some(same) = same {
+            return Some(Arc::clone(&same.issuer));
         }
-        let ask_again = at + self.lookup.fresh;
-        // Asked for by an alias, it may be there already by its own name.
-        let kept = self.kept(&config.iss).or_else(|| self.kept(iss));
-        let kept = kept.as_ref().and_then(|kept| Some((kept, kept.looked_up.as_ref()?)));
-        if let Some((kept, looked_up)) = kept.filter(|(kept, _)| kept.config == config) {
-            looked_up.confirm(at, ask_again);
-            self.cache(looked_up.is_proven()).insert(iss.into(), Arc::clone(kept));
-            return Ok(Arc::clone(kept));
-        }
-        let proven = kept.is_some_and(|(_, looked_up)| looked_up.is_proven());
-        let looked_up = Some(LookedUp::new(at, ask_again, proven));
-        let private_addresses = self.lookup.private_addresses;
-        match TrustedIssuer::new(config, looked_up, &self.client, private_addresses, &self.clock) {
-            Ok(issuer) => {
-                let (cache, issuer) = (self.cache(proven), Arc::new(issuer));
-                let is_another = |kept: &Arc<TrustedIssuer>| kept.config != issuer.config;
-                let own = cache.entry(Arc::clone(&issuer.config.iss));
-                let issuer = own.or_insert_with_if(|| Arc::clone(&issuer), is_another).into_value();
-                if *issuer.config.iss != *iss {
-                    cache.insert(iss.into(), Arc::clone(&issuer));
-                }
-                Ok(issuer)
-            }
+        let name = Arc::clone(&config.iss);
+        match TrustedIssuer::new(config, false, &self.client, self.lookup.private_addresses, &self.clock) {
+            Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
-                events::lookup_unusable(iss, &error);
-                refuse()
+                self.tell_unusable(&name, &error, at);
+                None
             }
         }
     }
 
     /// The look-up failed. That is no news about the token, so never a 401; and who was trusted a moment ago still is.
-    fn without_answer(&self, iss: &str, error: String) -> Result<Arc<TrustedIssuer>, Error> {
+    fn without_answer(&self, iss: &str, error: String) -> Result<Arc<Kept>, Error> {
         let now = self.clock.now().uptime;
-        self.tell_failure(&error, now);
-        let kept = self.kept(iss);
-        match kept.as_ref().and_then(|kept| Some((kept, kept.looked_up.as_ref()?))) {
-            Some((kept, looked_up)) if now < looked_up.at() + self.lookup.fresh + MAX_STALE => {
-                looked_up.postpone(now + ASK_AGAIN_AFTER_FAILURE);
-                Ok(Arc::clone(kept))
-            }
-            _ => Err(Error::KeysUnavailable { issuer: iss.into(), source: Arc::new(FetchError::Lookup(error)) }),
-        }
-    }
-
-    fn tell_failure(&self, error: &str, now: Duration) {
         events::lookup_failure_counted();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.told.is_some_and(|told| now < told + TELL_FAILURES_EVERY) {
-            failures.unsaid += 1;
-            return;
+        if let Some(unsaid) = self.failures.turn(now) {
+            events::lookup_failed(&error, unsaid);
         }
-        let unsaid = std::mem::take(&mut failures.unsaid);
-        failures.told = Some(now);
-        drop(failures);
-        events::lookup_failed(error, unsaid);
-    }
-
-    /// A first token of this issuer was verified.
-    fn promote(&self, issuer: &Arc<TrustedIssuer>) {
-        self.proven.insert(Arc::clone(&issuer.config.iss), Arc::clone(issuer));
-        for name in issuer.config.names() {
-            if self.unproven.remove(name).is_some() {
-                self.proven.insert(Arc::clone(name), Arc::clone(issuer));
+        match self.kept(iss) {
+            Some(kept) if now < kept.at + self.lookup.fresh + MAX_STALE => {
+                // Until the next answer, or the next failure, has come.
+                let until = (now + ASK_AGAIN_AFTER + LOOKUP_TIMEOUT).min(kept.at + self.lookup.fresh + MAX_STALE);
+                kept.holds_until.fetch_max(nanos(until), Ordering::Relaxed);
+                kept.ask_from.store(nanos(now + ASK_AGAIN_AFTER), Ordering::Relaxed);
+                Ok(kept)
             }
+            _ => Err(Error::LookupFailed { error: error.into() }),
         }
     }
 
-    fn cache(&self, proven: bool) -> &Cache<Arc<str>, Arc<TrustedIssuer>> {
-        if proven { &self.proven } else { &self.unproven }
+    fn tell_unusable(&self, iss: &str, error: &ConfigError, now: Duration) {
+        if let Some(unsaid) = self.unusable.turn(now) {
+            events::lookup_unusable(iss, error, unsaid);
+        }
     }
+
+    /// A first token with this name was verified. Not if the look-up has said something else meanwhile.
+    fn promote(&self, kept: &Arc<Kept>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now().uptime;
+        let is_current = match self.kept(&kept.name) {
+            Some(current) => Arc::ptr_eq(&current, kept),
+            // Pushed out by many others before its keys were there.
+            None => kept.holds(now) && !self.is_stranger(&kept.name, now),
+        };
+        if is_current {
+            kept.proven.store(true, Ordering::Relaxed);
+            self.proven.insert(Arc::clone(&kept.name), Arc::clone(kept));
+            self.unproven.invalidate(&kept.name);
+        }
+    }
+}
+
+/// Whether a look-up may be asked for it: no issuer can be configured with white space around it, and no database likes a
+/// NUL. Whatever it is, it is kept for a while.
+fn may_be_an_issuer(iss: &str) -> bool {
+    !iss.is_empty() && iss.len() <= MAX_ISS_BYTES && iss.trim() == iss && !iss.chars().any(char::is_control)
 }
 
 /// One request's share in a look-up. The last one to leave removes it.

@@ -1,5 +1,7 @@
 //! One issuer for many tenants: an `iss` with the tenant's identifier in it, as Microsoft Entra ID has them.
 
+use std::collections::BTreeSet;
+
 use crate::error::{ConfigError, InvalidToken};
 
 /// What stands for the tenant, in Entra's metadata and key sets too.
@@ -11,7 +13,7 @@ pub(crate) struct Template {
     before: String,
     after: String,
     /// All, if `None`.
-    tenants: Option<Vec<String>>,
+    tenants: Option<BTreeSet<String>>,
 }
 
 impl Template {
@@ -28,15 +30,15 @@ impl Template {
         if let Some(odd) = tenants.iter().find(|tenant| !is_tenant(tenant)) {
             return Err(ConfigError::new(format!("tenant {odd:?}: expected a GUID in lower case")));
         }
-        self.tenants = Some(tenants);
+        self.tenants = Some(tenants.into_iter().collect());
         Ok(())
     }
 
     /// The tenant that `iss` names, if it is one of this issuer's that are trusted.
     pub(crate) fn tenant<'a>(&self, iss: &'a str) -> Option<&'a str> {
         let tenant = iss.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
-        let trusted = self.tenants.as_ref().is_none_or(|tenants| tenants.iter().any(|trusted| trusted == tenant));
-        (trusted && is_tenant(tenant)).then_some(tenant)
+        let trusted = || self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant));
+        (is_tenant(tenant) && trusted()).then_some(tenant)
     }
 
     /// Microsoft's rule for tokens of many tenants: `tid` is the tenant in `iss`.

@@ -1,12 +1,10 @@
 //! One issuer that we trust, at work: its configuration and its keys together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use reqwest::Client;
 
-use crate::clock::{Clock, Now, nanos};
+use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::events::IssuerName;
 use crate::health::IssuerHealth;
@@ -21,51 +19,6 @@ use crate::token::jws::{Header, Jws};
 pub(crate) struct TrustedIssuer {
     pub(crate) config: Issuer,
     keys: TrustedKeys,
-    /// Of a look-up; `None` for a listed one.
-    pub(crate) looked_up: Option<LookedUp>,
-}
-
-/// What a look-up's answer is worth. Times in nanoseconds of uptime.
-pub(crate) struct LookedUp {
-    at: AtomicU64,
-    ask_again: AtomicU64,
-    /// Whether a token of this issuer was ever verified.
-    proven: AtomicBool,
-}
-
-impl LookedUp {
-    pub(crate) fn new(at: Duration, ask_again: Duration, proven: bool) -> Self {
-        let looked_up = Self { at: AtomicU64::default(), ask_again: AtomicU64::default(), proven: proven.into() };
-        looked_up.confirm(at, ask_again);
-        looked_up
-    }
-
-    /// The look-up was asked again, and said the same.
-    pub(crate) fn confirm(&self, at: Duration, ask_again: Duration) {
-        self.at.store(nanos(at), Ordering::Relaxed);
-        self.postpone(ask_again);
-    }
-
-    pub(crate) fn postpone(&self, ask_again: Duration) {
-        self.ask_again.store(nanos(ask_again), Ordering::Relaxed);
-    }
-
-    pub(crate) fn at(&self) -> Duration {
-        Duration::from_nanos(self.at.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn ask_again(&self) -> Duration {
-        Duration::from_nanos(self.ask_again.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn is_proven(&self) -> bool {
-        self.proven.load(Ordering::Relaxed)
-    }
-
-    /// A token of it was verified. `true` the first time.
-    pub(crate) fn prove(&self) -> bool {
-        !self.is_proven() && !self.proven.swap(true, Ordering::Relaxed)
-    }
 }
 
 enum TrustedKeys {
@@ -75,10 +28,10 @@ enum TrustedKeys {
 }
 
 impl TrustedIssuer {
-    /// `private_addresses`: whether its keys may be at such.
+    /// `listed`, not looked up; `private_addresses`: whether its keys may be at such.
     pub(crate) fn new(
         config: Issuer,
-        looked_up: Option<LookedUp>,
+        listed: bool,
         client: &Client,
         private_addresses: bool,
         clock: &Clock,
@@ -88,11 +41,11 @@ impl TrustedIssuer {
         let location = match &config.key_source {
             KeySource::Secret(key) => {
                 let keys = TrustedKeys::Secret(Arc::clone(key));
-                return Ok(Self { config, keys, looked_up });
+                return Ok(Self { config, keys });
             }
             KeySource::Fixed(jwks) => {
                 let keys = TrustedKeys::Fixed(jwks.with_rsa_algorithm(rsa));
-                return Ok(Self { config, keys, looked_up });
+                return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
             KeySource::Discovery => {
@@ -100,11 +53,11 @@ impl TrustedIssuer {
             }
         };
         let client = config.client.as_ref().map_or_else(|| client.clone(), |own| own.0.clone());
-        let issuer = IssuerName { iss: Arc::clone(&config.iss), listed: looked_up.is_none() };
+        let issuer = IssuerName { iss: Arc::clone(&config.iss), listed };
         let (algorithms, policy) = (config.algorithms.clone(), config.key_policy.clone());
         let source = Source { issuer, location, rsa, algorithms, policy, private_addresses };
         let keys = TrustedKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
-        Ok(Self { config, keys, looked_up })
+        Ok(Self { config, keys })
     }
 
     /// draft-ietf-oauth-rfc8725bis §3.1: the algorithms are the issuer's, not the token's choice.
@@ -164,7 +117,10 @@ impl TrustedIssuer {
                     }
                 }
                 Err(error) => return Err(error.into()),
-                Ok(payload) => return Ok(Signature::Verified(payload)),
+                Ok(payload) => {
+                    remote.prove();
+                    return Ok(Signature::Verified(payload));
+                }
             }
         }
     }
@@ -173,7 +129,7 @@ impl TrustedIssuer {
     pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
         match &self.keys {
             TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => None,
-            TrustedKeys::Remote(remote) => match remote.keys(now) {
+            TrustedKeys::Remote(remote) => match remote.warm_up(now) {
                 Keys::Wait(fetching, _) => Some(fetching),
                 Keys::Ready(_) | Keys::Unavailable(_) => None,
             },

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::Client;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::access_token::AccessToken;
 use crate::clock::Clock;
@@ -17,10 +20,10 @@ use crate::issuers::Issuers;
 use crate::keys::fetch::default_client;
 use crate::keys::in_flight::MAX_PER_ORIGIN;
 use crate::keys::remote::Fetching;
-use crate::lookup::{Found, LookupFuture, TrustedIssuers};
+use crate::lookup::{Found, Known, LookupFuture, TrustedIssuers};
 use crate::token::claims::{Claims, check_type};
 use crate::token::jws::Jws;
-use crate::trusted::{Signature, TrustedIssuer};
+use crate::trusted::Signature;
 
 /// Verifies access tokens (RFC 9068 §4, RFC 8725): everything but HTTP.
 ///
@@ -57,7 +60,7 @@ pub(crate) enum Verification {
 /// What was waited for already.
 #[derive(Default)]
 struct Progress {
-    issuer: Option<Arc<TrustedIssuer>>,
+    issuer: Option<Known>,
     fetched: bool,
 }
 
@@ -69,7 +72,7 @@ enum Attempt {
 enum Wait {
     Lookup(LookupFuture),
     /// Of this issuer, which may be evicted meanwhile.
-    Keys(Arc<TrustedIssuer>, Fetching),
+    Keys(Known, Fetching),
 }
 
 /// Optional settings of a [`Verifier`]; from [`Verifier::builder`].
@@ -165,20 +168,28 @@ impl Verifier {
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let issuers = self.0.issuers.listed();
         // Not more at once than one server is asked at once: their time limits would run while they stand in line.
-        for wave in issuers.chunks(MAX_PER_ORIGIN) {
-            let now = self.0.clock.now();
-            let fetches: Vec<_> = wave.iter().filter_map(|issuer| issuer.warm_up(now)).collect();
-            for fetching in fetches {
-                fetching.finished().await;
+        let turns = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
+        let mut fetches = JoinSet::new();
+        if let Ok(runtime) = Handle::try_current() {
+            for issuer in issuers.iter().cloned() {
+                let (turns, clock) = (Arc::clone(&turns), self.0.clock.clone());
+                let warm_up = async move {
+                    let _turn = turns.acquire().await;
+                    if let Some(fetching) = issuer.warm_up(clock.now()) {
+                        fetching.finished().await;
+                    }
+                };
+                fetches.spawn_on(warm_up, &runtime);
             }
         }
+        while fetches.join_next().await.is_some() {}
         let failed = issuers.iter().map(|issuer| issuer.health(self.0.clock.now())).filter(|health| !health.is_ready());
-        let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::Interrupted));
+        let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::NoRuntime));
         let failed: Vec<_> = failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError { failed }) }
     }
 
-    /// How the keys of each issuer are doing: of the listed ones, or of those that look-ups brought and that are kept.
+    /// How the keys of each issuer are doing: of the listed ones, and of those that look-ups brought and that are kept.
     /// Fetches nothing.
     pub fn health(&self) -> Vec<IssuerHealth> {
         let now = self.0.clock.now();
@@ -229,21 +240,22 @@ impl Verifier {
         let header = jws.header()?;
         check_type(header.typ.as_deref())?;
         let claims = Claims::parse(jws.unverified_payload())?;
-        let issuer = match &progress.issuer {
-            Some(issuer) => Arc::clone(issuer),
+        let known = match &progress.issuer {
+            Some(known) => known.clone(),
             None => match self.0.issuers.find(&claims.issuer, now)? {
-                Found::Issuer(issuer) => issuer,
+                Found::Issuer(known) => known,
                 Found::Lookup(lookup) => return Ok(Attempt::Wait(Wait::Lookup(lookup))),
             },
         };
+        let issuer = &known.issuer;
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
         claims.check(&issuer.config.audience, issuer.config.leeway, now)?;
         let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now)? {
             Signature::Verified(payload) => payload,
-            Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(Arc::clone(&issuer), fetching))),
+            Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
         };
-        self.0.issuers.verified(&issuer);
+        self.0.issuers.verified(&known);
         Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, self.0.id)))
     }
 

@@ -170,15 +170,15 @@ async fn events_and_metrics_have_names_that_stay() {
     let broken = Verifier::builder(broken).clock(&clock).build().unwrap();
     for (passes, expected) in [(0, Some(0)), (0, None), (0, None), (1, Some(2))] {
         clock.advance(Duration::from_secs(passes));
-        assert_eq!(verdict(&broken, &good()).await, "keys_unavailable");
+        assert_eq!(verdict(&broken, &good()).await, "lookup_failed");
         let mut lines = log.take();
-        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg kid reason=keys_unavailable");
+        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg kid reason=lookup_failed");
         let expected = expected.map(|unsaid| format!("ERROR lookup_failed error unsaid={unsaid}"));
         assert_eq!(lines, Vec::from_iter(expected));
     }
     let wrong = Verifier::new(Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok())).unwrap();
     assert_eq!(verdict(&wrong, &good()).await, "unknown_issuer");
-    said(&["WARN lookup_unusable error issuer", "DEBUG token_refused alg kid reason=unknown_issuer"]);
+    said(&["WARN lookup_unusable error issuer unsaid=0", "DEBUG token_refused alg kid reason=unknown_issuer"]);
 
     // A looked-up issuer has no label of its own.
     let looked_up = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
@@ -210,7 +210,7 @@ async fn events_and_metrics_have_names_that_stay() {
             "portcullis_refusals_total reason=expired: 1",
             "portcullis_refusals_total reason=insufficient_scope: 1",
             "portcullis_refusals_total reason=invalid_request: 1",
-            "portcullis_refusals_total reason=keys_unavailable: 4",
+            "portcullis_refusals_total reason=lookup_failed: 4",
             "portcullis_refusals_total reason=missing: 1",
             "portcullis_refusals_total reason=opaque: 1",
             "portcullis_refusals_total reason=unknown_issuer: 2",

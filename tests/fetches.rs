@@ -214,6 +214,29 @@ async fn a_304_renews_the_lifetime() {
     }
 }
 
+/// An ETag is kept and sent back; one that is no hash any more is left alone.
+#[tokio::test]
+async fn validators_of_a_kilobyte_are_kept_and_no_longer_ones() {
+    for (length, sent_back) in [(1022, true), (1023, false)] {
+        let keys = keys();
+        let (jwks, asked) = (keys.jwks_json().to_string(), Arc::new(Mutex::new(Vec::new())));
+        let etag: &'static str = Box::leak(format!("\"{}\"", "x".repeat(length)).into_boxed_str());
+        let log = Arc::clone(&asked);
+        let server = Server::start(move |asked| {
+            log.lock().unwrap().push(asked.if_none_match.is_some());
+            let answer = reply(200, jwks.clone()).with(header::ETAG, etag);
+            async move { answer }
+        })
+        .await;
+        let api = Api::at_keys(&server, &keys);
+        assert_eq!(api.good().await, "ok");
+        api.seconds_pass(550);
+        assert_eq!(api.good().await, "ok");
+        api.fetched(2).await;
+        assert_eq!(*asked.lock().unwrap(), [false, sent_back], "{length}");
+    }
+}
+
 /// The metadata name another address, whose set happens to have the same ETag.
 #[tokio::test]
 async fn what_one_address_says_is_unchanged_says_nothing_of_another() {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
-use portcullis::testing::{AUDIENCE, TestIssuer};
-use portcullis::{Algorithm, Issuer, Verifier};
+use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::{Algorithm, Issuer, Issuers, Verifier};
 use tokio::sync::Semaphore;
 
 /// Sixty tenants on three servers come at once: 32 are asked for, and 16 of one server.
@@ -52,4 +52,36 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
     gate.add_permits(1);
     assert!(requests.join_all().await.into_iter().all(|verified| verified), "all get their turn");
     assert_eq!(asked(), [20, 20, 20]);
+    unproven_issuers_and_failing_ones_leave_the_others_their_turn().await;
+}
+
+/// Tokens that anybody can write name tenants whose servers hang, each another one.
+async fn unproven_issuers_and_failing_ones_leave_the_others_their_turn() {
+    let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    acme.clock(&clock);
+    let mut hanging = Vec::new();
+    for _ in 0..40 {
+        let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+        issuer.behave(Behaviour::Hang);
+        hanging.push(issuer);
+    }
+    let issuers = Issuers::lookup(|iss| {
+        Issuer::new(iss, AUDIENCE).and_then(|issuer| issuer.fetch_timeout(std::time::Duration::from_secs(60))).ok()
+    });
+    let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
+    assert!(verifier.verify(&acme.token().build()).await.is_ok());
+    let mut requests = tokio::task::JoinSet::new();
+    for issuer in &hanging {
+        let (verifier, token) = (verifier.clone(), issuer.token().build());
+        requests.spawn(async move { verifier.verify(&token).await.is_ok() });
+    }
+    let asked = || hanging.iter().map(TestIssuer::metadata_fetches).sum::<usize>();
+    while asked() < 16 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    // A new key of a tenant that is in use: fetched at once.
+    clock.advance(std::time::Duration::from_secs(10));
+    acme.rotate().unwrap();
+    assert!(verifier.verify(&acme.token().build()).await.is_ok());
+    assert_eq!(asked(), 16);
 }

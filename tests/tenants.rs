@@ -9,7 +9,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
-use portcullis::{Algorithm, ConfigError, Error, FetchError, Issuer, Issuers, Jwks, Verifier};
+use portcullis::{Algorithm, ConfigError, Error, Issuer, Issuers, Jwks, Verifier};
 use tokio::task::JoinSet;
 
 async fn start() -> TestIssuer {
@@ -95,7 +95,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
     let verifier = |issuer: Issuer| Verifier::new(issuer).map(drop);
     let secret = [7; 32];
     let fixed = || TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap().jwks();
-    let cases: [(&str, Result<(), ConfigError>, &str); 28] = [
+    let cases: [(&str, Result<(), ConfigError>, &str); 30] = [
         ("empty issuer", Issuer::new("", AUDIENCE).map(drop), "issuer \"\""),
         ("empty audience", Issuer::new("https://a.example", "").map(drop), "audience"),
         ("no audience", Issuer::new("https://a.example", Vec::<String>::new()).map(drop), "audience"),
@@ -144,6 +144,16 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             "`discovery_at`",
         ),
         ("alias with a space", issuer().and_then(|i| i.alias("a ")).map(drop), "issuer \"a \""),
+        (
+            "always asked",
+            Verifier::new(Issuers::lookup(|_| None).look_up_again_after(Duration::ZERO)).map(drop),
+            "look_up_again_after 0ns",
+        ),
+        (
+            "never asked again",
+            Verifier::new(Issuers::lookup(|_| None).look_up_again_after(Duration::MAX)).map(drop),
+            "look_up_again_after",
+        ),
         ("no place", Verifier::new(Issuers::lookup(|_| None).keep_at_most(0)).map(drop), "keep_at_most"),
         ("no tenants' template", issuer().and_then(|i| i.tenants(["a"])).map(drop), "a `template`"),
         ("no time to fetch", issuer().and_then(|i| i.fetch_timeout(std::time::Duration::ZERO)).map(drop), "0ns"),
@@ -202,7 +212,7 @@ async fn a_look_up_that_breaks_is_no_news_about_the_token() {
     let acme = start().await;
     let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
     match Verifier::new(broken).unwrap().verify(&acme.token().build()).await {
-        Err(Error::KeysUnavailable { source, .. }) => assert!(matches!(*source, FetchError::Lookup(_)), "{source}"),
+        Err(Error::LookupFailed { error }) => assert_eq!(&*error, "the database is away"),
         other => panic!("{other:?}"),
     }
 }
@@ -355,7 +365,7 @@ async fn strangers_are_remembered_for_half_a_minute() {
 
 #[tokio::test]
 async fn requests_that_look_up_the_same_issuer_at_once_share_the_answer() {
-    for (answer, expected) in [("trusted", "ok"), ("stranger", "unknown_issuer"), ("broken", "keys_unavailable")] {
+    for (answer, expected) in [("trusted", "ok"), ("stranger", "unknown_issuer"), ("broken", "lookup_failed")] {
         let acme = start().await;
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -579,17 +589,22 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
     assert_eq!(verdict().await, "ok");
     away.store(1, Ordering::SeqCst);
     for (passes, expected, times) in [
-        (599, "ok", 1),
+        (479, "ok", 1),
+        // Asked again in the background, before the answer is too old; then every ten seconds, not with each request.
         (1, "ok", 2),
-        // Asked for again every ten seconds, not with each request.
         (9, "ok", 2),
         (1, "ok", 3),
-        (3589, "ok", 4),
-        (10, "keys_unavailable", 5),
-        (0, "keys_unavailable", 6),
+        // Whoever was idle waits for the look-up.
+        (3709, "ok", 4),
+        (1, "lookup_failed", 5),
+        (0, "lookup_failed", 6),
     ] {
         clock.advance(Duration::from_secs(passes));
-        assert_eq!((verdict().await, asked.load(Ordering::SeqCst)), (expected, times), "{passes} s later");
+        assert_eq!(verdict().await, expected, "{passes} s later");
+        eventually("the look-up is asked", || asked.load(Ordering::SeqCst) == times).await;
+        assert_eq!(verdict().await, expected, "{passes} s later, again");
+        let again = usize::from(expected != "ok");
+        assert_eq!(asked.swap(times, Ordering::SeqCst), times + again, "{passes} s later");
     }
     away.store(0, Ordering::SeqCst);
     assert_eq!(verdict().await, "ok");
@@ -598,7 +613,7 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
     assert_eq!(verdict().await, "unknown_issuer", "an answer is an answer");
     away.store(1, Ordering::SeqCst);
     clock.advance(Duration::from_secs(30));
-    assert_eq!(verdict().await, "keys_unavailable", "who was removed is not trusted again for an outage");
+    assert_eq!(verdict().await, "lookup_failed", "who was removed is not trusted again for an outage");
 }
 
 /// A thousand tenants on one server that hangs, and one on a server that does not.
@@ -629,4 +644,89 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
+}
+
+/// A look-up counts for the name that it was asked for, and for no other that its answer mentions.
+#[tokio::test]
+async fn no_tenant_becomes_another_by_the_names_in_its_record() {
+    const GLOBEX: &str = "https://globex.example/";
+    const EVIL: &str = "https://evil.example/";
+    let (evil, globex) = (start().await, TestIssuer::offline_with(GLOBEX, Algorithm::EdDSA).unwrap());
+    // Its record names Globex as its custom domain, or says that it is Globex, known as evil.
+    for claims_to_be in [false, true] {
+        let (evil_keys, globex_keys) = (evil.jwks(), globex.jwks());
+        let issuers = Issuers::lookup(move |iss| match iss {
+            GLOBEX => Some(Issuer::new(GLOBEX, AUDIENCE).ok()?.jwks(globex_keys.clone())),
+            _ if claims_to_be => Some(Issuer::new(GLOBEX, AUDIENCE).ok()?.alias(EVIL).ok()?.jwks(evil_keys.clone())),
+            _ => Some(Issuer::new(EVIL, AUDIENCE).ok()?.alias(GLOBEX).ok()?.jwks(evil_keys.clone())),
+        });
+        let verifier = Verifier::new(issuers).unwrap();
+        let (own, forged) = (evil.token().issued_by(EVIL).build(), evil.token().issued_by(GLOBEX).build());
+        for _ in 0..2 {
+            assert_eq!(verdict(&verifier, &forged).await, "signature", "{claims_to_be}");
+            assert_eq!(verdict(&verifier, &own).await, "ok", "{claims_to_be}");
+            assert_eq!(verdict(&verifier, &forged).await, "signature", "{claims_to_be}");
+            assert_eq!(verdict(&verifier, &globex.token().build()).await, "ok", "{claims_to_be}");
+        }
+    }
+}
+
+/// A first token waits for its keys; meanwhile its tenant is removed.
+#[tokio::test]
+async fn a_tenant_that_is_removed_while_its_keys_come_does_not_come_back_with_them() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    acme.delay(Duration::from_millis(50));
+    let state = Arc::new(AtomicUsize::new(0));
+    let now = Arc::clone(&state);
+    let issuers = Issuers::lookup_async(move |iss: String| {
+        let answer = match now.load(Ordering::SeqCst) {
+            0 => Ok(Some(Issuer::new(iss, AUDIENCE).unwrap())),
+            1 => Ok(None),
+            _ => Err("the database is away"),
+        };
+        async move { answer }
+    });
+    let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
+    let token = acme.token().build();
+    let first = tokio::spawn({
+        let (verifier, token) = (verifier.clone(), token.clone());
+        async move { verifier.verify(&token).await.is_ok() }
+    });
+    eventually("its keys are asked for", || acme.metadata_fetches() == 1).await;
+    state.store(1, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(600));
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
+    assert!(first.await.unwrap(), "it was trusted when it came");
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
+    state.store(2, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(verdict(&verifier, &token).await, "lookup_failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_is_one_that_fails() {
+    let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
+    let issuers = Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
+    let verifier = Verifier::new(issuers).unwrap();
+    let start = tokio::time::Instant::now();
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "lookup_failed");
+    assert_eq!(start.elapsed().as_secs(), 5);
+}
+
+/// What no issuer is called is not asked for: not every database likes a NUL.
+#[tokio::test]
+async fn names_that_no_issuer_can_have_reach_no_look_up() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let issuers = Issuers::lookup(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        None
+    });
+    let verifier = Verifier::new(issuers).unwrap();
+    let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
+    for iss in ["", " https://a.example/", "https://a.example/ ", "https://a\u{0}.example/", "a\u{85}b", "a\nb"] {
+        assert_eq!(verdict(&verifier, &acme.token().issued_by(iss).build()).await, "unknown_issuer", "{iss:?}");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }

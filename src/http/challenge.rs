@@ -56,10 +56,10 @@ impl Challenges {
             Error::InvalidToken(InvalidToken::Expired { .. }) => (StatusCode::UNAUTHORIZED, Some(&self.expired)),
             Error::InvalidToken(_) => (StatusCode::UNAUTHORIZED, Some(&self.invalid_token)),
             Error::InsufficientScope { .. } => (StatusCode::FORBIDDEN, Some(&self.insufficient_scope)),
-            Error::KeysUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, None),
+            Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
         // What is wrong with a token, the verifier told the log already.
-        if !matches!(error, Error::InvalidToken(_) | Error::KeysUnavailable { .. }) {
+        if matches!(error, Error::Missing | Error::InvalidRequest(_) | Error::InsufficientScope { .. }) {
             events::request_refused(&error);
         }
         let mut response = Response::new(B::default());

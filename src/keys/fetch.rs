@@ -24,6 +24,12 @@ const MAX_BODY: usize = 256 * 1024;
 /// To reach the server. A fresh connection takes milliseconds; two seconds outlast one lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// From the metadata to the keys. Longer, and whoever names tenants in tokens leaves a connection open for each.
+const KEEP_CONNECTION: Duration = Duration::from_secs(1);
+
+/// Longest validator kept, in bytes. Real ones are a hash.
+const MAX_VALIDATOR: usize = 1024;
+
 /// The longest `Retry-After` that is waited for; a request may be waiting for the answer.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -37,6 +43,7 @@ pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
         builder
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(KEEP_CONNECTION)
             .redirect(redirect::Policy::none())
             .no_proxy()
     };
@@ -165,7 +172,10 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Answe
             return Err(Failure { error, again: again(status, response.headers()) });
         }
     }
-    let validator = |name| response.headers().get(name).cloned();
+    // Copied: a header's value is a piece of the connection's whole buffer, and keeps it.
+    let copied = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+    let short = |value: &&HeaderValue| value.len() <= MAX_VALIDATOR;
+    let validator = |name| response.headers().get(name).filter(short).and_then(copied);
     let validators = Validators { etag: validator(ETAG), last_modified: validator(LAST_MODIFIED) };
     let mut body = Vec::new();
     // Counted while reading, and after decompression if the application's client decompresses: `Content-Length` is only

@@ -13,16 +13,32 @@ const MAX_IN_FLIGHT: usize = 32;
 /// their turn at once.
 pub(crate) const MAX_PER_ORIGIN: usize = MAX_IN_FLIGHT / 2;
 
+/// And for all issuers of whom nothing is known yet but their names, and for all whose last fetch failed: tokens that anybody
+/// can write, and servers that are gone, leave the others their turn. Half and a quarter.
+const MAX_UNPROVEN: usize = MAX_IN_FLIGHT / 2;
+const MAX_FAILED: usize = MAX_IN_FLIGHT / 4;
+
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
+static UNPROVEN: Semaphore = Semaphore::const_new(MAX_UNPROVEN);
+static FAILED: Semaphore = Semaphore::const_new(MAX_FAILED);
 static ORIGINS: Mutex<BTreeMap<String, Weak<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// The places of one server, shared by all issuers whose keys are there.
 pub(crate) struct Places(Arc<Semaphore>);
 
+/// What speaks against an issuer.
+#[derive(Clone, Copy)]
+pub(crate) enum Doubts {
+    None,
+    /// It was looked up, and no token of it was verified yet.
+    Unproven,
+    /// Its last fetch failed.
+    Failed,
+}
+
 /// A place for one fetch; given back when dropped.
 pub(crate) struct Place<'a> {
-    _in_process: Option<SemaphorePermit<'a>>,
-    _at_origin: Option<SemaphorePermit<'a>>,
+    _permits: [Option<SemaphorePermit<'a>>; 3],
 }
 
 impl Places {
@@ -42,10 +58,15 @@ impl Places {
     }
 
     /// First come, first served. Each issuer has one fetch under way at the most, so none takes more than its share.
-    pub(crate) async fn take(&self) -> Place<'_> {
-        // The server's first: whoever waits for that one holds none of the others' places. Neither is ever closed.
+    pub(crate) async fn take(&self, doubts: Doubts) -> Place<'_> {
+        let among_doubtful = match doubts {
+            Doubts::None => None,
+            Doubts::Unproven => UNPROVEN.acquire().await.ok(),
+            Doubts::Failed => FAILED.acquire().await.ok(),
+        };
+        // The widest last: whoever waits for a narrow one holds no place that another could use. None is ever closed.
         let at_origin = self.0.acquire().await.ok();
-        Place { _in_process: IN_FLIGHT.acquire().await.ok(), _at_origin: at_origin }
+        Place { _permits: [among_doubtful, at_origin, IN_FLIGHT.acquire().await.ok()] }
     }
 }
 

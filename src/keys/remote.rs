@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::fetch::{Answer, Http, Validators};
-use super::in_flight::Places;
+use super::in_flight::{Doubts, Places};
 use super::jwks::Jwks;
 use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
 use super::{discovery, fetch};
@@ -69,8 +69,10 @@ pub(crate) struct RemoteJwks {
     next_decision: AtomicU64,
     /// Until when the keys are fresh, in nanoseconds of uptime.
     fresh_until: AtomicU64,
-    /// Whether it was told that keys past it are used.
-    stale_told: AtomicBool,
+    /// The one of which it was told that keys past it are used.
+    stale_told: AtomicU64,
+    /// Whether it is listed, or a token was ever verified with its keys: not just somebody's word.
+    proven: AtomicBool,
     state: Mutex<State>,
     counts: Counts,
 }
@@ -147,13 +149,14 @@ impl RemoteJwks {
         let schedule = Schedule::new(source.policy.clone());
         Arc::new(Self {
             places: Places::at(source.location.server()),
+            proven: source.issuer.listed.into(),
             source,
             client,
             clock,
             current: ArcSwapOption::empty(),
             next_decision: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
-            stale_told: AtomicBool::new(false),
+            stale_told: AtomicU64::new(0),
             state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None, known: Known::default() }),
             counts: Counts::default(),
         })
@@ -162,19 +165,38 @@ impl RemoteJwks {
     /// The keys at hand, or a fetch to wait for. Starts a refresh in the background when one is due.
     pub(crate) fn keys(self: &Arc<Self>, now: Now) -> Keys {
         let keys = self.ready_or_not(now);
-        if matches!(keys, Keys::Ready(_)) && nanos(now.uptime) >= self.fresh_until.load(Ordering::Relaxed) {
-            self.tell_stale(now);
+        if matches!(keys, Keys::Ready(_)) {
+            let fresh_until = self.fresh_until.load(Ordering::Relaxed);
+            if nanos(now.uptime) >= fresh_until {
+                self.tell_stale(fresh_until, now);
+            }
         }
         keys
     }
 
-    /// Keys past their lifetime were used: counted each time, told once for each such period.
-    fn tell_stale(&self, now: Now) {
+    /// As [`keys`](Self::keys), for nobody's token.
+    pub(crate) fn warm_up(self: &Arc<Self>, now: Now) -> Keys {
+        self.ready_or_not(now)
+    }
+
+    /// A token was verified with these keys.
+    pub(crate) fn prove(&self) {
+        if !self.proven.load(Ordering::Relaxed) {
+            self.proven.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Keys past their lifetime were used: counted each time, told once for each such period, unless they only are because a
+    /// refresh has not quite ended.
+    fn tell_stale(&self, fresh_until: u64, now: Now) {
         self.counts.stale_serves.fetch_add(1, Ordering::Relaxed);
         events::stale_served(&self.source.issuer);
-        if !self.stale_told.swap(true, Ordering::Relaxed) {
-            let until = self.lock().schedule.fresh_and_usable_until().map(|(_, usable)| usable);
-            events::keys_stale(&self.source.issuer, until.unwrap_or_default().saturating_sub(now.uptime));
+        if self.stale_told.load(Ordering::Relaxed) != fresh_until
+            && self.lock().schedule.has_failed()
+            && self.stale_told.swap(fresh_until, Ordering::Relaxed) != fresh_until
+        {
+            let until = Duration::from_nanos(fresh_until) + self.source.policy.max_stale;
+            events::keys_stale(&self.source.issuer, until.saturating_sub(now.uptime));
         }
     }
 
@@ -224,7 +246,8 @@ impl RemoteJwks {
             Plan::Refuse(refusal) => refusal.code(),
             _ => "fetched",
         };
-        self.counts.unknown_kids.fetch_add(1, Ordering::Relaxed);
+        // Who waited was counted before.
+        self.counts.unknown_kids.fetch_add(u64::from(!waited), Ordering::Relaxed);
         events::unknown_kid(&self.source.issuer, outcome);
         fetching.map_or(Refetch::Refuse(failure), Refetch::Wait)
     }
@@ -233,8 +256,7 @@ impl RemoteJwks {
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
         let state = self.lock();
         let jwks = self.current.load_full().filter(|_| state.schedule.serves(now.uptime));
-        let fresh_until = state.schedule.fresh_and_usable_until().map(|(fresh, _)| fresh);
-        let stale = jwks.is_some() && fresh_until.is_some_and(|until| now.uptime >= until);
+        let stale = jwks.is_some() && state.schedule.fresh_until().is_some_and(|until| now.uptime >= until);
         IssuerHealth {
             iss: Arc::clone(&self.source.issuer.iss),
             keys: jwks.as_ref().map_or(0, |jwks| jwks.len()),
@@ -286,12 +308,20 @@ impl RemoteJwks {
 
     async fn fetch(&self, known: Known) -> Result<Fetched, FetchError> {
         let limit = self.source.policy.timeout;
-        let deadline = Instant::now() + limit;
-        let Ok(_place) = timeout_at(deadline, self.places.take()).await else {
+        let start = Instant::now();
+        let doubts = match (self.lock().schedule.has_failed(), self.proven.load(Ordering::Relaxed)) {
+            (true, _) => Doubts::Failed,
+            (false, false) => Doubts::Unproven,
+            (false, true) => Doubts::None,
+        };
+        let Ok(_place) = timeout_at(start + limit, self.places.take(doubts)).await else {
             return Err(FetchError::NoTurn { limit });
         };
-        match timeout_at(deadline, self.fetch_within_limit(known)).await {
+        let waited = start.elapsed();
+        match timeout_at(start + limit, self.fetch_within_limit(known)).await {
             Ok(answer) => answer,
+            // Not the server's fault, if it was asked at the last moment.
+            Err(_) if waited > limit / 2 => Err(FetchError::NoTurn { limit }),
             Err(_) => Err(FetchError::Timeout { limit }),
         }
     }
@@ -353,7 +383,6 @@ impl RemoteJwks {
             Ok(fetched) => {
                 state.schedule.succeeded(fetched.lifetime, chance(), now.uptime);
                 state.failure = None;
-                self.stale_told.store(false, Ordering::Relaxed);
                 state.known = fetched.known;
                 let changed = fetched.jwks.is_some();
                 if let Some(jwks) = fetched.jwks {
@@ -381,8 +410,7 @@ impl RemoteJwks {
     }
 
     fn publish_next_decision(&self, state: &State) {
-        let fresh_until = state.schedule.fresh_and_usable_until().map(|(fresh, _)| fresh);
-        self.fresh_until.store(nanos(fresh_until.unwrap_or_default()), Ordering::Relaxed);
+        self.fresh_until.store(nanos(state.schedule.fresh_until().unwrap_or_default()), Ordering::Relaxed);
         self.next_decision.store(nanos(state.schedule.next_decision()), Ordering::Release);
     }
 }

@@ -60,7 +60,7 @@ const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
 const MAX_MISSING_FOR: Duration = Duration::from_secs(60);
 
 /// `kid`s remembered as missing.
-const MAX_MISSING: usize = 256;
+const MAX_MISSING: usize = 64;
 
 /// A fetch that has not ended this long after its own time limit will not: the runtime that it was started on is not
 /// driven any more. Whoever waits stops waiting, and the next request starts another.
@@ -115,6 +115,9 @@ pub(crate) struct Schedule {
     due: Duration,
     /// Until when the keys at hand are fresh, if there are any.
     fresh_until: Option<Duration>,
+    /// From when on a failed fetch is a failed refresh: before, nobody needed it but a token with an unknown key.
+    refresh_from: Duration,
+    refresh_failed: bool,
     last_attempt: Option<Duration>,
     last_success: Option<Duration>,
     failures: u32,
@@ -138,6 +141,8 @@ impl Schedule {
             fetching_since: None,
             due: Duration::ZERO,
             fresh_until: None,
+            refresh_from: Duration::ZERO,
+            refresh_failed: false,
             last_attempt: None,
             last_success: None,
             failures: 0,
@@ -209,10 +214,10 @@ impl Schedule {
         self.missing.insert(kid, Missing { until: now + waits, waits });
     }
 
-    /// Whether keys past their lifetime are used: only while fetching fails, or while a refresh that was started ahead has
+    /// Whether keys past their lifetime are used: only while refreshing them fails, or while a refresh that was started ahead has
     /// not ended yet. An idle issuer's are fetched first, or a withdrawn key would be trusted for as long as nobody came.
     fn serves_meanwhile(&self) -> bool {
-        self.failures > 0
+        self.refresh_failed
             || self.fetching_since.is_some_and(|since| self.fresh_until.is_some_and(|until| since < until))
     }
 
@@ -220,8 +225,13 @@ impl Schedule {
     fn give_up(&mut self, now: Duration) {
         if self.given_up_at().is_some_and(|given_up| now >= given_up) {
             self.fetching_since = None;
-            self.failures = self.failures.saturating_add(1);
+            self.count_failure(now);
         }
+    }
+
+    fn count_failure(&mut self, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.refresh_failed |= now >= self.refresh_from;
     }
 
     /// Whether the last fetch failed.
@@ -243,7 +253,9 @@ impl Schedule {
     pub(crate) fn succeeded(&mut self, lifetime: Duration, chance: f64, now: Duration) {
         self.fetching_since = None;
         self.failures = 0;
+        self.refresh_failed = false;
         self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * chance));
+        self.refresh_from = self.due;
         self.fresh_until = Some(now + lifetime);
         self.last_success = Some(now);
     }
@@ -252,7 +264,7 @@ impl Schedule {
     pub(crate) fn failed(&mut self, chance: f64, now: Duration) {
         self.fetching_since = None;
         let backoff = (BACKOFF * 2_u32.saturating_pow(self.failures.min(5))).min(MAX_BACKOFF);
-        self.failures = self.failures.saturating_add(1);
+        self.count_failure(now);
         self.due = self.due.max(now + backoff.mul_f64(chance));
     }
 
@@ -267,9 +279,9 @@ impl Schedule {
         self.usable_until().is_some_and(|until| now < until)
     }
 
-    /// Until when the keys at hand are fresh, and until when they may be used.
-    pub(crate) fn fresh_and_usable_until(&self) -> Option<(Duration, Duration)> {
-        Some((self.fresh_until?, self.usable_until()?))
+    /// Until when the keys at hand are fresh, if there are any.
+    pub(crate) fn fresh_until(&self) -> Option<Duration> {
+        self.fresh_until
     }
 
     /// When the last good answer came.

@@ -108,6 +108,19 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
+            "a failure before a refresh was due does not let an idle issuer's keys be used",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(10.0, "a", Fetch),
+                Failed(10.0),
+                Request(1200.0, Fetch),
+                Request(1200.1, Join),
+                Failed(1200.2),
+                Request(1200.3, Serve),
+            ],
+        ),
+        (
             "a refresh that was started ahead is not waited for",
             vec![
                 Request(0.0, Fetch),
@@ -297,7 +310,7 @@ mod model {
         fetching: Option<Duration>,
         last_attempt: Option<Duration>,
         keys_since: Option<Duration>,
-        /// Whether a fetch has failed, or never ended, since the last good one.
+        /// Whether a fetch has failed, or never ended, since the last good one, when one was due.
         failed: bool,
         /// `kid`s whose request waits for the fetch under way.
         waiting: Vec<&'static str>,
@@ -332,6 +345,18 @@ mod model {
             self.fetching.is_some_and(|since| self.now < since + KeyPolicy::default().timeout + GRACE)
         }
 
+        /// A fetch that should have ended counts as failed when somebody comes and sees it.
+        fn give_up(&mut self) {
+            if self.fetching.is_some() && !self.under_way() {
+                self.failed |= self.is_due();
+                self.fetching = None;
+            }
+        }
+
+        fn is_due(&self) -> bool {
+            self.keys_since.is_none_or(|since| self.now >= since + LIFETIME.mul_f64(0.8))
+        }
+
         fn started(&mut self) {
             assert!(!self.under_way(), "two fetches at once: {:?}", self.trail);
             self.fetching = Some(self.now);
@@ -339,7 +364,7 @@ mod model {
         }
 
         fn request(&mut self) {
-            self.failed |= self.fetching.is_some() && !self.under_way();
+            self.give_up();
             let decided_later = self.now < self.schedule.next_decision();
             let plan = self.schedule.request(self.now);
             if decided_later {
@@ -367,7 +392,7 @@ mod model {
             if self.keys_since.is_none() {
                 return;
             }
-            self.failed |= self.fetching.is_some() && !self.under_way();
+            self.give_up();
             let last = self.last_attempt;
             match self.schedule.unknown_kid(kid, false, self.now) {
                 Plan::Fetch => {
@@ -396,7 +421,7 @@ mod model {
                 }
                 false => {
                     self.schedule.failed(1.0, self.now);
-                    self.failed = true;
+                    self.failed |= self.is_due();
                 }
             }
             for kid in std::mem::take(&mut self.waiting) {
