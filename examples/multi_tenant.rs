@@ -3,7 +3,6 @@
 //! `cargo run --example multi_tenant`
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use portcullis::testing::{AUDIENCE, TestIssuer};
@@ -21,12 +20,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let issuers = Issuers::lookup_async(move |iss: String| {
         let tenants = Arc::clone(&by_issuer);
         async move {
-            let known = tenants.contains_key(&iss);
-            // An error would mean that the database could not be asked: 503, not 401.
-            Ok::<_, Infallible>(known.then(|| Issuer::new(iss, AUDIENCE).ok()).flatten())
+            // `None`: not one of ours, 401. An error (of the database, or a record that cannot work): 503, and in the log.
+            tenants.contains_key(&iss).then(|| Issuer::new(iss, AUDIENCE)).transpose()
         }
     });
-    // These test issuers are on loopback. Leave it away where strangers may register issuers.
+    // As many as there are tenants, and some more: else they push each other's keys out.
+    let issuers = issuers.keep_at_most(10_000);
+    // Only because these test issuers are on loopback: leave this call out.
     let verifier = Verifier::new(issuers.danger_allow_private_addresses())?;
 
     for issuer in [&acme, &globex, &stranger] {

@@ -14,7 +14,6 @@ use crate::error::{Error, FetchError, IgnoredKey};
 pub(crate) struct IssuerName {
     pub(crate) iss: Arc<str>,
     /// A label of its own is for listed issuers. Recorders keep every label for ever, and tenants come and go.
-    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only labels differ"))]
     pub(crate) listed: bool,
 }
 

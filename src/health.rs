@@ -10,8 +10,8 @@ use crate::error::{FetchError, IgnoredKey};
 ///
 /// ```no_run
 /// # async fn example(verifier: portcullis::Verifier) {
-/// // For a `/readyz`: every listed issuer's keys are at hand, or brought now. Health alone fetches nothing: an instance
-/// // that is sent no requests for not being ready would never be ready again.
+/// // For a `/readyz`: every listed issuer's keys are loaded, or fetched now. With `health` alone, an instance that was taken
+/// // out of rotation gets no requests, so nothing would fetch its keys, and it would stay out.
 /// let ready = verifier.warm_up().await.is_ok();
 /// for issuer in verifier.health() {
 ///     println!("{}: {} keys, {:?} old", issuer.iss, issuer.keys, issuer.age);
@@ -23,7 +23,8 @@ use crate::error::{FetchError, IgnoredKey};
 pub struct IssuerHealth {
     /// The issuer, as configured.
     pub iss: Arc<str>,
-    /// How many keys can be used now; 0 before the first fetch, and when they are too old.
+    /// How many keys can be used without waiting; 0 before the first fetch, and when they are past their lifetime and not
+    /// [`stale`](Self::stale): an issuer that nobody asked for is fetched when somebody does.
     pub keys: usize,
     /// Why the other members of the key set were left out.
     pub ignored: Vec<IgnoredKey>,
@@ -33,7 +34,7 @@ pub struct IssuerHealth {
     pub next_fetch: Option<Duration>,
     /// Whether a fetch is under way.
     pub fetching: bool,
-    /// Whether the keys are past their lifetime and used all the same, because fetching fails.
+    /// Whether the keys are past their lifetime and used all the same: because refreshing fails, or has not quite ended.
     pub stale: bool,
     /// What the last fetch ended with, if it failed.
     pub last_error: Option<Arc<FetchError>>,
@@ -43,7 +44,7 @@ pub struct IssuerHealth {
     pub failed_fetches: u64,
     /// How many tokens were checked against keys past their lifetime.
     pub stale_serves: u64,
-    /// How often a token came that no key at hand verified.
+    /// How many tokens came that no key at hand verified: of an unknown `kid`, or with a signature that does not fit.
     pub unknown_kids: u64,
 }
 

@@ -112,6 +112,10 @@ impl Issuer {
     /// token's claim `tid` must be the tenant in its `iss`; and a key with a member `issuer` that names one tenant signs for
     /// no other. Say where the keys are with [`discovery_at`](Self::discovery_at) or [`jwks_uri`](Self::jwks_uri).
     ///
+    /// Tokens of version 1.0 have another `iss`: add a second template, `https://sts.windows.net/{tenantid}/`, discovered at
+    /// `https://login.microsoftonline.com/common`. Where tenants come and go, a look-up that returns `Issuer::new(iss, …)` for
+    /// each of them is the better way.
+    ///
     /// This trusts **every** tenant that there is, hence everybody in the world that may get a token for the audience;
     /// [`tenants`](Self::tenants) names those that you mean. Only a list of issuers has templates, no look-up.
     ///

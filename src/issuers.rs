@@ -60,12 +60,14 @@ type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send
 
 impl Issuers {
     /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
-    /// block; [`lookup_async`](Self::lookup_async) may wait.
+    /// block, and cannot say that it does not know; [`lookup_async`](Self::lookup_async) may wait and fail.
     ///
-    /// The [`Issuer`] returned must have exactly the `iss` asked for, or an alias that is, or it is not trusted either. What was returned is kept:
-    /// up to 1,024 issuers, each until it was not asked for in 24 hours. The closure is asked again after 10 minutes, so that
-    /// a tenant that was removed or changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30
-    /// seconds, for up to 1,024 strangers.
+    /// The [`Issuer`] returned must have the `iss` asked for as its name or among its aliases, or it is not trusted. It
+    /// counts for that name only; by another of its names it is asked for again, and then shares the keys. Answers are kept,
+    /// up to 1,024 ([`keep_at_most`](Self::keep_at_most)), each until nobody has asked for it for 24 hours. The closure is
+    /// asked again after 10 minutes ([`look_up_again_after`](Self::look_up_again_after)), so that a tenant that was removed or
+    /// changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30 seconds, for up to 1,024
+    /// strangers; a new tenant may be kept out for so long.
     ///
     /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
     /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so. (By name
@@ -74,10 +76,15 @@ impl Issuers {
         Self::looked_up(Ask::Sync(Arc::new(ask)))
     }
 
-    /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same issuer at
-    /// once share one answer. An error means that it could not be found out: the request is answered 503, never 401; but a
-    /// tenant that was known when the look-up last worked stays so for an hour, and is asked for again every 10 seconds.
-    /// Nothing limits how long an answer may take but the closure itself.
+    /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same name at
+    /// once share one answer; 64 names that are not kept are asked for at once at the most.
+    ///
+    /// An error, or no answer within 5 seconds, means that it could not be found out: 503
+    /// ([`LookupFailed`](crate::Error::LookupFailed)), never 401. But whoever was trusted when the look-up last worked stays so
+    /// for an hour. The closure is asked in the background 2 minutes before an answer ends, so that no request waits for it,
+    /// and every 10 seconds while it fails.
+    ///
+    /// Each new `iss` that anybody writes into a token costs one look-up: keep the list of tenants in memory if that hurts.
     pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
@@ -111,9 +118,9 @@ impl Issuers {
         Ok(self)
     }
 
-    /// How many looked-up issuers are kept, with their keys; 1,024 by default. Give it some more than you have tenants:
-    /// one that is pushed out costs a look-up and a fetch when it comes back. As many again are kept of whom no token was
-    /// verified yet, apart: tokens that anybody can write push nobody's keys out.
+    /// How many names of looked-up issuers are kept, with their keys; 1,024 by default. **Give it more than you have tenants**
+    /// (and aliases): one that is pushed out costs a look-up and a fetch each time it comes back. As many again are kept, apart,
+    /// of which no token was verified yet: tokens that anybody can write push out only those.
     pub fn keep_at_most(mut self, issuers: u64) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.capacity = issuers;
@@ -121,8 +128,8 @@ impl Issuers {
         self
     }
 
-    /// After which time the look-up is asked again for an issuer that is kept; 10 minutes by default. For so long a tenant
-    /// that was removed is still trusted; and for an hour more while [`lookup_async`](Self::lookup_async) fails.
+    /// How long an answer of the look-up holds, from 1 second to 24 hours; 10 minutes by default. For so long a tenant that was
+    /// removed is still trusted; and for an hour more while [`lookup_async`](Self::lookup_async) fails.
     pub fn look_up_again_after(mut self, time: Duration) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.fresh = time;

@@ -158,9 +158,10 @@ impl Verifier {
         }
     }
 
-    /// Has the keys of all listed issuers at hand: fetches those that are not, and waits for them. At start-up, so that no
-    /// request has to wait; and in a `/readyz`, where it costs nothing while the keys are there, and brings an instance back
-    /// that had no requests to fetch them for. Optional: without it, the first request of each issuer waits.
+    /// Makes sure that the keys of all listed issuers are loaded: fetches what is missing, 16 at a time, and waits. At start-up,
+    /// so that no request has to wait; and in a `/readyz`, where it costs nothing while the keys are there. Optional: without
+    /// it, the first request of each issuer waits. Looked-up issuers are not known before somebody asks for them, so of those
+    /// there is nothing to warm up.
     ///
     /// # Errors
     ///
@@ -171,8 +172,8 @@ impl Verifier {
         let turns = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
         let mut fetches = JoinSet::new();
         if let Ok(runtime) = Handle::try_current() {
-            for issuer in issuers.iter().cloned() {
-                let (turns, clock) = (Arc::clone(&turns), self.0.clock.clone());
+            for issuer in &issuers {
+                let (issuer, turns, clock) = (Arc::clone(issuer), Arc::clone(&turns), self.0.clock.clone());
                 let warm_up = async move {
                     let _turn = turns.acquire().await;
                     if let Some(fetching) = issuer.warm_up(clock.now()) {

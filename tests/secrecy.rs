@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, ProtectLayer, Verifier};
+use portcullis::{Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
 use tower::{Layer, ServiceExt, service_fn};
 
 type Body = Full<bytes::Bytes>;
@@ -76,8 +76,16 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
             }
         }
     }
+    // A look-up that takes one name for another, and one that fails.
+    let wrong = Issuers::lookup(|_| Issuer::new("https://other.example/", "x").ok());
+    let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("away") });
+    for issuers in [wrong, broken] {
+        let (layer, token) = (ProtectLayer::new(Verifier::new(issuers).unwrap()), token().issued_by("CANARY").build());
+        assert!(!answer(&layer, &token).await.status().is_success());
+    }
     let log = log.0.lock().unwrap();
     let log = String::from_utf8_lossy(&log);
+    assert!(!log.contains("CANARY"), "{log}");
     for reason in ["audience", "unknown_issuer", "expired", "signature", "unknown_key"] {
         assert!(log.contains(&format!("reason=\"{reason}\"")), "the log tells the reason {reason}:\n{log}");
     }
