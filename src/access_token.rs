@@ -1,16 +1,21 @@
 //! What a handler gets.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use crate::clock::Clock;
 use crate::error::{ClaimsError, Error};
 use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
 use crate::token::claims::Claims as Registered;
+use crate::token::path::{ClaimPath, names};
 use crate::token::scope::Scope;
+use crate::token::shape::Shape;
 
 /// A *verified* access token (RFC 9068): signature, issuer, audience and time were checked by a
 /// [`Verifier`](crate::Verifier), and nothing else makes one.
@@ -41,6 +46,37 @@ struct Inner {
     scope: Scope,
     expires_at: Duration,
     verifier: u64,
+    clock: Clock,
+    implies: Option<Arc<Implies>>,
+    shape: Arc<Shape>,
+    /// The claims as a tree, once somebody has asked for it.
+    tree: OnceLock<Value>,
+    /// The claims as the application's own types, once it has asked for them.
+    typed: Typed,
+}
+
+/// Whether one scope token that is granted implies another that is asked for.
+pub(crate) type Implies = dyn Fn(&str, &str) -> bool + Send + Sync;
+
+/// Values of any types, each kept for good: a list that only grows, so that reading it takes no lock.
+#[derive(Default)]
+struct Typed(OnceLock<Box<(Arc<dyn Any + Send + Sync>, Typed)>>);
+
+impl Typed {
+    /// The value of this type, which `make` makes the first time.
+    fn get_or<T: Any + Send + Sync, E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut last = self;
+        while let Some(entry) = last.0.get() {
+            if let Ok(value) = Arc::clone(&entry.0).downcast() {
+                return Ok(value);
+            }
+            last = &entry.1;
+        }
+        let value = Arc::new(make()?);
+        // Somebody else may have been faster: then this one is not kept.
+        let _ = last.0.set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
+        Ok(value)
+    }
 }
 
 impl AccessToken {
@@ -50,6 +86,8 @@ impl AccessToken {
         claims: Registered<'_>,
         issuer: &Issuer,
         verifier: u64,
+        clock: Clock,
+        implies: Option<Arc<Implies>>,
     ) -> Self {
         Self(Arc::new(Inner {
             token: token.into(),
@@ -60,12 +98,20 @@ impl AccessToken {
                 // One tenant of a template.
                 None => Arc::from(&*claims.issuer),
             },
-            subject: claims.subject.map(Into::into),
-            audience: claims.audience.into_iter().map(Into::into).collect(),
-            client_id: claims.client_id.map(Into::into),
-            scope: claims.scope,
+            subject: claims.subject.as_deref().map(str::to_owned),
+            client_id: claims.client_id().map(str::to_owned),
+            audience: claims.audience.into_iter().flatten().map(Into::into).collect(),
+            scope: match &issuer.shape.scope_prefix {
+                Some(prefix) => claims.scope.with_unprefixed(prefix),
+                None => claims.scope,
+            },
             expires_at: claims.expires_at,
             verifier,
+            clock,
+            implies,
+            shape: Arc::clone(&issuer.shape),
+            tree: OnceLock::new(),
+            typed: Typed::default(),
         }))
     }
 
@@ -94,13 +140,23 @@ impl AccessToken {
         &self.0.scope
     }
 
+    /// Whether the token grants this scope token, by itself or by another one that implies it
+    /// ([`VerifierBuilder::scope_implies`](crate::VerifierBuilder::scope_implies)).
+    pub fn has_scope(&self, asked: &str) -> bool {
+        let implied = || {
+            let implies = self.0.implies.as_ref()?;
+            Some(self.scope().iter().any(|granted| implies(granted, asked)))
+        };
+        self.scope().contains(asked) || implied().unwrap_or(false)
+    }
+
     /// Asks for scope where there is no [`ProtectLayer`](crate::ProtectLayer) to do it.
     ///
     /// # Errors
     ///
     /// [`Error::InsufficientScope`] unless the token grants every token of `required`.
     pub fn require_scope(&self, required: &Scope) -> Result<(), Error> {
-        match self.scope().contains_all(required) {
+        match required.iter().all(|asked| self.has_scope(asked)) {
             true => Ok(()),
             false => Err(Error::InsufficientScope { required: required.clone(), granted: self.scope().clone() }),
         }
@@ -111,8 +167,81 @@ impl AccessToken {
         UNIX_EPOCH + self.0.expires_at
     }
 
-    /// All claims, as your own type. They are parsed anew at each call; the `Arc` is so that keeping them can come later
-    /// without changing your code.
+    /// Ends when the token does: for open streams (websockets, server-sent events), which must not outlive what they were
+    /// opened with. Needs a tokio runtime with time enabled.
+    ///
+    /// ```no_run
+    /// # async fn next() -> Option<String> { None }
+    /// # async fn stream(token: portcullis::AccessToken) {
+    /// let expired = tokio::time::timeout(std::time::Duration::MAX, token.expired());
+    /// tokio::pin!(expired);
+    /// loop {
+    ///     tokio::select! {
+    ///         _ = &mut expired => break,
+    ///         message = next() => println!("{message:?}"),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub async fn expired(&self) {
+        // The wall clock may be corrected meanwhile, so it is looked at now and then.
+        const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+        while let Some(left) = self.0.expires_at.checked_sub(self.0.clock.now().unix).filter(|left| !left.is_zero()) {
+            tokio::time::sleep(left.min(AT_LEAST_EVERY)).await;
+        }
+    }
+
+    /// Whether the token grants this permission: `permissions`, or where the issuer is configured to have them
+    /// ([`permissions_at`](crate::Issuer::permissions_at)). Not a scope: what a user may do is not what an application was
+    /// allowed to ask for.
+    pub fn has_permission(&self, permission: &str) -> bool {
+        // One string lists several with commas in between.
+        let split = |name: &str| name.split(',').any(|one| one.trim() == permission);
+        self.found(&self.0.shape.permissions).any(|value| match value {
+            Value::String(several) => split(several),
+            other => names(other).any(|name| name == permission),
+        })
+    }
+
+    /// Whether the token grants this role: `roles`, or where the issuer is configured to have them
+    /// ([`roles_at`](crate::Issuer::roles_at)).
+    pub fn has_role(&self, role: &str) -> bool {
+        self.found(&self.0.shape.roles).flat_map(names).any(|name| name == role)
+    }
+
+    /// Whether the token is of a member of this group: `groups`, or where the issuer is configured to have them
+    /// ([`groups_at`](crate::Issuer::groups_at)).
+    pub fn in_group(&self, group: &str) -> bool {
+        self.found(&self.0.shape.groups).flat_map(names).any(|name| name == group)
+    }
+
+    fn found<'a>(&'a self, paths: &'a [ClaimPath]) -> impl Iterator<Item = &'a Value> {
+        paths.iter().filter_map(|path| path.find(self.tree()))
+    }
+
+    /// One claim: by its name, dots and URLs included; or, with a slash in front, by a JSON Pointer (RFC 6901) to one inside
+    /// another.
+    ///
+    /// ```
+    /// # fn example(token: portcullis::AccessToken) {
+    /// let plan = token.claim("https://acme.example/plan").and_then(|plan| plan.as_str());
+    /// let namespace = token.claim("/kubernetes.io/namespace");
+    /// # }
+    /// ```
+    pub fn claim(&self, claim: &str) -> Option<&Value> {
+        ClaimPath::new(claim).find(self.tree())
+    }
+
+    /// All claims, as a tree: read when it is asked for the first time, and kept with the token.
+    fn tree(&self) -> &Value {
+        self.0.tree.get_or_init(|| serde_json::from_str(&self.0.payload).unwrap_or_default())
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// All claims, as your own type: read when it is asked for the first time, and kept with the token.
     ///
     /// ```
     /// # fn example(token: portcullis::AccessToken) -> Result<(), portcullis::ClaimsError> {
@@ -130,11 +259,9 @@ impl AccessToken {
     /// # Errors
     ///
     /// [`ClaimsError`] when the claims do not fit the type. Its text has no claim in it.
-    pub fn claims<T: DeserializeOwned>(&self) -> Result<Arc<T>, ClaimsError> {
-        match serde_json::from_str(&self.0.payload) {
-            Ok(claims) => Ok(Arc::new(claims)),
-            Err(error) => Err(ClaimsError::new::<T>(&error)),
-        }
+    pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ClaimsError> {
+        let read = || serde_json::from_str(&self.0.payload).map_err(|error| ClaimsError::new::<T>(&error));
+        self.0.typed.get_or(read)
     }
 
     /// All claims: the JSON object, exactly as signed.

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use axum_core::extract::FromRequestParts;
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
@@ -12,7 +12,10 @@ use serde::de::DeserializeOwned;
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidToken};
 use crate::events;
+use crate::http::answer::{EmptyBody, refuse};
 use crate::http::challenge::{Challenges, DEFAULT_REALM};
+use crate::http::service::Anonymous;
+use crate::rule::StepUp;
 use crate::token::scope::Scope;
 
 /// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
@@ -65,11 +68,18 @@ pub enum Rejection {
 /// [`Error`], in the realm `api`.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let required = match &self {
-            Self::InsufficientScope { required, .. } => required.clone(),
-            _ => Scope::default(),
-        };
-        Challenges::new(DEFAULT_REALM, &required).response(self)
+        let (mut scope, mut step_up) = (Scope::default(), StepUp::default());
+        match &self {
+            Self::InsufficientScope { required: asked, .. } | Self::Forbidden { scope: asked, .. } => {
+                scope = asked.clone()
+            }
+            Self::InsufficientAuthentication { acr_values, max_age } => {
+                step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
+            }
+            _ => {}
+        }
+        let challenges = Challenges::new(DEFAULT_REALM, &scope, &step_up);
+        refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody)
     }
 }
 
@@ -89,15 +99,36 @@ impl<S: Sync> FromRequestParts<S> for AccessToken {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        parts.extensions.get::<AccessToken>().cloned().ok_or(Rejection::NotProtected)
+        parts.extensions.get::<AccessToken>().cloned().ok_or_else(|| not_there(parts))
     }
 }
 
-impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
+/// Behind [`ProtectLayer::optional`](crate::ProtectLayer::optional): `None` without a token.
+impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        match (parts.extensions.get::<AccessToken>(), parts.extensions.get::<Anonymous>()) {
+            (Some(token), _) => Ok(Some(token.clone())),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Err(Rejection::NotProtected),
+        }
+    }
+}
+
+/// Why there is no token: the client sent none where it may, and now needs one; or nobody has looked.
+fn not_there(parts: &Parts) -> Rejection {
+    match parts.extensions.get::<Anonymous>() {
+        Some(_) => Rejection::Refused(Error::Missing),
+        None => Rejection::NotProtected,
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> FromRequestParts<S> for Claims<T> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        let token = parts.extensions.get::<AccessToken>().ok_or(Rejection::NotProtected)?;
+        let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
         token.claims().map(Self).map_err(|error| {
             let error = InvalidToken::from(error).into();
             events::token_refused(&error, Some(token.issuer()), None, None);

@@ -15,7 +15,8 @@ use crate::token::scope::Scope;
 /// | `Missing` | 401 | `Bearer realm="…"`, the scopes asked for, no `error` | client |
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
-/// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
+/// | `InsufficientScope`, `Forbidden` | 403 | `error="insufficient_scope", scope="…"` | client |
+/// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
 /// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | us or the issuer |
 ///
 /// The layer leaves the `Error` in the *response's* extensions. What was presented stands in it as the client sent it:
@@ -39,6 +40,23 @@ pub enum Error {
         required: Scope,
         /// What the token grants.
         granted: Scope,
+    },
+    /// The access token is good, but lacks something else than scope that the operation asks for: a permission, a role, a claim.
+    /// (RFC 6750 §3.1 has `insufficient_scope` for it, too.)
+    #[error("the token does not have {rule}")]
+    Forbidden {
+        /// What is asked for, as [`Rule`](crate::Rule) writes it.
+        rule: String,
+        /// Every scope token that the operation asks for beside it.
+        scope: Scope,
+    },
+    /// The user must sign in again, or in a stronger way (RFC 9470 §3 `insufficient_user_authentication`).
+    #[error("expected the user to sign in{}{}", acr_of(acr_values), within(*max_age))]
+    InsufficientAuthentication {
+        /// By one of these authentication context classes, if any are asked for.
+        acr_values: Vec<String>,
+        /// No longer ago than this.
+        max_age: Option<Duration>,
     },
     /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers in
     /// time, nothing in a token can cause this.
@@ -65,27 +83,41 @@ impl Error {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidToken(reason) => reason.code(),
             Self::InsufficientScope { .. } => "insufficient_scope",
+            Self::Forbidden { .. } => "forbidden",
+            Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
         }
     }
 }
 
+fn acr_of(classes: &[String]) -> String {
+    if classes.is_empty() { String::new() } else { format!(" by one of {classes:?}") }
+}
+
+fn within(max_age: Option<Duration>) -> String {
+    max_age.map_or_else(String::new, |age| format!(" within {age:?}"))
+}
+
 /// What is wrong with the request that carried the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// More than one `Authorization` header (RFC 6750 §2).
+    /// More than one token: two `Authorization` headers, two cookies, a header and a cookie (RFC 6750 §2).
     Repeated,
-    /// After `Bearer` comes no token, or one with characters outside b64token (RFC 6750 §2.1).
+    /// Where the token should be is none, or one with characters outside b64token (RFC 6750 §2.1).
     Credentials,
+    /// The token is in a cookie, and the request is not from an origin that may use it
+    /// ([`TokenSource::cookie`](crate::TokenSource::cookie)).
+    Origin,
 }
 
 impl fmt::Display for InvalidRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Repeated => "exactly one `Authorization` header",
-            Self::Credentials => "`Bearer`, a space and one b64token (RFC 6750 §2.1)",
+            Self::Repeated => "one access token, in one place",
+            Self::Credentials => "one b64token (RFC 6750 §2.1), in `Authorization` after `Bearer` and a space",
+            Self::Origin => "an `Origin` that may use the cookie",
         })
     }
 }
@@ -123,14 +155,28 @@ pub enum InvalidToken {
     #[error("the header demands extensions (`crit`), none is supported")]
     Critical,
     /// `typ` says that it is another kind of JWT (RFC 9068 §4, RFC 8725 §3.11).
-    #[error("expected no `typ`, \"JWT\" or \"at+jwt\", {presented:?} came")]
+    #[error("`typ` {presented:?} is not that of an access token of this issuer")]
     Type {
         /// The header's `typ`.
-        presented: String,
+        presented: Option<String>,
     },
-    /// One of `iss`, `aud` and `exp` is missing, which no access token may do without.
+    /// A claim is missing that no access token may do without: `iss`, `exp`, `aud` or what the issuer is configured to send in
+    /// its place; by [`rfc9068`](crate::Issuer::rfc9068) also `sub`, `client_id`, `iat` and `jti`.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
+    /// A claim does not say what this issuer's access tokens say ([`require_claim`](crate::Issuer::require_claim),
+    /// [`refuse_claim`](crate::Issuer::refuse_claim)).
+    #[error("claim `{claim}`: expected {expected}")]
+    ClaimValue {
+        /// Where the claim is, as configured.
+        claim: String,
+        /// What it must be, as configured.
+        expected: String,
+    },
+    /// The header has `nonce`: a token for one of Microsoft's own APIs (Graph, say). Its signature is over something else than
+    /// the token; nobody but that API can verify it.
+    #[error("a token for one of Microsoft's own APIs (the header has `nonce`); ask for one with a scope of this API")]
+    MicrosoftNonce,
     /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
     #[error("claim `{claim}`: expected {expected}")]
     ClaimType {
@@ -213,6 +259,8 @@ impl InvalidToken {
             Self::Type { .. } => "type",
             Self::MissingClaim(_) => "missing_claim",
             Self::ClaimType { .. } => "claim_type",
+            Self::ClaimValue { .. } => "claim_value",
+            Self::MicrosoftNonce => "microsoft_nonce",
             Self::UnknownIssuer { .. } => "unknown_issuer",
             Self::Tenant { .. } => "tenant",
             Self::Audience { .. } => "audience",

@@ -13,6 +13,10 @@ use crate::keys::jwks::Jwks;
 use crate::keys::schedule::KeyPolicy;
 use crate::template::{self, Template};
 use crate::token::audience::Audience;
+use crate::token::path::ClaimPath;
+use crate::token::shape::{ClaimRule, Is, Shape};
+use crate::token::typ::TypRule;
+use crate::token_source::TokenSource;
 
 /// For clocks kept by NTP; more would prolong a stolen token's life.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -41,12 +45,15 @@ pub struct Issuer {
     /// Which tenants `iss` stands for, if for many.
     pub(crate) template: Option<Template>,
     pub(crate) audience: Audience,
+    pub(crate) shape: Arc<Shape>,
     pub(crate) key_source: KeySource,
     discovery: Discovery,
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
     pub(crate) client: Option<OwnClient>,
+    /// Where requests have its tokens, if not in `Authorization`.
+    pub(crate) token_source: Option<TokenSource>,
 }
 
 /// Where an issuer's keys come from.
@@ -165,12 +172,14 @@ impl Issuer {
             aliases: Vec::new(),
             template: None,
             audience,
+            shape: Arc::default(),
             key_source: KeySource::Discovery,
             discovery: Discovery::default(),
             algorithms: Algorithm::ASYMMETRIC.to_vec(),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
             client: None,
+            token_source: None,
         })
     }
 
@@ -284,6 +293,96 @@ impl Issuer {
         }
         self.algorithms = algorithms;
         Ok(self)
+    }
+
+    fn shape(&mut self) -> &mut Shape {
+        Arc::make_mut(&mut self.shape)
+    }
+
+    /// Accepts only access tokens by RFC 9068: `typ` is `at+jwt`, and `aud`, `sub`, `client_id`, `iat` and `jti` are there. The
+    /// strictest choice, and what keeps ID tokens out for certain; take it if the issuer can do it.
+    ///
+    /// By default `typ` may be absent, `JWT` or `at+jwt`.
+    pub fn rfc9068(mut self) -> Self {
+        self.shape().typ = TypRule::Rfc9068;
+        self
+    }
+
+    /// Which `typ` the header may have, if it has one (RFC 7515 §4.1.9): without `application/`, and in any case.
+    ///
+    /// # Errors
+    ///
+    /// When one is by its specification another kind of JWT (`logout+jwt`, `dpop+jwt`, …): those never pass.
+    pub fn types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        self.shape().typ = TypRule::one_of(types.into_iter().map(Into::into).collect())?;
+        Ok(self)
+    }
+
+    /// Accepts any `typ`, but for those that are by their specification another kind of JWT. Dangerous where the issuer signs
+    /// other things with the same keys: then only the audience tells them from access tokens.
+    pub fn danger_any_type(mut self) -> Self {
+        self.shape().typ = TypRule::Any;
+        self
+    }
+
+    /// Accepts only tokens where this claim is one of these strings, or an array with one of them.
+    ///
+    /// `claim` is a name, dots and URLs included; or, with a slash in front, a JSON Pointer (RFC 6901): `/kubernetes.io/namespace`.
+    pub fn require_claim<T: Into<String>>(
+        mut self,
+        claim: impl Into<String>,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let is = Is::OneOf(values.into_iter().map(Into::into).collect());
+        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
+        self
+    }
+
+    /// Refuses tokens where this claim is one of these strings, or an array with one of them; named as in
+    /// [`require_claim`](Self::require_claim).
+    pub fn refuse_claim<T: Into<String>>(
+        mut self,
+        claim: impl Into<String>,
+        values: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let is = Is::NoneOf(values.into_iter().map(Into::into).collect());
+        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
+        self
+    }
+
+    /// Refuses tokens that have this claim at all; named as in [`require_claim`](Self::require_claim).
+    pub fn without_claim(mut self, claim: impl Into<String>) -> Self {
+        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is: Is::Absent });
+        self
+    }
+
+    /// Grants scope tokens that begin with this also without it: Amazon Cognito's `orders-api/read` is `read`, too.
+    pub fn scope_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.shape().scope_prefix = Some(prefix.into());
+        self
+    }
+
+    /// Where [`AccessToken::has_permission`](crate::AccessToken::has_permission) looks, instead of in `permissions`; claims are
+    /// named as in [`require_claim`](Self::require_claim). Their form may be an array of strings, an object whose members
+    /// count, or one string, which is split at commas.
+    pub fn permissions_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
+        self.shape().permissions = claims.into_iter().map(ClaimPath::new).collect();
+        self
+    }
+
+    /// Where [`AccessToken::has_role`](crate::AccessToken::has_role) looks, instead of in `roles`; named as in
+    /// [`require_claim`](Self::require_claim). Their form may be an array of strings, an object whose members count (Zitadel),
+    /// or one string.
+    pub fn roles_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
+        self.shape().roles = claims.into_iter().map(ClaimPath::new).collect();
+        self
+    }
+
+    /// Where [`AccessToken::in_group`](crate::AccessToken::in_group) looks, instead of in `groups`; as
+    /// [`roles_at`](Self::roles_at).
+    pub fn groups_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
+        self.shape().groups = claims.into_iter().map(ClaimPath::new).collect();
+        self
     }
 
     /// How far the issuer's clock and ours may be apart, for `exp`, `nbf` and `iat`; 30 seconds by default: enough for

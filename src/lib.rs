@@ -65,10 +65,12 @@ mod issuer;
 mod issuers;
 mod keys;
 mod lookup;
+mod rule;
 mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod token_source;
 mod trusted;
 mod verifier;
 
@@ -78,11 +80,14 @@ pub use algorithm::Algorithm;
 pub use axum::{Claims, Rejection};
 pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
 pub use health::{IssuerHealth, WarmUpError};
+pub use http::answer::{Answer, AnswerWith, EmptyBody, ProblemJson};
 pub use http::layer::ProtectLayer;
 pub use http::service::{Protect, ResponseFuture};
 pub use issuer::Issuer;
 pub use issuers::Issuers;
 pub use keys::jwks::{Jwks, VerifiedJws};
+pub use rule::Rule;
 pub use token::audience::Audience;
 pub use token::scope::Scope;
+pub use token_source::TokenSource;
 pub use verifier::{Verifier, VerifierBuilder};

@@ -218,6 +218,10 @@ impl TrustedIssuers {
         self.listed().into_iter().chain(kept).filter(|issuer| seen.insert(Arc::as_ptr(issuer))).collect()
     }
 
+    pub(crate) fn has_lookup(&self) -> bool {
+        self.looked_up.is_some()
+    }
+
     /// The listed ones.
     pub(crate) fn listed(&self) -> Vec<Arc<TrustedIssuer>> {
         // Not once more for each alias.

@@ -14,6 +14,7 @@ use crate::keys::jwks::Jwks;
 use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
 use crate::token::claims::Claims;
 use crate::token::jws::{Header, Jws};
+use crate::token::typ::TypRule;
 
 /// An [`Issuer`] at work: its configuration and its keys.
 pub(crate) struct TrustedIssuer {
@@ -74,6 +75,27 @@ impl TrustedIssuer {
             Some(template) => template.check(&claims.issuer, claims.tenant.as_deref()).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// What this issuer's access tokens look like: `typ`, and what is configured of claims.
+    pub(crate) fn check_shape(
+        &self,
+        header: &Header<'_>,
+        claims: &Claims<'_>,
+        unverified_payload: &[u8],
+    ) -> Result<(), InvalidToken> {
+        let shape = &self.config.shape;
+        shape.typ.check(header.typ.as_deref())?;
+        if shape.typ == TypRule::Rfc9068 {
+            claims.check_rfc9068()?;
+        }
+        if shape.claims.is_empty() {
+            return Ok(());
+        }
+        // What is unverified can only be refused.
+        let claims = serde_json::from_slice(unverified_payload)
+            .map_err(|_| InvalidToken::Malformed("a payload whose numbers fit into 64 bits"))?;
+        shape.claims.iter().try_for_each(|rule| rule.check(&claims))
     }
 
     /// Selects this issuer's key and verifies the signature, or says what to wait for. `fetched`: this token already

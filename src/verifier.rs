@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::access_token::AccessToken;
+use crate::access_token::{AccessToken, Implies};
 use crate::clock::Clock;
-use crate::error::{ConfigError, Error, FetchError};
+use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::events;
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuers::Issuers;
@@ -21,8 +21,10 @@ use crate::keys::fetch::default_client;
 use crate::keys::in_flight::MAX_PER_ORIGIN;
 use crate::keys::remote::Fetching;
 use crate::lookup::{Found, Known, LookupFuture, TrustedIssuers};
-use crate::token::claims::{Claims, check_type};
-use crate::token::jws::Jws;
+use crate::token::claims::Claims;
+use crate::token::jws::{Header, Jws};
+use crate::token::typ::check_kind;
+use crate::token_source::TokenSource;
 use crate::trusted::Signature;
 
 /// Verifies access tokens (RFC 9068 §4, RFC 8725): everything but HTTP.
@@ -49,6 +51,7 @@ struct Inner {
     id: u64,
     issuers: TrustedIssuers,
     clock: Clock,
+    implies: Option<Arc<Implies>>,
 }
 
 /// Where a verification stands.
@@ -76,12 +79,18 @@ enum Wait {
 }
 
 /// Optional settings of a [`Verifier`]; from [`Verifier::builder`].
-#[derive(Debug)]
 #[must_use]
 pub struct VerifierBuilder {
     issuers: Result<Issuers, ConfigError>,
     client: Option<Client>,
     clock: Clock,
+    implies: Option<Arc<Implies>>,
+}
+
+impl fmt::Debug for VerifierBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("VerifierBuilder").field("issuers", &self.issuers).finish_non_exhaustive()
+    }
 }
 
 impl VerifierBuilder {
@@ -91,6 +100,23 @@ impl VerifierBuilder {
     /// that are written as such are checked for being private.
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
+        self
+    }
+
+    /// Whether a scope token that is granted (the first) implies one that is asked for (the second), for all tokens and all
+    /// rules.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, Verifier};
+    ///
+    /// // `orders` implies `orders:read`
+    /// let verifier = Verifier::builder(Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?)
+    ///     .scope_implies(|granted, asked| asked.strip_prefix(granted).is_some_and(|rest| rest.starts_with(':')))
+    ///     .build()?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn scope_implies(mut self, implies: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
+        self.implies = Some(Arc::new(implies));
         self
     }
 
@@ -105,14 +131,14 @@ impl VerifierBuilder {
     ///
     /// A [`ConfigError`] whose sentence names the value that cannot work.
     pub fn build(self) -> Result<Verifier, ConfigError> {
-        let clock = self.clock;
+        let (clock, implies) = (self.clock, self.implies);
         let own = self.client.clone();
         let client = self.client.map_or_else(|| default_client(false), Ok)?;
         let guarded = || own.map_or_else(|| default_client(true), Ok);
         let issuers = TrustedIssuers::new(self.issuers?, client, guarded, clock.clone())?;
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Verifier(Arc::new(Inner { id, issuers, clock })))
+        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies })))
     }
 }
 
@@ -141,6 +167,7 @@ impl Verifier {
             issuers: issuers.try_into().map_err(ConfigError::from),
             client: None,
             clock: Clock::default(),
+            implies: None,
         }
     }
 
@@ -239,7 +266,7 @@ impl Verifier {
         let now = self.0.clock.now();
         let jws = Jws::split(token)?;
         let header = jws.header()?;
-        check_type(header.typ.as_deref())?;
+        check_kind(header.typ.as_deref())?;
         let claims = Claims::parse(jws.unverified_payload())?;
         let known = match &progress.issuer {
             Some(known) => known.clone(),
@@ -251,13 +278,21 @@ impl Verifier {
         let issuer = &known.issuer;
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
-        claims.check(&issuer.config.audience, issuer.config.leeway, now)?;
-        let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now)? {
+        claims
+            .check(&issuer.config.audience, issuer.config.leeway, now)
+            .map_err(|refusal| explain(refusal, &header))?;
+        issuer.check_shape(&header, &claims, jws.unverified_payload())?;
+        let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now) {
+            Err(Error::InvalidToken(refusal)) => return Err(explain(refusal, &header).into()),
+            other => other?,
+        };
+        let payload = match payload {
             Signature::Verified(payload) => payload,
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
         };
         self.0.issuers.verified(&known);
-        Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, self.0.id)))
+        let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
+        Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies)))
     }
 
     /// Tells the log. Never the token, nor a claim of it.
@@ -277,9 +312,32 @@ impl Verifier {
         error
     }
 
+    /// Where requests have the tokens of the listed issuers: in the header that a gateway sets, or else in `Authorization`.
+    pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
+        let mut sources = Vec::new();
+        for issuer in self.0.issuers.listed() {
+            let source = issuer.config.token_source.clone().unwrap_or_else(TokenSource::authorization);
+            if !sources.contains(&source) {
+                sources.push(source);
+            }
+        }
+        if sources.is_empty() || self.0.issuers.has_lookup() && !sources.contains(&TokenSource::authorization()) {
+            sources.push(TokenSource::authorization());
+        }
+        sources
+    }
+
     /// Whether this verifier, or a clone of it, verified the token.
     pub(crate) fn verified(&self, token: &AccessToken) -> bool {
         token.verifier() == self.0.id
+    }
+}
+
+/// Says what is the matter with a token of Microsoft's own, where it would otherwise be a riddle.
+fn explain(refusal: InvalidToken, header: &Header<'_>) -> InvalidToken {
+    match refusal {
+        InvalidToken::Audience { .. } | InvalidToken::Signature if header.has_nonce => InvalidToken::MicrosoftNonce,
+        other => other,
     }
 }
 

@@ -58,7 +58,8 @@ async fn every_answer_is_as_the_table_says() {
     let good = || issuer.token().scope("orders:write other orders:read");
     const MISSING: &str = r#"Bearer realm="shop", scope="orders:read orders:write""#;
     const MALFORMED: &str =
-        r#"Bearer realm="shop", error="invalid_request", error_description="The Authorization header is malformed""#;
+        r#"Bearer realm="shop", error="invalid_request", error_description="The credentials are malformed""#;
+    const TWICE: &str = r#"Bearer realm="shop", error="invalid_request", error_description="The request has more than one access token""#;
     const INVALID: &str =
         r#"Bearer realm="shop", error="invalid_token", error_description="The access token is invalid""#;
     const EXPIRED: &str = r#"Bearer realm="shop", error="invalid_token", error_description="The access token expired""#;
@@ -72,7 +73,7 @@ async fn every_answer_is_as_the_table_says() {
         ("good", bearer(&good().build()), 200, None, None),
         ("nothing", request(&[]), 401, Some(MISSING), Some("missing")),
         ("another scheme", request(&[(AUTHORIZATION, b"Basic YTpi")]), 401, Some(MISSING), Some("missing")),
-        ("two headers", twice, 400, Some(MALFORMED), Some("invalid_request")),
+        ("two headers", twice, 400, Some(TWICE), Some("invalid_request")),
         ("illegal characters", bearer("a,b"), 400, Some(MALFORMED), Some("invalid_request")),
         ("no JWT", bearer("opaque"), 401, Some(INVALID), Some("opaque")),
         ("expired", bearer(&good().expired().build()), 401, Some(EXPIRED), Some("expired")),

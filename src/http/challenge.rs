@@ -1,14 +1,11 @@
-//! RFC 6750 §3: from [`Error`] to status and `WWW-Authenticate`.
+//! RFC 6750 §3, RFC 9470 §3: from [`Error`] to `WWW-Authenticate`.
 
-use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+use http::HeaderValue;
 
-use crate::error::{Error, InvalidToken};
-use crate::events;
+use super::answer::sentence;
+use crate::error::{Error, InvalidRequest, InvalidToken};
+use crate::rule::StepUp;
 use crate::token::scope::Scope;
-
-/// Seconds after which a client may try again when keys could not be had.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// The realm of those who name none (RFC 9110 §11.5).
 pub(crate) const DEFAULT_REALM: &str = "api";
@@ -19,57 +16,74 @@ pub(crate) const DEFAULT_REALM: &str = "api";
 #[derive(Clone, Debug)]
 pub(crate) struct Challenges {
     missing: HeaderValue,
-    invalid_request: HeaderValue,
+    repeated: HeaderValue,
+    credentials: HeaderValue,
+    origin: HeaderValue,
     invalid_token: HeaderValue,
     expired: HeaderValue,
     insufficient_scope: HeaderValue,
+    insufficient_authentication: HeaderValue,
+    /// Whether there are none.
+    off: bool,
 }
 
 impl Challenges {
-    pub(crate) fn new(realm: &str, required: &Scope) -> Self {
+    pub(crate) fn new(realm: &str, required: &Scope, step_up: &StepUp) -> Self {
         let realm = format!("Bearer realm=\"{}\"", quoted(realm));
         let scope = match required.is_empty() {
             true => String::new(),
             false => format!(", scope=\"{}\"", quoted(required.as_str())),
         };
-        let with_error = |error: &str, description: &str| {
-            value(format!("{realm}, error=\"{error}\", error_description=\"{description}\""))
+        let with_error = |code: &str, error: &Error, more: &str| {
+            value(format!("{realm}, error=\"{code}\", error_description=\"{}\"{more}", sentence(error)))
         };
+        let invalid_request = |reason| with_error("invalid_request", &Error::InvalidRequest(reason), "");
+        let expired = InvalidToken::Expired { expires_at: Default::default(), now: Default::default() };
+        let insufficient_scope = Error::InsufficientScope { required: Scope::default(), granted: Scope::default() };
+        let mut authentication = String::new();
+        if !step_up.acr_values.is_empty() {
+            authentication += &format!(", acr_values=\"{}\"", quoted(&step_up.acr_values.join(" ")));
+        }
+        if let Some(max_age) = step_up.max_age {
+            authentication += &format!(", max_age=\"{}\"", max_age.as_secs());
+        }
         Self {
             // RFC 6750 §3.1: a request without credentials is told how to authenticate, and of no error.
             missing: value(format!("{realm}{scope}")),
-            invalid_request: with_error("invalid_request", "The Authorization header is malformed"),
-            invalid_token: with_error("invalid_token", "The access token is invalid"),
-            expired: with_error("invalid_token", "The access token expired"),
-            insufficient_scope: value(format!(
-                "{realm}, error=\"insufficient_scope\", \
-                 error_description=\"The access token does not grant what this operation needs\"{scope}"
-            )),
+            repeated: invalid_request(InvalidRequest::Repeated),
+            credentials: invalid_request(InvalidRequest::Credentials),
+            origin: invalid_request(InvalidRequest::Origin),
+            invalid_token: with_error("invalid_token", &InvalidToken::Signature.into(), ""),
+            expired: with_error("invalid_token", &expired.into(), ""),
+            insufficient_scope: with_error("insufficient_scope", &insufficient_scope, &scope),
+            insufficient_authentication: with_error(
+                "insufficient_user_authentication",
+                &StepUp::default().into(),
+                &authentication,
+            ),
+            off: false,
         }
     }
 
-    /// The answer to a request that is refused. The error stays in its extensions, for whoever logs or renders it.
-    pub(crate) fn response<B: Default>(&self, error: Error) -> Response<B> {
-        let (status, challenge) = match &error {
-            Error::Missing => (StatusCode::UNAUTHORIZED, Some(&self.missing)),
-            Error::InvalidRequest(_) => (StatusCode::BAD_REQUEST, Some(&self.invalid_request)),
-            Error::InvalidToken(InvalidToken::Expired { .. }) => (StatusCode::UNAUTHORIZED, Some(&self.expired)),
-            Error::InvalidToken(_) => (StatusCode::UNAUTHORIZED, Some(&self.invalid_token)),
-            Error::InsufficientScope { .. } => (StatusCode::FORBIDDEN, Some(&self.insufficient_scope)),
-            Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => (StatusCode::SERVICE_UNAVAILABLE, None),
+    /// None at all.
+    pub(crate) fn off(self) -> Self {
+        Self { off: true, ..self }
+    }
+
+    pub(crate) fn of(&self, error: &Error) -> Option<HeaderValue> {
+        let challenge = match error {
+            _ if self.off => return None,
+            Error::Missing => &self.missing,
+            Error::InvalidRequest(InvalidRequest::Repeated) => &self.repeated,
+            Error::InvalidRequest(InvalidRequest::Credentials) => &self.credentials,
+            Error::InvalidRequest(InvalidRequest::Origin) => &self.origin,
+            Error::InvalidToken(InvalidToken::Expired { .. }) => &self.expired,
+            Error::InvalidToken(_) => &self.invalid_token,
+            Error::InsufficientScope { .. } | Error::Forbidden { .. } => &self.insufficient_scope,
+            Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
+            Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => return None,
         };
-        // What is wrong with a token, the verifier told the log already.
-        if matches!(error, Error::Missing | Error::InvalidRequest(_) | Error::InsufficientScope { .. }) {
-            events::request_refused(&error);
-        }
-        let mut response = Response::new(B::default());
-        *response.status_mut() = status;
-        match challenge {
-            Some(challenge) => response.headers_mut().insert(WWW_AUTHENTICATE, challenge.clone()),
-            None => response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS),
-        };
-        response.extensions_mut().insert(error);
-        response
+        Some(challenge.clone())
     }
 }
 

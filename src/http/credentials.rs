@@ -1,36 +1,111 @@
-//! RFC 6750 §2.1: where the token is in a request.
+//! RFC 6750 §2: the token in a request.
 
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use http::{Method, Request};
 
 use crate::error::{Error, InvalidRequest};
+use crate::token_source::{Place, TokenSource};
+
+/// A request's token, and where it was.
+#[derive(Debug)]
+pub(crate) struct Credentials<'a> {
+    pub(crate) token: &'a str,
+    pub(crate) place: &'a Place,
+}
+
+/// The one token that the request has in one of the sources. Two of them are two requests in one (RFC 6750 §2).
+pub(crate) fn find<'a, B>(request: &'a Request<B>, sources: &'a [TokenSource]) -> Result<Credentials<'a>, Error> {
+    let mut found = None;
+    for TokenSource(place) in sources {
+        let headers = request.headers();
+        let token = match place {
+            Place::Authorization => bearer(headers)?,
+            Place::Header(name) => header(headers, name)?,
+            Place::Cookie { name, origins } => match cookie(headers, name)? {
+                Some(_) if !is_from(request, origins) => return Err(Error::InvalidRequest(InvalidRequest::Origin)),
+                token => token,
+            },
+            Place::WebSocketProtocol(name) => websocket_protocol(headers, name)?,
+            Place::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
+        };
+        if let Some(token) = token
+            && found.replace(Credentials { token, place }).is_some()
+        {
+            return Err(Error::InvalidRequest(InvalidRequest::Repeated));
+        }
+    }
+    found.ok_or(Error::Missing)
+}
 
 /// The token of the one `Authorization` header, if its scheme is `Bearer` (in any case, RFC 9110 §11.1).
-///
-/// `?access_token=` is not looked at (OAuth 2.1 §5.1): a query ends up in logs.
-pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Error> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(Error::Missing)?.as_bytes();
-    if values.next().is_some() {
-        return Err(Error::InvalidRequest(InvalidRequest::Repeated));
-    }
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };
+    let value = value.as_bytes();
     let end = value.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(value.len());
     let (scheme, credentials) = value.split_at(end);
     if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Err(Error::Missing);
+        return Ok(None);
     }
     let spaces = credentials.iter().take_while(|byte| **byte == b' ').count();
-    let token = credentials.get(spaces..).unwrap_or_default();
-    is_b64token(token)
-        .then(|| std::str::from_utf8(token).ok())
-        .flatten()
-        .ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
+    checked(credentials.get(spaces..).unwrap_or_default()).map(Some)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
+    only(headers.get_all(name).iter())?.map(|value| checked(value.as_bytes())).transpose()
+}
+
+/// RFC 6265 §4.2.1; HTTP/2 may send several lines.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let unquoted =
+        |value: &'a [u8]| value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    only(values)?.map(|value| checked(unquoted(value))).transpose()
+}
+
+/// RFC 6455 §4.1: the name, and after it the token.
+fn websocket_protocol<'a>(headers: &'a HeaderMap, name: &HeaderValue) -> Result<Option<&'a str>, Error> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    match offered.any(|one| one == name.as_bytes()) {
+        true => checked(offered.next().unwrap_or_default()).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
+    let values = query.split('&').filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    only(values)?.map(|value| checked(value.as_bytes())).transpose()
+}
+
+/// Whether a browser would send this on behalf of a page of one of these origins.
+fn is_from<B>(request: &Request<B>, origins: &[String]) -> bool {
+    let mut sent = request.headers().get_all(ORIGIN).iter();
+    match (sent.next(), sent.next()) {
+        (Some(origin), None) => origins.iter().any(|own| own.as_bytes() == origin.as_bytes()),
+        (None, _) => {
+            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            is_safe && !request.headers().contains_key(UPGRADE)
+        }
+        _ => false,
+    }
+}
+
+fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
+    match (several.next(), several.next()) {
+        (_, Some(_)) => Err(Error::InvalidRequest(InvalidRequest::Repeated)),
+        (one, None) => Ok(one),
+    }
 }
 
 /// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_b64token(token: &[u8]) -> bool {
+fn checked(token: &[u8]) -> Result<&str, Error> {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let characters = token.get(..token.len() - padding).unwrap_or_default();
     let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-    !characters.is_empty() && characters.iter().all(legal)
+    let is_b64token = !characters.is_empty() && characters.iter().all(legal);
+    let text = std::str::from_utf8(token).ok().filter(|_| is_b64token);
+    text.ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }

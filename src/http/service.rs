@@ -6,100 +6,201 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::answer::{Answer, EmptyBody, refuse};
 use super::challenge::Challenges;
 use super::credentials;
 use crate::access_token::AccessToken;
 use crate::error::Error;
-use crate::token::scope::Scope;
+use crate::events;
+use crate::rule::Rule;
+use crate::token_source::{Place, TokenSource};
 use crate::verifier::{Verification, Verifier};
 
 /// The service that [`ProtectLayer`](crate::ProtectLayer) puts around another.
-#[derive(Clone)]
-pub struct Protect<S> {
+pub struct Protect<S, A = EmptyBody> {
     inner: S,
-    route: Arc<Route>,
+    route: Arc<Route<A>>,
+}
+
+impl<S: Clone, A> Clone for Protect<S, A> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), route: Arc::clone(&self.route) }
+    }
 }
 
 /// What one route asks for, and how it says no.
-pub(crate) struct Route {
+pub(crate) struct Route<A> {
     pub(crate) verifier: Verifier,
-    pub(crate) scope: Scope,
+    pub(crate) rule: Rule,
     pub(crate) challenges: Challenges,
+    pub(crate) sources: Vec<TokenSource>,
+    pub(crate) policy: Policy,
+    pub(crate) passes_preflight: bool,
+    pub(crate) answer: A,
 }
 
-impl Route {
-    /// Starts with the token of the request, unless an outer layer of the same verifier was here before.
-    fn begin<B>(&self, request: &Request<B>) -> Verification {
-        let token = match credentials::bearer(request.headers()) {
-            Ok(token) => token,
-            Err(error) => return Verification::Done(Err(error)),
-        };
-        match request.extensions().get::<AccessToken>() {
-            // Compared with the header, because something between the layers may have replaced it.
-            Some(verified) if self.verifier.verified(verified) && verified.expose_token() == token => {
-                Verification::Done(Ok(verified.clone()))
-            }
-            _ => self.verifier.begin(token),
+/// Whether a token is needed, as Envoy's JWT filter has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Policy {
+    Required,
+    /// Without one, nobody.
+    Optional,
+    /// With a bad one, too.
+    IgnoreInvalid,
+}
+
+/// In the request's extensions, where a layer let it through without a token: so that an extractor that wants one knows that
+/// the client is to blame, and not the wiring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anonymous;
+
+/// What is added to the response, for where the token came from.
+#[derive(Clone, Debug, Default)]
+struct After {
+    /// RFC 6750 §2.3: it was in the address.
+    no_store: bool,
+    /// RFC 6455 §4.2.2: the subprotocol that it came with, to be accepted.
+    protocol: Option<HeaderValue>,
+}
+
+impl After {
+    fn of(place: &Place) -> Self {
+        match place {
+            Place::Query(_) => Self { no_store: true, protocol: None },
+            Place::WebSocketProtocol(name) => Self { no_store: false, protocol: Some(name.clone()) },
+            Place::Authorization | Place::Header(_) | Place::Cookie { .. } => Self::default(),
         }
     }
 
-    fn authorize(&self, verified: Result<AccessToken, Error>) -> Result<AccessToken, Error> {
-        let token = verified?;
-        token.require_scope(&self.scope)?;
-        Ok(token)
+    fn add_to<R>(self, response: &mut Response<R>) {
+        if self.no_store {
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(protocol) = self.protocol
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
+            // Unless the service has accepted another.
+            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
+        }
     }
 }
 
-impl<S> Protect<S> {
-    pub(crate) fn new(inner: S, route: Arc<Route>) -> Self {
+impl<A> Route<A> {
+    /// Starts with the token of the request, unless an outer layer of the same verifier was here before.
+    fn begin<B>(&self, request: &Request<B>) -> (Verification, After) {
+        let credentials = match credentials::find(request, &self.sources) {
+            Ok(credentials) => credentials,
+            Err(error) => return (Verification::Done(Err(error)), After::default()),
+        };
+        let after = After::of(credentials.place);
+        match request.extensions().get::<AccessToken>() {
+            // Compared with the request, because something between the layers may have replaced it.
+            Some(verified) if self.verifier.verified(verified) && verified.expose_token() == credentials.token => {
+                (Verification::Done(Ok(verified.clone())), after)
+            }
+            _ => (self.verifier.begin(credentials.token), after),
+        }
+    }
+
+    fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+        self.passes_preflight
+            && request.method() == Method::OPTIONS
+            && request.headers().contains_key(ORIGIN)
+            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// Lets the request through, with its token or without one; or says why not.
+    fn authorize(&self, verified: Result<AccessToken, Error>, request: &mut Parts) -> Result<(), Error> {
+        let is_let_through = match (&verified, self.policy) {
+            (Err(Error::Missing), Policy::Optional | Policy::IgnoreInvalid) => true,
+            (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid) => true,
+            _ => false,
+        };
+        if is_let_through {
+            // Another layer's token is not this one's.
+            request.extensions.remove::<AccessToken>();
+            request.extensions.insert(Anonymous);
+            return Ok(());
+        }
+        let token = verified?;
+        self.rule.check_request(&token, request)?;
+        request.extensions.remove::<Anonymous>();
+        request.extensions.insert(token);
+        Ok(())
+    }
+
+    fn refuse<R: Default>(&self, error: Error, request: &Parts, after: After) -> Response<R>
+    where
+        A: Answer<R>,
+    {
+        // What is wrong with a token, the verifier told the log already.
+        if !matches!(error, Error::InvalidToken(_) | Error::KeysUnavailable { .. } | Error::LookupFailed { .. }) {
+            events::request_refused(&error);
+        }
+        let mut response = refuse(error, request, &self.challenges, &self.answer);
+        after.add_to(&mut response);
+        response
+    }
+}
+
+impl<S, A> Protect<S, A> {
+    pub(crate) fn new(inner: S, route: Arc<Route<A>>) -> Self {
         Self { inner, route }
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Protect<S> {
+impl<S: fmt::Debug, A> fmt::Debug for Protect<S, A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Protect")
             .field("inner", &self.inner)
             .field("verifier", &self.route.verifier)
-            .field("scope", &self.route.scope)
+            .field("rule", &self.route.rule)
             .finish_non_exhaustive()
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Protect<S>
+impl<S, A, B, R> Service<Request<B>> for Protect<S, A>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
+    A: Answer<R>,
     R: Default,
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, B, R>;
+    type Future = ResponseFuture<S, B, R, A>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let state = match self.route.begin(&request) {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.route.is_preflight(&request) {
+            let state = State::Inner { future: self.inner.call(request), after: Some(After::default()) };
+            return ResponseFuture { state };
+        }
+        let (verification, after) = self.route.begin(&request);
+        let (mut parts, body) = request.into_parts();
+        let state = match verification {
             Verification::Waiting(verification) => {
                 // What the service reserved when it was polled ready (a place under a concurrency limit, say) is given
                 // back: one issuer that hangs must not use up the places of requests that wait for nobody. A clone goes
                 // with the request, and is asked when there is something to ask for.
                 self.inner = self.inner.clone();
-                let waiting = Some(Waiting { request, service: self.inner.clone(), route: Arc::clone(&self.route) });
-                State::Verifying { verification, waiting }
+                let (service, route) = (self.inner.clone(), Arc::clone(&self.route));
+                State::Verifying { verification, waiting: Some(Waiting { parts, body, service, route, after }) }
             }
-            Verification::Done(verified) => match self.route.authorize(verified) {
-                Ok(token) => {
-                    request.extensions_mut().insert(token);
-                    State::Inner { future: self.inner.call(request) }
+            Verification::Done(verified) => match self.route.authorize(verified, &mut parts) {
+                Ok(()) => {
+                    State::Inner { future: self.inner.call(Request::from_parts(parts, body)), after: Some(after) }
                 }
-                Err(error) => State::Refused { response: Some(self.route.challenges.response(error)) },
+                Err(error) => State::Refused { response: Some(self.route.refuse(error, &parts, after)) },
             },
         };
         ResponseFuture { state }
@@ -108,12 +209,12 @@ where
 
 pin_project! {
     /// The response, when it is there: the inner service's, or a refusal.
-    pub struct ResponseFuture<S, B, R>
+    pub struct ResponseFuture<S, B, R, A = EmptyBody>
     where
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, B, R>,
+        state: State<S, B, R, A>,
     }
 }
 
@@ -121,30 +222,33 @@ type Verifying = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>
 
 pin_project! {
     #[project = StateProjection]
-    enum State<S, B, R>
+    enum State<S, B, R, A>
     where
         S: Service<Request<B>>,
     {
         /// Refused; the answer is ready.
         Refused { response: Option<Response<R>> },
         /// Let through.
-        Inner { #[pin] future: S::Future },
+        Inner { #[pin] future: S::Future, after: Option<After> },
         /// Waiting for keys. Only this way costs a boxed future.
-        Verifying { verification: Verifying, waiting: Option<Waiting<S, B>> },
+        Verifying { verification: Verifying, waiting: Option<Waiting<S, B, A>> },
         /// Let through; waiting until the inner service is ready.
-        Readying { waiting: Option<Waiting<S, B>> },
+        Readying { waiting: Option<Waiting<S, B, A>> },
     }
 }
 
-struct Waiting<S, B> {
-    request: Request<B>,
+struct Waiting<S, B, A> {
+    parts: Parts,
+    body: B,
     service: S,
-    route: Arc<Route>,
+    route: Arc<Route<A>>,
+    after: After,
 }
 
-impl<S, B, R> Future for ResponseFuture<S, B, R>
+impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    A: Answer<R>,
     R: Default,
 {
     type Output = Result<Response<R>, S::Error>;
@@ -153,7 +257,11 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Inner { future } => return future.poll(context),
+                StateProjection::Inner { future, after } => {
+                    let mut response = ready!(future.poll(context))?;
+                    after.take().unwrap_or_default().add_to(&mut response);
+                    return Poll::Ready(Ok(response));
+                }
                 StateProjection::Refused { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
                     // Polled again after it was ready, which no executor does; waiting for ever is the mildest answer.
@@ -161,21 +269,22 @@ where
                 },
                 StateProjection::Verifying { verification, waiting } => {
                     let verified = ready!(verification.as_mut().poll(context));
-                    let Some(mut allowed) = waiting.take() else { return Poll::Pending };
-                    match allowed.route.authorize(verified) {
-                        Ok(token) => {
-                            allowed.request.extensions_mut().insert(token);
-                            State::Readying { waiting: Some(allowed) }
+                    let Some(mut waiting) = waiting.take() else { return Poll::Pending };
+                    match waiting.route.authorize(verified, &mut waiting.parts) {
+                        Ok(()) => State::Readying { waiting: Some(waiting) },
+                        Err(error) => {
+                            let Waiting { parts, route, after, .. } = waiting;
+                            State::Refused { response: Some(route.refuse(error, &parts, after)) }
                         }
-                        Err(error) => State::Refused { response: Some(allowed.route.challenges.response(error)) },
                     }
                 }
                 StateProjection::Readying { waiting } => {
                     if let Some(waiting) = waiting {
                         ready!(waiting.service.poll_ready(context))?;
                     }
-                    let Some(Waiting { request, mut service, .. }) = waiting.take() else { return Poll::Pending };
-                    State::Inner { future: service.call(request) }
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let Waiting { parts, body, mut service, after, .. } = waiting;
+                    State::Inner { future: service.call(Request::from_parts(parts, body)), after: Some(after) }
                 }
             };
             state.set(next);
@@ -183,7 +292,7 @@ where
     }
 }
 
-impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+impl<S, B, R, A> fmt::Debug for ResponseFuture<S, B, R, A>
 where
     S: Service<Request<B>>,
 {

@@ -91,20 +91,23 @@ pub(crate) struct Header<'a> {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<Cow<'a, str>>,
     pub(crate) typ: Option<Cow<'a, str>>,
+    /// Whether it has a member `nonce`, as tokens for Microsoft's own APIs do.
+    pub(crate) has_nonce: bool,
 }
 
 impl<'a> Header<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, InvalidToken> {
         const NOT_AN_OBJECT: InvalidToken = InvalidToken::Malformed("a header that is one JSON object");
         let text = std::str::from_utf8(bytes).map_err(|_| NOT_AN_OBJECT)?;
-        let (mut alg, mut kid, mut typ, mut crit) = (None, None, None, false);
+        let (mut alg, mut kid, mut typ, mut crit, mut has_nonce) = (None, None, None, false, false);
         json::read_object(
             text,
-            |name| matches!(name, "alg" | "kid" | "typ" | "crit"),
+            |name| matches!(name, "alg" | "kid" | "typ" | "crit" | "nonce"),
             |name, value| match name {
                 "alg" => alg = Some(value),
                 "kid" => kid = Some(value),
                 "typ" => typ = Some(value),
+                "nonce" => has_nonce = true,
                 _ => crit = true,
             },
         )
@@ -125,7 +128,8 @@ impl<'a> Header<'a> {
         if kid.as_ref().is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
             return Err(InvalidToken::Malformed("a `kid` of at most 512 bytes"));
         }
-        Ok(Self { algorithm, kid, typ: text_member(typ, "a header whose `typ` is a string")? })
+        let typ = text_member(typ, "a header whose `typ` is a string")?;
+        Ok(Self { algorithm, kid, typ, has_nonce })
     }
 }
 

@@ -57,6 +57,15 @@ impl Scope {
         scope
     }
 
+    /// This, and each token that begins with `prefix` without it, too.
+    pub(crate) fn with_unprefixed(mut self, prefix: &str) -> Self {
+        let short: Vec<_> = self.iter().filter_map(|token| token.strip_prefix(prefix)).map(str::to_owned).collect();
+        for token in short.iter().filter(|token| !token.is_empty()) {
+            self.add(token);
+        }
+        self
+    }
+
     pub(crate) fn extend(&mut self, other: &Scope) {
         for token in other.iter() {
             if !self.contains(token) {

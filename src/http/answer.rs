@@ -1,0 +1,146 @@
+//! What a refusal looks like: status, headers, body.
+
+use std::fmt;
+
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Response, StatusCode};
+
+use super::challenge::Challenges;
+use crate::error::{Error, InvalidRequest, InvalidToken};
+
+/// Seconds after which a client may try again when keys could not be had.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+
+/// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`AnswerWith`].
+pub trait Answer<R>: sealed::Sealed {
+    #[doc(hidden)]
+    fn answer(&self, error: &Error, request: &Parts) -> Response<R>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::EmptyBody {}
+    impl Sealed for super::ProblemJson {}
+    impl<F> Sealed for super::AnswerWith<F> {}
+}
+
+/// Refusals have no body: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EmptyBody;
+
+/// Refusals are `application/problem+json` (RFC 9457): [`ProtectLayer::problem_json`](crate::ProtectLayer::problem_json).
+#[derive(Clone, Copy, Debug)]
+pub struct ProblemJson;
+
+/// Refusals are the application's own: [`ProtectLayer::answer_with`](crate::ProtectLayer::answer_with).
+#[derive(Clone, Copy)]
+pub struct AnswerWith<F>(pub(crate) F);
+
+impl<F> fmt::Debug for AnswerWith<F> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("AnswerWith(…)")
+    }
+}
+
+impl<R: Default> Answer<R> for EmptyBody {
+    fn answer(&self, _: &Error, _: &Parts) -> Response<R> {
+        Response::default()
+    }
+}
+
+impl<R: From<String>> Answer<R> for ProblemJson {
+    fn answer(&self, error: &Error, _: &Parts) -> Response<R> {
+        let status = status(error);
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "detail": sentence(error),
+        });
+        let mut response = Response::new(problem.to_string().into());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for AnswerWith<F> {
+    fn answer(&self, error: &Error, request: &Parts) -> Response<R> {
+        (self.0)(error, request)
+    }
+}
+
+/// The answer to a request that is refused. The error stays in its extensions, for whoever logs or renders it.
+pub(crate) fn refuse<R: Default>(
+    error: Error,
+    request: &Parts,
+    challenges: &Challenges,
+    answer: &impl Answer<R>,
+) -> Response<R> {
+    let challenge = challenges.of(&error);
+    let mut response = match is_grpc(&request.headers) {
+        true => grpc(&error),
+        false => {
+            let mut response = answer.answer(&error, request);
+            // Nobody who is refused is told that all is well.
+            if response.status() == StatusCode::OK {
+                *response.status_mut() = status(&error);
+            }
+            response
+        }
+    };
+    if let Some(challenge) = challenge {
+        response.headers_mut().append(WWW_AUTHENTICATE, challenge);
+    }
+    if status(&error) == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
+    }
+    response.extensions_mut().insert(error);
+    response
+}
+
+pub(crate) fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::Missing | Error::InvalidToken(_) | Error::InsufficientAuthentication { .. } => StatusCode::UNAUTHORIZED,
+        Error::InvalidRequest(_) => StatusCode::BAD_REQUEST,
+        Error::InsufficientScope { .. } | Error::Forbidden { .. } => StatusCode::FORBIDDEN,
+        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// What the client is told: the same words for everybody, and nothing of what it sent.
+pub(crate) fn sentence(error: &Error) -> &'static str {
+    match error {
+        Error::Missing => "An access token is needed",
+        Error::InvalidRequest(InvalidRequest::Repeated) => "The request has more than one access token",
+        Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
+        Error::InvalidRequest(InvalidRequest::Origin) => "The request's origin may not use the cookie",
+        Error::InvalidToken(InvalidToken::Expired { .. }) => "The access token expired",
+        Error::InvalidToken(_) => "The access token is invalid",
+        Error::InsufficientScope { .. } | Error::Forbidden { .. } => {
+            "The access token does not grant what this operation needs"
+        }
+        Error::InsufficientAuthentication { .. } => "The user must sign in again, or in a stronger way",
+        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => "The access token cannot be verified now",
+    }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+}
+
+/// As a gRPC client expects it: HTTP 200, and the status in the headers, which are trailers too where there is no message.
+fn grpc<R: Default>(error: &Error) -> Response<R> {
+    let status = match status(error) {
+        StatusCode::SERVICE_UNAVAILABLE => "14",
+        StatusCode::FORBIDDEN => "7",
+        _ => "16",
+    };
+    let mut response = Response::<R>::default();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-message", HeaderValue::from_static(sentence(error)));
+    response
+}

@@ -1,0 +1,341 @@
+//! What an operation asks of an access token, beyond that it is one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use serde_json::Value;
+
+use crate::access_token::AccessToken;
+use crate::error::Error;
+use crate::token::scope::Scope;
+
+/// What an operation asks of an access token: scope, permissions, roles, any claim, how the user signed in; combined with
+/// [`and`](Self::and) and [`or`](Self::or). A value that can be named, kept, used on many routes, and tested by itself.
+///
+/// ```
+/// use portcullis::Rule;
+///
+/// let may_refund = Rule::scope("orders:refund").and(Rule::role("support").or(Rule::permission("refund:any")));
+/// assert_eq!(may_refund.to_string(), "scope \"orders:refund\" and (role \"support\" or permission \"refund:any\")");
+///
+/// // On a route: `protect.clone().rule(may_refund)`; without HTTP: `may_refund.check(&token)?`.
+/// ```
+///
+/// A token that does not fit is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
+/// that the operation needs; one whose user must sign in again, or better, with 401
+/// `insufficient_user_authentication` (RFC 9470 §3).
+#[derive(Clone)]
+pub struct Rule(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Scope(Scope),
+    AnyScope(Arc<[Scope]>),
+    Permission(Cow<'static, str>),
+    Role(Cow<'static, str>),
+    Group(Cow<'static, str>),
+    Claim(Cow<'static, str>, Arc<ClaimTest>),
+    Test(Cow<'static, str>, Arc<Test>),
+    Acr(Arc<[String]>),
+    MaxAuthAge(Duration),
+    All(Arc<[Rule]>),
+    Any(Arc<[Rule]>),
+}
+
+type ClaimTest = dyn Fn(&Value) -> bool + Send + Sync;
+type Test = dyn Fn(&AccessToken, &Parts) -> bool + Send + Sync;
+
+impl Rule {
+    /// Every one of these scope tokens (RFC 6749 §3.3), with spaces between.
+    ///
+    /// # Panics
+    ///
+    /// When it is no scope, as a router does for a path that is none: at the line that says it. For a value that is not
+    /// written in the source, `parse` a [`Scope`] first; that one cannot panic here.
+    #[track_caller]
+    pub fn scope<S>(scope: S) -> Self
+    where
+        S: TryInto<Scope>,
+        S::Error: fmt::Display,
+    {
+        Self(Kind::Scope(checked(scope)))
+    }
+
+    /// One of these scopes; each may be several tokens that are needed together. The challenge names the first.
+    ///
+    /// # Panics
+    ///
+    /// When one is no scope, as in [`scope`](Self::scope).
+    #[track_caller]
+    pub fn any_scope<S>(scopes: impl IntoIterator<Item = S>) -> Self
+    where
+        S: TryInto<Scope>,
+        S::Error: fmt::Display,
+    {
+        // A loop, since a closure would be the caller that a panic names.
+        let mut any = Vec::new();
+        for scope in scopes {
+            any.push(checked(scope));
+        }
+        Self(Kind::AnyScope(any.into()))
+    }
+
+    /// This permission: [`AccessToken::has_permission`].
+    pub fn permission(permission: impl Into<Cow<'static, str>>) -> Self {
+        Self(Kind::Permission(permission.into()))
+    }
+
+    /// This role: [`AccessToken::has_role`].
+    pub fn role(role: impl Into<Cow<'static, str>>) -> Self {
+        Self(Kind::Role(role.into()))
+    }
+
+    /// A member of this group: [`AccessToken::in_group`].
+    pub fn group(group: impl Into<Cow<'static, str>>) -> Self {
+        Self(Kind::Group(group.into()))
+    }
+
+    /// A claim that is there, and passes a test. Named as in [`AccessToken::claim`].
+    ///
+    /// ```
+    /// use portcullis::Rule;
+    ///
+    /// let own_organization = Rule::claim("org_id", |org| org == "org_1");
+    /// ```
+    pub fn claim(claim: impl Into<Cow<'static, str>>, test: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Self {
+        Self(Kind::Claim(claim.into(), Arc::new(test)))
+    }
+
+    /// Whatever no other rule says, by token and request. `name` is what errors and logs call it.
+    ///
+    /// ```
+    /// use portcullis::Rule;
+    ///
+    /// let own_profile = Rule::test("own profile", |token, request| {
+    ///     request.uri.path().strip_prefix("/profiles/") == token.subject()
+    /// });
+    /// ```
+    pub fn test(
+        name: impl Into<Cow<'static, str>>,
+        test: impl Fn(&AccessToken, &Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self(Kind::Test(name.into(), Arc::new(test)))
+    }
+
+    /// The user signed in by one of these authentication context classes: `acr` (RFC 9470 §3). If not, the client is told to
+    /// have the user do so: 401 `insufficient_user_authentication`.
+    pub fn acr<T: Into<String>>(classes: impl IntoIterator<Item = T>) -> Self {
+        Self(Kind::Acr(classes.into_iter().map(Into::into).collect()))
+    }
+
+    /// The user signed in no longer ago than this: `auth_time` (RFC 9470 §3), in whole seconds. As [`acr`](Self::acr) if not,
+    /// or if the token does not say.
+    pub fn max_auth_age(age: Duration) -> Self {
+        Self(Kind::MaxAuthAge(age))
+    }
+
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        match self.0 {
+            Kind::All(rules) => Self(Kind::All(rules.iter().cloned().chain([other]).collect())),
+            one => Self(Kind::All([Self(one), other].into())),
+        }
+    }
+
+    /// One of the two.
+    pub fn or(self, other: Self) -> Self {
+        match self.0 {
+            Kind::Any(rules) => Self(Kind::Any(rules.iter().cloned().chain([other]).collect())),
+            one => Self(Kind::Any([Self(one), other].into())),
+        }
+    }
+
+    /// What the layer asks for that asks for nothing.
+    pub(crate) fn nothing() -> Self {
+        Self(Kind::All([].into()))
+    }
+
+    /// Checks a token where there is no request. A [`test`](Self::test) gets an empty one.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_request`](Self::check_request).
+    pub fn check(&self, token: &AccessToken) -> Result<(), Error> {
+        self.check_request(token, &http::Request::new(()).into_parts().0)
+    }
+
+    /// Checks a token, and the request that it came with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InsufficientScope`], [`Error::Forbidden`], or [`Error::InsufficientAuthentication`] if that is all that is
+    /// missing.
+    pub fn check_request(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
+        let forbidden = || Error::Forbidden { rule: self.to_string(), scope: self.scopes() };
+        let ok_if = |holds: bool, error: &dyn Fn() -> Error| if holds { Ok(()) } else { Err(error()) };
+        match &self.0 {
+            Kind::Scope(scope) => token.require_scope(scope),
+            Kind::AnyScope(scopes) => ok_if(scopes.iter().any(|scope| token.require_scope(scope).is_ok()), &|| {
+                Error::InsufficientScope { required: self.scopes(), granted: token.scope().clone() }
+            }),
+            Kind::Permission(permission) => ok_if(token.has_permission(permission), &forbidden),
+            Kind::Role(role) => ok_if(token.has_role(role), &forbidden),
+            Kind::Group(group) => ok_if(token.in_group(group), &forbidden),
+            Kind::Claim(claim, test) => ok_if(token.claim(claim).is_some_and(|value| test(value)), &forbidden),
+            Kind::Test(_, test) => ok_if(test(token, request), &forbidden),
+            Kind::Acr(classes) => {
+                let acr = token.claim("acr").and_then(Value::as_str);
+                ok_if(acr.is_some_and(|acr| classes.iter().any(|class| class == acr)), &|| self.step_up().into())
+            }
+            Kind::MaxAuthAge(age) => {
+                let signed_in = token.claim("auth_time").and_then(Value::as_f64);
+                let signed_in = signed_in.and_then(|time| Duration::try_from_secs_f64(time).ok());
+                let now = token.clock().now().unix;
+                ok_if(signed_in.is_some_and(|time| now.saturating_sub(time) <= *age), &|| self.step_up().into())
+            }
+            Kind::All(rules) => self.check_all(rules, token, request),
+            Kind::Any(rules) => {
+                let mut results = rules.iter().map(|rule| rule.check_request(token, request));
+                // The first alternative's refusal is as good as any; the challenge names its scopes.
+                let first = results.next().unwrap_or_else(|| Err(forbidden()));
+                if first.is_ok() || results.any(|result| result.is_ok()) { Ok(()) } else { first }
+            }
+        }
+    }
+
+    /// Signing in again helps nobody who lacks something else, so that comes first.
+    fn check_all(&self, rules: &[Rule], token: &AccessToken, request: &Parts) -> Result<(), Error> {
+        let mut step_up = Ok(());
+        for rule in rules {
+            match rule.check_request(token, request) {
+                Ok(()) => {}
+                Err(Error::InsufficientAuthentication { .. }) => step_up = Err(self.step_up().into()),
+                Err(Error::InsufficientScope { granted, .. }) => {
+                    return Err(Error::InsufficientScope { required: self.scopes(), granted });
+                }
+                Err(Error::Forbidden { rule, .. }) => return Err(Error::Forbidden { rule, scope: self.scopes() }),
+                Err(other) => return Err(other),
+            }
+        }
+        step_up
+    }
+
+    /// Every scope token that the operation needs; of alternatives, those of the first that names any.
+    pub(crate) fn scopes(&self) -> Scope {
+        let mut scopes = Scope::default();
+        match &self.0 {
+            Kind::Scope(scope) => scopes.extend(scope),
+            Kind::AnyScope(any) => any.first().into_iter().for_each(|first| scopes.extend(first)),
+            Kind::All(rules) => rules.iter().for_each(|rule| scopes.extend(&rule.scopes())),
+            Kind::Any(rules) => {
+                let first = rules.iter().map(Self::scopes).find(|scope| !scope.is_empty());
+                first.into_iter().for_each(|first| scopes.extend(&first));
+            }
+            _ => {}
+        }
+        scopes
+    }
+
+    /// How the user must have signed in.
+    pub(crate) fn step_up(&self) -> StepUp {
+        match &self.0 {
+            Kind::Acr(classes) => StepUp { acr_values: classes.to_vec(), max_age: None },
+            Kind::MaxAuthAge(age) => StepUp { acr_values: Vec::new(), max_age: Some(*age) },
+            Kind::All(rules) => rules.iter().map(Self::step_up).fold(StepUp::default(), StepUp::and),
+            Kind::Any(rules) => rules.iter().map(Self::step_up).find(|one| !one.is_empty()).unwrap_or_default(),
+            _ => StepUp::default(),
+        }
+    }
+}
+
+/// RFC 9470 §3: what a challenge asks of the user's next sign-in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct StepUp {
+    pub(crate) acr_values: Vec<String>,
+    pub(crate) max_age: Option<Duration>,
+}
+
+impl StepUp {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.acr_values.is_empty() && self.max_age.is_none()
+    }
+
+    /// Of two lists of classes, what is in both; of two ages, the younger.
+    fn and(self, other: Self) -> Self {
+        let acr_values = match (self.acr_values.is_empty(), other.acr_values.is_empty()) {
+            (false, false) => self.acr_values.into_iter().filter(|class| other.acr_values.contains(class)).collect(),
+            (true, _) => other.acr_values,
+            (_, true) => self.acr_values,
+        };
+        let max_age = [self.max_age, other.max_age].into_iter().flatten().min();
+        Self { acr_values, max_age }
+    }
+}
+
+impl From<StepUp> for Error {
+    fn from(step_up: StepUp) -> Self {
+        Self::InsufficientAuthentication { acr_values: step_up.acr_values, max_age: step_up.max_age }
+    }
+}
+
+impl From<Scope> for Rule {
+    fn from(scope: Scope) -> Self {
+        Self(Kind::Scope(scope))
+    }
+}
+
+#[track_caller]
+fn checked<S>(scope: S) -> Scope
+where
+    S: TryInto<Scope>,
+    S::Error: fmt::Display,
+{
+    match scope.try_into() {
+        Ok(scope) => scope,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+impl fmt::Display for Rule {
+    /// A sentence that says what is asked for.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |formatter: &mut fmt::Formatter<'_>, rules: &[Rule], between: &str| {
+            for (number, rule) in rules.iter().enumerate() {
+                if number > 0 {
+                    write!(formatter, " {between} ")?;
+                }
+                match &rule.0 {
+                    Kind::All(several) | Kind::Any(several) if several.len() > 1 => write!(formatter, "({rule})")?,
+                    _ => write!(formatter, "{rule}")?,
+                }
+            }
+            Ok(())
+        };
+        match &self.0 {
+            Kind::Scope(scope) => write!(formatter, "scope \"{scope}\""),
+            Kind::AnyScope(scopes) => {
+                let scopes: Vec<_> = scopes.iter().map(Scope::as_str).collect();
+                write!(formatter, "one scope of {scopes:?}")
+            }
+            Kind::Permission(permission) => write!(formatter, "permission {permission:?}"),
+            Kind::Role(role) => write!(formatter, "role {role:?}"),
+            Kind::Group(group) => write!(formatter, "group {group:?}"),
+            Kind::Claim(claim, _) => write!(formatter, "claim {claim:?}"),
+            Kind::Test(name, _) => formatter.write_str(name),
+            Kind::Acr(classes) => write!(formatter, "acr of {classes:?}"),
+            Kind::MaxAuthAge(age) => write!(formatter, "signed in within {age:?}"),
+            Kind::All(rules) if rules.is_empty() => formatter.write_str("nothing"),
+            Kind::All(rules) => list(formatter, rules, "and"),
+            Kind::Any(rules) => list(formatter, rules, "or"),
+        }
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Rule({self})")
+    }
+}

@@ -1,0 +1,32 @@
+//! Where a claim is.
+
+use serde_json::Value;
+
+/// A claim's name (dots and URLs are part of it), or, with a slash in front, a JSON Pointer (RFC 6901) to one inside another:
+/// `/realm_access/roles`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ClaimPath(String);
+
+impl ClaimPath {
+    pub(crate) fn new(path: impl Into<String>) -> Self {
+        Self(path.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn find<'a>(&self, claims: &'a Value) -> Option<&'a Value> {
+        if self.0.starts_with('/') { claims.pointer(&self.0) } else { claims.get(&self.0) }
+    }
+}
+
+/// The names that a claim lists: one string, the strings of an array, or the members of an object (as Zitadel has its roles,
+/// also within an array). A string is not split: a role `Tenant Admin` is not the role `Admin`.
+pub(crate) fn names(value: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
+    match value {
+        Value::Array(several) => Box::new(several.iter().filter(|one| !one.is_array()).flat_map(names)),
+        Value::Object(members) => Box::new(members.keys().map(String::as_str)),
+        one => Box::new(one.as_str().into_iter()),
+    }
+}

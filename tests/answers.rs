@@ -1,0 +1,211 @@
+//! Who is let through without a token, and what refusals look like.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::routing::{any, get};
+use axum::{Extension, Json, Router};
+use http_body_util::BodyExt as _;
+use portcullis::testing::{Behaviour, TestIssuer};
+use portcullis::{AccessToken, Algorithm, Error, ProtectLayer, Verifier};
+use serde_json::{Value, json};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+fn issuer() -> TestIssuer {
+    TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap()
+}
+
+fn protect(issuer: &TestIssuer) -> ProtectLayer {
+    ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap())
+}
+
+fn request(token: Option<&str>) -> Request<Body> {
+    let request = token
+        .into_iter()
+        .fold(Request::get("/"), |request, token| request.header(header::AUTHORIZATION, format!("Bearer {token}")));
+    request.body(Body::empty()).unwrap()
+}
+
+async fn text(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn each_policy_lets_through_whom_it_says() {
+    let issuer = issuer();
+    let handler = async |token: Option<AccessToken>| {
+        token.map_or("nobody".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
+    };
+    let strict = async |token: AccessToken| token.subject().unwrap_or_default().to_owned();
+    let good = || issuer.token().subject("alice").scope("a");
+    let requests = [
+        ("good", Some(good().build())),
+        ("none", None),
+        ("expired", Some(good().expired().build())),
+        ("forged", Some(good().tampered().build())),
+        ("opaque", Some("opaque".to_owned())),
+        ("malformed", Some("a,b".to_owned())),
+        ("without scope", Some(issuer.token().build())),
+    ];
+    let cases = [
+        ("required", protect(&issuer).scope("a"), ["alice", "401", "401", "401", "401", "400", "403"]),
+        ("optional", protect(&issuer).scope("a").optional(), ["alice", "nobody", "401", "401", "401", "400", "403"]),
+        (
+            "ignoring bad ones",
+            protect(&issuer).scope("a").danger_ignore_invalid(),
+            ["alice", "nobody", "nobody", "nobody", "nobody", "nobody", "403"],
+        ),
+    ];
+    for (policy, layer, expected) in cases {
+        let app = Router::new().route("/", get(handler)).route_layer(layer.clone());
+        let asks = Router::new().route("/", get(strict)).route_layer(layer);
+        for ((name, token), expected) in requests.iter().zip(expected) {
+            let response = app.clone().oneshot(request(token.as_deref())).await.unwrap();
+            let said = match response.status() {
+                StatusCode::OK => text(response).await,
+                status => status.as_u16().to_string(),
+            };
+            assert_eq!(said, expected, "{policy}: {name}");
+            // A handler that wants a token says so to those who are let through without.
+            let status = asks.clone().oneshot(request(token.as_deref())).await.unwrap().status().as_u16();
+            let wanted = match expected {
+                "alice" => 200,
+                "nobody" => 401,
+                status => status.parse().unwrap(),
+            };
+            assert_eq!(status, wanted, "{policy}: {name}");
+        }
+    }
+    // Without a layer, it is the wiring.
+    let unprotected = Router::new().route("/", get(handler));
+    assert_eq!(unprotected.oneshot(request(None)).await.unwrap().status(), 500);
+}
+
+/// Unavailable is not invalid, also where invalid ones are let through.
+#[tokio::test]
+async fn a_token_that_cannot_be_verified_now_is_not_a_bad_one() {
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    issuer.behave(Behaviour::Status(500));
+    let app = Router::new().route("/", get(async || "")).route_layer(protect(&issuer).danger_ignore_invalid());
+    assert_eq!(app.oneshot(request(Some(&issuer.token().build()))).await.unwrap().status(), 503);
+}
+
+/// What one layer let through without a token, no handler may take for another layer's word.
+#[tokio::test]
+async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
+    let (one, other) = (issuer(), issuer());
+    let seen = async |token: Option<Extension<AccessToken>>| {
+        token.map_or("nobody".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
+    };
+    let inner_optional = Router::new()
+        .route("/", get(seen))
+        .route_layer(protect(&other).danger_ignore_invalid())
+        .route_layer(protect(&one));
+    let token = one.token().subject("alice").build();
+    let response = inner_optional.oneshot(request(Some(&token))).await.unwrap();
+    assert_eq!(text(response).await, "nobody", "the inner layer does not know this token");
+    let inner_required = Router::new()
+        .route("/", get(seen))
+        .route_layer(protect(&one))
+        .route_layer(protect(&other).danger_ignore_invalid());
+    assert_eq!(text(inner_required.clone().oneshot(request(Some(&token))).await.unwrap()).await, "alice");
+    assert_eq!(inner_required.oneshot(request(None)).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn problems_are_told_in_json_where_that_is_asked_for() {
+    let issuer = issuer();
+    let app = Router::new().route("/", get(async || "")).route_layer(protect(&issuer).scope("a").problem_json());
+    for (name, token, status, title, detail) in [
+        ("none", None, 401, "Unauthorized", "An access token is needed"),
+        ("malformed", Some("a,b".to_owned()), 400, "Bad Request", "The credentials are malformed"),
+        ("expired", Some(issuer.token().expired().build()), 401, "Unauthorized", "The access token expired"),
+        ("forged", Some(issuer.token().tampered().build()), 401, "Unauthorized", "The access token is invalid"),
+        (
+            "without scope",
+            Some(issuer.token().build()),
+            403,
+            "Forbidden",
+            "The access token does not grant what this operation needs",
+        ),
+    ] {
+        let response = app.clone().oneshot(request(token.as_deref())).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{name}");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{name}");
+        assert!(response.headers().contains_key(header::WWW_AUTHENTICATE), "{name}: the challenge stays");
+        let problem: Value = serde_json::from_str(&text(response).await).unwrap();
+        let expected = json!({ "type": "about:blank", "title": title, "status": status, "detail": detail });
+        assert_eq!(problem, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_may_be_the_applications_own() {
+    let issuer = issuer();
+    let layer = protect(&issuer).answer_with(|error, request| {
+        let body = json!({ "code": error.code(), "path": request.uri.path() });
+        let mut response = axum::response::IntoResponse::into_response(Json(body));
+        if matches!(error, Error::InvalidRequest(_)) {
+            *response.status_mut() = StatusCode::IM_A_TEAPOT;
+        }
+        response
+    });
+    let app = Router::new().route("/", get(async || "")).route_layer(layer);
+    let response = app.clone().oneshot(request(None)).await.unwrap();
+    assert_eq!(response.status(), 401, "a refusal is never 200");
+    assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
+    assert_eq!(text(response).await, r#"{"code":"missing","path":"/"}"#);
+    assert_eq!(app.oneshot(request(Some("a,b"))).await.unwrap().status(), 418);
+}
+
+/// As gRPC clients expect it, whatever body others are given.
+#[tokio::test]
+async fn grpc_requests_are_refused_as_grpc() {
+    let issuer = issuer();
+    let inner = service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let service = protect(&issuer).scope("a").problem_json().layer(inner);
+    for (content_type, is_grpc) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("Application/GRPC-web", true),
+        ("application/json", false),
+    ] {
+        for (name, token, grpc_status, status) in [
+            ("none", None, "16", 401),
+            ("malformed", Some("a,b".to_owned()), "16", 400),
+            ("expired", Some(issuer.token().expired().build()), "16", 401),
+            ("without scope", Some(issuer.token().build()), "7", 403),
+        ] {
+            let mut request = request(token.as_deref());
+            request.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+            let response = service.clone().oneshot(request).await.unwrap();
+            let headers = response.headers().clone();
+            assert!(headers.contains_key(header::WWW_AUTHENTICATE), "{content_type}: {name}");
+            assert_eq!(response.status().as_u16(), if is_grpc { 200 } else { status }, "{content_type}: {name}");
+            let said = headers.get("grpc-status").map(|status| status.to_str().unwrap());
+            assert_eq!(said, is_grpc.then_some(grpc_status), "{content_type}: {name}");
+            assert_eq!(text(response).await.is_empty(), is_grpc, "{content_type}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn preflights_pass_where_that_is_asked_for() {
+    let issuer = issuer();
+    let preflight = [("origin", "https://app.example"), ("access-control-request-method", "POST")];
+    for (name, layer, method, headers, expected) in [
+        ("asked for", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[..], 200),
+        ("not asked for", protect(&issuer), "OPTIONS", &preflight[..], 401),
+        ("another method", protect(&issuer).allow_preflight(), "POST", &preflight[..], 401),
+        ("no preflight", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[..1], 401),
+        ("from nowhere", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[1..], 401),
+    ] {
+        let app = Router::new().route("/", any(async || "")).route_layer(layer);
+        let request = headers
+            .iter()
+            .fold(Request::builder().method(method).uri("/"), |request, (name, value)| request.header(*name, *value));
+        let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), expected, "{name}");
+    }
+}
