@@ -275,6 +275,21 @@ impl InvalidToken {
     }
 }
 
+impl InvalidToken {
+    /// What was expected, and what came where that is not a claim: for the log.
+    pub(crate) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Audience { expected, .. } => Some(format!("expected audience {expected}")),
+            Self::UnsupportedAlgorithm { .. } => Some("the algorithm is not one of the issuer's".to_owned()),
+            Self::Type { .. } => Some("`typ` is not that of an access token of this issuer".to_owned()),
+            Self::Tenant { .. } => Some("expected `tid` to be the tenant in `iss`".to_owned()),
+            // Nothing but claims and `kid` to tell.
+            Self::UnknownIssuer { .. } | Self::UnknownKey { .. } => None,
+            other => Some(other.to_string()),
+        }
+    }
+}
+
 /// The verified claims do not have the shape of the type asked for.
 ///
 /// The parser's own sentence is not kept: it quotes the claims.

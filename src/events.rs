@@ -65,14 +65,28 @@ pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
 /// A token was refused. `issuer`: whose it says to be, if we trust that one.
 pub(crate) fn token_refused(error: &Error, issuer: Option<&str>, kid: Option<&str>, alg: Option<&str>) {
     let reason = error.code();
-    tracing::debug!(target: "portcullis", event = "token_refused", reason, issuer, kid, alg, "access token refused");
+    if tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
+        let detail = match error {
+            Error::InvalidToken(refusal) => refusal.detail(),
+            other => Some(other.to_string()),
+        };
+        tracing::debug!(
+            target: "portcullis", event = "token_refused", reason, issuer, kid, alg, detail, "access token refused"
+        );
+    }
     meters::refusal(reason);
 }
 
 /// A request was refused for something else than its token.
 pub(crate) fn request_refused(error: &Error) {
     let reason = error.code();
-    tracing::debug!(target: "portcullis", event = "request_refused", reason, "request refused");
+    // What is asked for; what the token grants is its own affair.
+    let asked = match error {
+        Error::InsufficientScope { required, .. } => Some(format!("scope \"{required}\"")),
+        Error::Forbidden { rule, .. } => Some(rule.clone()),
+        _ => None,
+    };
+    tracing::debug!(target: "portcullis", event = "request_refused", reason, asked, "request refused");
     meters::refusal(reason);
 }
 

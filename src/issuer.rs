@@ -205,6 +205,7 @@ impl Issuer {
     /// When `uri` is no absolute `https` URL; `http` is accepted on loopback.
     pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
         self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri)?);
+        self.discovery = Discovery::default();
         Ok(self)
     }
 
@@ -241,6 +242,7 @@ impl Issuer {
     /// Uses exactly these keys. Nothing is ever fetched.
     pub fn jwks(mut self, jwks: Jwks) -> Self {
         self.key_source = KeySource::Fixed(jwks);
+        self.discovery = Discovery::default();
         self
     }
 
@@ -265,6 +267,7 @@ impl Issuer {
         }
         self.algorithms = vec![algorithm];
         self.key_source = KeySource::Secret(Arc::new(key));
+        self.discovery = Discovery::default();
         Ok(self)
     }
 

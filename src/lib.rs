@@ -65,6 +65,7 @@ mod issuer;
 mod issuers;
 mod keys;
 mod lookup;
+mod providers;
 mod rule;
 mod template;
 #[cfg(feature = "testing")]

@@ -59,7 +59,7 @@ pub(crate) fn key_serves(key_issuer: &str, tenant: &str) -> bool {
 }
 
 /// A GUID in lower case, as Entra writes it: one tenant, one spelling.
-fn is_tenant(text: &str) -> bool {
+pub(crate) fn is_tenant(text: &str) -> bool {
     const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
     let mut groups = text.split('-');
     let fits = |length| {

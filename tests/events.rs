@@ -145,16 +145,16 @@ async fn events_and_metrics_have_names_that_stay() {
     for (credentials, expected) in [
         (None, "DEBUG request_refused reason=missing"),
         (Some("Bearer".to_owned()), "DEBUG request_refused reason=invalid_request"),
-        (Some(format!("Bearer {}", good())), "DEBUG request_refused reason=insufficient_scope"),
+        (Some(format!("Bearer {}", good())), "DEBUG request_refused asked reason=insufficient_scope"),
         (
             Some(format!("Bearer {}", issuer.token().expired().build())),
-            "DEBUG token_refused alg issuer kid reason=expired",
+            "DEBUG token_refused alg detail issuer kid reason=expired",
         ),
         (
             Some(format!("Bearer {}", issuer.token().issued_by("https://other.example/").build())),
             "DEBUG token_refused alg kid reason=unknown_issuer",
         ),
-        (Some("Bearer opaque".to_owned()), "DEBUG token_refused reason=opaque"),
+        (Some("Bearer opaque".to_owned()), "DEBUG token_refused detail reason=opaque"),
     ] {
         let request =
             credentials.into_iter().fold(Request::get("/"), |request, one| request.header("authorization", one));
@@ -172,7 +172,7 @@ async fn events_and_metrics_have_names_that_stay() {
         clock.advance(Duration::from_secs(passes));
         assert_eq!(verdict(&broken, &good()).await, "lookup_failed");
         let mut lines = log.take();
-        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg kid reason=lookup_failed");
+        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg detail kid reason=lookup_failed");
         let expected = expected.map(|unsaid| format!("ERROR lookup_failed error unsaid={unsaid}"));
         assert_eq!(lines, Vec::from_iter(expected));
     }

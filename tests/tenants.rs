@@ -140,7 +140,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
         ),
         (
             "fixed keys and discovery elsewhere",
-            issuer().and_then(|i| i.discovery_at("https://a.example/")).map(|i| i.jwks(fixed())).and_then(verifier),
+            issuer().map(|i| i.jwks(fixed())).and_then(|i| i.discovery_at("https://a.example/")).and_then(verifier),
             "`discovery_at`",
         ),
         ("alias with a space", issuer().and_then(|i| i.alias("a ")).map(drop), "issuer \"a \""),

@@ -1,0 +1,365 @@
+//! Presets: issuers whose tokens are known, one constructor each.
+//!
+//! A preset is an ordinary [`Issuer`], which every method of it can adjust. What is particular about a provider stands here as
+//! data: the form of `iss`, where the keys are, what says whom a token is for, what tells access tokens from others, and where
+//! permissions and roles are. Providers change; `docs/providers.md` has what was known when, and what to do where one differs.
+
+use url::Url;
+
+use crate::algorithm::Algorithm;
+use crate::error::ConfigError;
+use crate::issuer::Issuer;
+use crate::template;
+use crate::token::audience::Audience;
+use crate::token_source::TokenSource;
+
+impl Issuer {
+    /// Auth0: `https://{domain}/`, with the tenant's domain or a custom one.
+    ///
+    /// With RBAC, ask for [`permission`](crate::ProtectLayer::permission): without it any application gets whatever scope it
+    /// asks for. Where the API is set to the RFC 9068 profile, add [`rfc9068`](Self::rfc9068).
+    ///
+    /// ```
+    /// let issuer = portcullis::Issuer::auth0("acme.eu.auth0.com", "https://api.example.com")?;
+    /// assert_eq!(issuer.iss(), "https://acme.eu.auth0.com/");
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name; as for every preset here that takes one.
+    pub fn auth0(domain: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(format!("https://{}/", host(domain)?), audience)
+    }
+
+    /// Okta: a custom authorization server, `https://{domain}/oauth2/{server}`; `default` is one. Tokens of the org's own server
+    /// are for Okta only, nobody else can verify them. Prefer `uid` to the subject, which is the login and may change.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn okta(domain: &str, server: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(format!("https://{}/oauth2/{}", host(domain)?, segment(server)?), audience)
+    }
+
+    /// Microsoft Entra ID, one tenant, tokens of version 2.0; the audience is the API's client id, a GUID. (Tokens of version
+    /// 1.0 come while the API's manifest does not say `accessTokenAcceptedVersion: 2`.) Applications' own tokens have
+    /// [`role`](crate::ProtectLayer::role)s and no scope.
+    ///
+    /// # Errors
+    ///
+    /// When `tenant` is no GUID in lower case.
+    pub fn entra(tenant: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        if !template::is_tenant(tenant) {
+            return Err(ConfigError::new(format!("tenant {tenant:?}: expected a GUID in lower case")));
+        }
+        Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?
+            .require_claim("tid", [tenant])
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Microsoft Entra ID, every tenant in the world unless [`tenants`](Self::tenants) names those that you mean; tokens of
+    /// version 2.0. See [`template`](Self::template).
+    ///
+    /// # Errors
+    ///
+    /// When the audience is empty.
+    pub fn entra_multi_tenant(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::template("https://login.microsoftonline.com/{tenantid}/v2.0", audience)?
+            .discovery_at("https://login.microsoftonline.com/common/v2.0")?
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Amazon Cognito. Its access tokens have no audience: `clients` are the app clients that may call. Scopes are
+    /// `{resource server}/{name}`; [`scope_prefix`](Self::scope_prefix) makes them short.
+    ///
+    /// # Errors
+    ///
+    /// When `region` or `pool` has odd characters, or no client is named.
+    pub fn cognito<T: Into<String>>(
+        region: &str,
+        pool: &str,
+        clients: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let iss = format!("https://cognito-idp.{}.amazonaws.com/{}", host(region)?, segment(pool)?);
+        Self::with_keys(&iss, Audience::client_id(clients), "/.well-known/jwks.json")?
+            .require_claim("token_use", ["access"])
+            .groups_at(["cognito:groups"])
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Keycloak: `{base}/realms/{realm}`. The audience must be mapped to the API's client first (a client scope with an audience
+    /// mapper). Roles are the realm's; for a client's, [`roles_at`](Self::roles_at)`(["/resource_access/{client}/roles"])`.
+    ///
+    /// # Errors
+    ///
+    /// When `base` is no https URL; `http` is accepted on loopback.
+    pub fn keycloak(base: &str, realm: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        let issuer = Self::new(format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?), audience)?;
+        // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
+        Ok(issuer.refuse_claim("typ", ["ID", "Refresh", "Offline", "Logout"]).roles_at(["/realm_access/roles"]))
+    }
+
+    /// Google's ID tokens, as services on Google Cloud send each other; the audience is the receiving service's URL. Its
+    /// *access* tokens are opaque. **Anybody with a Google account gets such a token**: ask for an `email` or `sub` that you know.
+    ///
+    /// # Errors
+    ///
+    /// When the audience is empty.
+    pub fn google(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new("https://accounts.google.com", audience)?.alias("accounts.google.com")?.algorithms([Algorithm::RS256])
+    }
+
+    /// Firebase Authentication of a project.
+    ///
+    /// # Errors
+    ///
+    /// When `project` has odd characters.
+    pub fn firebase(project: &str) -> Result<Self, ConfigError> {
+        Self::new(format!("https://securetoken.google.com/{}", segment(project)?), project)?
+            .jwks_uri("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com")?
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Supabase Auth of a project with asymmetric signing keys; older ones sign with a [`secret`](Self::secret). Its `role` is a
+    /// role here. Never authorize by `user_metadata`: users write it.
+    ///
+    /// # Errors
+    ///
+    /// When `project` is no host name's part.
+    pub fn supabase(project: &str) -> Result<Self, ConfigError> {
+        let iss = format!("https://{}.supabase.co/auth/v1", host(project)?);
+        let issuer = Self::with_keys(&iss, "authenticated", "/.well-known/jwks.json")?.roles_at(["role"]);
+        issuer.algorithms([Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA])
+    }
+
+    /// Clerk's session tokens; `frontend_api` is `https://clerk.example.com`. They have no audience: `origins` are those of the
+    /// web apps that may call, and tokens without `azp` (of native apps) are refused. Sessions that are pending are none.
+    /// From the `__session` cookie with [`TokenSource::cookie`].
+    ///
+    /// # Errors
+    ///
+    /// When `frontend_api` is no https URL, or no origin is named.
+    pub fn clerk<T: Into<String>>(
+        frontend_api: &str,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        Self::with_keys(frontend_api, Audience::authorized_party(origins), "/.well-known/jwks.json")?
+            .refuse_claim("sts", ["pending"])
+            .permissions_at(["/o/per", "org_permissions"])
+            .roles_at(["/o/rol", "org_role"])
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// WorkOS AuthKit. Its access tokens name no audience, but each client has a key set of its own, so tokens of others do not
+    /// verify.
+    ///
+    /// # Errors
+    ///
+    /// When `client` has odd characters.
+    pub fn workos(client: &str) -> Result<Self, ConfigError> {
+        let client = segment(client)?;
+        Self::new("https://api.workos.com", Audience::danger_any())?
+            .alias(format!("https://api.workos.com/user_management/{client}"))?
+            .jwks_uri(&format!("https://api.workos.com/sso/jwks/{client}"))?
+            .roles_at(["roles", "role"])
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Zitadel; set the application to JWT access tokens. The audience is the project's id. Its tokens have no scope claim: ask
+    /// for [`role`](crate::ProtectLayer::role)s.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn zitadel(domain: &str, project: &str) -> Result<Self, ConfigError> {
+        let issuer = Self::new(format!("https://{}", host(domain)?), project)?;
+        let own = format!("urn:zitadel:iam:org:project:{project}:roles");
+        Ok(issuer.roles_at(["urn:zitadel:iam:org:project:roles", &own]))
+    }
+
+    /// Ory Network; set the project, or the client, to JWT access tokens. Custom claims are under `ext`.
+    ///
+    /// # Errors
+    ///
+    /// When `project` is no host name's part.
+    pub fn ory(project: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(format!("https://{}.projects.oryapis.com", host(project)?), audience)
+    }
+
+    /// Authentik: `https://{domain}/application/o/{application}/`; select a signing key for the provider. The audience is the
+    /// client's id, in its ID tokens too: those that bear a `nonce` or an `at_hash` are refused here.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn authentik(domain: &str, application: &str, client: &str) -> Result<Self, ConfigError> {
+        let iss = format!("https://{}/application/o/{}/", host(domain)?, segment(application)?);
+        Ok(Self::new(iss, client)?.without_claim("at_hash").without_claim("nonce"))
+    }
+
+    /// Authelia; give the client an `access_token_signed_response_alg`, else its access tokens are opaque. `typ` is `at+jwt`.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn authelia(domain: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Ok(Self::new(format!("https://{}", host(domain)?), audience)?.rfc9068())
+    }
+
+    /// Kanidm: each client is an issuer of its own, and its name the audience. `typ` is `at+jwt`.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn kanidm(domain: &str, client: &str) -> Result<Self, ConfigError> {
+        let iss = format!("https://{}/oauth2/openid/{}", host(domain)?, segment(client)?);
+        Ok(Self::new(iss, client)?.rfc9068())
+    }
+
+    /// PingOne: `https://auth.pingone.com/{environment}/as`. For another region, or a custom domain, use [`new`](Self::new).
+    ///
+    /// # Errors
+    ///
+    /// When `environment` has odd characters.
+    pub fn pingone(environment: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(format!("https://auth.pingone.com/{}/as", segment(environment)?), audience)
+    }
+
+    /// Curity; have it send JWT access tokens, which say `purpose: access_token`.
+    ///
+    /// # Errors
+    ///
+    /// When `iss` is empty.
+    pub fn curity(iss: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Ok(Self::new(iss, audience)?.require_claim("purpose", ["access_token"]))
+    }
+
+    /// Duende IdentityServer at this URL. `typ` is `at+jwt`; a token has an audience only if an API resource is behind its
+    /// scopes.
+    ///
+    /// # Errors
+    ///
+    /// When `iss` is empty.
+    pub fn duende(iss: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(iss, audience)?.types(["at+jwt"])
+    }
+
+    /// Descope: `iss` is the bare project id, or `https://api.descope.com/{project}`. Permissions and roles are those of the user
+    /// at large; those in a tenant are at `/tenants/{tenant}/roles`.
+    ///
+    /// # Errors
+    ///
+    /// When `project` has odd characters.
+    pub fn descope(project: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        let at = format!("https://api.descope.com/{}", segment(project)?);
+        Self::new(project, audience)?.jwks_uri(&format!("{at}/.well-known/jwks.json"))?.alias(at)
+    }
+
+    /// Logto: `https://{domain}/oidc`; the audience is the API resource's indicator, without which tokens are opaque.
+    ///
+    /// # Errors
+    ///
+    /// When `domain` is no host name.
+    pub fn logto(domain: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new(format!("https://{}/oidc", host(domain)?), audience)
+    }
+
+    /// GitHub Actions' ID tokens, of workflows of these repositories (`owner/name`): the issuer is the same for all of GitHub. Ask
+    /// for `ref` or `environment`, too, where a branch that anybody may push to must not do.
+    ///
+    /// # Errors
+    ///
+    /// When the audience is empty.
+    pub fn github_actions<T: Into<String>>(
+        repositories: impl IntoIterator<Item = T>,
+        audience: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
+        Self::new("https://token.actions.githubusercontent.com", audience)?
+            .require_claim("repository", repositories)
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Kubernetes service account tokens (projected ones, with an audience); `iss` as the cluster has it, often
+    /// `https://kubernetes.default.svc.cluster.local`. Reading the keys takes the cluster's certificate authority, and a bearer
+    /// token unless anybody may: [`client`](Self::client).
+    ///
+    /// # Errors
+    ///
+    /// When `iss` is empty.
+    pub fn kubernetes(iss: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Ok(Self::new(iss, audience)?.groups_at(["/kubernetes.io/namespace"]))
+    }
+
+    /// Sign in with Apple: identity tokens; the audience is the app's bundle or service id.
+    ///
+    /// # Errors
+    ///
+    /// When the audience is empty.
+    pub fn apple(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::with_keys("https://appleid.apple.com", audience, "/auth/keys")?.algorithms([Algorithm::RS256])
+    }
+
+    /// Cloudflare Access in front: `https://{team}.cloudflareaccess.com`; the audience is the application's AUD tag. The token is
+    /// in `Cf-Access-Jwt-Assertion`.
+    ///
+    /// # Errors
+    ///
+    /// When `team` is no host name's part.
+    pub fn cloudflare_access(team: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        let iss = format!("https://{}.cloudflareaccess.com", host(team)?);
+        Self::with_keys(&iss, audience, "/cdn-cgi/access/certs")?
+            .token_in_header("cf-access-jwt-assertion")?
+            .algorithms([Algorithm::RS256])
+    }
+
+    /// Google Cloud's Identity-Aware Proxy in front; the audience is `/projects/{number}/global/backendServices/{id}` or
+    /// `/projects/{number}/apps/{id}`. The token is in `x-goog-iap-jwt-assertion`. Health checks have none: leave their path
+    /// outside the layer.
+    ///
+    /// # Errors
+    ///
+    /// When the audience is empty.
+    pub fn gcp_iap(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        Self::new("https://cloud.google.com/iap", audience)?
+            .jwks_uri("https://www.gstatic.com/iap/verify/public_key-jwk")?
+            .token_in_header("x-goog-iap-jwt-assertion")?
+            .algorithms([Algorithm::ES256])
+    }
+
+    /// An issuer whose keys are at a path under `iss`.
+    fn with_keys(iss: &str, audience: impl Into<Audience>, path: &str) -> Result<Self, ConfigError> {
+        Self::new(iss, audience)?.jwks_uri(&format!("{}{path}", iss.trim_end_matches('/')))
+    }
+
+    /// Its tokens come in this header, which a gateway in front sets: what
+    /// [`ProtectLayer::new`](crate::ProtectLayer::new) looks at by default, if the issuer is listed.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is no header's name.
+    pub fn token_in_header(mut self, name: &str) -> Result<Self, ConfigError> {
+        self.token_source = Some(TokenSource::header(name)?);
+        Ok(self)
+    }
+}
+
+/// A host name, maybe with a port, and nothing else: it becomes part of a URL.
+fn host(name: &str) -> Result<&str, ConfigError> {
+    let url = format!("https://{name}/");
+    match Url::parse(&url) {
+        Ok(parsed) if parsed.as_str() == url && parsed.path() == "/" && parsed.username().is_empty() => Ok(name),
+        _ => Err(ConfigError::new(format!(
+            "domain {name:?}: expected a host name in lower case, without scheme and path"
+        ))),
+    }
+}
+
+/// One segment of a path.
+fn segment(name: &str) -> Result<&str, ConfigError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    match !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain) {
+        true => Ok(name),
+        false => Err(ConfigError::new(format!("{name:?}: expected letters, digits, `-`, `.`, `_` and `~`"))),
+    }
+}

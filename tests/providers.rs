@@ -1,0 +1,572 @@
+//! Presets: a token as the provider sends it is accepted, and what must not pass for one is not.
+//!
+//! The tokens have the shape of the providers' own samples, signed with keys of ours.
+
+use std::collections::HashMap;
+
+use portcullis::testing::{TestIssuer, TokenBuilder};
+use portcullis::{AccessToken, Algorithm, Issuer, ProtectLayer, Verifier};
+use serde_json::{Map, Value, json};
+
+/// A preset, a good token of its provider (`iat`, `nbf` and `exp` are added), and traps: what is changed, and why it is refused.
+struct Provider {
+    name: &'static str,
+    preset: Issuer,
+    algorithm: Algorithm,
+    typ: Option<&'static str>,
+    claims: Value,
+    grants: fn(&AccessToken) -> bool,
+    traps: Vec<(&'static str, Value, &'static str)>,
+}
+
+const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+const OTHER: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+
+#[allow(clippy::too_many_lines)]
+fn providers() -> Vec<Provider> {
+    let api = "https://api.acme.test/";
+    let rsa = Algorithm::RS256;
+    vec![
+        Provider {
+            name: "Auth0",
+            preset: Issuer::auth0("acme.eu.auth0.com", api).unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://acme.eu.auth0.com/", "sub": "auth0|6553da60a54af58e29493993",
+                "aud": [api, "https://acme.eu.auth0.com/userinfo"], "azp": "K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja",
+                "scope": "openid profile read:orders", "org_id": "org_9ybsU1dN2dKfDkBi",
+                "permissions": ["read:orders", "write:orders"], "https://acme.test/plan": "pro",
+            }),
+            grants: |token| {
+                token.has_scope("read:orders")
+                    && !token.has_scope("write:orders")
+                    && token.has_permission("write:orders")
+                    && token.claim("https://acme.test/plan").is_some_and(|plan| plan == "pro")
+                    && token.client_id() == Some("K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja")
+            },
+            traps: vec![
+                ("ID token", json!({ "aud": "K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja", "nonce": "n" }), "audience"),
+                ("another API's", json!({ "aud": "https://other.acme.test/" }), "audience"),
+                ("for /userinfo only", json!({ "aud": "https://acme.eu.auth0.com/userinfo" }), "audience"),
+                ("another tenant's", json!({ "iss": "https://evil.eu.auth0.com/" }), "unknown_issuer"),
+                ("without the slash", json!({ "iss": "https://acme.eu.auth0.com" }), "unknown_issuer"),
+                (
+                    "bound to a key",
+                    json!({ "cnf": { "jkt": "2HR2BW5-tan1aI6yIPHVOHwirAy4kQGWULoQHKUO0s4" } }),
+                    "sender_constrained",
+                ),
+            ],
+        },
+        Provider {
+            name: "Auth0, RFC 9068 profile",
+            preset: Issuer::auth0("login.acme.test", api).unwrap().rfc9068(),
+            algorithm: rsa,
+            typ: Some("at+jwt"),
+            claims: json!({
+                "iss": "https://login.acme.test/", "sub": "Q9aXw2@clients", "aud": api, "client_id": "Q9aXw2",
+                "jti": "73WakrfVbNJBaAmhQtEeDv", "scope": "read:orders",
+            }),
+            grants: |token| token.has_scope("read:orders") && token.client_id() == Some("Q9aXw2"),
+            traps: vec![
+                ("no jti", json!({ "jti": null }), "missing_claim"),
+                ("no client_id", json!({ "client_id": null }), "missing_claim"),
+                ("no sub", json!({ "sub": null }), "missing_claim"),
+                ("another typ", json!({ "typ ": "JWT" }), "type"),
+                ("no typ", json!({ "typ ": null }), "type"),
+            ],
+        },
+        Provider {
+            name: "Okta",
+            preset: Issuer::okta("acme.okta.com", "default", "api://default").unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({
+                "ver": 1, "jti": "AT.pKoLFoM7X4P4DrJBRvXaJzj9g0-naK1C", "iss": "https://acme.okta.com/oauth2/default",
+                "aud": "api://default", "cid": "0oaipnnzumvqt5tiu1d6", "uid": "00uzrjisTQK1SlAMB1d5",
+                "scp": ["openid", "orders.read"], "sub": "joe@acme.test", "groups": ["Everyone"],
+            }),
+            grants: |token| {
+                token.has_scope("orders.read")
+                    && token.in_group("Everyone")
+                    && token.client_id() == Some("0oaipnnzumvqt5tiu1d6")
+            },
+            traps: vec![
+                ("ID token", json!({ "aud": "0oaipnnzumvqt5tiu1d6" }), "audience"),
+                ("the org server's", json!({ "iss": "https://acme.okta.com" }), "unknown_issuer"),
+                ("another server's", json!({ "iss": "https://acme.okta.com/oauth2/aus1" }), "unknown_issuer"),
+            ],
+        },
+        Provider {
+            name: "Entra",
+            preset: Issuer::entra(ACME, "6e74172b-be56-4843-9ff4-e66a39bb12e3").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": "6e74172b-be56-4843-9ff4-e66a39bb12e3", "iss": format!("https://login.microsoftonline.com/{ACME}/v2.0"),
+                "azp": "0f1c", "azpacr": "1", "oid": "690222be-ff1a-4d56-abd1-7e4f7d38e474", "tid": ACME, "ver": "2.0",
+                "scp": "access_as_user Orders.Read", "roles": ["Orders.Approver"], "sub": "HKZpfaHyWadeOouYlitjrI",
+            }),
+            grants: |token| token.has_scope("Orders.Read") && token.has_role("Orders.Approver"),
+            traps: vec![
+                ("wrong tid", json!({ "tid": OTHER }), "claim_value"),
+                ("no tid", json!({ "tid": null }), "claim_value"),
+                (
+                    "another tenant's",
+                    json!({ "iss": format!("https://login.microsoftonline.com/{OTHER}/v2.0") }),
+                    "unknown_issuer",
+                ),
+                ("version 1.0", json!({ "iss": format!("https://sts.windows.net/{ACME}/") }), "unknown_issuer"),
+                (
+                    "for Graph",
+                    json!({ "aud": "00000003-0000-0000-c000-000000000000", "nonce ": "x" }),
+                    "microsoft_nonce",
+                ),
+                ("for another API", json!({ "aud": "00000003-0000-0000-c000-000000000000" }), "audience"),
+            ],
+        },
+        Provider {
+            name: "Entra, many tenants",
+            preset: Issuer::entra_multi_tenant("6e74172b-be56-4843-9ff4-e66a39bb12e3").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": "6e74172b-be56-4843-9ff4-e66a39bb12e3", "iss": format!("https://login.microsoftonline.com/{OTHER}/v2.0"),
+                "tid": OTHER, "scp": "Orders.Read", "sub": "x",
+            }),
+            grants: |token| token.has_scope("Orders.Read"),
+            traps: vec![
+                ("wrong tid", json!({ "tid": ACME }), "tenant"),
+                ("no tid", json!({ "tid": null }), "tenant"),
+                ("no tenant's", json!({ "iss": "https://login.microsoftonline.com/common/v2.0" }), "unknown_issuer"),
+            ],
+        },
+        Provider {
+            name: "Cognito",
+            preset: Issuer::cognito("us-west-2", "us-west-2_EXAMPLE", ["app-1", "app-2"])
+                .unwrap()
+                .scope_prefix("orders/"),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({
+                "sub": "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "cognito:groups": ["admins"], "version": 2,
+                "iss": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE", "client_id": "app-1",
+                "token_use": "access", "scope": "openid orders/read", "username": "jane",
+            }),
+            grants: |token| token.has_scope("read") && token.in_group("admins"),
+            traps: vec![
+                ("ID token", json!({ "token_use": "id", "aud": "app-1" }), "claim_value"),
+                ("no token_use", json!({ "token_use": null }), "claim_value"),
+                ("another app's", json!({ "client_id": "app-3" }), "audience"),
+                ("no client_id", json!({ "client_id": null, "aud": "app-1" }), "missing_claim"),
+            ],
+        },
+        Provider {
+            name: "Keycloak",
+            preset: Issuer::keycloak("https://sso.acme.test/", "prod", "orders-api").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://sso.acme.test/realms/prod", "aud": ["orders-api", "account"], "typ": "Bearer", "azp": "mobile-app",
+                "sub": "f1c4f64e", "jti": "onrtro:5d1c", "acr": "1", "realm_access": { "roles": ["operator"] },
+                "resource_access": { "orders-api": { "roles": ["reader"] } }, "scope": "openid orders:read",
+            }),
+            grants: |token| token.has_role("operator") && !token.has_role("reader") && token.has_scope("orders:read"),
+            traps: vec![
+                ("ID token", json!({ "typ": "ID" }), "claim_value"),
+                ("refresh token", json!({ "typ": "Refresh" }), "claim_value"),
+                ("offline token", json!({ "typ": "Offline" }), "claim_value"),
+                ("for `account` only", json!({ "aud": "account" }), "audience"),
+                ("no audience", json!({ "aud": null }), "missing_claim"),
+                ("another realm's", json!({ "iss": "https://sso.acme.test/realms/test" }), "unknown_issuer"),
+            ],
+        },
+        Provider {
+            name: "Google",
+            preset: Issuer::google("https://orders-abc-ew.a.run.app").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": "https://orders-abc-ew.a.run.app", "azp": "1137", "email": "caller@proj.iam.gserviceaccount.com",
+                "email_verified": true, "iss": "accounts.google.com", "sub": "1137",
+            }),
+            grants: |token| token.claim("email_verified").is_some_and(|verified| verified == true),
+            traps: vec![("another service's", json!({ "aud": "https://other-abc-ew.a.run.app" }), "audience")],
+        },
+        Provider {
+            name: "Firebase",
+            preset: Issuer::firebase("acme-prod").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://securetoken.google.com/acme-prod", "aud": "acme-prod", "user_id": "Zx1", "sub": "Zx1",
+                "admin": true, "firebase": { "sign_in_provider": "password", "tenant": "acme-x1" },
+            }),
+            grants: |token| token.claim("/firebase/tenant").is_some_and(|tenant| tenant == "acme-x1"),
+            traps: vec![
+                (
+                    "another project's",
+                    json!({ "aud": "evil", "iss": "https://securetoken.google.com/evil" }),
+                    "unknown_issuer",
+                ),
+                ("another audience", json!({ "aud": "evil" }), "audience"),
+            ],
+        },
+        Provider {
+            name: "Supabase",
+            preset: Issuer::supabase("abcd").unwrap(),
+            algorithm: Algorithm::ES256,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://abcd.supabase.co/auth/v1", "sub": "ef0493c9", "aud": "authenticated", "role": "authenticated",
+                "aal": "aal1", "is_anonymous": false, "user_metadata": { "role": "admin" },
+            }),
+            grants: |token| token.has_role("authenticated") && !token.has_role("admin"),
+            traps: vec![("an API key", json!({ "aud": null, "role": "anon" }), "missing_claim")],
+        },
+        Provider {
+            name: "Clerk",
+            preset: Issuer::clerk("https://clerk.acme.test", ["https://app.acme.test"]).unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "azp": "https://app.acme.test", "iss": "https://clerk.acme.test", "jti": "1234567890", "sid": "sess_123",
+                "sub": "user_123", "v": 2, "o": { "id": "org_123", "slg": "acme", "rol": "admin", "per": "manage,read" },
+            }),
+            grants: |token| {
+                token.has_role("admin") && token.has_permission("manage") && !token.has_permission("manage,read")
+            },
+            traps: vec![
+                ("pending", json!({ "sts": "pending" }), "claim_value"),
+                ("another origin's", json!({ "azp": "https://evil.test" }), "audience"),
+                ("no azp", json!({ "azp": null }), "missing_claim"),
+            ],
+        },
+        Provider {
+            name: "WorkOS",
+            preset: Issuer::workos("client_01").unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({
+                "iss": "https://api.workos.com", "sub": "user_01", "org_id": "org_01", "role": "member", "roles": ["member"],
+                "permissions": ["posts:read"], "sid": "session_01", "jti": "01",
+            }),
+            grants: |token| token.has_role("member") && token.has_permission("posts:read"),
+            traps: vec![(
+                "another client's",
+                json!({ "iss": "https://api.workos.com/user_management/client_02" }),
+                "unknown_issuer",
+            )],
+        },
+        Provider {
+            name: "Zitadel",
+            preset: Issuer::zitadel("acme.zitadel.cloud", "69234237810729019").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://acme.zitadel.cloud", "sub": "77776025198584418", "aud": ["69234237810729234", "69234237810729019"],
+                "jti": "1", "urn:zitadel:iam:org:project:roles": { "admin": { "1700": "acme.zitadel.cloud" } },
+            }),
+            grants: |token| token.has_role("admin"),
+            traps: vec![("another project's", json!({ "aud": ["69234237810729234"] }), "audience")],
+        },
+        Provider {
+            name: "Ory",
+            preset: Issuer::ory("slug", api).unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": [api], "client_id": "f1c0", "ext": { "plan": "pro" }, "iss": "https://slug.projects.oryapis.com",
+                "jti": "6f2a", "scp": ["orders.read", "offline"], "sub": "user-42",
+            }),
+            grants: |token| {
+                token.has_scope("orders.read") && token.claim("/ext/plan").is_some_and(|plan| plan == "pro")
+            },
+            traps: vec![("no audience", json!({ "aud": [] }), "audience")],
+        },
+        Provider {
+            name: "Authentik",
+            preset: Issuer::authentik("sso.acme.test", "orders", "client-1").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://sso.acme.test/application/o/orders/", "aud": "client-1", "azp": "client-1", "sub": "1",
+                "scope": "openid orders", "groups": ["staff"],
+            }),
+            grants: |token| token.has_scope("orders") && token.in_group("staff"),
+            traps: vec![
+                ("ID token with at_hash", json!({ "at_hash": "x" }), "claim_value"),
+                ("ID token with nonce", json!({ "nonce": "x" }), "claim_value"),
+            ],
+        },
+        Provider {
+            name: "Authelia",
+            preset: Issuer::authelia("auth.acme.test", api).unwrap(),
+            algorithm: Algorithm::ES256,
+            typ: Some("at+jwt"),
+            claims: json!({
+                "iss": "https://auth.acme.test", "aud": [api], "client_id": "c", "jti": "1", "sub": "1", "scp": ["orders"],
+            }),
+            grants: |token| token.has_scope("orders"),
+            traps: vec![
+                ("ID token", json!({ "typ ": "JWT" }), "type"),
+                ("no audience", json!({ "aud": [] }), "audience"),
+            ],
+        },
+        Provider {
+            name: "Kanidm",
+            preset: Issuer::kanidm("idm.acme.test", "orders").unwrap(),
+            algorithm: Algorithm::ES256,
+            typ: Some("at+jwt"),
+            claims: json!({
+                "iss": "https://idm.acme.test/oauth2/openid/orders", "sub": "9d1e6f0a", "aud": "orders", "jti": "7f3c",
+                "client_id": "orders", "scope": "openid groups orders_read",
+            }),
+            grants: |token| token.has_scope("orders_read"),
+            traps: vec![
+                ("ID token", json!({ "typ ": "JWT" }), "type"),
+                ("another client's", json!({ "iss": "https://idm.acme.test/oauth2/openid/other" }), "unknown_issuer"),
+            ],
+        },
+        Provider {
+            name: "PingOne",
+            preset: Issuer::pingone("env-1", api).unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({ "iss": "https://auth.pingone.com/env-1/as", "aud": [api], "client_id": "c", "sub": "1", "scope": "orders" }),
+            grants: |token| token.has_scope("orders"),
+            traps: vec![(
+                "another environment's",
+                json!({ "iss": "https://auth.pingone.com/env-2/as" }),
+                "unknown_issuer",
+            )],
+        },
+        Provider {
+            name: "Curity",
+            preset: Issuer::curity("https://login.acme.test/oauth/v2", api).unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({ "iss": "https://login.acme.test/oauth/v2", "aud": api, "sub": "1", "purpose": "access_token", "scope": "orders" }),
+            grants: |token| token.has_scope("orders"),
+            traps: vec![
+                ("ID token", json!({ "purpose": "id" }), "claim_value"),
+                ("no purpose", json!({ "purpose": null }), "claim_value"),
+            ],
+        },
+        Provider {
+            name: "Duende",
+            preset: Issuer::duende("https://ids.acme.test", "invoice").unwrap(),
+            algorithm: rsa,
+            typ: Some("at+jwt"),
+            claims: json!({
+                "iss": "https://ids.acme.test", "aud": ["invoice", "customer"], "scope": ["invoice.read", "customer.read"],
+                "client_id": "mobile", "sub": "88421113", "jti": "C9D0",
+            }),
+            grants: |token| token.has_scope("invoice.read") && token.has_scope("customer.read"),
+            traps: vec![
+                ("ID token", json!({ "typ ": "JWT" }), "type"),
+                ("no API resource", json!({ "aud": null }), "missing_claim"),
+            ],
+        },
+        Provider {
+            name: "Descope",
+            preset: Issuer::descope("P2PqjhPcC8Hri2nXUY7f234F", "orders").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "P2PqjhPcC8Hri2nXUY7f234F", "sub": "U2Pq", "aud": ["orders"], "permissions": ["orders.read"],
+                "roles": ["Tenant Admin"], "tenants": { "T1": { "permissions": ["orders.write"], "roles": ["Admin"] } },
+            }),
+            grants: |token| {
+                token.has_role("Tenant Admin") && !token.has_role("Admin") && token.has_permission("orders.read")
+            },
+            traps: vec![("another project's", json!({ "iss": "P2other" }), "unknown_issuer")],
+        },
+        Provider {
+            name: "Logto",
+            preset: Issuer::logto("acme.logto.app", api).unwrap(),
+            algorithm: Algorithm::ES384,
+            typ: Some("at+jwt"),
+            claims: json!({ "iss": "https://acme.logto.app/oidc", "aud": api, "scope": "orders", "client_id": "c", "sub": "1" }),
+            grants: |token| token.has_scope("orders"),
+            traps: vec![("another resource's", json!({ "aud": "https://other.acme.test" }), "audience")],
+        },
+        Provider {
+            name: "GitHub Actions",
+            preset: Issuer::github_actions(["acme/app"], api).unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": api, "sub": "repo:acme/app:ref:refs/heads/main", "repository": "acme/app", "ref": "refs/heads/main",
+                "environment": "prod", "iss": "https://token.actions.githubusercontent.com", "jti": "1",
+            }),
+            grants: |token| token.claim("environment").is_some_and(|environment| environment == "prod"),
+            traps: vec![
+                ("another repository's", json!({ "repository": "evil/app" }), "claim_value"),
+                ("no repository", json!({ "repository": null }), "claim_value"),
+                ("the default audience", json!({ "aud": "https://github.com/acme" }), "audience"),
+            ],
+        },
+        Provider {
+            name: "Kubernetes",
+            preset: Issuer::kubernetes("https://kubernetes.default.svc.cluster.local", "https://orders.acme.svc")
+                .unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({
+                "aud": ["https://orders.acme.svc"], "iss": "https://kubernetes.default.svc.cluster.local",
+                "kubernetes.io": { "namespace": "prod", "serviceaccount": { "name": "web" } },
+                "sub": "system:serviceaccount:prod:web",
+            }),
+            grants: |token| {
+                token.in_group("prod")
+                    && token.claim("/kubernetes.io/serviceaccount/name").is_some_and(|name| name == "web")
+            },
+            traps: vec![(
+                "the cluster's own",
+                json!({ "aud": ["https://kubernetes.default.svc.cluster.local"] }),
+                "audience",
+            )],
+        },
+        Provider {
+            name: "Apple",
+            preset: Issuer::apple("com.acme.app").unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({ "iss": "https://appleid.apple.com", "aud": "com.acme.app", "sub": "1", "email_verified": "true" }),
+            grants: |token| token.subject() == Some("1"),
+            traps: vec![("another app's", json!({ "aud": "com.evil.app" }), "audience")],
+        },
+        Provider {
+            name: "Cloudflare Access",
+            preset: Issuer::cloudflare_access("acme", "32eafc7626e737").unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({
+                "aud": ["32eafc7626e737"], "email": "a@b.test", "iss": "https://acme.cloudflareaccess.com", "type": "app",
+                "sub": "7335d417", "country": "DE",
+            }),
+            grants: |token| token.claim("email").is_some_and(|email| email == "a@b.test"),
+            traps: vec![("another application's", json!({ "aud": ["0"] }), "audience")],
+        },
+        Provider {
+            name: "Google IAP",
+            preset: Issuer::gcp_iap("/projects/123/global/backendServices/456").unwrap(),
+            algorithm: Algorithm::ES256,
+            typ: Some("JWT"),
+            claims: json!({
+                "iss": "https://cloud.google.com/iap", "sub": "accounts.google.com:1137", "email": "a@b.test",
+                "aud": "/projects/123/global/backendServices/456",
+            }),
+            grants: |token| token.subject() == Some("accounts.google.com:1137"),
+            traps: vec![(
+                "another backend's",
+                json!({ "aud": "/projects/123/global/backendServices/457" }),
+                "audience",
+            )],
+        },
+    ]
+}
+
+/// A token with these claims and no others. A claim that is `null` is left out; one with a space after its name is a header's.
+fn token(issuer: &TestIssuer, typ: Option<&str>, claims: &Map<String, Value>) -> TokenBuilder {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let mut payload = json!({ "iat": now, "nbf": now, "exp": now + 300 });
+    let mut token = match typ {
+        Some(typ) => issuer.token().header("typ", typ),
+        None => issuer.token().without_header("typ"),
+    };
+    for (name, value) in claims {
+        match (name.strip_suffix(' '), value) {
+            (Some(header), Value::Null) => token = token.without_header(header),
+            (Some(header), value) => token = token.header(header, value.clone()),
+            (None, Value::Null) => {}
+            (None, value) => payload[name] = value.clone(),
+        }
+    }
+    token.payload(payload.to_string())
+}
+
+async fn verdict(verifier: &Verifier, token: TokenBuilder) -> &'static str {
+    verifier.verify(&token.build()).await.map_or_else(|error| error.code(), |_| "ok")
+}
+
+#[tokio::test]
+async fn real_tokens_are_accepted_and_their_traps_refused() {
+    let issuer = |algorithm| TestIssuer::offline_with("x", algorithm).unwrap();
+    // Making RSA keys takes a while.
+    let mut keys = HashMap::new();
+    for Provider { name, preset, algorithm, typ, claims, grants, traps } in providers() {
+        // As the preset is; only the keys are ours.
+        Verifier::new(preset.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (issuer, stranger) = keys.entry(algorithm.name()).or_insert_with(|| (issuer(algorithm), issuer(algorithm)));
+        let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
+        let claims = claims.as_object().unwrap().clone();
+        let good = verifier.verify(&token(issuer, typ, &claims).build()).await;
+        let good = good.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(grants(&good), "{name}: what it grants");
+        for (trap, changes, expected) in traps {
+            let mut claims = claims.clone();
+            claims.extend(changes.as_object().unwrap().clone());
+            assert_eq!(verdict(&verifier, token(issuer, typ, &claims)).await, expected, "{name}: {trap}");
+        }
+        // What no provider's access token is.
+        for other in ["logout+jwt", "dpop+jwt", "application/secevent+jwt", "oauth-authz-req+jwt", "statuslist+jwt"] {
+            let other = token(issuer, Some(other), &claims);
+            assert_eq!(verdict(&verifier, other).await, "type", "{name}");
+        }
+        assert_eq!(verdict(&verifier, token(issuer, typ, &claims).signed_by(stranger)).await, "signature", "{name}");
+    }
+}
+
+/// One line, and the token is looked for where the gateway puts it.
+#[tokio::test]
+async fn tokens_of_gateways_come_in_their_headers() {
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+    type Body = http_body_util::Full<bytes::Bytes>;
+    for (preset, header) in [
+        (Issuer::cloudflare_access("acme", "tag").unwrap(), "Cf-Access-Jwt-Assertion"),
+        (Issuer::gcp_iap("tag").unwrap(), "x-goog-iap-jwt-assertion"),
+        (Issuer::auth0("acme.eu.auth0.com", "tag").unwrap(), "Authorization"),
+    ] {
+        let issuer = TestIssuer::offline_with(preset.iss(), Algorithm::ES256).unwrap();
+        let keys = preset.algorithms([Algorithm::ES256]).unwrap().jwks(issuer.jwks());
+        let protect = ProtectLayer::new(Verifier::new(keys).unwrap());
+        let token = issuer.token().audience("tag").build();
+        for name in ["Cf-Access-Jwt-Assertion", "x-goog-iap-jwt-assertion", "Authorization"] {
+            let inner = service_fn(async |_: http::Request<()>| {
+                Ok::<_, std::convert::Infallible>(http::Response::new(Body::default()))
+            });
+            let value = if name == "Authorization" { format!("Bearer {token}") } else { token.clone() };
+            let request = http::Request::builder().header(name, value).body(()).unwrap();
+            let status = protect.layer(inner).oneshot(request).await.unwrap().status();
+            assert_eq!(status == 200, name == header, "{header}: {name}");
+        }
+    }
+}
+
+#[test]
+fn presets_refuse_what_would_make_another_address() {
+    for domain in [
+        "",
+        "https://acme.okta.com",
+        "acme.okta.com/",
+        "acme.okta.com/x",
+        "a@b",
+        "a?b",
+        "a#b",
+        "a b",
+        "ACME.okta.com",
+        "a\\b",
+    ] {
+        assert!(Issuer::auth0(domain, "a").is_err(), "{domain:?}");
+    }
+    for segment in ["", "..", ".", "a/b", "a?b", "a#b", "a%2fb", "ä"] {
+        assert!(Issuer::okta("acme.okta.com", segment, "a").is_err(), "{segment:?}");
+        assert!(Issuer::keycloak("https://sso.acme.test", segment, "a").is_err(), "{segment:?}");
+    }
+    assert!(Issuer::entra("common", "a").is_err());
+    assert!(Issuer::cognito("us-west-2", "pool", Vec::<String>::new()).is_err(), "no client");
+    assert!(Issuer::clerk("https://clerk.acme.test", Vec::<String>::new()).is_err(), "no origin");
+    assert!(Issuer::auth0("login.acme.test:8443", "a").is_ok());
+}
