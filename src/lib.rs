@@ -52,6 +52,17 @@ compile_error!(
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// The guides' code compiles.
+#[cfg(all(doctest, feature = "axum", feature = "testing"))]
+mod guides {
+    #[doc = include_str!("../docs/providers.md")]
+    struct Providers;
+    #[doc = include_str!("../docs/rules.md")]
+    struct Rules;
+    #[doc = include_str!("../docs/migrating.md")]
+    struct Migrating;
+}
+
 mod access_token;
 mod algorithm;
 #[cfg(feature = "axum")]
