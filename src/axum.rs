@@ -71,7 +71,7 @@ impl IntoResponse for Error {
         let (mut scope, mut step_up) = (Scope::default(), StepUp::default());
         match &self {
             Self::InsufficientScope { required: asked, .. } | Self::Forbidden { scope: asked, .. } => {
-                scope = asked.clone()
+                scope = asked.clone();
             }
             Self::InsufficientAuthentication { acr_values, max_age } => {
                 step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };

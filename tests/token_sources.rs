@@ -50,7 +50,8 @@ async fn a_token_is_found_where_it_may_be() {
     let layer = everywhere(&issuer);
     let token = issuer.token().build();
     let t = |text: &str| text.replace("TOKEN", &token);
-    let cases: Vec<(&str, &str, &str, Vec<(&str, &str)>, &str)> = vec![
+    type Headers = Vec<(&'static str, &'static str)>;
+    let cases: Vec<(&str, &str, &str, Headers, &str)> = vec![
         ("nowhere", "GET", "/", vec![], "missing"),
         ("authorization", "GET", "/", vec![("authorization", "Bearer TOKEN")], "ok"),
         ("a gateway's header", "POST", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN")], "ok"),

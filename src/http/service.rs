@@ -117,11 +117,11 @@ impl<A> Route<A> {
 
     /// Lets the request through, with its token or without one; or says why not.
     fn authorize(&self, verified: Result<AccessToken, Error>, request: &mut Parts) -> Result<(), Error> {
-        let is_let_through = match (&verified, self.policy) {
-            (Err(Error::Missing), Policy::Optional | Policy::IgnoreInvalid) => true,
-            (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid) => true,
-            _ => false,
-        };
+        let is_let_through = matches!(
+            (&verified, self.policy),
+            (Err(Error::Missing), Policy::Optional | Policy::IgnoreInvalid)
+                | (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid)
+        );
         if is_let_through {
             // Another layer's token is not this one's.
             request.extensions.remove::<AccessToken>();
