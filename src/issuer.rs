@@ -61,6 +61,8 @@ pub struct Issuer {
 pub(crate) enum KeySource {
     Discovery,
     JwksUri(Url),
+    /// One key at each address that begins with this, in PEM.
+    PemByKid(Url),
     Fixed(Jwks),
     Secret(Arc<Jwk>),
 }
@@ -89,7 +91,7 @@ impl PartialEq for KeySource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Discovery, Self::Discovery) => true,
-            (Self::JwksUri(own), Self::JwksUri(other)) => own == other,
+            (Self::JwksUri(own), Self::JwksUri(other)) | (Self::PemByKid(own), Self::PemByKid(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
             (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
             _ => false,
@@ -239,6 +241,24 @@ impl Issuer {
         self
     }
 
+    /// Fetches each key by itself, in PEM, from this address with its `kid` at the end, as AWS load balancers have theirs.
+    ///
+    /// A set cannot be fetched, so each new `kid` is: at most one in 10 seconds. Whoever can send tokens past the gateway that
+    /// signs them can use that up.
+    ///
+    /// # Errors
+    ///
+    /// When `prefix` is no absolute `https` URL that ends with a slash; `http` is accepted on loopback.
+    pub fn pem_by_kid(mut self, prefix: &str) -> Result<Self, ConfigError> {
+        let url = secure_url("pem_by_kid", prefix)?;
+        if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
+            return Err(ConfigError::new(format!("pem_by_kid {prefix:?}: expected a slash at the end")));
+        }
+        self.key_source = KeySource::PemByKid(url);
+        self.discovery = Discovery::default();
+        Ok(self)
+    }
+
     /// Uses exactly these keys. Nothing is ever fetched.
     pub fn jwks(mut self, jwks: Jwks) -> Self {
         self.key_source = KeySource::Fixed(jwks);
@@ -298,7 +318,7 @@ impl Issuer {
         Ok(self)
     }
 
-    fn shape(&mut self) -> &mut Shape {
+    pub(crate) fn shape(&mut self) -> &mut Shape {
         Arc::make_mut(&mut self.shape)
     }
 
@@ -467,7 +487,7 @@ impl Issuer {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
             KeySource::Discovery => drop(self.discovery_url()?),
-            KeySource::JwksUri(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {
+            KeySource::JwksUri(_) | KeySource::PemByKid(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {
                 if self.discovery != Discovery::default() {
                     return Err(ConfigError::new(format!(
                         "issuer {:?}: expected keys by discovery beside `discovery_at` and `same_origin`, others came",
@@ -514,7 +534,7 @@ impl fmt::Debug for Issuer {
         let keys = match &self.key_source {
             KeySource::Discovery => "discovery",
             // Its query may hold a key of another kind.
-            KeySource::JwksUri(uri) => uri.host_str().unwrap_or_default(),
+            KeySource::JwksUri(uri) | KeySource::PemByKid(uri) => uri.host_str().unwrap_or_default(),
             KeySource::Fixed(_) => "fixed",
             KeySource::Secret(_) => "secret",
         };

@@ -327,6 +327,30 @@ impl Issuer {
             .algorithms([Algorithm::ES256])
     }
 
+    /// An AWS Application Load Balancer in front, which signs users in and tells of them in `x-amzn-oidc-data`; `iss` is the
+    /// identity provider's. `load_balancer` is its ARN: what says that the token is for this API and no other behind some load
+    /// balancer of that region. Let nobody reach the API but through it.
+    ///
+    /// The provider's own access token comes in `x-amzn-oidc-accesstoken`: [`token_in_header`](Self::token_in_header) of an
+    /// issuer like any other verifies that one instead.
+    ///
+    /// # Errors
+    ///
+    /// When `load_balancer` is no ARN of one.
+    pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Self, ConfigError> {
+        let parts: Vec<_> = load_balancer.split(':').collect();
+        let [_, _, "elasticloadbalancing", region, _, _] = parts.as_slice() else {
+            return Err(ConfigError::new(format!("load balancer {load_balancer:?}: expected its ARN")));
+        };
+        let mut issuer = Self::new(iss, Audience::danger_any())?
+            .pem_by_kid(&format!("https://public-keys.auth.elb.{}.amazonaws.com/", host(region)?))?
+            .token_in_header("x-amzn-oidc-data")?
+            .algorithms([Algorithm::ES256])?;
+        issuer.shape().padding = true;
+        issuer.shape().signer = Some(load_balancer.to_owned());
+        Ok(issuer)
+    }
+
     /// An issuer whose keys are at a path under `iss`.
     fn with_keys(iss: &str, audience: impl Into<Audience>, path: &str) -> Result<Self, ConfigError> {
         Self::new(iss, audience)?.jwks_uri(&format!("{}{path}", iss.trim_end_matches('/')))

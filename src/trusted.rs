@@ -49,6 +49,7 @@ impl TrustedIssuer {
                 return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
+            KeySource::PemByKid(prefix) => Location::PemByKid(prefix.clone()),
             KeySource::Discovery => {
                 Location::Discovery { at: config.discovery_url()?, same_origin: config.is_same_origin() }
             }
@@ -80,11 +81,20 @@ impl TrustedIssuer {
     /// What this issuer's access tokens look like: `typ`, and what is configured of claims.
     pub(crate) fn check_shape(
         &self,
+        jws: &Jws<'_>,
         header: &Header<'_>,
         claims: &Claims<'_>,
-        unverified_payload: &[u8],
     ) -> Result<(), InvalidToken> {
         let shape = &self.config.shape;
+        if !shape.padding {
+            jws.check_unpadded()?;
+        }
+        if let Some(signer) = &shape.signer
+            && header.signer.as_deref() != Some(signer)
+        {
+            let expected = format!("{signer:?} in the header");
+            return Err(InvalidToken::ClaimValue { claim: "signer".to_owned(), expected });
+        }
         shape.typ.check(header.typ.as_deref())?;
         if shape.typ == TypRule::Rfc9068 {
             claims.check_rfc9068()?;
@@ -93,7 +103,7 @@ impl TrustedIssuer {
             return Ok(());
         }
         // What is unverified can only be refused.
-        let claims = serde_json::from_slice(unverified_payload)
+        let claims = serde_json::from_slice(jws.unverified_payload())
             .map_err(|_| InvalidToken::Malformed("a payload whose numbers fit into 64 bits"))?;
         shape.claims.iter().try_for_each(|rule| rule.check(&claims))
     }
@@ -117,8 +127,11 @@ impl TrustedIssuer {
             }
             TrustedKeys::Remote(remote) => remote,
         };
+        if !remote.may_have(header.kid.as_deref()) {
+            return Err(InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) }.into());
+        }
         loop {
-            let jwks = match remote.keys(now) {
+            let jwks = match remote.keys(header.kid.as_deref(), now) {
                 Keys::Ready(jwks) => jwks,
                 Keys::Wait(fetching, _) if !fetched => return Ok(Signature::Wait(fetching)),
                 Keys::Wait(_, failure) | Keys::Unavailable(failure) => {
@@ -151,10 +164,7 @@ impl TrustedIssuer {
     pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
         match &self.keys {
             TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => None,
-            TrustedKeys::Remote(remote) => match remote.warm_up(now) {
-                Keys::Wait(fetching, _) => Some(fetching),
-                Keys::Ready(_) | Keys::Unavailable(_) => None,
-            },
+            TrustedKeys::Remote(remote) => remote.can_warm_up().then(|| remote.warm_up(now)).flatten(),
         }
     }
 
@@ -164,6 +174,14 @@ impl TrustedIssuer {
             TrustedKeys::Remote(remote) => remote.health(now),
             TrustedKeys::Fixed(jwks) => IssuerHealth::fixed(iss, jwks.len(), jwks.ignored().to_vec()),
             TrustedKeys::Secret(_) => IssuerHealth::fixed(iss, 1, Vec::new()),
+        }
+    }
+
+    /// Whether its keys can be fetched before a token comes.
+    pub(crate) fn can_warm_up(&self) -> bool {
+        match &self.keys {
+            TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => true,
+            TrustedKeys::Remote(remote) => remote.can_warm_up(),
         }
     }
 

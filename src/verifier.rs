@@ -211,7 +211,11 @@ impl Verifier {
             }
         }
         while fetches.join_next().await.is_some() {}
-        let failed = issuers.iter().map(|issuer| issuer.health(self.0.clock.now())).filter(|health| !health.is_ready());
+        let failed = issuers
+            .iter()
+            .filter(|issuer| issuer.can_warm_up())
+            .map(|issuer| issuer.health(self.0.clock.now()))
+            .filter(|health| !health.is_ready());
         let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::NoRuntime));
         let failed: Vec<_> = failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError { failed }) }
@@ -281,7 +285,7 @@ impl Verifier {
         claims
             .check(&issuer.config.audience, issuer.config.leeway, now)
             .map_err(|refusal| explain(refusal, &header))?;
-        issuer.check_shape(&header, &claims, jws.unverified_payload())?;
+        issuer.check_shape(&jws, &header, &claims)?;
         let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now) {
             Err(Error::InvalidToken(refusal)) => return Err(explain(refusal, &header).into()),
             other => other?,

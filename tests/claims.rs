@@ -310,3 +310,117 @@ async fn claims_that_do_not_fit_are_an_error_without_their_text() {
     let error = token.claims::<std::collections::HashMap<String, u64>>().unwrap_err();
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error}");
 }
+
+/// Strict, by default, and anything: in none of them another kind of JWT.
+#[tokio::test]
+async fn typ_has_three_modes() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let config = || issuer.issuer();
+    let cases = [
+        ("default", config(), ["ok", "ok", "ok", "type", "type", "type"]),
+        ("RFC 9068", config().rfc9068(), ["type", "type", "ok", "type", "type", "type"]),
+        (
+            "a list",
+            config().types(["application/at+jwt", "x+jwt"]).unwrap(),
+            ["ok", "type", "ok", "ok", "type", "type"],
+        ),
+        ("any", config().danger_any_type(), ["ok", "ok", "ok", "ok", "type", "type"]),
+    ];
+    let types = [None, Some("JWT"), Some("at+jwt"), Some("x+jwt"), Some("logout+jwt"), Some("application/DPOP+JWT")];
+    for (name, config, expected) in cases {
+        let verifier = Verifier::new(config).unwrap();
+        for (typ, expected) in types.iter().zip(expected) {
+            let token = issuer.token().claim("jti", "1");
+            let token = match typ {
+                Some(typ) => token.header("typ", *typ),
+                None => token.without_header("typ"),
+            };
+            let verdict = verifier.verify(&token.build()).await.map_or_else(|error| error.code(), |_| "ok");
+            assert_eq!(verdict, expected, "{name}: {typ:?}");
+        }
+    }
+    let strict = Verifier::new(config().rfc9068()).unwrap();
+    for claim in ["sub", "client_id", "iat", "jti", "aud"] {
+        let token = issuer.token().claim("jti", "1").without_claim(claim).build();
+        let code = strict.verify(&token).await.unwrap_err().code();
+        assert_eq!(code, "missing_claim", "{claim}");
+    }
+    for other in ["dpop+jwt", "application/logout+jwt", "SecEvent+JWT"] {
+        assert!(config().types([other]).is_err(), "{other}");
+    }
+}
+
+/// Where an issuer sends no `aud`, something else says whom a token is for.
+#[tokio::test]
+async fn an_audience_may_be_said_otherwise() {
+    use portcullis::Audience;
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let bare = || issuer.token().without_claim("aud").without_claim("client_id");
+    let cases = [
+        ("aud", Audience::any_of(["a", "b"]), issuer.token().audience("b"), "ok"),
+        ("no aud", Audience::any_of(["a", "b"]), bare().claim("client_id", "a"), "missing_claim"),
+        ("client_id", Audience::client_id(["a", "b"]), bare().claim("client_id", "b"), "ok"),
+        (
+            "client_id before azp",
+            Audience::client_id(["a"]),
+            bare().claim("client_id", "x").claim("azp", "a"),
+            "audience",
+        ),
+        ("Okta's cid", Audience::client_id(["a"]), bare().claim("cid", "a"), "ok"),
+        ("another client", Audience::client_id(["a"]), bare().claim("client_id", "b"), "audience"),
+        ("aud is no client", Audience::client_id(["a"]), bare().audience("a"), "missing_claim"),
+        ("a client that is no text", Audience::client_id(["a"]), bare().claim("client_id", ["a"]), "missing_claim"),
+        ("azp", Audience::authorized_party(["a"]), bare().claim("azp", "a"), "ok"),
+        ("another azp", Audience::authorized_party(["a"]), bare().claim("azp", "b"), "audience"),
+        ("client_id is no azp", Audience::authorized_party(["a"]), bare().claim("client_id", "a"), "missing_claim"),
+        ("anybody", Audience::danger_any(), bare(), "ok"),
+        ("an odd aud is odd", Audience::danger_any(), bare().claim("aud", 7), "claim_type"),
+    ];
+    for (name, audience, token, expected) in cases {
+        let config = Issuer::new("https://issuer.example/", audience).unwrap().jwks(issuer.jwks());
+        let verifier = Verifier::new(config).unwrap();
+        let verdict = verifier.verify(&token.build()).await.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(verdict, expected, "{name}");
+    }
+    for unusable in
+        [Audience::client_id(Vec::<String>::new()), Audience::authorized_party([""]), Audience::any_of([" a"])]
+    {
+        assert!(Issuer::new("https://issuer.example/", unusable.clone()).is_err(), "{unusable}");
+    }
+}
+
+/// What an issuer's access tokens say of themselves, by configuration.
+#[tokio::test]
+async fn claims_may_be_required_and_refused() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    type Configure = fn(Issuer) -> Issuer;
+    let cases: Vec<(&str, Configure, serde_json::Value, &str)> = vec![
+        ("required", |i| i.require_claim("use", ["access"]), json!({ "use": "access" }), "ok"),
+        ("one of several", |i| i.require_claim("use", ["a", "b"]), json!({ "use": "b" }), "ok"),
+        ("in an array", |i| i.require_claim("use", ["a"]), json!({ "use": ["x", "a"] }), "ok"),
+        ("another", |i| i.require_claim("use", ["a"]), json!({ "use": "x" }), "claim_value"),
+        ("missing", |i| i.require_claim("use", ["a"]), json!({}), "claim_value"),
+        ("null", |i| i.require_claim("use", ["a"]), json!({ "use": null }), "claim_value"),
+        ("no string", |i| i.require_claim("use", ["1"]), json!({ "use": 1 }), "claim_value"),
+        ("inside another", |i| i.require_claim("/k8s.io/ns", ["prod"]), json!({ "k8s.io": { "ns": "prod" } }), "ok"),
+        ("refused", |i| i.refuse_claim("typ", ["ID"]), json!({ "typ": "ID" }), "claim_value"),
+        ("not refused", |i| i.refuse_claim("typ", ["ID"]), json!({ "typ": "Bearer" }), "ok"),
+        ("refused and missing", |i| i.refuse_claim("typ", ["ID"]), json!({}), "ok"),
+        ("refused in an array", |i| i.refuse_claim("typ", ["ID"]), json!({ "typ": ["x", "ID"] }), "claim_value"),
+        ("absent", |i| i.without_claim("nonce"), json!({}), "ok"),
+        ("not absent", |i| i.without_claim("nonce"), json!({ "nonce": null }), "claim_value"),
+        (
+            "two rules",
+            |i| i.require_claim("a", ["1"]).require_claim("b", ["2"]),
+            json!({ "a": "1", "b": "x" }),
+            "claim_value",
+        ),
+    ];
+    for (name, configure, claims, expected) in cases {
+        let verifier = Verifier::new(configure(issuer.issuer())).unwrap();
+        let claims = claims.as_object().unwrap().clone();
+        let token = claims.into_iter().fold(issuer.token(), |token, (name, value)| token.claim(&name, value));
+        let verdict = verifier.verify(&token.build()).await.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(verdict, expected, "{name}");
+    }
+}

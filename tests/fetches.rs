@@ -11,6 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
 use portcullis::{Algorithm, Error, FetchError, Issuer, Verifier};
 use serde_json::json;
@@ -413,6 +415,70 @@ async fn while_backing_off_the_stored_error_is_the_answer() {
     assert!(poll_once(again.as_mut()), "nobody is waited for");
     assert!(Arc::ptr_eq(&api.failure().await, &first));
     assert_eq!(server.asked().len(), 1);
+}
+
+fn pem(keys: &TestIssuer) -> String {
+    let jwk = keys.jwks_json()["keys"][0].clone();
+    let coordinate = |name: &str| BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().unwrap()).unwrap();
+    let prefix = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
+    let prefix = (0..26).map(|at| u8::from_str_radix(&prefix[2 * at..2 * at + 2], 16).unwrap());
+    let der: Vec<u8> = prefix.chain([4]).chain(coordinate("x")).chain(coordinate("y")).collect();
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(der))
+}
+
+/// Each key has an address of its own, as AWS load balancers have theirs. Those that are known serve whatever happens.
+#[tokio::test]
+async fn keys_may_be_fetched_one_by_one() {
+    let new = || Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
+    let (first, second) = (new(), new());
+    let published = Arc::new(Mutex::new(HashMap::from([
+        ("/keys/a-1".to_owned(), pem(&first)),
+        ("/keys/b-2".to_owned(), pem(&second)),
+        ("/keys/odd".to_owned(), "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----".to_owned()),
+    ])));
+    let documents = Arc::clone(&published);
+    let server = Server::start(move |asked| {
+        let document = documents.lock().unwrap().get(&asked.path).cloned();
+        async move { document.map_or_else(|| reply(404, ""), |document| reply(200, document)) }
+    })
+    .await;
+    let prefix = server.at("/keys/");
+    let api = Api::new(&first, |issuer| issuer.pem_by_kid(&prefix).unwrap());
+    second.clock(&api.clock);
+    let by = |keys: &Arc<TestIssuer>, kid: &str| keys.token().header("kid", kid).build();
+    assert!(api.verifier.warm_up().await.is_ok(), "nobody has named a key yet");
+    for kid in ["", "../a-1", "a/1", "a?1", "a%2f1", "ä", &"a".repeat(65)] {
+        assert_eq!(api.verdict(&by(&first, kid)).await, "unknown_key", "{kid:?}");
+    }
+    assert_eq!(api.verdict(&first.token().without_header("kid").build()).await, "unknown_key");
+    assert_eq!(server.asked(), Vec::<String>::new(), "what is no name becomes no part of an address");
+
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok");
+    assert_eq!(api.verdict(&by(&second, "a-1")).await, "signature");
+    assert_eq!(api.verdict(&by(&second, "b-2")).await, "unknown_key", "one in ten seconds");
+    api.seconds_pass(10);
+    assert_eq!(api.verdict(&by(&second, "b-2")).await, "ok");
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "both are kept");
+    api.seconds_pass(10);
+    assert_eq!(api.verdict(&by(&first, "c-3")).await, "unknown_key");
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok");
+    api.seconds_pass(20);
+    assert_eq!(api.verdict(&by(&first, "odd")).await, "keys_unavailable", "no key, though it says so");
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "a good set is kept");
+
+    // A key that is withdrawn goes with the next refresh.
+    published.lock().unwrap().remove("/keys/a-1");
+    api.seconds_pass(550);
+    assert_eq!(api.verdict(&by(&second, "b-2")).await, "ok");
+    api.fetched(5).await;
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "unknown_key");
+    assert_eq!(api.verdict(&by(&second, "b-2")).await, "ok");
+    for prefix in
+        ["https://keys.example", "https://keys.example/a", "https://keys.example/?a=/", "http://keys.example/", "a/"]
+    {
+        let issuer = Issuer::new("https://issuer.example/", AUDIENCE).unwrap();
+        assert_eq!(issuer.pem_by_kid(prefix).is_ok(), prefix == "https://keys.example", "{prefix}");
+    }
 }
 
 /// Whoever corrects the wall clock neither ages nor rejuvenates the keys.

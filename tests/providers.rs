@@ -519,6 +519,47 @@ async fn real_tokens_are_accepted_and_their_traps_refused() {
     }
 }
 
+/// Padded base64url, a key at an address of its own, and the header says which load balancer signed.
+#[tokio::test]
+async fn tokens_of_aws_load_balancers() {
+    const ARN: &str = "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/lb/50dc6c495c0c9188";
+    let issuer = TestIssuer::offline_with("https://idp.acme.test", Algorithm::ES256).unwrap();
+    let preset = Issuer::aws_alb(ARN, "https://idp.acme.test").unwrap();
+    let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
+    let claims = json!({ "sub": "u-1", "email": "a@b.test", "username": "a", "iss": "https://idp.acme.test" });
+    let good = || token(&issuer, Some("JWT"), claims.as_object().unwrap()).header("signer", ARN).padded();
+    for (name, token, expected) in [
+        ("good", good(), "ok"),
+        ("another load balancer's", good().header("signer", ARN.replace("lb/", "evil/")), "claim_value"),
+        ("nobody's", good().without_header("signer"), "claim_value"),
+        ("no string", good().header("signer", json!([ARN])), "claim_value"),
+        ("forged", good().signed_by(&TestIssuer::offline_with("x", Algorithm::ES256).unwrap()), "signature"),
+        (
+            "another provider's",
+            good().header("x", "").payload(r#"{"iss":"https://evil.test","exp":4000000000}"#),
+            "unknown_issuer",
+        ),
+    ] {
+        assert_eq!(verdict(&verifier, token).await, expected, "{name}");
+    }
+    // Padding is for nobody else.
+    let strict = Verifier::new(Issuer::new("https://idp.acme.test", "a").unwrap().jwks(issuer.jwks())).unwrap();
+    assert_eq!(
+        verdict(
+            &strict,
+            good().payload(json!({ "iss": "https://idp.acme.test", "aud": "a", "exp": 4_000_000_000_u64 }).to_string())
+        )
+        .await,
+        "malformed"
+    );
+    assert!(issuer.jwks().verify(&issuer.token().claim("x", "y").padded().build()).is_err());
+    for arn in
+        ["", "arn:aws:s3:::bucket", "arn:aws:elasticloadbalancing:evil.test/x:1:lb", "arn:aws:elasticloadbalancing"]
+    {
+        assert!(Issuer::aws_alb(arn, "https://idp.acme.test").is_err(), "{arn}");
+    }
+}
+
 /// One line, and the token is looked for where the gateway puts it.
 #[tokio::test]
 async fn tokens_of_gateways_come_in_their_headers() {
@@ -527,13 +568,17 @@ async fn tokens_of_gateways_come_in_their_headers() {
     for (preset, header) in [
         (Issuer::cloudflare_access("acme", "tag").unwrap(), "Cf-Access-Jwt-Assertion"),
         (Issuer::gcp_iap("tag").unwrap(), "x-goog-iap-jwt-assertion"),
+        (
+            Issuer::auth0("alb.acme.test", "tag").unwrap().token_in_header("x-amzn-oidc-data").unwrap(),
+            "x-amzn-oidc-data",
+        ),
         (Issuer::auth0("acme.eu.auth0.com", "tag").unwrap(), "Authorization"),
     ] {
         let issuer = TestIssuer::offline_with(preset.iss(), Algorithm::ES256).unwrap();
         let keys = preset.algorithms([Algorithm::ES256]).unwrap().jwks(issuer.jwks());
         let protect = ProtectLayer::new(Verifier::new(keys).unwrap());
         let token = issuer.token().audience("tag").build();
-        for name in ["Cf-Access-Jwt-Assertion", "x-goog-iap-jwt-assertion", "Authorization"] {
+        for name in ["Cf-Access-Jwt-Assertion", "x-goog-iap-jwt-assertion", "x-amzn-oidc-data", "Authorization"] {
             let inner = service_fn(async |_: http::Request<()>| {
                 Ok::<_, std::convert::Infallible>(http::Response::new(Body::default()))
             });

@@ -53,7 +53,11 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
-    only(headers.get_all(name).iter())?.map(|value| checked(value.as_bytes())).transpose()
+    let Some(value) = only(headers.get_all(name).iter())? else { return Ok(None) };
+    // One gateway pads each part.
+    let legal = |byte: &u8| is_legal(byte) || *byte == b'=';
+    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.as_bytes().iter().all(legal));
+    text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
 /// RFC 6265 §4.2.1; HTTP/2 may send several lines.
@@ -104,8 +108,11 @@ fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
 fn checked(token: &[u8]) -> Result<&str, Error> {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let characters = token.get(..token.len() - padding).unwrap_or_default();
-    let legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-    let is_b64token = !characters.is_empty() && characters.iter().all(legal);
+    let is_b64token = !characters.is_empty() && characters.iter().all(is_legal);
     let text = std::str::from_utf8(token).ok().filter(|_| is_b64token);
     text.ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
+}
+
+fn is_legal(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
 }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
+use super::pem;
 use super::signature::{Curve, PublicKey, SignatureVerifier};
 use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
@@ -67,6 +68,13 @@ impl Jwk {
         // Of another type, it names no tenant.
         let issuer = member.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().into());
         Ok(Self { kid: kid.map(str::to_owned), algorithm, issuer, implicit, verifier })
+    }
+
+    /// A key in PEM (ES256), by the name that it was asked for.
+    pub(crate) fn from_pem(kid: &str, document: &[u8]) -> Option<Self> {
+        let algorithm = Algorithm::ES256;
+        let verifier = SignatureVerifier::public(&pem::p256(document)?, algorithm).ok()?;
+        Some(Self { kid: Some(kid.to_owned()), algorithm, issuer: None, implicit: None, verifier })
     }
 
     /// A secret of the application's own, for HMAC; `None` for any other algorithm.

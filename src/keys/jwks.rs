@@ -78,6 +78,16 @@ impl Jwks {
         Some(jwks)
     }
 
+    /// A set of these keys.
+    pub(crate) fn of(keys: Vec<Arc<Jwk>>) -> Self {
+        Self { keys, ignored: Vec::new() }
+    }
+
+    /// The names of the keys that have one.
+    pub(crate) fn kids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter_map(|key| key.kid.as_deref())
+    }
+
     /// The same keys for an issuer whose RSA keys serve `rsa` where the set does not say.
     pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Self {
         let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone() };
@@ -141,6 +151,7 @@ impl Jwks {
     /// [`InvalidToken`]: the JWS is misshapen, its algorithm or key unknown here, or its signature wrong.
     pub fn verify(&self, compact: &str) -> Result<VerifiedJws, InvalidToken> {
         let jws = Jws::split(compact)?;
+        jws.check_unpadded()?;
         let payload = self.verify_signature(&jws, &jws.header()?, None)?;
         Ok(VerifiedJws { header: jws.header_bytes().to_vec(), payload: payload.bytes().to_vec() })
     }

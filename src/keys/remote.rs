@@ -15,7 +15,9 @@ use url::Url;
 
 use super::fetch::{Answer, Http, Validators};
 use super::in_flight::{Doubts, Places};
+use super::jwk::Jwk;
 use super::jwks::Jwks;
+use super::pem;
 use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
@@ -44,13 +46,18 @@ pub(crate) enum Location {
         same_origin: bool,
     },
     Jwks(Url),
+    /// One key at each address that begins with this.
+    PemByKid(Url),
 }
+
+/// Keys kept that were fetched one by one.
+const MAX_BY_KID: usize = 4;
 
 impl Location {
     fn server(&self) -> &Url {
         match self {
             Self::Discovery { at, .. } => at,
-            Self::Jwks(url) => url,
+            Self::Jwks(url) | Self::PemByKid(url) => url,
         }
     }
 }
@@ -163,8 +170,10 @@ impl RemoteJwks {
     }
 
     /// The keys at hand, or a fetch to wait for. Starts a refresh in the background when one is due.
-    pub(crate) fn keys(self: &Arc<Self>, now: Now) -> Keys {
-        let keys = self.ready_or_not(now);
+    ///
+    /// `kid`: of the token that needs them.
+    pub(crate) fn keys(self: &Arc<Self>, kid: Option<&str>, now: Now) -> Keys {
+        let keys = self.ready_or_not(kid, now);
         if matches!(keys, Keys::Ready(_)) {
             let fresh_until = self.fresh_until.load(Ordering::Relaxed);
             if nanos(now.uptime) >= fresh_until {
@@ -174,9 +183,22 @@ impl RemoteJwks {
         keys
     }
 
-    /// As [`keys`](Self::keys), for nobody's token.
-    pub(crate) fn warm_up(self: &Arc<Self>, now: Now) -> Keys {
-        self.ready_or_not(now)
+    /// As [`keys`](Self::keys), for nobody's token. Keys that are fetched one by one are not known before somebody names them.
+    pub(crate) fn warm_up(self: &Arc<Self>, now: Now) -> Option<Fetching> {
+        match self.ready_or_not(None, now) {
+            Keys::Wait(fetching, _) => Some(fetching),
+            Keys::Ready(_) | Keys::Unavailable(_) => None,
+        }
+    }
+
+    /// Whether there is anything to fetch before a token comes.
+    pub(crate) fn can_warm_up(&self) -> bool {
+        !matches!(self.source.location, Location::PemByKid(_))
+    }
+
+    /// Whether it can have a key of this name: where that becomes part of an address, not everything does.
+    pub(crate) fn may_have(&self, kid: Option<&str>) -> bool {
+        self.can_warm_up() || kid.is_some_and(pem::is_name)
     }
 
     /// A token was verified with these keys.
@@ -200,7 +222,7 @@ impl RemoteJwks {
         }
     }
 
-    fn ready_or_not(self: &Arc<Self>, now: Now) -> Keys {
+    fn ready_or_not(self: &Arc<Self>, kid: Option<&str>, now: Now) -> Keys {
         if nanos(now.uptime) < self.next_decision.load(Ordering::Acquire)
             && let Some(jwks) = self.current.load_full()
         {
@@ -216,7 +238,7 @@ impl RemoteJwks {
         };
         let mut state = self.lock();
         let plan = state.schedule.request(now.uptime);
-        let (fetching, task) = self.carry_out(plan, &mut state);
+        let (fetching, task) = self.carry_out(plan, kid, &mut state);
         let failure = state.failure.clone();
         drop(state);
         launch(task, &runtime);
@@ -238,7 +260,7 @@ impl RemoteJwks {
             return Refetch::LookAgain;
         }
         let plan = state.schedule.unknown_kid(kid.unwrap_or_default(), waited, now.uptime);
-        let (fetching, task) = self.carry_out(plan, &mut state);
+        let (fetching, task) = self.carry_out(plan, kid, &mut state);
         let failure = state.failure.clone();
         drop(state);
         launch(task, &runtime);
@@ -279,7 +301,12 @@ impl RemoteJwks {
     }
 
     /// What the plan asks for: something to wait for, and a task for [`launch`] once the lock is released.
-    fn carry_out(self: &Arc<Self>, plan: Plan, state: &mut State) -> (Option<Fetching>, Option<FetchTask>) {
+    fn carry_out(
+        self: &Arc<Self>,
+        plan: Plan,
+        kid: Option<&str>,
+        state: &mut State,
+    ) -> (Option<Fetching>, Option<FetchTask>) {
         let limit = self.source.policy.timeout + GRACE;
         if state.schedule.has_failed() && state.failure.is_none() {
             // A fetch that never ended.
@@ -298,6 +325,7 @@ impl RemoteJwks {
                     keys: Arc::clone(self),
                     number: state.fetch,
                     known: state.known.clone(),
+                    kid: kid.map(str::to_owned),
                     answer: None,
                     _ended: ended,
                 };
@@ -306,7 +334,7 @@ impl RemoteJwks {
         }
     }
 
-    async fn fetch(&self, known: Known) -> Result<Fetched, FetchError> {
+    async fn fetch(&self, known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
         let limit = self.source.policy.timeout;
         let start = Instant::now();
         let doubts = match (self.lock().schedule.has_failed(), self.proven.load(Ordering::Relaxed)) {
@@ -318,7 +346,7 @@ impl RemoteJwks {
             return Err(FetchError::NoTurn { limit });
         };
         let waited = start.elapsed();
-        match timeout_at(start + limit, self.fetch_within_limit(known)).await {
+        match timeout_at(start + limit, self.fetch_within_limit(known, kid)).await {
             Ok(answer) => answer,
             // Not the server's fault, if it was asked at the last moment.
             Err(_) if waited > limit / 2 => Err(FetchError::NoTurn { limit }),
@@ -326,8 +354,9 @@ impl RemoteJwks {
         }
     }
 
-    async fn fetch_within_limit(&self, mut known: Known) -> Result<Fetched, FetchError> {
+    async fn fetch_within_limit(&self, mut known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
         let url = match &self.source.location {
+            Location::PemByKid(prefix) => return self.fetch_by_kid(prefix, kid, known).await,
             Location::Jwks(url) => url.clone(),
             Location::Discovery { at, same_origin } => {
                 let now = self.clock.now().uptime;
@@ -352,6 +381,34 @@ impl RemoteJwks {
         };
         known.came = Some(Came { from: url, validators, hint });
         Ok(Fetched { jwks, lifetime: self.source.policy.lifetime(hint), known })
+    }
+
+    /// The key of this name, and those at hand, each by itself. One that does not exist (any more) is left out; any other
+    /// failure is one of the whole.
+    async fn fetch_by_kid(&self, prefix: &Url, kid: Option<&str>, known: Known) -> Result<Fetched, FetchError> {
+        let current = self.current.load_full();
+        let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
+        let names = kid.into_iter().chain(at_hand).take(MAX_BY_KID);
+        let (mut keys, mut lifetime) = (Vec::new(), None);
+        for name in names {
+            let mut url = prefix.clone();
+            url.set_path(&format!("{}{name}", prefix.path()));
+            match self.http().get(&url, &Validators::default()).await {
+                Ok(Answer::Document { body, lifetime: hint, .. }) => {
+                    let expected = "a P-256 public key in PEM";
+                    let key = Jwk::from_pem(name, &body);
+                    let url = fetch::named(&url);
+                    keys.push(Arc::new(key.ok_or(FetchError::Document { url, expected })?));
+                    lifetime = lifetime.or(hint);
+                }
+                Err(FetchError::Status { status: 400 | 403 | 404 | 410, .. }) => {}
+                Err(error) => return Err(error),
+                Ok(Answer::NotModified { .. }) => {
+                    return Err(FetchError::Status { url: fetch::named(&url), status: 304 });
+                }
+            }
+        }
+        Ok(Fetched { jwks: Some(Jwks::of(keys)), lifetime: self.source.policy.lifetime(lifetime), known })
     }
 
     fn http(&self) -> Http<'_> {
@@ -454,6 +511,8 @@ struct FetchTask {
     keys: Arc<RemoteJwks>,
     number: u64,
     known: Known,
+    /// Of the token that caused it.
+    kid: Option<String>,
     answer: Option<Result<Fetched, FetchError>>,
     _ended: watch::Sender<()>,
 }
@@ -467,7 +526,7 @@ fn launch(task: Option<FetchTask>, runtime: &Handle) {
 
 impl FetchTask {
     async fn run(mut self) {
-        let answer = self.keys.fetch(mem::take(&mut self.known)).await;
+        let answer = self.keys.fetch(mem::take(&mut self.known), self.kid.as_deref()).await;
         self.answer = Some(answer);
     }
 }

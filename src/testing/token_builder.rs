@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::{AUDIENCE, NamedKey, TestIssuer};
@@ -31,6 +31,7 @@ pub struct TokenBuilder {
     payload: Option<Vec<u8>>,
     key: Option<Arc<NamedKey>>,
     tampered: bool,
+    padded: bool,
 }
 
 impl TokenBuilder {
@@ -50,6 +51,7 @@ impl TokenBuilder {
             payload: None,
             key: None,
             tampered: false,
+            padded: false,
         };
         builder.set_key(key);
         builder
@@ -132,9 +134,15 @@ impl TokenBuilder {
         self
     }
 
+    /// Each part padded with `=`, against RFC 7515 §2, as AWS load balancers do.
+    pub fn padded(mut self) -> Self {
+        self.padded = true;
+        self
+    }
+
     /// The token, in its compact form (RFC 7515 §7.1).
     pub fn build(self) -> String {
-        let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let part = |bytes: &[u8]| if self.padded { URL_SAFE.encode(bytes) } else { URL_SAFE_NO_PAD.encode(bytes) };
         let payload = |claims: &Map<String, Value>| Value::Object(claims.clone()).to_string().into_bytes();
         let header = part(Value::Object(self.header).to_string().as_bytes());
         let signed = self.payload.unwrap_or_else(|| payload(&self.claims));

@@ -25,10 +25,13 @@ pub(crate) struct Jws<'a> {
     decoded: Vec<u8>,
     header_end: usize,
     payload_end: usize,
+    /// Whether a part ends with `=`, against RFC 7515 §2.
+    pub(crate) is_padded: bool,
 }
 
 impl<'a> Jws<'a> {
-    /// Splits and decodes. base64url without padding, canonical, and nothing else (RFC 7515 §2, draft-ietf-oauth-rfc8725bis §3.14).
+    /// Splits and decodes. base64url, canonical, and nothing else (RFC 7515 §2, draft-ietf-oauth-rfc8725bis §3.14). Padding, which one
+    /// gateway writes, is for the caller to refuse.
     pub(crate) fn split(compact: &'a str) -> Result<Self, InvalidToken> {
         if compact.len() > MAX_BYTES {
             return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented: compact.len() });
@@ -44,14 +47,28 @@ impl<'a> Jws<'a> {
             }
         };
         let mut decoded = Vec::with_capacity(compact.len() / 4 * 3 + 3);
-        let mut decode = |part: &str, what| match URL_SAFE_NO_PAD.decode_vec(part, &mut decoded) {
-            Ok(()) => Ok(decoded.len()),
-            Err(_) => Err(InvalidToken::Malformed(what)),
+        let mut is_padded = false;
+        let mut decode = |part: &str, what| {
+            let bare = part.trim_end_matches('=');
+            is_padded |= bare.len() < part.len();
+            let fits = bare.len() == part.len() || part.len() % 4 == 0 && part.len() - bare.len() <= 2;
+            match URL_SAFE_NO_PAD.decode_vec(bare, &mut decoded) {
+                Ok(()) if fits => Ok(decoded.len()),
+                _ => Err(InvalidToken::Malformed(what)),
+            }
         };
         let header_end = decode(header, "a header in base64url without padding")?;
         let payload_end = decode(payload, "a payload in base64url without padding")?;
         decode(signature, "a signature in base64url without padding")?;
-        Ok(Self { signing_input, decoded, header_end, payload_end })
+        Ok(Self { signing_input, decoded, header_end, payload_end, is_padded })
+    }
+
+    /// Refuses padding.
+    pub(crate) fn check_unpadded(&self) -> Result<(), InvalidToken> {
+        match self.is_padded {
+            true => Err(InvalidToken::Malformed("base64url without padding")),
+            false => Ok(()),
+        }
     }
 
     /// The JOSE header, parsed.
@@ -93,21 +110,24 @@ pub(crate) struct Header<'a> {
     pub(crate) typ: Option<Cow<'a, str>>,
     /// Whether it has a member `nonce`, as tokens for Microsoft's own APIs do.
     pub(crate) has_nonce: bool,
+    /// The member `signer` of AWS load balancers: which of them signed.
+    pub(crate) signer: Option<Cow<'a, str>>,
 }
 
 impl<'a> Header<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, InvalidToken> {
         const NOT_AN_OBJECT: InvalidToken = InvalidToken::Malformed("a header that is one JSON object");
         let text = std::str::from_utf8(bytes).map_err(|_| NOT_AN_OBJECT)?;
-        let (mut alg, mut kid, mut typ, mut crit, mut has_nonce) = (None, None, None, false, false);
+        let (mut alg, mut kid, mut typ, mut signer, mut crit, mut has_nonce) = (None, None, None, None, false, false);
         json::read_object(
             text,
-            |name| matches!(name, "alg" | "kid" | "typ" | "crit" | "nonce"),
+            |name| matches!(name, "alg" | "kid" | "typ" | "crit" | "nonce" | "signer"),
             |name, value| match name {
                 "alg" => alg = Some(value),
                 "kid" => kid = Some(value),
                 "typ" => typ = Some(value),
                 "nonce" => has_nonce = true,
+                "signer" => signer = Some(value),
                 _ => crit = true,
             },
         )
@@ -129,7 +149,12 @@ impl<'a> Header<'a> {
             return Err(InvalidToken::Malformed("a `kid` of at most 512 bytes"));
         }
         let typ = text_member(typ, "a header whose `typ` is a string")?;
-        Ok(Self { algorithm, kid, typ, has_nonce })
+        // Anybody else's member of that name may be what it likes.
+        let signer = match signer {
+            Some(Value::Text(signer)) => Some(signer),
+            _ => None,
+        };
+        Ok(Self { algorithm, kid, typ, has_nonce, signer })
     }
 }
 

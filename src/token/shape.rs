@@ -11,6 +11,10 @@ use crate::error::InvalidToken;
 pub(crate) struct Shape {
     pub(crate) typ: TypRule,
     pub(crate) claims: Vec<ClaimRule>,
+    /// Whether parts may end with `=`.
+    pub(crate) padding: bool,
+    /// The header's `signer`, if it must have one.
+    pub(crate) signer: Option<String>,
     /// What scope tokens begin with that are granted without it, too.
     pub(crate) scope_prefix: Option<String>,
     pub(crate) permissions: Vec<ClaimPath>,
@@ -23,6 +27,8 @@ impl Default for Shape {
         Self {
             typ: TypRule::default(),
             claims: Vec::new(),
+            padding: false,
+            signer: None,
             scope_prefix: None,
             permissions: vec![ClaimPath::new("permissions")],
             roles: vec![ClaimPath::new("roles")],
