@@ -51,7 +51,7 @@ impl<'a> Jws<'a> {
         let mut decode = |part: &str, what| {
             let bare = part.trim_end_matches('=');
             is_padded |= bare.len() < part.len();
-            let fits = bare.len() == part.len() || part.len() % 4 == 0 && part.len() - bare.len() <= 2;
+            let fits = bare.len() == part.len() || part.len().is_multiple_of(4) && part.len() - bare.len() <= 2;
             match URL_SAFE_NO_PAD.decode_vec(bare, &mut decoded) {
                 Ok(()) if fits => Ok(decoded.len()),
                 _ => Err(InvalidToken::Malformed(what)),
