@@ -10,7 +10,7 @@ use std::io::Read as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
-use portcullis::{Error, InvalidToken, Issuer, Jwks, Verifier};
+use portcullis::{Audience, Error, InvalidToken, Issuer, Jwks, Verifier};
 
 #[derive(Parser)]
 #[command(about = "What a configuration makes of an access token, step by step")]
@@ -19,8 +19,11 @@ struct Arguments {
     #[arg(long)]
     issuer: String,
     /// This API's identifier, as it stands in `aud`.
-    #[arg(long)]
-    audience: String,
+    #[arg(long, required_unless_present = "client_id")]
+    audience: Option<String>,
+    /// The application that may call, where the issuer sends no `aud` (Amazon Cognito).
+    #[arg(long, conflicts_with = "audience")]
+    client_id: Option<String>,
     /// Take the keys from this file (a JWK Set), and ask nobody.
     #[arg(long)]
     jwks: Option<std::path::PathBuf>,
@@ -33,18 +36,20 @@ struct Arguments {
 
 /// The steps of a verification, in order, and the errors that each may end with.
 const STEPS: [(&str, &[&str]); 6] = [
-    ("its form: three parts, base64url, JSON", &["too_large", "opaque", "encrypted", "malformed", "critical"]),
+    (
+        "its form and kind: three parts, base64url, JSON, `typ`",
+        &["too_large", "opaque", "encrypted", "malformed", "critical", "type"],
+    ),
     ("its claims: what every access token has", &["missing_claim", "claim_type"]),
     ("its issuer: trusted, and with this algorithm", &["unknown_issuer", "unsupported_algorithm", "tenant"]),
     (
-        "for whom, until when, and what kind it is",
+        "for whom, until when, and what the issuer's tokens say",
         &[
             "audience",
             "expired",
             "not_yet_valid",
             "issued_in_the_future",
             "sender_constrained",
-            "type",
             "claim_value",
             "microsoft_nonce",
         ],
@@ -62,7 +67,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::io::stdin().read_to_string(&mut token)?;
     }
     let token = token.trim();
-    let mut issuer = Issuer::new(arguments.issuer, arguments.audience)?;
+    let audience = match arguments.client_id {
+        Some(client) => Audience::client_id([client]),
+        None => Audience::any_of(arguments.audience),
+    };
+    let mut issuer = Issuer::new(arguments.issuer, audience)?;
     if let Some(file) = arguments.jwks {
         issuer = issuer.jwks(Jwks::from_json(std::fs::read(file)?)?);
     }

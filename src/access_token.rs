@@ -167,17 +167,17 @@ impl AccessToken {
         UNIX_EPOCH + self.0.expires_at
     }
 
-    /// Ends when the token does: for open streams (websockets, server-sent events), which must not outlive what they were
+    /// Ends when the token does, at `exp`, without leeway: for open streams (websockets, server-sent events), which must not outlive what they were
     /// opened with. Needs a tokio runtime with time enabled.
     ///
     /// ```no_run
     /// # async fn next() -> Option<String> { None }
     /// # async fn stream(token: portcullis::AccessToken) {
-    /// let expired = tokio::time::timeout(std::time::Duration::MAX, token.expired());
+    /// let expired = token.expired();
     /// tokio::pin!(expired);
     /// loop {
     ///     tokio::select! {
-    ///         _ = &mut expired => break,
+    ///         () = &mut expired => break,
     ///         message = next() => println!("{message:?}"),
     ///     }
     /// }

@@ -60,7 +60,8 @@ pub enum Rejection {
     /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
     /// no client can mend it; the log has a hint.
     NotProtected,
-    /// The claims do not fit the type asked for. Answered 401 `invalid_token`.
+    /// The claims do not fit the type asked for: 401 `invalid_token`. Or the layer lets requests without a token through, and this
+    /// handler does not: 401.
     Refused(Error),
 }
 
@@ -77,6 +78,9 @@ impl IntoResponse for Error {
                 step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
             }
             _ => {}
+        }
+        if self.is_told_by_the_request() {
+            events::request_refused(&self);
         }
         let challenges = Challenges::new(DEFAULT_REALM, &scope, &step_up);
         refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody)
@@ -112,6 +116,18 @@ impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
             (Some(token), _) => Ok(Some(token.clone())),
             (None, Some(_)) => Ok(None),
             (None, None) => Err(Rejection::NotProtected),
+        }
+    }
+}
+
+/// Behind [`ProtectLayer::optional`](crate::ProtectLayer::optional): `None` without a token.
+impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestParts<S> for Claims<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Rejection> {
+        match parts.extensions.get::<Anonymous>() {
+            Some(_) => Ok(None),
+            None => <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some),
         }
     }
 }

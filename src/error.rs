@@ -25,7 +25,7 @@ use crate::token::scope::Scope;
 #[non_exhaustive]
 pub enum Error {
     /// The request has no credentials, or those of a scheme other than `Bearer`.
-    #[error("no access token: expected `Authorization: Bearer …`")]
+    #[error("no access token where one may be: by default in `Authorization: Bearer …`")]
     Missing,
     /// The request is malformed (RFC 6750 §3.1 `invalid_request`).
     #[error("malformed request: expected {0}")]
@@ -76,6 +76,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the log is told by whoever answers the request. What is wrong with a token, the verifier has told it already.
+    pub(crate) fn is_told_by_the_request(&self) -> bool {
+        !matches!(self, Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. })
+    }
+
     /// A name that stays the same across versions, for logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -116,7 +121,7 @@ impl fmt::Display for InvalidRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Repeated => "one access token, in one place",
-            Self::Credentials => "one b64token (RFC 6750 §2.1), in `Authorization` after `Bearer` and a space",
+            Self::Credentials => "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space",
             Self::Origin => "an `Origin` that may use the cookie",
         })
     }

@@ -81,12 +81,13 @@ pub(crate) fn token_refused(error: &Error, issuer: Option<&str>, kid: Option<&st
 pub(crate) fn request_refused(error: &Error) {
     let reason = error.code();
     // What is asked for; what the token grants is its own affair.
-    let asked = match error {
+    let detail = match error {
         Error::InsufficientScope { required, .. } => Some(format!("scope \"{required}\"")),
         Error::Forbidden { rule, .. } => Some(rule.clone()),
+        Error::InvalidRequest(_) | Error::InsufficientAuthentication { .. } => Some(error.to_string()),
         _ => None,
     };
-    tracing::debug!(target: "portcullis", event = "request_refused", reason, asked, "request refused");
+    tracing::debug!(target: "portcullis", event = "request_refused", reason, detail, "request refused");
     meters::refusal(reason);
 }
 

@@ -23,8 +23,8 @@ const LEEWAY: Duration = Duration::from_secs(30);
 
 /// An authorization server that we trust: its `iss`, our audience there, where its keys are, which algorithms it may use.
 ///
-/// What is required is an argument of [`new`](Self::new), what is optional is a method. Of [`jwks_uri`](Self::jwks_uri),
-/// [`jwks`](Self::jwks) and [`secret`](Self::secret), the last one called counts.
+/// What is required is an argument of [`new`](Self::new), what is optional is a method. Of [`jwks_uri`](Self::jwks_uri) and
+/// [`jwks`](Self::jwks), the last one called counts; a [`secret`](Self::secret) stands alone.
 ///
 /// ```
 /// use portcullis::Issuer;
@@ -164,11 +164,7 @@ impl Issuer {
 
     fn with(iss: String, audience: Audience) -> Result<Self, ConfigError> {
         let iss = checked_iss(iss)?;
-        if !audience.is_usable() {
-            return Err(ConfigError::new(format!(
-                "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
-            )));
-        }
+        let audience = checked_audience(audience, &iss)?;
         Ok(Self {
             iss: iss.into(),
             aliases: Vec::new(),
@@ -322,6 +318,16 @@ impl Issuer {
         Arc::make_mut(&mut self.shape)
     }
 
+    /// Another audience than that given to [`new`](Self::new), or to a preset.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty, or has white space around it.
+    pub fn audience(mut self, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        self.audience = checked_audience(audience.into(), &self.iss)?;
+        Ok(self)
+    }
+
     /// Accepts only access tokens by RFC 9068: `typ` is `at+jwt`, and `aud`, `sub`, `client_id`, `iat` and `jti` are there. The
     /// strictest choice, and what keeps ID tokens out for certain; take it if the issuer can do it.
     ///
@@ -348,10 +354,10 @@ impl Issuer {
         self
     }
 
-    /// Accepts only tokens where this claim is one of these strings, or an array with one of them.
+    /// Accepts only tokens where this claim is one of these values (strings, numbers, booleans), or an array with one of them.
     ///
     /// `claim` is a name, dots and URLs included; or, with a slash in front, a JSON Pointer (RFC 6901): `/kubernetes.io/namespace`.
-    pub fn require_claim<T: Into<String>>(
+    pub fn require_claim<T: Into<serde_json::Value>>(
         mut self,
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
@@ -361,15 +367,21 @@ impl Issuer {
         self
     }
 
-    /// Refuses tokens where this claim is one of these strings, or an array with one of them; named as in
+    /// Refuses tokens where this claim is one of these values, or an array with one of them; named as in
     /// [`require_claim`](Self::require_claim).
-    pub fn refuse_claim<T: Into<String>>(
+    pub fn refuse_claim<T: Into<serde_json::Value>>(
         mut self,
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
     ) -> Self {
         let is = Is::NoneOf(values.into_iter().map(Into::into).collect());
         self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
+        self
+    }
+
+    /// Refuses tokens that do not have this claim, or have `null` for it; named as in [`require_claim`](Self::require_claim).
+    pub fn with_claim(mut self, claim: impl Into<String>) -> Self {
+        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is: Is::Present });
         self
     }
 
@@ -496,6 +508,10 @@ impl Issuer {
                 }
             }
         }
+        if let Some(rule) = self.shape.claims.iter().find(|rule| rule.is == Is::OneOf(Vec::new())) {
+            let claim = rule.path.as_str();
+            return Err(ConfigError::new(format!("claim {claim:?}: expected at least one value that it may have")));
+        }
         if let (Some(_), Some(alias)) = (&self.template, self.aliases.first()) {
             return Err(ConfigError::new(format!("alias {alias:?} of {:?}: expected none of a template", self.iss)));
         }
@@ -553,6 +569,15 @@ fn checked_iss(iss: String) -> Result<String, ConfigError> {
         true => Ok(iss),
         false => Err(ConfigError::new(format!(
             "issuer {iss:?}: expected the value of the claim `iss`, without white space around it"
+        ))),
+    }
+}
+
+fn checked_audience(audience: Audience, iss: &str) -> Result<Audience, ConfigError> {
+    match audience.is_usable() {
+        true => Ok(audience),
+        false => Err(ConfigError::new(format!(
+            "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
         ))),
     }
 }

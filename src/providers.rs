@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
-use crate::issuer::Issuer;
+use crate::issuer::{Issuer, secure_url};
 use crate::template;
 use crate::token::audience::Audience;
 use crate::token_source::TokenSource;
@@ -95,6 +95,7 @@ impl Issuer {
     ///
     /// When `base` is no https URL; `http` is accepted on loopback.
     pub fn keycloak(base: &str, realm: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+        secure_url("base", base)?;
         let issuer = Self::new(format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?), audience)?;
         // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
         Ok(issuer.refuse_claim("typ", ["ID", "Refresh", "Offline", "Logout"]).roles_at(["/realm_access/roles"]))
@@ -137,6 +138,9 @@ impl Issuer {
     /// web apps that may call, and tokens without `azp` (of native apps) are refused. Sessions that are pending are none.
     /// From the `__session` cookie with [`TokenSource::cookie`].
     ///
+    /// In tokens of version 2 a permission (`manage`) holds for at least one feature, not for every one; for which, `fea` and
+    /// `o.fpm` say, which are not read here. A role is `admin` there, and `org:admin` in version 1.
+    ///
     /// # Errors
     ///
     /// When `frontend_api` is no https URL, or no origin is named.
@@ -144,22 +148,23 @@ impl Issuer {
         frontend_api: &str,
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        Self::with_keys(frontend_api, Audience::authorized_party(origins), "/.well-known/jwks.json")?
+        let iss = frontend_api.trim_end_matches('/');
+        Self::with_keys(iss, Audience::authorized_party(origins), "/.well-known/jwks.json")?
             .refuse_claim("sts", ["pending"])
             .permissions_at(["/o/per", "org_permissions"])
             .roles_at(["/o/rol", "org_role"])
             .algorithms([Algorithm::RS256])
     }
 
-    /// WorkOS AuthKit. Its access tokens name no audience, but each client has a key set of its own, so tokens of others do not
-    /// verify.
+    /// WorkOS AuthKit. **No claim of its access tokens says whom they are for**: only the address of the keys is the client's. If
+    /// that is not enough, ask for `org_id`, or have a claim added by a template and [`require`](Self::require_claim) it.
     ///
     /// # Errors
     ///
     /// When `client` has odd characters.
     pub fn workos(client: &str) -> Result<Self, ConfigError> {
         let client = segment(client)?;
-        Self::new("https://api.workos.com", Audience::danger_any())?
+        Self::new("https://api.workos.com", Audience::danger_any_audience())?
             .alias(format!("https://api.workos.com/user_management/{client}"))?
             .jwks_uri(&format!("https://api.workos.com/sso/jwks/{client}"))?
             .roles_at(["roles", "role"])
@@ -175,7 +180,8 @@ impl Issuer {
     pub fn zitadel(domain: &str, project: &str) -> Result<Self, ConfigError> {
         let issuer = Self::new(format!("https://{}", host(domain)?), project)?;
         let own = format!("urn:zitadel:iam:org:project:{project}:roles");
-        Ok(issuer.roles_at(["urn:zitadel:iam:org:project:roles", &own]))
+        // Its ID tokens have the same audience, and no `jti`.
+        Ok(issuer.with_claim("jti").roles_at(["urn:zitadel:iam:org:project:roles", &own]))
     }
 
     /// Ory Network; set the project, or the client, to JWT access tokens. Custom claims are under `ext`.
@@ -188,14 +194,14 @@ impl Issuer {
     }
 
     /// Authentik: `https://{domain}/application/o/{application}/`; select a signing key for the provider. The audience is the
-    /// client's id, in its ID tokens too: those that bear a `nonce` or an `at_hash` are refused here.
+    /// client's id, in its ID tokens too: access tokens are told from them by the claim `uid`.
     ///
     /// # Errors
     ///
     /// When `domain` is no host name.
-    pub fn authentik(domain: &str, application: &str, client: &str) -> Result<Self, ConfigError> {
+    pub fn authentik(domain: &str, application: &str, client: impl Into<Audience>) -> Result<Self, ConfigError> {
         let iss = format!("https://{}/application/o/{}/", host(domain)?, segment(application)?);
-        Ok(Self::new(iss, client)?.without_claim("at_hash").without_claim("nonce"))
+        Ok(Self::new(iss, client)?.with_claim("uid"))
     }
 
     /// Authelia; give the client an `access_token_signed_response_alg`, else its access tokens are opaque. `typ` is `at+jwt`.
@@ -235,7 +241,7 @@ impl Issuer {
         Ok(Self::new(iss, audience)?.require_claim("purpose", ["access_token"]))
     }
 
-    /// Duende IdentityServer at this URL. `typ` is `at+jwt`; a token has an audience only if an API resource is behind its
+    /// Duende IdentityServer at this URL. `typ`, if there is one, is `at+jwt`; a token has an audience only if an API resource is behind its
     /// scopes.
     ///
     /// # Errors
@@ -246,14 +252,17 @@ impl Issuer {
     }
 
     /// Descope: `iss` is the bare project id, or `https://api.descope.com/{project}`. Permissions and roles are those of the user
-    /// at large; those in a tenant are at `/tenants/{tenant}/roles`.
+    /// at large; those in a tenant are at `/tenants/{tenant}/roles`. Its tokens have an audience only if the project's token
+    /// format says so; else [`Audience::danger_any_audience`], as the project signs for nobody else. Refresh tokens are signed
+    /// with the same keys, and refused.
     ///
     /// # Errors
     ///
     /// When `project` has odd characters.
     pub fn descope(project: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let at = format!("https://api.descope.com/{}", segment(project)?);
-        Self::new(project, audience)?.jwks_uri(&format!("{at}/.well-known/jwks.json"))?.alias(at)
+        let issuer = Self::new(project, audience)?.refuse_claim("drn", ["DSR"]);
+        issuer.jwks_uri(&format!("{at}/.well-known/jwks.json"))?.alias(at)
     }
 
     /// Logto: `https://{domain}/oidc`; the audience is the API resource's indicator, without which tokens are opaque.
@@ -266,23 +275,24 @@ impl Issuer {
     }
 
     /// GitHub Actions' ID tokens, of workflows of these repositories (`owner/name`): the issuer is the same for all of GitHub. Ask
-    /// for `ref` or `environment`, too, where a branch that anybody may push to must not do.
+    /// for `ref` or `environment`, too, if not every branch may call.
     ///
     /// # Errors
     ///
-    /// When the audience is empty.
+    /// When the audience is empty, or, from [`Verifier::new`](crate::Verifier::new), when there is no repository.
     pub fn github_actions<T: Into<String>>(
         repositories: impl IntoIterator<Item = T>,
         audience: impl Into<Audience>,
     ) -> Result<Self, ConfigError> {
         Self::new("https://token.actions.githubusercontent.com", audience)?
-            .require_claim("repository", repositories)
+            .require_claim("repository", repositories.into_iter().map(Into::into))
             .algorithms([Algorithm::RS256])
     }
 
     /// Kubernetes service account tokens (projected ones, with an audience); `iss` as the cluster has it, often
-    /// `https://kubernetes.default.svc.cluster.local`. Reading the keys takes the cluster's certificate authority, and a bearer
-    /// token unless anybody may: [`client`](Self::client).
+    /// `https://kubernetes.default.svc.cluster.local`. Reading the keys takes the cluster's certificate authority
+    /// ([`client`](Self::client)); let the API server show them to everybody (a ClusterRoleBinding of
+    /// `system:service-account-issuer-discovery`), since a bearer token that rotates cannot be given to a client.
     ///
     /// # Errors
     ///
@@ -342,7 +352,7 @@ impl Issuer {
         let [_, _, "elasticloadbalancing", region, _, _] = parts.as_slice() else {
             return Err(ConfigError::new(format!("load balancer {load_balancer:?}: expected its ARN")));
         };
-        let mut issuer = Self::new(iss, Audience::danger_any())?
+        let mut issuer = Self::new(iss, Audience::danger_any_audience())?
             .pem_by_kid(&format!("https://public-keys.auth.elb.{}.amazonaws.com/", host(region)?))?
             .token_in_header("x-amzn-oidc-data")?
             .algorithms([Algorithm::ES256])?;
@@ -356,8 +366,8 @@ impl Issuer {
         Self::new(iss, audience)?.jwks_uri(&format!("{}{path}", iss.trim_end_matches('/')))
     }
 
-    /// Its tokens come in this header, which a gateway in front sets: what
-    /// [`ProtectLayer::new`](crate::ProtectLayer::new) looks at by default, if the issuer is listed.
+    /// Looks for this issuer's tokens in this header, which a gateway in front sets, instead of in `Authorization`: by default,
+    /// where [`ProtectLayer::token_from`](crate::ProtectLayer::token_from) says nothing else, and if the issuer is listed.
     ///
     /// # Errors
     ///
@@ -385,5 +395,51 @@ fn segment(name: &str) -> Result<&str, ConfigError> {
     match !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain) {
         true => Ok(name),
         false => Err(ConfigError::new(format!("{name:?}: expected letters, digits, `-`, `.`, `_` and `~`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::issuer::KeySource;
+
+    #[test]
+    fn keys_are_where_the_providers_have_them() {
+        let cases = [
+            (
+                Issuer::cognito("eu-west-1", "p", ["c"]),
+                "https://cognito-idp.eu-west-1.amazonaws.com/p/.well-known/jwks.json",
+            ),
+            (
+                Issuer::firebase("p"),
+                "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com",
+            ),
+            (Issuer::supabase("p"), "https://p.supabase.co/auth/v1/.well-known/jwks.json"),
+            (Issuer::clerk("https://clerk.a.test/", ["https://a.test"]), "https://clerk.a.test/.well-known/jwks.json"),
+            (Issuer::workos("client_1"), "https://api.workos.com/sso/jwks/client_1"),
+            (Issuer::descope("P2", "a"), "https://api.descope.com/P2/.well-known/jwks.json"),
+            (Issuer::apple("a"), "https://appleid.apple.com/auth/keys"),
+            (Issuer::cloudflare_access("acme", "a"), "https://acme.cloudflareaccess.com/cdn-cgi/access/certs"),
+            (Issuer::gcp_iap("a"), "https://www.gstatic.com/iap/verify/public_key-jwk"),
+            (
+                Issuer::aws_alb("arn:aws:elasticloadbalancing:eu-west-1:1:loadbalancer/app/lb/5", "https://idp.test"),
+                "https://public-keys.auth.elb.eu-west-1.amazonaws.com/",
+            ),
+        ];
+        for (issuer, expected) in cases {
+            match issuer.unwrap().key_source {
+                KeySource::JwksUri(url) | KeySource::PemByKid(url) => assert_eq!(url.as_str(), expected),
+                _ => panic!("{expected}: expected an address"),
+            }
+        }
+        let discovered = [
+            (Issuer::auth0("a.auth0.com", "a"), "https://a.auth0.com/"),
+            (Issuer::entra_multi_tenant("a"), "https://login.microsoftonline.com/common/v2.0"),
+            (Issuer::keycloak("https://sso.test/", "r", "a"), "https://sso.test/realms/r"),
+            (Issuer::google("a"), "https://accounts.google.com/"),
+        ];
+        for (issuer, expected) in discovered {
+            assert_eq!(issuer.unwrap().discovery_url().unwrap().as_str(), expected);
+        }
     }
 }

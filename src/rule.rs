@@ -21,7 +21,7 @@ use crate::token::scope::Scope;
 /// let may_refund = Rule::scope("orders:refund").and(Rule::role("support").or(Rule::permission("refund:any")));
 /// assert_eq!(may_refund.to_string(), "scope \"orders:refund\" and (role \"support\" or permission \"refund:any\")");
 ///
-/// // On a route: `protect.clone().rule(may_refund)`; without HTTP: `may_refund.check(&token)?`.
+/// // On a route: `protect.clone().require(may_refund)`; without HTTP: `may_refund.check(&token)?`.
 /// ```
 ///
 /// A token that does not fit is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
@@ -37,6 +37,7 @@ enum Kind {
     Permission(Cow<'static, str>),
     Role(Cow<'static, str>),
     Group(Cow<'static, str>),
+    Issuer(Cow<'static, str>),
     Claim(Cow<'static, str>, Arc<ClaimTest>),
     Test(Cow<'static, str>, Arc<Test>),
     Acr(Arc<[String]>),
@@ -98,6 +99,11 @@ impl Rule {
         Self(Kind::Group(group.into()))
     }
 
+    /// Issued by this one: [`AccessToken::issuer`]. Where several are trusted, a role of one is not that of another.
+    pub fn issuer(iss: impl Into<Cow<'static, str>>) -> Self {
+        Self(Kind::Issuer(iss.into()))
+    }
+
     /// A claim that is there, and passes a test. Named as in [`AccessToken::claim`].
     ///
     /// ```
@@ -115,7 +121,7 @@ impl Rule {
     /// use portcullis::Rule;
     ///
     /// let own_profile = Rule::test("own profile", |token, request| {
-    ///     request.uri.path().strip_prefix("/profiles/") == token.subject()
+    ///     token.subject().is_some_and(|subject| request.uri.path() == format!("/profiles/{subject}"))
     /// });
     /// ```
     pub fn test(
@@ -184,6 +190,7 @@ impl Rule {
             Kind::Permission(permission) => ok_if(token.has_permission(permission), &forbidden),
             Kind::Role(role) => ok_if(token.has_role(role), &forbidden),
             Kind::Group(group) => ok_if(token.in_group(group), &forbidden),
+            Kind::Issuer(iss) => ok_if(token.issuer() == iss, &forbidden),
             Kind::Claim(claim, test) => ok_if(token.claim(claim).is_some_and(|value| test(value)), &forbidden),
             Kind::Test(_, test) => ok_if(test(token, request), &forbidden),
             Kind::Acr(classes) => {
@@ -323,6 +330,7 @@ impl fmt::Display for Rule {
             Kind::Permission(permission) => write!(formatter, "permission {permission:?}"),
             Kind::Role(role) => write!(formatter, "role {role:?}"),
             Kind::Group(group) => write!(formatter, "group {group:?}"),
+            Kind::Issuer(iss) => write!(formatter, "issuer {iss:?}"),
             Kind::Claim(claim, _) => write!(formatter, "claim {claim:?}"),
             Kind::Test(name, _) => formatter.write_str(name),
             Kind::Acr(classes) => write!(formatter, "acr of {classes:?}"),

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use http::{HeaderName, HeaderValue};
+use url::Url;
 
 use crate::error::ConfigError;
 
@@ -13,7 +14,7 @@ use crate::error::ConfigError;
 ///
 /// let sources = [
 ///     TokenSource::authorization(),
-///     TokenSource::cookie("__session", ["https://app.example.com"]),
+///     TokenSource::cookie("__session", ["https://app.example.com"])?,
 ///     TokenSource::websocket_protocol("bearer")?,
 /// ];
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -57,10 +58,22 @@ impl TokenSource {
     }
 
     /// A cookie. A browser sends it with whatever request any page makes, so a request's `Origin` must be one of these
-    /// (`https://app.example.com`); only safe methods (GET, HEAD, OPTIONS) may come without one, as they do from pages of the
-    /// API's own origin, and no websocket may.
-    pub fn cookie<T: Into<String>>(name: impl Into<String>, origins: impl IntoIterator<Item = T>) -> Self {
-        Self(Place::Cookie { name: name.into(), origins: origins.into_iter().map(Into::into).collect() })
+    /// (`https://app.example.com`). GET, HEAD and OPTIONS may come without `Origin`; websockets may not. List the API's own
+    /// origin too: browsers send it with POST.
+    ///
+    /// # Errors
+    ///
+    /// When one is no origin as browsers send it: scheme, host in lower case, a port that is not the scheme's, no slash.
+    pub fn cookie<T: Into<String>>(
+        name: impl Into<String>,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
+        let is_origin = |text: &String| Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text);
+        match origins.iter().find(|text| !is_origin(text)) {
+            Some(odd) => Err(ConfigError::new(format!("origin {odd:?}: expected one as `https://app.example.com`"))),
+            None => Ok(Self(Place::Cookie { name: name.into(), origins })),
+        }
     }
 
     /// `Sec-WebSocket-Protocol: bearer, <token>`, since a browser's websocket sends no `Authorization`:

@@ -274,7 +274,7 @@ impl Verifier {
         let claims = Claims::parse(jws.unverified_payload())?;
         let known = match &progress.issuer {
             Some(known) => known.clone(),
-            None => match self.0.issuers.find(&claims.issuer, now)? {
+            None => match self.0.issuers.find(&claims.issuer, now).map_err(|error| explain(error, &header))? {
                 Found::Issuer(known) => known,
                 Found::Lookup(lookup) => return Ok(Attempt::Wait(Wait::Lookup(lookup))),
             },
@@ -284,13 +284,10 @@ impl Verifier {
         let tenant = issuer.check_tenant(&claims)?;
         claims
             .check(&issuer.config.audience, issuer.config.leeway, now)
-            .map_err(|refusal| explain(refusal, &header))?;
+            .map_err(|refusal| explain(refusal.into(), &header))?;
         issuer.check_shape(&jws, &header, &claims)?;
-        let payload = match issuer.verify_signature(&jws, &header, tenant, progress.fetched, now) {
-            Err(Error::InvalidToken(refusal)) => return Err(explain(refusal, &header).into()),
-            other => other?,
-        };
-        let payload = match payload {
+        let signature = issuer.verify_signature(&jws, &header, tenant, progress.fetched, now);
+        let payload = match signature.map_err(|error| explain(error, &header))? {
             Signature::Verified(payload) => payload,
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
         };
@@ -338,9 +335,11 @@ impl Verifier {
 }
 
 /// Says what is the matter with a token of Microsoft's own, where it would otherwise be a riddle.
-fn explain(refusal: InvalidToken, header: &Header<'_>) -> InvalidToken {
-    match refusal {
-        InvalidToken::Audience { .. } | InvalidToken::Signature if header.has_nonce => InvalidToken::MicrosoftNonce,
+fn explain(error: Error, header: &Header<'_>) -> Error {
+    match error {
+        Error::InvalidToken(
+            InvalidToken::UnknownIssuer { .. } | InvalidToken::Audience { .. } | InvalidToken::Signature,
+        ) if header.has_nonce => InvalidToken::MicrosoftNonce.into(),
         other => other,
     }
 }

@@ -8,7 +8,7 @@ use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use http_body_util::BodyExt as _;
 use portcullis::testing::{Behaviour, TestIssuer};
-use portcullis::{AccessToken, Algorithm, Error, ProtectLayer, Verifier};
+use portcullis::{AccessToken, Algorithm, Claims, Error, ProtectLayer, Verifier};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -111,6 +111,12 @@ async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
         .route_layer(protect(&other).danger_ignore_invalid());
     assert_eq!(text(inner_required.clone().oneshot(request(Some(&token))).await.unwrap()).await, "alice");
     assert_eq!(inner_required.oneshot(request(None)).await.unwrap().status(), 401);
+    let claims = async |claims: Option<Claims<Value>>| claims.is_some().to_string();
+    let asks = Router::new().route("/", get(claims));
+    let both = asks.clone().route_layer(protect(&one)).route_layer(protect(&other).danger_ignore_invalid());
+    assert_eq!(text(both.oneshot(request(Some(&token))).await.unwrap()).await, "true", "the inner layer's word counts");
+    let optional = asks.route_layer(protect(&one).optional());
+    assert_eq!(text(optional.oneshot(request(None)).await.unwrap()).await, "false");
 }
 
 #[tokio::test]

@@ -144,8 +144,8 @@ async fn events_and_metrics_have_names_that_stay() {
     let app = layer.layer(axum::Router::<()>::new().route("/", get(async |_: AccessToken| "")));
     for (credentials, expected) in [
         (None, "DEBUG request_refused reason=missing"),
-        (Some("Bearer".to_owned()), "DEBUG request_refused reason=invalid_request"),
-        (Some(format!("Bearer {}", good())), "DEBUG request_refused asked reason=insufficient_scope"),
+        (Some("Bearer".to_owned()), "DEBUG request_refused detail reason=invalid_request"),
+        (Some(format!("Bearer {}", good())), "DEBUG request_refused detail reason=insufficient_scope"),
         (
             Some(format!("Bearer {}", issuer.token().expired().build())),
             "DEBUG token_refused alg detail issuer kid reason=expired",

@@ -122,6 +122,11 @@ fn providers() -> Vec<Provider> {
                     json!({ "aud": "00000003-0000-0000-c000-000000000000", "nonce ": "x" }),
                     "microsoft_nonce",
                 ),
+                (
+                    "for Graph, version 1.0",
+                    json!({ "iss": format!("https://sts.windows.net/{ACME}/"), "nonce ": "x" }),
+                    "microsoft_nonce",
+                ),
                 ("for another API", json!({ "aud": "00000003-0000-0000-c000-000000000000" }), "audience"),
             ],
         },
@@ -268,7 +273,10 @@ fn providers() -> Vec<Provider> {
                 "jti": "1", "urn:zitadel:iam:org:project:roles": { "admin": { "1700": "acme.zitadel.cloud" } },
             }),
             grants: |token| token.has_role("admin"),
-            traps: vec![("another project's", json!({ "aud": ["69234237810729234"] }), "audience")],
+            traps: vec![
+                ("another project's", json!({ "aud": ["69234237810729234"] }), "audience"),
+                ("ID token", json!({ "jti": null, "at_hash": "x" }), "claim_value"),
+            ],
         },
         Provider {
             name: "Ory",
@@ -291,13 +299,10 @@ fn providers() -> Vec<Provider> {
             typ: Some("JWT"),
             claims: json!({
                 "iss": "https://sso.acme.test/application/o/orders/", "aud": "client-1", "azp": "client-1", "sub": "1",
-                "scope": "openid orders", "groups": ["staff"],
+                "scope": "openid orders", "groups": ["staff"], "uid": "u", "nonce": "n",
             }),
             grants: |token| token.has_scope("orders") && token.in_group("staff"),
-            traps: vec![
-                ("ID token with at_hash", json!({ "at_hash": "x" }), "claim_value"),
-                ("ID token with nonce", json!({ "nonce": "x" }), "claim_value"),
-            ],
+            traps: vec![("ID token", json!({ "uid": null, "at_hash": "x" }), "claim_value")],
         },
         Provider {
             name: "Authelia",
@@ -380,7 +385,10 @@ fn providers() -> Vec<Provider> {
             grants: |token| {
                 token.has_role("Tenant Admin") && !token.has_role("Admin") && token.has_permission("orders.read")
             },
-            traps: vec![("another project's", json!({ "iss": "P2other" }), "unknown_issuer")],
+            traps: vec![
+                ("another project's", json!({ "iss": "P2other" }), "unknown_issuer"),
+                ("refresh token", json!({ "drn": "DSR" }), "claim_value"),
+            ],
         },
         Provider {
             name: "Logto",
@@ -541,6 +549,11 @@ async fn tokens_of_aws_load_balancers() {
         ),
     ] {
         assert_eq!(verdict(&verifier, token).await, expected, "{name}");
+    }
+    let padded = good().build();
+    for odd in [format!("{padded}="), format!("{padded}===="), padded.replace('.', "=."), padded.replace('=', "")] {
+        let result = verifier.verify(&odd).await;
+        assert!(result.is_err(), "{odd}");
     }
     // Padding is for nobody else.
     let strict = Verifier::new(Issuer::new("https://idp.acme.test", "a").unwrap().jwks(issuer.jwks())).unwrap();

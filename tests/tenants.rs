@@ -95,7 +95,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
     let verifier = |issuer: Issuer| Verifier::new(issuer).map(drop);
     let secret = [7; 32];
     let fixed = || TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap().jwks();
-    let cases: [(&str, Result<(), ConfigError>, &str); 30] = [
+    let cases: [(&str, Result<(), ConfigError>, &str); 31] = [
         ("empty issuer", Issuer::new("", AUDIENCE).map(drop), "issuer \"\""),
         ("empty audience", Issuer::new("https://a.example", "").map(drop), "audience"),
         ("no audience", Issuer::new("https://a.example", Vec::<String>::new()).map(drop), "audience"),
@@ -153,6 +153,11 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             "never asked again",
             Verifier::new(Issuers::lookup(|_| None).look_up_again_after(Duration::MAX)).map(drop),
             "look_up_again_after",
+        ),
+        (
+            "a claim that may have no value",
+            Issuer::github_actions(Vec::<String>::new(), "a").map(|i| i.jwks(fixed())).and_then(verifier),
+            "claim \"repository\"",
         ),
         ("no place", Verifier::new(Issuers::lookup(|_| None).keep_at_most(0)).map(drop), "keep_at_most"),
         ("no tenants' template", issuer().and_then(|i| i.tenants(["a"])).map(drop), "a `template`"),

@@ -16,7 +16,7 @@ fn everywhere(issuer: &TestIssuer) -> ProtectLayer {
     ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).token_from([
         TokenSource::authorization(),
         TokenSource::header("x-goog-iap-jwt-assertion").unwrap(),
-        TokenSource::cookie("__session", ["https://app.example", "https://admin.example"]),
+        TokenSource::cookie("__session", ["https://app.example", "https://admin.example"]).unwrap(),
         TokenSource::websocket_protocol("bearer").unwrap(),
         TokenSource::danger_query("access_token"),
     ])
@@ -160,6 +160,10 @@ async fn answers_are_marked_by_where_the_token_was() {
             "{name}"
         );
     }
+    for uri in [format!("/?access_token={good}&access_token={good}"), "/?access_token=%20".to_owned()] {
+        let response = ask(&layer, "GET", &uri, &[]).await;
+        assert_eq!((response.status().as_u16(), response.headers().contains_key(header::CACHE_CONTROL)), (400, true));
+    }
     let response = ask(&layer, "GET", "/", &[("authorization", format!("Bearer {good}"))]).await;
     assert!(!response.headers().contains_key(header::CACHE_CONTROL));
     for (uri, accepted) in [("/ws", Some("bearer")), ("/chat", Some("chat")), ("/", None)] {
@@ -173,6 +177,11 @@ async fn answers_are_marked_by_where_the_token_was() {
 fn sources_that_cannot_work_are_refused() {
     assert!(TokenSource::header("Authorization").is_err());
     assert!(TokenSource::header("no header").is_err());
+    for origin in ["https://app.example/", "https://App.example", "app.example", "https://app.example:443", "null", ""]
+    {
+        assert!(TokenSource::cookie("a", [origin]).is_err(), "{origin}");
+    }
+    assert!(TokenSource::cookie("a", ["https://app.example:8443", "http://localhost:3000"]).is_ok());
     for name in ["", "a b", "a,b", "ä"] {
         assert!(TokenSource::websocket_protocol(name).is_err(), "{name}");
     }

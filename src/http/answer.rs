@@ -79,7 +79,7 @@ pub(crate) fn refuse<R: Default>(
 ) -> Response<R> {
     let challenge = challenges.of(&error);
     let mut response = match is_grpc(&request.headers) {
-        true => grpc(&error),
+        true => grpc(&error, &request.headers),
         false => {
             let mut response = answer.answer(&error, request);
             // Nobody who is refused is told that all is well.
@@ -131,7 +131,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// As a gRPC client expects it: HTTP 200, and the status in the headers, which are trailers too where there is no message.
-fn grpc<R: Default>(error: &Error) -> Response<R> {
+fn grpc<R: Default>(error: &Error, request: &HeaderMap) -> Response<R> {
     let status = match status(error) {
         StatusCode::SERVICE_UNAVAILABLE => "14",
         StatusCode::FORBIDDEN => "7",
@@ -139,7 +139,8 @@ fn grpc<R: Default>(error: &Error) -> Response<R> {
     };
     let mut response = Response::<R>::default();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let content_type = request.get(CONTENT_TYPE).cloned();
+    headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/grpc")));
     headers.insert("grpc-status", HeaderValue::from_static(status));
     headers.insert("grpc-message", HeaderValue::from_static(sentence(error)));
     response

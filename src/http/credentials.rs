@@ -39,6 +39,14 @@ pub(crate) fn find<'a, B>(request: &'a Request<B>, sources: &'a [TokenSource]) -
     found.ok_or(Error::Missing)
 }
 
+/// Whether there is a token in the address, be it a good one or not.
+pub(crate) fn has_query<B>(request: &Request<B>, sources: &[TokenSource]) -> bool {
+    sources.iter().any(|TokenSource(place)| match place {
+        Place::Query(name) => !matches!(query(request.uri().query().unwrap_or_default(), name), Ok(None)),
+        _ => false,
+    })
+}
+
 /// The token of the one `Authorization` header, if its scheme is `Bearer` (in any case, RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };

@@ -61,8 +61,8 @@ pub struct ProtectLayer<A = EmptyBody> {
 }
 
 impl ProtectLayer {
-    /// Asks for an access token that `verifier` accepts, in `Authorization`; or in the header of a gateway that an issuer of
-    /// the verifier is a preset for.
+    /// Asks for an access token that `verifier` accepts, in `Authorization`; or, where a listed issuer is a gateway
+    /// ([`Issuer::cloudflare_access`](crate::Issuer::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
     pub fn new(verifier: Verifier) -> Self {
         Self {
             sources: verifier.token_sources(),
@@ -79,7 +79,8 @@ impl ProtectLayer {
 
 impl<A> ProtectLayer<A> {
     /// Asks for these scope tokens too, all of them; several calls add up, as all methods here that ask for something. A token
-    /// that does not grant them is refused with 403 `insufficient_scope` (RFC 6750 §3.1).
+    /// that does not grant them is refused with 403 `insufficient_scope` (RFC 6750 §3.1). The challenge names what this layer
+    /// asks for, not what others around it do.
     ///
     /// # Panics
     ///
@@ -142,7 +143,10 @@ impl<A> ProtectLayer<A> {
     ///
     /// ```
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
-    /// protect.rule(|token, request| request.uri.path().strip_prefix("/profiles/") == token.subject())
+    /// protect.rule(|token, request| {
+    ///     // As the service sees the path: inside `nest`, without what it is nested under.
+    ///     token.subject().is_some_and(|subject| request.uri.path() == format!("/profiles/{subject}"))
+    /// })
     /// # }
     /// ```
     pub fn rule(self, test: impl Fn(&AccessToken, &Parts) -> bool + Send + Sync + 'static) -> Self {
@@ -173,7 +177,7 @@ impl<A> ProtectLayer<A> {
         self
     }
 
-    /// Lets every request through: a bad token counts as none. Dangerous, because nobody learns that his token is bad: he is a
+    /// A bad token counts as none, and requests without one are let through. Dangerous, because nobody learns that his token is bad: he is a
     /// stranger from then on. For pages that only greet whoever is there. While an issuer's keys cannot be had, tokens are
     /// answered 503 all the same; and what is asked of good tokens is asked.
     pub fn danger_ignore_invalid(mut self) -> Self {

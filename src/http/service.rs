@@ -96,7 +96,10 @@ impl<A> Route<A> {
     fn begin<B>(&self, request: &Request<B>) -> (Verification, After) {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
-            Err(error) => return (Verification::Done(Err(error)), After::default()),
+            Err(error) => {
+                let no_store = credentials::has_query(request, &self.sources);
+                return (Verification::Done(Err(error)), After { no_store, protocol: None });
+            }
         };
         let after = After::of(credentials.place);
         match request.extensions().get::<AccessToken>() {
@@ -139,8 +142,7 @@ impl<A> Route<A> {
     where
         A: Answer<R>,
     {
-        // What is wrong with a token, the verifier told the log already.
-        if !matches!(error, Error::InvalidToken(_) | Error::KeysUnavailable { .. } | Error::LookupFailed { .. }) {
+        if error.is_told_by_the_request() {
             events::request_refused(&error);
         }
         let mut response = refuse(error, request, &self.challenges, &self.answer);

@@ -55,7 +55,7 @@ impl Audience {
 
     /// Whoever it was issued for: **every** token that the issuer signs is accepted, also those meant for other APIs, which
     /// then can use them here. Only for issuers that serve nobody but this API.
-    pub fn danger_any() -> Self {
+    pub fn danger_any_audience() -> Self {
         Self { claim: Claim::Any, names: Vec::new() }
     }
 
@@ -67,7 +67,7 @@ impl Audience {
     }
 
     /// Whether `presented` is one of them, byte by byte.
-    pub fn contains(&self, presented: &str) -> bool {
+    pub(crate) fn contains(&self, presented: &str) -> bool {
         self.names.iter().any(|own| own == presented)
     }
 

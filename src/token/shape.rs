@@ -46,27 +46,26 @@ pub(crate) struct ClaimRule {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Is {
-    /// There, and one of these strings, or an array with one of them.
-    OneOf(Vec<String>),
-    /// Not there, or none of these strings.
-    NoneOf(Vec<String>),
+    /// There, and one of these values, or an array with one of them.
+    OneOf(Vec<Value>),
+    /// Not there, or none of these values.
+    NoneOf(Vec<Value>),
+    Present,
     Absent,
 }
 
 impl ClaimRule {
     pub(crate) fn check(&self, claims: &Value) -> Result<(), InvalidToken> {
         let value = self.path.find(claims);
-        let is = |allowed: &[String], value: &Value| {
-            value.as_str().is_some_and(|text| allowed.iter().any(|one| one == text))
-        };
-        let among = |allowed: &[String]| match value {
-            Some(Value::Array(several)) => several.iter().any(|one| is(allowed, one)),
-            Some(one) => is(allowed, one),
+        let among = |values: &[Value]| match value {
+            Some(Value::Array(several)) => several.iter().any(|one| values.contains(one)),
+            Some(one) => values.contains(one),
             None => false,
         };
         let holds = match &self.is {
             Is::OneOf(allowed) => among(allowed),
             Is::NoneOf(refused) => !among(refused),
+            Is::Present => value.is_some_and(|value| !value.is_null()),
             Is::Absent => value.is_none(),
         };
         match holds {
@@ -80,13 +79,13 @@ impl ClaimRule {
 
 impl std::fmt::Display for Is {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
         match self {
-            Self::OneOf(allowed) => match allowed.as_slice() {
-                [one] => write!(formatter, "{one:?}"),
-                several => write!(formatter, "one of {several:?}"),
-            },
-            Self::NoneOf(refused) => write!(formatter, "none of {refused:?}"),
-            Self::Absent => formatter.write_str("none"),
+            Self::OneOf(allowed) if allowed.len() == 1 => formatter.write_str(&list(allowed)),
+            Self::OneOf(allowed) => write!(formatter, "one of {}", list(allowed)),
+            Self::NoneOf(refused) => write!(formatter, "none of {}", list(refused)),
+            Self::Present => formatter.write_str("it to be there"),
+            Self::Absent => formatter.write_str("it not to be there"),
         }
     }
 }
