@@ -14,7 +14,7 @@ if ! command -v curl >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)"
 fi
 command -v curl >/dev/null || fail "curl is missing: install the package named curl."
 
-cargo build --quiet --example protected_api --example native_client
+cargo build --quiet --example protected_api --example native_client --example inspect
 programs=${CARGO_TARGET_DIR:-target}/debug/examples
 logs=$(mktemp -d)
 pids=()
@@ -81,6 +81,16 @@ expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorizati
 "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser >"$logs/native_client.log" 2>&1 || fail "the native client failed"
 grep --quiet '^6\.' "$logs/native_client.log" || fail "the native client left out steps"
 echo "ok  the native client went through its six steps"
+
+inspect() {
+  "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$logs/inspect.log" 2>&1 <<<"$2" || true
+  grep --quiet "$3" "$logs/inspect.log" || fail "inspect: expected $3 in: $(cat "$logs/inspect.log")"
+  echo "ok  inspect says: $3"
+}
+inspect https://api.example.com "$reader" '^Accepted'
+inspect https://other.example.com "$reader" '^Refused (audience)'
+inspect https://api.example.com "${reader%????}AAAA" '^Refused (signature)'
+inspect https://api.example.com opaque '^Refused (opaque)'
 
 # The issuer is stopped before an API that trusts it sees its first token.
 kill "$demo"
