@@ -398,8 +398,8 @@ impl Issuer {
     }
 
     /// Where [`AccessToken::has_permission`](crate::AccessToken::has_permission) looks, instead of in `permissions`; claims are
-    /// named as in [`require_claim`](Self::require_claim). Their form may be an array of strings, an object whose members
-    /// count, or one string, which is split at commas.
+    /// named as in [`require_claim`](Self::require_claim). Their form may be an array of strings, an object, or one string, which
+    /// is split at commas. Of an object those members count whose values are objects.
     pub fn permissions_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
         self.shape().permissions = claims.into_iter().map(ClaimPath::new).collect();
         self

@@ -44,7 +44,8 @@ impl Issuer {
 
     /// Microsoft Entra ID, one tenant, tokens of version 2.0; the audience is the API's client id, a GUID. (Tokens of version
     /// 1.0 come while the API's manifest does not say `accessTokenAcceptedVersion: 2`.) Applications' own tokens have
-    /// [`role`](crate::ProtectLayer::role)s and no scope.
+    /// [`role`](crate::ProtectLayer::role)s and no scope; and any application of the tenant may get one without either, so ask for a
+    /// scope or a role.
     ///
     /// # Errors
     ///
@@ -55,6 +56,8 @@ impl Issuer {
         }
         Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?
             .require_claim("tid", [tenant])
+            // Where users sign in to the API's own registration, its ID tokens have the same audience, and no `azp`.
+            .with_claim("azp")
             .algorithms([Algorithm::RS256])
     }
 
@@ -67,6 +70,7 @@ impl Issuer {
     pub fn entra_multi_tenant(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         Self::template("https://login.microsoftonline.com/{tenantid}/v2.0", audience)?
             .discovery_at("https://login.microsoftonline.com/common/v2.0")?
+            .with_claim("azp")
             .algorithms([Algorithm::RS256])
     }
 
@@ -98,7 +102,7 @@ impl Issuer {
         secure_url("base", base)?;
         let issuer = Self::new(format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?), audience)?;
         // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
-        Ok(issuer.refuse_claim("typ", ["ID", "Refresh", "Offline", "Logout"]).roles_at(["/realm_access/roles"]))
+        Ok(issuer.require_claim("typ", ["Bearer"]).roles_at(["/realm_access/roles"]))
     }
 
     /// Google's ID tokens, as services on Google Cloud send each other; the audience is the receiving service's URL. Its
@@ -172,16 +176,17 @@ impl Issuer {
     }
 
     /// Zitadel; set the application to JWT access tokens. The audience is the project's id. Its tokens have no scope claim: ask
-    /// for [`role`](crate::ProtectLayer::role)s.
+    /// for [`role`](crate::ProtectLayer::role)s, in whichever organization they were granted; the client must have asked for the
+    /// scope `urn:zitadel:iam:org:projects:roles`.
     ///
     /// # Errors
     ///
     /// When `domain` is no host name.
     pub fn zitadel(domain: &str, project: &str) -> Result<Self, ConfigError> {
         let issuer = Self::new(format!("https://{}", host(domain)?), project)?;
-        let own = format!("urn:zitadel:iam:org:project:{project}:roles");
-        // Its ID tokens have the same audience, and no `jti`.
-        Ok(issuer.with_claim("jti").roles_at(["urn:zitadel:iam:org:project:roles", &own]))
+        // Its ID tokens have the same audience, and no `jti`. And roles only by the claim that names the project: the one that
+        // does not is about whichever project's client asked.
+        Ok(issuer.with_claim("jti").roles_at([format!("urn:zitadel:iam:org:project:{project}:roles")]))
     }
 
     /// Ory Network; set the project, or the client, to JWT access tokens. Custom claims are under `ext`.

@@ -25,7 +25,7 @@ pub struct TokenSource(pub(crate) Place);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
     Authorization,
-    Header(HeaderName),
+    Header { name: HeaderName, origins: Vec<String> },
     Cookie { name: String, origins: Vec<String> },
     WebSocketProtocol(HeaderValue),
     Query(String),
@@ -40,6 +40,9 @@ impl TokenSource {
     /// A header that has the token and nothing else, as a gateway in front sets it: `Cf-Access-Jwt-Assertion`,
     /// `x-goog-iap-jwt-assertion`.
     ///
+    /// Gateways set it by the browser's cookie, which is sent with whatever request any page makes: one that the browser calls
+    /// cross-site (`Sec-Fetch-Site`) is refused, unless its `Origin` is one of [`from_origins`](Self::from_origins).
+    ///
     /// # Errors
     ///
     /// When `name` is no header's name, or `Authorization`, which has a scheme.
@@ -52,14 +55,15 @@ impl TokenSource {
             Ok(http::header::AUTHORIZATION) => {
                 Err(ConfigError::new("token source header `Authorization`: expected `TokenSource::authorization()`"))
             }
-            Ok(name) => Ok(Self(Place::Header(name))),
+            Ok(name) => Ok(Self(Place::Header { name, origins: Vec::new() })),
             Err(error) => Err(ConfigError::new(format!("token source: expected a header's name: {error}"))),
         }
     }
 
     /// A cookie. A browser sends it with whatever request any page makes, so a request's `Origin` must be one of these
-    /// (`https://app.example.com`). GET, HEAD and OPTIONS may come without `Origin`; websockets may not. List the API's own
-    /// origin too: browsers send it with POST.
+    /// (`https://app.example.com`). GET, HEAD and OPTIONS may come without `Origin`, unless the browser calls them cross-site
+    /// (`Sec-Fetch-Site`); websockets may not. List the API's own origin too: browsers send it with POST. A name that begins with
+    /// `__Host-` keeps subdomains from setting it.
     ///
     /// # Errors
     ///
@@ -68,12 +72,25 @@ impl TokenSource {
         name: impl Into<String>,
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
+        Self(Place::Cookie { name: name.into(), origins: Vec::new() }).from_origins(origins)
+    }
+
+    /// The origins whose pages may use a token from a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header); of no
+    /// meaning for the others.
+    ///
+    /// # Errors
+    ///
+    /// As [`cookie`](Self::cookie).
+    pub fn from_origins<T: Into<String>>(mut self, own: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        let own: Vec<String> = own.into_iter().map(Into::into).collect();
         let is_origin = |text: &String| Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text);
-        match origins.iter().find(|text| !is_origin(text)) {
-            Some(odd) => Err(ConfigError::new(format!("origin {odd:?}: expected one as `https://app.example.com`"))),
-            None => Ok(Self(Place::Cookie { name: name.into(), origins })),
+        if let Some(odd) = own.iter().find(|text| !is_origin(text)) {
+            return Err(ConfigError::new(format!("origin {odd:?}: expected one as `https://app.example.com`")));
         }
+        if let Place::Header { origins, .. } | Place::Cookie { origins, .. } = &mut self.0 {
+            *origins = own;
+        }
+        Ok(self)
     }
 
     /// `Sec-WebSocket-Protocol: bearer, <token>`, since a browser's websocket sends no `Authorization`:

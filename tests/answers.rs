@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{Method, Request, Response, StatusCode, Version, header};
 use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use http_body_util::BodyExt as _;
@@ -91,6 +91,22 @@ async fn a_token_that_cannot_be_verified_now_is_not_a_bad_one() {
     assert_eq!(app.oneshot(request(Some(&issuer.token().build()))).await.unwrap().status(), 503);
 }
 
+/// A preflight is nobody's, also behind a layer that knew somebody.
+#[tokio::test]
+async fn a_preflight_brings_no_token_in() {
+    let (one, other) = (issuer(), issuer());
+    let handler = async |token: Option<AccessToken>| token.is_some().to_string();
+    let app = Router::new()
+        .route("/", any(handler))
+        .route_layer(protect(&other).role("admin").allow_preflight())
+        .route_layer(protect(&one));
+    let mut request = request(Some(&one.token().build()));
+    *request.method_mut() = Method::OPTIONS;
+    request.headers_mut().insert("origin", "https://app.example".parse().unwrap());
+    request.headers_mut().insert("access-control-request-method", "POST".parse().unwrap());
+    assert_eq!(text(app.oneshot(request).await.unwrap()).await, "false");
+}
+
 /// What one layer let through without a token, no handler may take for another layer's word.
 #[tokio::test]
 async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
@@ -152,8 +168,10 @@ async fn refusals_may_be_the_applications_own() {
     let layer = protect(&issuer).answer_with(|error, request| {
         let body = json!({ "code": error.code(), "path": request.uri.path() });
         let mut response = axum::response::IntoResponse::into_response(Json(body));
-        if matches!(error, Error::InvalidRequest(_)) {
-            *response.status_mut() = StatusCode::IM_A_TEAPOT;
+        match error {
+            Error::InvalidRequest(_) => *response.status_mut() = StatusCode::IM_A_TEAPOT,
+            Error::InvalidToken(_) => *response.status_mut() = StatusCode::NO_CONTENT,
+            _ => {}
         }
         response
     });
@@ -162,6 +180,7 @@ async fn refusals_may_be_the_applications_own() {
     assert_eq!(response.status(), 401, "a refusal is never 200");
     assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
     assert_eq!(text(response).await, r#"{"code":"missing","path":"/"}"#);
+    assert_eq!(app.clone().oneshot(request(Some("opaque"))).await.unwrap().status(), 401, "nor 204");
     assert_eq!(app.oneshot(request(Some("a,b"))).await.unwrap().status(), 418);
 }
 
@@ -171,12 +190,20 @@ async fn grpc_requests_are_refused_as_grpc() {
     let issuer = issuer();
     let inner = service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
     let service = protect(&issuer).scope("a").problem_json().layer(inner);
-    for (content_type, is_grpc) in [
-        ("application/grpc", true),
-        ("application/grpc+proto", true),
-        ("Application/GRPC-web", true),
-        ("application/json", false),
+    for (content_type, method, version, answer) in [
+        ("application/grpc", Method::POST, Version::HTTP_2, Some("application/grpc")),
+        ("application/grpc+proto", Method::POST, Version::HTTP_2, Some("application/grpc")),
+        ("Application/GRPC; x=y", Method::POST, Version::HTTP_2, Some("application/grpc")),
+        ("application/grpc-web+proto", Method::POST, Version::HTTP_11, Some("application/grpc-web")),
+        ("application/grpc-web-text", Method::POST, Version::HTTP_11, Some("application/grpc-web-text")),
+        // What is none is not answered 200, whatever it calls itself.
+        ("application/grpc", Method::POST, Version::HTTP_11, None),
+        ("application/grpc", Method::GET, Version::HTTP_2, None),
+        ("application/grpc-web", Method::GET, Version::HTTP_11, None),
+        ("application/grpcfoo", Method::POST, Version::HTTP_2, None),
+        ("application/json", Method::POST, Version::HTTP_2, None),
     ] {
+        let is_grpc = answer.is_some();
         for (name, token, grpc_status, status) in [
             ("none", None, "16", 401),
             ("malformed", Some("a,b".to_owned()), "16", 400),
@@ -185,10 +212,14 @@ async fn grpc_requests_are_refused_as_grpc() {
         ] {
             let mut request = request(token.as_deref());
             request.headers_mut().insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+            (*request.method_mut(), *request.version_mut()) = (method.clone(), version);
             let response = service.clone().oneshot(request).await.unwrap();
             let headers = response.headers().clone();
             assert!(headers.contains_key(header::WWW_AUTHENTICATE), "{content_type}: {name}");
             assert_eq!(response.status().as_u16(), if is_grpc { 200 } else { status }, "{content_type}: {name}");
+            let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap());
+            assert_eq!(kind, answer.or(Some("application/problem+json")), "{content_type}: {name}");
+            assert_eq!(headers.contains_key(header::CACHE_CONTROL), is_grpc, "{content_type}: {name}");
             let said = headers.get("grpc-status").map(|status| status.to_str().unwrap());
             assert_eq!(said, is_grpc.then_some(grpc_status), "{content_type}: {name}");
             assert_eq!(text(response).await.is_empty(), is_grpc, "{content_type}: {name}");

@@ -326,7 +326,8 @@ async fn typ_has_three_modes() {
         ),
         ("any", config().danger_any_type(), ["ok", "ok", "ok", "ok", "type", "type"]),
     ];
-    let types = [None, Some("JWT"), Some("at+jwt"), Some("x+jwt"), Some("logout+jwt"), Some("application/DPOP+JWT")];
+    let types =
+        [None, Some("JWT"), Some("at+jwt"), Some("x+jwt"), Some("logout+jwt; x=y"), Some("application/DPOP+JWT")];
     for (name, config, expected) in cases {
         let verifier = Verifier::new(config).unwrap();
         for (typ, expected) in types.iter().zip(expected) {

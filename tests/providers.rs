@@ -137,7 +137,7 @@ fn providers() -> Vec<Provider> {
             typ: Some("JWT"),
             claims: json!({
                 "aud": "6e74172b-be56-4843-9ff4-e66a39bb12e3", "iss": format!("https://login.microsoftonline.com/{OTHER}/v2.0"),
-                "tid": OTHER, "scp": "Orders.Read", "sub": "x",
+                "tid": OTHER, "scp": "Orders.Read", "sub": "x", "azp": "0f1c",
             }),
             grants: |token| token.has_scope("Orders.Read"),
             traps: vec![
@@ -181,6 +181,7 @@ fn providers() -> Vec<Provider> {
                 ("ID token", json!({ "typ": "ID" }), "claim_value"),
                 ("refresh token", json!({ "typ": "Refresh" }), "claim_value"),
                 ("offline token", json!({ "typ": "Offline" }), "claim_value"),
+                ("no word of its kind", json!({ "typ": null }), "claim_value"),
                 ("for `account` only", json!({ "aud": "account" }), "audience"),
                 ("no audience", json!({ "aud": null }), "missing_claim"),
                 ("another realm's", json!({ "iss": "https://sso.acme.test/realms/test" }), "unknown_issuer"),
@@ -270,9 +271,10 @@ fn providers() -> Vec<Provider> {
             typ: Some("JWT"),
             claims: json!({
                 "iss": "https://acme.zitadel.cloud", "sub": "77776025198584418", "aud": ["69234237810729234", "69234237810729019"],
-                "jti": "1", "urn:zitadel:iam:org:project:roles": { "admin": { "1700": "acme.zitadel.cloud" } },
+                "jti": "1", "urn:zitadel:iam:org:project:69234237810729019:roles": { "admin": { "1700": "acme.zitadel.cloud" } },
+                "urn:zitadel:iam:org:project:roles": { "owner": { "1700": "acme.zitadel.cloud" } },
             }),
-            grants: |token| token.has_role("admin"),
+            grants: |token| token.has_role("admin") && !token.has_role("owner"),
             traps: vec![
                 ("another project's", json!({ "aud": ["69234237810729234"] }), "audience"),
                 ("ID token", json!({ "jti": null, "at_hash": "x" }), "claim_value"),

@@ -58,7 +58,8 @@ async fn rules_are_about_what_they_say() {
             .claim("https://acme.example/plan.name", "pro")
             .claim("realm", json!({ "a/b": { "c~d": 7 } }))
             .claim("acr", "gold")
-            .claim("auth_time", now - 60),
+            .claim("auth_time", now - 60)
+            .claim("later", 1),
     );
     let good = good.await;
     let bare = world.token(world.issuer.token()).await;
@@ -94,6 +95,7 @@ async fn rules_are_about_what_they_say() {
         (Rule::acr(["silver"]), STEP_UP, STEP_UP),
         (Rule::max_auth_age(Duration::from_secs(60)), "ok", STEP_UP),
         (Rule::max_auth_age(Duration::from_secs(59)), STEP_UP, STEP_UP),
+        (Rule::claim("later", |_| true), "ok", FORBIDDEN),
         (Rule::scope("orders:read").and(Rule::role("support")), "ok", SCOPE),
         (Rule::scope("orders:read").and(Rule::role("admin")), FORBIDDEN, SCOPE),
         (Rule::scope("orders:delete").or(Rule::role("support")), "ok", SCOPE),
@@ -168,6 +170,27 @@ async fn one_scope_may_imply_another() {
     }
 }
 
+/// An `auth_time` that no sign-in can have is none.
+#[tokio::test]
+async fn nobody_signed_in_in_the_future() {
+    let world = world(|issuer| issuer);
+    let now = world.clock.unix_seconds();
+    let rule = Rule::max_auth_age(Duration::from_secs(300));
+    let cases = [
+        (json!(now), true),
+        (json!(now + 30), true),
+        (json!(now + 31), false),
+        (json!(now * 1000), false),
+        (json!(1e18), false),
+        (json!(-1), false),
+        (json!(now.to_string()), false),
+    ];
+    for (auth_time, expected) in cases {
+        let token = world.token(world.issuer.token().claim("auth_time", auth_time.clone())).await;
+        assert_eq!(rule.check(&token).is_ok(), expected, "{auth_time}");
+    }
+}
+
 /// Where issuers have their permissions, roles and groups.
 #[tokio::test]
 async fn what_is_granted_is_found_where_the_issuer_has_it() {
@@ -209,6 +232,9 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             |token| token.has_permission("manage") && token.has_permission("read") && token.has_role("admin"),
             true,
         ),
+        ("a flag that is off", |i| i, json!({ "roles": { "admin": false } }), |token| token.has_role("admin"), false),
+        ("a flag that is null", |i| i, json!({ "roles": { "admin": null } }), |token| token.has_role("admin"), false),
+        ("a record", |i| i, json!({ "roles": [{ "name": "x" }] }), |token| token.has_role("name"), false),
         ("a role with a comma", |i| i, json!({ "roles": "Sales, EMEA" }), |token| token.has_role("EMEA"), false),
         ("an array in an array", |i| i, json!({ "roles": [["admin"]] }), |token| token.has_role("admin"), false),
         ("a number", |i| i, json!({ "roles": 7 }), |token| token.has_role("7"), false),

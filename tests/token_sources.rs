@@ -15,7 +15,7 @@ fn issuer() -> TestIssuer {
 fn everywhere(issuer: &TestIssuer) -> ProtectLayer {
     ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).token_from([
         TokenSource::authorization(),
-        TokenSource::header("x-goog-iap-jwt-assertion").unwrap(),
+        TokenSource::header("x-goog-iap-jwt-assertion").unwrap().from_origins(["https://app.example"]).unwrap(),
         TokenSource::cookie("__session", ["https://app.example", "https://admin.example"]).unwrap(),
         TokenSource::websocket_protocol("bearer").unwrap(),
         TokenSource::danger_query("access_token"),
@@ -50,6 +50,7 @@ async fn a_token_is_found_where_it_may_be() {
     let layer = everywhere(&issuer);
     let token = issuer.token().build();
     let t = |text: &str| text.replace("TOKEN", &token);
+    const UPGRADE: (&str, &str) = ("upgrade", "websocket");
     type Headers = Vec<(&'static str, &'static str)>;
     let cases: Vec<(&str, &str, &str, Headers, &str)> = vec![
         ("nowhere", "GET", "/", vec![], "missing"),
@@ -63,7 +64,68 @@ async fn a_token_is_found_where_it_may_be() {
         ("a cookie in a second line", "GET", "/", vec![("cookie", "a=b"), ("cookie", "__session=TOKEN")], "ok"),
         ("two cookies", "GET", "/", vec![("cookie", "__session=TOKEN; __session=TOKEN")], "repeated"),
         ("a cookie of a longer name", "GET", "/", vec![("cookie", "__session_2=TOKEN; x__session=TOKEN")], "missing"),
-        ("a cookie, empty", "GET", "/", vec![("cookie", "__session=")], "credentials"),
+        ("a cookie, emptied", "GET", "/", vec![("cookie", "__session=")], "missing"),
+        (
+            "an emptied cookie beside a header",
+            "GET",
+            "/",
+            vec![("cookie", "__session="), ("authorization", "Bearer TOKEN")],
+            "ok",
+        ),
+        (
+            "an image on another site",
+            "GET",
+            "/",
+            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "cross-site")],
+            "origin",
+        ),
+        (
+            "an image on the same site",
+            "GET",
+            "/",
+            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "same-site")],
+            "ok",
+        ),
+        (
+            "the app on another site",
+            "POST",
+            "/",
+            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "cross-site"), ("origin", "https://app.example")],
+            "ok",
+        ),
+        (
+            "a form on another site, by a gateway",
+            "POST",
+            "/",
+            vec![
+                ("x-goog-iap-jwt-assertion", "TOKEN"),
+                ("sec-fetch-site", "cross-site"),
+                ("origin", "https://evil.example"),
+            ],
+            "origin",
+        ),
+        (
+            "a page of the same site, by a gateway",
+            "POST",
+            "/",
+            vec![
+                ("x-goog-iap-jwt-assertion", "TOKEN"),
+                ("sec-fetch-site", "same-origin"),
+                ("origin", "https://api.example"),
+            ],
+            "ok",
+        ),
+        (
+            "a page that may, by a gateway",
+            "POST",
+            "/",
+            vec![
+                ("x-goog-iap-jwt-assertion", "TOKEN"),
+                ("sec-fetch-site", "cross-site"),
+                ("origin", "https://app.example"),
+            ],
+            "ok",
+        ),
         (
             "a cookie from the app",
             "POST",
@@ -102,17 +164,25 @@ async fn a_token_is_found_where_it_may_be() {
             vec![("cookie", "__session=TOKEN"), ("upgrade", "websocket")],
             "origin",
         ),
-        ("a websocket's protocol", "GET", "/", vec![("sec-websocket-protocol", "bearer, TOKEN")], "ok"),
-        ("among others", "GET", "/", vec![("sec-websocket-protocol", "chat,bearer,TOKEN,v2")], "ok"),
+        ("a websocket's protocol", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN")], "ok"),
+        ("among others", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "chat,bearer,TOKEN,v2")], "ok"),
         (
             "in two lines",
             "GET",
             "/",
-            vec![("sec-websocket-protocol", "bearer"), ("sec-websocket-protocol", "TOKEN")],
+            vec![UPGRADE, ("sec-websocket-protocol", "bearer"), ("sec-websocket-protocol", "TOKEN")],
             "ok",
         ),
-        ("other protocols", "GET", "/", vec![("sec-websocket-protocol", "chat, TOKEN")], "missing"),
-        ("the protocol alone", "GET", "/", vec![("sec-websocket-protocol", "bearer")], "credentials"),
+        ("other protocols", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "chat, TOKEN")], "missing"),
+        ("no websocket", "POST", "/", vec![("sec-websocket-protocol", "bearer, TOKEN")], "missing"),
+        (
+            "two in one",
+            "GET",
+            "/",
+            vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN, bearer, TOKEN")],
+            "repeated",
+        ),
+        ("the protocol alone", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "bearer")], "credentials"),
         ("the query", "GET", "/?a=b&access_token=TOKEN", vec![], "ok"),
         ("the query twice", "GET", "/?access_token=TOKEN&access_token=TOKEN", vec![], "repeated"),
         ("the query, empty", "GET", "/?access_token=", vec![], "credentials"),
@@ -167,7 +237,8 @@ async fn answers_are_marked_by_where_the_token_was() {
     let response = ask(&layer, "GET", "/", &[("authorization", format!("Bearer {good}"))]).await;
     assert!(!response.headers().contains_key(header::CACHE_CONTROL));
     for (uri, accepted) in [("/ws", Some("bearer")), ("/chat", Some("chat")), ("/", None)] {
-        let response = ask(&layer, "GET", uri, &[("sec-websocket-protocol", format!("bearer, {good}"))]).await;
+        let headers = [("upgrade", "websocket".to_owned()), ("sec-websocket-protocol", format!("bearer, {good}"))];
+        let response = ask(&layer, "GET", uri, &headers).await;
         let protocols: Vec<_> = response.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().collect();
         assert_eq!(protocols, Vec::from_iter(accepted), "{uri}");
     }

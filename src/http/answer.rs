@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 
 use super::challenge::Challenges;
 use crate::error::{Error, InvalidRequest, InvalidToken};
@@ -78,12 +78,12 @@ pub(crate) fn refuse<R: Default>(
     answer: &impl Answer<R>,
 ) -> Response<R> {
     let challenge = challenges.of(&error);
-    let mut response = match is_grpc(&request.headers) {
-        true => grpc(&error, &request.headers),
-        false => {
+    let mut response = match grpc_type(request) {
+        Some(content_type) => grpc(&error, content_type),
+        None => {
             let mut response = answer.answer(&error, request);
             // Nobody who is refused is told that all is well.
-            if response.status() == StatusCode::OK {
+            if response.status().is_success() {
                 *response.status_mut() = status(&error);
             }
             response
@@ -125,13 +125,23 @@ pub(crate) fn sentence(error: &Error) -> &'static str {
     }
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+/// The content type to answer with, if the request is one of gRPC, or of gRPC-Web, which alone may come over HTTP/1.1. Strictly so:
+/// the answer will be HTTP 200, which something in between, that asks with a copy of the request's headers whether to let it
+/// through, must not get for a GET.
+fn grpc_type(request: &Parts) -> Option<&'static str> {
+    let content_type = request.headers.get(CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
+    let kind = content_type.split([';', '+']).next().unwrap_or_default().trim_end();
+    match kind {
+        _ if request.method != Method::POST => None,
+        "application/grpc" if request.version == Version::HTTP_2 => Some("application/grpc"),
+        "application/grpc-web" => Some("application/grpc-web"),
+        "application/grpc-web-text" => Some("application/grpc-web-text"),
+        _ => None,
+    }
 }
 
 /// As a gRPC client expects it: HTTP 200, and the status in the headers, which are trailers too where there is no message.
-fn grpc<R: Default>(error: &Error, request: &HeaderMap) -> Response<R> {
+fn grpc<R: Default>(error: &Error, content_type: &'static str) -> Response<R> {
     let status = match status(error) {
         StatusCode::SERVICE_UNAVAILABLE => "14",
         StatusCode::FORBIDDEN => "7",
@@ -139,8 +149,8 @@ fn grpc<R: Default>(error: &Error, request: &HeaderMap) -> Response<R> {
     };
     let mut response = Response::<R>::default();
     let headers = response.headers_mut();
-    let content_type = request.get(CONTENT_TYPE).cloned();
-    headers.insert(CONTENT_TYPE, content_type.unwrap_or(HeaderValue::from_static("application/grpc")));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("grpc-status", HeaderValue::from_static(status));
     headers.insert("grpc-message", HeaderValue::from_static(sentence(error)));
     response

@@ -22,12 +22,18 @@ pub(crate) fn find<'a, B>(request: &'a Request<B>, sources: &'a [TokenSource]) -
         let headers = request.headers();
         let token = match place {
             Place::Authorization => bearer(headers)?,
-            Place::Header(name) => header(headers, name)?,
+            Place::Header { name, origins } => match header(headers, name)? {
+                Some(_) if is_cross_site(headers, origins) => {
+                    return Err(Error::InvalidRequest(InvalidRequest::Origin));
+                }
+                token => token,
+            },
             Place::Cookie { name, origins } => match cookie(headers, name)? {
                 Some(_) if !is_from(request, origins) => return Err(Error::InvalidRequest(InvalidRequest::Origin)),
                 token => token,
             },
-            Place::WebSocketProtocol(name) => websocket_protocol(headers, name)?,
+            Place::WebSocketProtocol(name) if is_upgrade(request) => websocket_protocol(headers, name)?,
+            Place::WebSocketProtocol(_) => None,
             Place::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
         };
         if let Some(token) = token
@@ -72,6 +78,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
     let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    // One that was emptied is none.
+    let values = values.filter(|value| !value.is_empty());
     let unquoted =
         |value: &'a [u8]| value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
     only(values)?.map(|value| checked(unquoted(value))).transpose()
@@ -81,10 +89,13 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Err
 fn websocket_protocol<'a>(headers: &'a HeaderMap, name: &HeaderValue) -> Result<Option<&'a str>, Error> {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    match offered.any(|one| one == name.as_bytes()) {
-        true => checked(offered.next().unwrap_or_default()).map(Some),
-        false => Ok(None),
+    let mut found = Vec::new();
+    while let Some(one) = offered.next() {
+        if one == name.as_bytes() {
+            found.push(offered.next().unwrap_or_default());
+        }
     }
+    only(found.into_iter())?.map(checked).transpose()
 }
 
 fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
@@ -94,15 +105,32 @@ fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
 
 /// Whether a browser would send this on behalf of a page of one of these origins.
 fn is_from<B>(request: &Request<B>, origins: &[String]) -> bool {
-    let mut sent = request.headers().get_all(ORIGIN).iter();
+    match request.headers().contains_key(ORIGIN) {
+        true => has_origin(request.headers(), origins),
+        false => {
+            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            is_safe && !is_upgrade(request) && !is_cross_site(request.headers(), origins)
+        }
+    }
+}
+
+/// Whether the browser says that a page of another site makes this request, and of none of these origins. Only browsers say
+/// so, and only they send anything that the user did not ask for.
+fn is_cross_site(headers: &HeaderMap, origins: &[String]) -> bool {
+    headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site") && !has_origin(headers, origins)
+}
+
+fn has_origin(headers: &HeaderMap, origins: &[String]) -> bool {
+    let mut sent = headers.get_all(ORIGIN).iter();
     match (sent.next(), sent.next()) {
         (Some(origin), None) => origins.iter().any(|own| own.as_bytes() == origin.as_bytes()),
-        (None, _) => {
-            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-            is_safe && !request.headers().contains_key(UPGRADE)
-        }
         _ => false,
     }
+}
+
+/// RFC 6455 §4.1, RFC 8441 §4.
+fn is_upgrade<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT
 }
 
 fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {

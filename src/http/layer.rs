@@ -145,7 +145,7 @@ impl<A> ProtectLayer<A> {
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
     /// protect.rule(|token, request| {
     ///     // As the service sees the path: inside `nest`, without what it is nested under.
-    ///     token.subject().is_some_and(|subject| request.uri.path() == format!("/profiles/{subject}"))
+    ///     token.subject().is_some_and(|subject| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}"))
     /// })
     /// # }
     /// ```
@@ -192,7 +192,8 @@ impl<A> ProtectLayer<A> {
     }
 
     /// Lets CORS preflights through (`OPTIONS` with `Origin` and `Access-Control-Request-Method`), which browsers send without a
-    /// token: for CORS layers inside this one. Better put those outside.
+    /// token: for CORS layers inside this one. Better put those outside: anybody can send such a request, and whatever is inside
+    /// and takes it for another method lets him in.
     pub fn allow_preflight(mut self) -> Self {
         self.passes_preflight = true;
         self

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Extensions, Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -60,6 +60,12 @@ pub(crate) enum Policy {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Anonymous;
 
+/// Another layer's token is not this one's.
+fn let_through_as_nobody(extensions: &mut Extensions) {
+    extensions.remove::<AccessToken>();
+    extensions.insert(Anonymous);
+}
+
 /// What is added to the response, for where the token came from.
 #[derive(Clone, Debug, Default)]
 struct After {
@@ -74,7 +80,7 @@ impl After {
         match place {
             Place::Query(_) => Self { no_store: true, protocol: None },
             Place::WebSocketProtocol(name) => Self { no_store: false, protocol: Some(name.clone()) },
-            Place::Authorization | Place::Header(_) | Place::Cookie { .. } => Self::default(),
+            Place::Authorization | Place::Header { .. } | Place::Cookie { .. } => Self::default(),
         }
     }
 
@@ -126,9 +132,7 @@ impl<A> Route<A> {
                 | (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid)
         );
         if is_let_through {
-            // Another layer's token is not this one's.
-            request.extensions.remove::<AccessToken>();
-            request.extensions.insert(Anonymous);
+            let_through_as_nobody(&mut request.extensions);
             return Ok(());
         }
         let token = verified?;
@@ -182,8 +186,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.route.is_preflight(&request) {
+            let_through_as_nobody(request.extensions_mut());
             let state = State::Inner { future: self.inner.call(request), after: Some(After::default()) };
             return ResponseFuture { state };
         }

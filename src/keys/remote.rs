@@ -18,7 +18,7 @@ use super::in_flight::{Doubts, Places};
 use super::jwk::Jwk;
 use super::jwks::Jwks;
 use super::pem;
-use super::schedule::{GRACE, KeyPolicy, Plan, Schedule};
+use super::schedule::{GRACE, KeyPolicy, Plan, Refusal, Schedule, UNKNOWN_KID_COOLDOWN};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now, nanos};
@@ -101,6 +101,8 @@ struct State {
     under_way: Option<watch::Receiver<()>>,
     failure: Option<Arc<FetchError>>,
     known: Known,
+    /// Whose key the last fetch was for, where keys are fetched one by one.
+    asked_for: Option<String>,
 }
 
 /// What the last fetch leaves to the next one.
@@ -164,7 +166,14 @@ impl RemoteJwks {
             next_decision: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
             stale_told: AtomicU64::new(0),
-            state: Mutex::new(State { schedule, fetch: 0, under_way: None, failure: None, known: Known::default() }),
+            state: Mutex::new(State {
+                schedule,
+                fetch: 0,
+                under_way: None,
+                failure: None,
+                known: Known::default(),
+                asked_for: None,
+            }),
             counts: Counts::default(),
         })
     }
@@ -193,7 +202,11 @@ impl RemoteJwks {
 
     /// Whether there is anything to fetch before a token comes.
     pub(crate) fn can_warm_up(&self) -> bool {
-        !matches!(self.source.location, Location::PemByKid(_))
+        !self.is_by_kid()
+    }
+
+    fn is_by_kid(&self) -> bool {
+        matches!(self.source.location, Location::PemByKid(_))
     }
 
     /// Whether it can have a key of this name: where that becomes part of an address, not everything does.
@@ -259,9 +272,18 @@ impl RemoteJwks {
         if self.current.load().as_ref().is_some_and(|current| !Arc::ptr_eq(current, seen)) {
             return Refetch::LookAgain;
         }
+        // Where keys are fetched one by one, a fetch for another key is no news about this one.
+        if self.is_by_kid() && waited && state.asked_for.as_deref() != kid {
+            return Refetch::Refuse(Some(Arc::new(FetchError::NoTurn { limit: UNKNOWN_KID_COOLDOWN })));
+        }
         let plan = state.schedule.unknown_kid(kid.unwrap_or_default(), waited, now.uptime);
         let (fetching, task) = self.carry_out(plan, kid, &mut state);
-        let failure = state.failure.clone();
+        let failure = match plan {
+            Plan::Refuse(Refusal::CoolingDown) if self.is_by_kid() => {
+                Some(Arc::new(FetchError::NoTurn { limit: UNKNOWN_KID_COOLDOWN }))
+            }
+            _ => state.failure.clone(),
+        };
         drop(state);
         launch(task, &runtime);
         let outcome = match plan {
@@ -319,6 +341,7 @@ impl RemoteJwks {
             Plan::Fetch | Plan::ServeAndFetch => {
                 let (ended, under_way) = watch::channel(());
                 state.fetch += 1;
+                state.asked_for = kid.filter(|_| self.is_by_kid()).map(str::to_owned);
                 state.under_way = Some(under_way.clone());
                 self.publish_next_decision(state);
                 let task = FetchTask {
@@ -383,13 +406,14 @@ impl RemoteJwks {
         Ok(Fetched { jwks, lifetime: self.source.policy.lifetime(hint), known })
     }
 
-    /// The key of this name, and those at hand, each by itself. One that does not exist (any more) is left out; any other
-    /// failure is one of the whole.
+    /// The keys at hand, and that of this name, each by itself. One that does not exist (any more) is left out; any other failure
+    /// is one of the whole, and so is that there is none.
     async fn fetch_by_kid(&self, prefix: &Url, kid: Option<&str>, known: Known) -> Result<Fetched, FetchError> {
         let current = self.current.load_full();
         let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
-        let names = kid.into_iter().chain(at_hand).take(MAX_BY_KID);
         let (mut keys, mut lifetime) = (Vec::new(), None);
+        // The one that was asked for last is the first to go, so that names that mean nothing push out nothing.
+        let names = at_hand.take(MAX_BY_KID - 1).chain(kid);
         for name in names {
             let mut url = prefix.clone();
             url.set_path(&format!("{}{name}", prefix.path()));
@@ -407,6 +431,9 @@ impl RemoteJwks {
                     return Err(FetchError::Status { url: fetch::named(&url), status: 304 });
                 }
             }
+        }
+        if keys.is_empty() {
+            return Err(FetchError::NoUsableKey { url: fetch::named(prefix), ignored: Vec::new() });
         }
         Ok(Fetched { jwks: Some(Jwks::of(keys)), lifetime: self.source.policy.lifetime(lifetime), known })
     }

@@ -51,7 +51,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// At most one fetch in this time for `kid`s that the set does not have, whatever came of it. Six fetches a minute are
 /// all that a stranger can cause, and any of them brings the new keys to everybody.
-const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
+pub(crate) const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
 
 /// A `kid` that a newly fetched set did not have is not fetched for again at once: at first for no longer than the
 /// cooldown, so that a key published a moment later is found; then twice as long each time, up to this. So clients that

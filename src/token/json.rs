@@ -83,6 +83,10 @@ struct Names<'a>(Vec<Cow<'a, str>>);
 
 impl Names<'_> {
     fn check<E: de::Error>(mut self) -> Result<(), E> {
+        // What serde_json calls its own: other readers of the same bytes would see something else there.
+        if self.0.iter().any(|name| name.starts_with("$serde_json::private::")) {
+            return Err(E::custom("a member name that is the parser's own"));
+        }
         self.0.sort_unstable();
         if self.0.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(E::custom("a member name stands twice"));
@@ -216,7 +220,7 @@ mod tests {
     #[test]
     fn only_one_strict_object_is_read() {
         let deep = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
-        let cases: [(&str, String, bool); 17] = [
+        let cases: [(&str, String, bool); 19] = [
             ("empty object", "{}".into(), true),
             ("white space around", " {\"a\":1}\n".into(), true),
             ("escaped names", r#"{"\u0061":1,"b":2}"#.into(), true),
@@ -232,6 +236,8 @@ mod tests {
             ("a string", "\"{}\"".into(), false),
             ("two objects", "{}{}".into(), false),
             ("byte order mark", "\u{feff}{}".into(), false),
+            ("a name of the parser's own", r#"{"a":{"$serde_json::private::RawValue":"x"}}"#.into(), false),
+            ("the same, outside", r#"{"$serde_json::private::RawValue":"x"}"#.into(), false),
             ("a number no float holds", r#"{"a":1e400}"#.into(), false),
             ("nothing", String::new(), false),
         ];

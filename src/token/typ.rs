@@ -69,11 +69,16 @@ impl TypRule {
 /// Refuses what is another kind of JWT by its own word, whoever the issuer is.
 pub(crate) fn check_kind(typ: Option<&str>) -> Result<(), InvalidToken> {
     match typ {
-        Some(typ) if OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(short(typ))) => {
+        // Whatever parameters it has.
+        Some(typ) if typ.split(';').next().is_some_and(|kind| is_other_kind(kind.trim())) => {
             Err(InvalidToken::Type { presented: Some(typ.to_owned()) })
         }
         _ => Ok(()),
     }
+}
+
+fn is_other_kind(kind: &str) -> bool {
+    OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(short(kind)))
 }
 
 /// Without `application/`, which may be left out. Media types have no case.
