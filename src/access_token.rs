@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
 use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
@@ -45,6 +45,8 @@ struct Inner {
     client_id: Option<String>,
     scope: Scope,
     expires_at: Duration,
+    /// The later one of `nbf` and `iat`.
+    good_from: Duration,
     verifier: u64,
     clock: Clock,
     implies: Option<Arc<Implies>>,
@@ -89,6 +91,7 @@ impl AccessToken {
         clock: Clock,
         implies: Option<Arc<Implies>>,
     ) -> Self {
+        let good_from = claims.good_from();
         Self(Arc::new(Inner {
             token: token.into(),
             // The claims were read from these bytes as UTF-8.
@@ -106,6 +109,7 @@ impl AccessToken {
                 None => claims.scope,
             },
             expires_at: claims.expires_at,
+            good_from,
             verifier,
             clock,
             implies,
@@ -235,6 +239,11 @@ impl AccessToken {
     /// All claims, as a tree: read when it is asked for the first time, and kept with the token.
     fn tree(&self) -> &Value {
         self.0.tree.get_or_init(|| serde_json::from_str(&self.0.payload).unwrap_or_default())
+    }
+
+    /// Whether its time has come, and has not passed.
+    pub(crate) fn is_good_at(&self, now: Now, leeway: Duration) -> bool {
+        now.unix < self.0.expires_at + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -67,6 +67,7 @@ mod access_token;
 mod algorithm;
 #[cfg(feature = "axum")]
 mod axum;
+mod cache;
 mod clock;
 mod error;
 mod events;

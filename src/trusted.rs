@@ -120,10 +120,10 @@ impl TrustedIssuer {
     ) -> Result<Signature<'a>, Error> {
         let remote = match &self.keys {
             TrustedKeys::Secret(key) => {
-                return Ok(Signature::Verified(key.verify(jws).ok_or(InvalidToken::Signature)?));
+                return Ok(Signature::Verified(key.verify(jws).ok_or(InvalidToken::Signature)?, None));
             }
             TrustedKeys::Fixed(jwks) => {
-                return Ok(Signature::Verified(jwks.verify_signature(jws, header, tenant)?));
+                return Ok(Signature::Verified(jwks.verify_signature(jws, header, tenant)?, None));
             }
             TrustedKeys::Remote(remote) => remote,
         };
@@ -154,9 +154,20 @@ impl TrustedIssuer {
                 Err(error) => return Err(error.into()),
                 Ok(payload) => {
                     remote.prove();
-                    return Ok(Signature::Verified(payload));
+                    return Ok(Signature::Verified(payload, Some(jwks)));
                 }
             }
+        }
+    }
+
+    /// Whether these are still the keys. Has them refreshed ahead, as every use of them does.
+    pub(crate) fn still_has(&self, keys: Option<&Arc<Jwks>>, now: Now) -> bool {
+        match (&self.keys, keys) {
+            (TrustedKeys::Secret(_) | TrustedKeys::Fixed(_), None) => true,
+            (TrustedKeys::Remote(remote), Some(keys)) => {
+                matches!(remote.keys(None, now), Keys::Ready(current) if Arc::ptr_eq(&current, keys))
+            }
+            _ => false,
         }
     }
 
@@ -193,6 +204,7 @@ impl TrustedIssuer {
 
 /// A verified signature, or what to wait for.
 pub(crate) enum Signature<'a> {
-    Verified(SignedPayload<'a>),
+    /// With the set that the key is in, if that may change.
+    Verified(SignedPayload<'a>, Option<Arc<Jwks>>),
     Wait(Fetching),
 }

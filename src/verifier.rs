@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::access_token::{AccessToken, Implies};
+use crate::cache::{self, Entry, TokenCache};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::events;
@@ -52,6 +53,7 @@ struct Inner {
     issuers: TrustedIssuers,
     clock: Clock,
     implies: Option<Arc<Implies>>,
+    cache: TokenCache,
 }
 
 /// Where a verification stands.
@@ -85,6 +87,7 @@ pub struct VerifierBuilder {
     client: Option<Client>,
     clock: Clock,
     implies: Option<Arc<Implies>>,
+    cached_tokens: u64,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -101,6 +104,20 @@ impl VerifierBuilder {
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self
+    }
+
+    /// How many verified tokens are kept, so that the next request with one need not verify its signature again; 10,000 by
+    /// default, each for 5 minutes at the most. On every request the time is checked, and that issuer and keys are still the ones.
+    ///
+    /// One takes about 3 times its own length, and 1 KB; one of more than 4 KiB counts as several.
+    pub fn cache_tokens(mut self, tokens: u64) -> Self {
+        self.cached_tokens = tokens;
+        self
+    }
+
+    /// Keeps no verified tokens: each request verifies its token's signature.
+    pub fn without_token_cache(self) -> Self {
+        self.cache_tokens(0)
     }
 
     /// Whether a scope token that is granted (the first) implies one that is asked for (the second), for all tokens and all
@@ -131,14 +148,14 @@ impl VerifierBuilder {
     ///
     /// A [`ConfigError`] whose sentence names the value that cannot work.
     pub fn build(self) -> Result<Verifier, ConfigError> {
-        let (clock, implies) = (self.clock, self.implies);
+        let (clock, implies, cache) = (self.clock, self.implies, TokenCache::new(self.cached_tokens));
         let own = self.client.clone();
         let client = self.client.map_or_else(|| default_client(false), Ok)?;
         let guarded = || own.map_or_else(|| default_client(true), Ok);
         let issuers = TrustedIssuers::new(self.issuers?, client, guarded, clock.clone())?;
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies })))
+        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache })))
     }
 }
 
@@ -168,6 +185,7 @@ impl Verifier {
             client: None,
             clock: Clock::default(),
             implies: None,
+            cached_tokens: cache::DEFAULT_CAPACITY,
         }
     }
 
@@ -232,6 +250,9 @@ impl Verifier {
 
     /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.
     pub(crate) fn begin(&self, token: &str) -> Verification {
+        if let Some(token) = self.verified_before(token) {
+            return Verification::Done(Ok(token));
+        }
         match self.attempt(token, &Progress::default()) {
             Ok(Attempt::Verified(token)) => Verification::Done(Ok(token)),
             Ok(Attempt::Wait(wait)) => {
@@ -239,6 +260,20 @@ impl Verifier {
             }
             Err(error) => Verification::Done(Err(self.refused(token, error))),
         }
+    }
+
+    /// The token, if it was verified a moment ago and nothing has changed since. If anything has, the steps will say what.
+    fn verified_before(&self, token: &str) -> Option<AccessToken> {
+        if self.0.cache.is_off() {
+            return None;
+        }
+        let now = self.0.clock.now();
+        let entry = self.0.cache.get(token, now)?;
+        let Ok(Found::Issuer(known)) = self.0.issuers.find(entry.token.issuer(), now) else { return None };
+        let is_same = Arc::ptr_eq(&known.issuer, &entry.issuer)
+            && entry.token.is_good_at(now, known.issuer.config.leeway)
+            && known.issuer.still_has(entry.keys.as_ref(), now);
+        is_same.then(|| entry.token.clone())
     }
 
     async fn verify_after(self, mut wait: Wait, token: String) -> Result<AccessToken, Error> {
@@ -287,13 +322,16 @@ impl Verifier {
             .map_err(|refusal| explain(refusal.into(), &header))?;
         issuer.check_shape(&jws, &header, &claims)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.fetched, now);
-        let payload = match signature.map_err(|error| explain(error, &header))? {
-            Signature::Verified(payload) => payload,
+        let (payload, keys) = match signature.map_err(|error| explain(error, &header))? {
+            Signature::Verified(payload, keys) => (payload, keys),
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
         };
         self.0.issuers.verified(&known);
         let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
-        Ok(Attempt::Verified(AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies)))
+        let token = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
+        let (kept, issuer) = (token.clone(), Arc::clone(issuer));
+        self.0.cache.insert(Entry { token: kept, issuer, keys, at: now.uptime });
+        Ok(Attempt::Verified(token))
     }
 
     /// Tells the log. Never the token, nor a claim of it.

@@ -96,7 +96,7 @@ impl Api {
         let clock = TestClock::new();
         keys.clock(&clock);
         let issuer = configure(Issuer::new(keys.iss(), AUDIENCE).unwrap());
-        let verifier = Verifier::builder(issuer).clock(&clock).build().unwrap();
+        let verifier = Verifier::builder(issuer).clock(&clock).without_token_cache().build().unwrap();
         Self { keys: Arc::clone(keys), clock, verifier }
     }
 

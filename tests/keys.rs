@@ -1,6 +1,6 @@
 //! How keys are come by, and kept: fetched once, shared, refreshed ahead, never lost to a worse answer.
 //!
-//! Real HTTP on loopback; time is a `TestClock`.
+//! Real HTTP on loopback; time is a `TestClock`. No token is kept, so that each is about the keys.
 
 use std::future::Future;
 use std::pin::pin;
@@ -32,7 +32,7 @@ async fn api_with(configure: impl Fn(Issuer) -> Issuer) -> Api {
     let clock = TestClock::new();
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
     issuer.clock(&clock);
-    let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).build().unwrap();
+    let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).without_token_cache().build().unwrap();
     Api { clock, issuer, verifier }
 }
 

@@ -89,6 +89,11 @@ impl<'a> Claims<'a> {
         })
     }
 
+    /// The later one of `nbf` and `iat`.
+    pub(crate) fn good_from(&self) -> Duration {
+        self.not_before.max(self.issued_at).unwrap_or_default()
+    }
+
     /// Whom the token was issued to: RFC 9068 says `client_id`, OpenID Connect `azp`, Okta `cid`.
     pub(crate) fn client_id(&self) -> Option<&str> {
         [&self.client_id, &self.azp, &self.cid].into_iter().flatten().next().map(|one| &**one)

@@ -1,0 +1,226 @@
+//! Tokens that were verified before: never good where a verification would say no.
+//!
+//! Whether one came from the cache shows in its claims: they are read once, so the same ones come back.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::{AccessToken, Algorithm, Issuer, Issuers, Verifier};
+use serde_json::Value;
+
+struct Api {
+    issuer: TestIssuer,
+    clock: TestClock,
+    verifier: Verifier,
+}
+
+async fn api() -> Api {
+    let (issuer, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    issuer.clock(&clock);
+    let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
+    Api { issuer, clock, verifier }
+}
+
+async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
+    verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+}
+
+async fn claims(verifier: &Verifier, token: &str) -> Arc<Value> {
+    verifier.verify(token).await.unwrap().claims().unwrap()
+}
+
+/// Whether the token is one that was verified before.
+async fn is_hit(verifier: &Verifier, token: &str) -> bool {
+    Arc::ptr_eq(&claims(verifier, token).await, &claims(verifier, token).await)
+}
+
+#[tokio::test]
+async fn a_token_is_verified_once_and_its_claims_are_read_once() {
+    let api = api().await;
+    let token = api.issuer.token().build();
+    assert!(is_hit(&api.verifier, &token).await);
+    let off = Verifier::builder(api.issuer.issuer()).without_token_cache().build().unwrap();
+    assert!(!is_hit(&off, &token).await, "off with one call");
+    // Five minutes at the most, whatever the token says.
+    let first = claims(&api.verifier, &token).await;
+    for (passes, hit) in [(299, true), (1, false)] {
+        api.clock.advance(Duration::from_secs(passes));
+        assert_eq!(Arc::ptr_eq(&first, &claims(&api.verifier, &token).await), hit, "{passes} s later");
+    }
+}
+
+#[tokio::test]
+async fn the_time_is_looked_at_each_time() {
+    let api = api().await;
+    let now = api.clock.unix_seconds();
+    let short = api.issuer.token().claim("exp", now + 60).build();
+    let early = api.issuer.token().claim("iat", now).claim("nbf", now).build();
+    for token in [&short, &early] {
+        assert!(is_hit(&api.verifier, token).await);
+    }
+    // With the leeway of 30 seconds, as without a cache.
+    for (correction, short_is, early_is) in
+        [(89, "ok", "ok"), (1, "expired", "ok"), (-120, "ok", "ok"), (-1, "ok", "not_yet_valid"), (31, "ok", "ok")]
+    {
+        api.clock.correct_by(correction);
+        assert_eq!(verdict(&api.verifier, &early).await, early_is, "{correction}");
+        let short_now = verdict(&api.verifier, &short).await;
+        // Its `iat` is the present of the start, so it too is early when the clock is set back.
+        assert!(
+            short_now == short_is || early_is != "ok" && short_now == "issued_in_the_future",
+            "{correction}: {short_now}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_leaves_the_set_takes_its_tokens_along() {
+    let api = api().await;
+    let old = api.issuer.token().build();
+    assert!(is_hit(&api.verifier, &old).await);
+    api.issuer.rotate().unwrap();
+    api.issuer.withdraw_old_keys();
+    api.clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&api.verifier, &api.issuer.token().build()).await, "ok", "the new key is fetched");
+    assert_eq!(verdict(&api.verifier, &old).await, "unknown_key");
+
+    // And where nobody came with a new key: with the refresh.
+    let token = api.issuer.token().claim("exp", 4_000_000_000_u64).build();
+    assert!(is_hit(&api.verifier, &token).await);
+    api.issuer.rotate().unwrap();
+    api.issuer.withdraw_old_keys();
+    api.clock.advance(Duration::from_secs(250));
+    assert_eq!(verdict(&api.verifier, &token).await, "ok");
+    for _ in 0..2 {
+        api.clock.advance(Duration::from_secs(150));
+        assert_eq!(verdict(&api.verifier, &token).await, "ok");
+    }
+    let refreshed = async {
+        while verdict(&api.verifier, &token).await == "ok" {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(10), refreshed).await.is_ok(),
+        "a hit has the keys refreshed, too"
+    );
+    assert_eq!(verdict(&api.verifier, &token).await, "unknown_key");
+}
+
+/// Through an outage and after it, as if there were no cache.
+#[tokio::test]
+async fn a_hit_is_no_better_than_the_keys() {
+    let api = api().await;
+    let token = api.issuer.token().claim("exp", 4_000_000_000_u64).build();
+    assert_eq!(verdict(&api.verifier, &token).await, "ok");
+    api.issuer.behave(Behaviour::Status(404));
+    for (passes, expected) in [(550, "ok"), (3599, "ok"), (60, "keys_unavailable")] {
+        api.clock.advance(Duration::from_secs(passes));
+        assert_eq!(verdict(&api.verifier, &token).await, expected, "{passes} s later");
+        while api.verifier.health()[0].fetching {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_differ_in_anything_are_different() {
+    let api = api().await;
+    let token = api.issuer.token().build();
+    assert!(is_hit(&api.verifier, &token).await);
+    let last = if token.ends_with('A') { "Q" } else { "A" };
+    let forged = format!("{}{last}", &token[..token.len() - 1]);
+    assert_ne!(verdict(&api.verifier, &forged).await, "ok", "the last byte");
+    // The same end of the signature, another payload, or header.
+    for (name, other) in [
+        ("payload", api.issuer.token().subject("admin").build()),
+        ("header", api.issuer.token().header("x", "y").build()),
+    ] {
+        let at = other.rfind('.').unwrap();
+        let spliced = format!("{}{}", &other[..at], &token[token.rfind('.').unwrap()..]);
+        assert_eq!(verdict(&api.verifier, &spliced).await, "signature", "{name}");
+        assert!(is_hit(&api.verifier, &token).await, "and pushes nobody out");
+    }
+    for short in ["", "a", "a.b.c"] {
+        assert_ne!(verdict(&api.verifier, short).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn what_one_policy_accepts_another_does_not() {
+    let api = api().await;
+    let token = api.issuer.token().build();
+    assert!(is_hit(&api.verifier, &token).await);
+    let other = Issuer::new(api.issuer.iss(), "https://other.example").unwrap();
+    let other = Verifier::builder(other).clock(&api.clock).build().unwrap();
+    assert_eq!(verdict(&other, &token).await, "audience");
+    let clone = api.verifier.clone();
+    assert!(
+        Arc::ptr_eq(&claims(&clone, &token).await, &claims(&api.verifier, &token).await),
+        "a clone is the same one"
+    );
+}
+
+#[tokio::test]
+async fn failures_are_not_kept() {
+    let api = api().await;
+    assert_eq!(verdict(&api.verifier, &api.issuer.token().build()).await, "ok");
+    api.issuer.rotate().unwrap();
+    let token = api.issuer.token().build();
+    assert_eq!(verdict(&api.verifier, &token).await, "unknown_key", "the budget is spent");
+    api.clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&api.verifier, &token).await, "ok");
+}
+
+/// A tenant that was removed, or changed, has no tokens that were verified before.
+#[tokio::test]
+async fn a_tenant_takes_its_tokens_along() {
+    let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    acme.clock(&clock);
+    let (audience, is_tenant) = (Arc::new(Mutex::new(AUDIENCE)), Arc::new(AtomicBool::new(true)));
+    let (current, still) = (Arc::clone(&audience), Arc::clone(&is_tenant));
+    let issuers = Issuers::lookup(move |iss| {
+        let issuer = Issuer::new(iss, *current.lock().unwrap()).ok()?;
+        still.load(Ordering::SeqCst).then_some(issuer)
+    });
+    let issuers = issuers.look_up_again_after(Duration::from_secs(60)).danger_allow_private_addresses();
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    let token = acme.token().build();
+    assert!(is_hit(&verifier, &token).await);
+    clock.advance(Duration::from_secs(60));
+    assert!(is_hit(&verifier, &token).await, "looked up again, the same");
+    *audience.lock().unwrap() = "https://other.example";
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(verdict(&verifier, &token).await, "audience");
+    *audience.lock().unwrap() = AUDIENCE;
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    is_tenant.store(false, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
+}
+
+/// More good tokens than are kept, from clients that get a new one for each request: memory stays what it is.
+#[tokio::test]
+async fn a_flood_of_good_tokens_is_kept_within_bounds() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::builder(issuer.issuer()).cache_tokens(100).build().unwrap();
+    let mut tokens: Vec<(String, std::sync::Weak<Value>)> = Vec::new();
+    for number in 0..2000 {
+        let token = issuer.token().claim("jti", number).build();
+        let verified: AccessToken = verifier.verify(&token).await.unwrap();
+        tokens.push((token, Arc::downgrade(&verified.claims().unwrap())));
+    }
+    // Claims live as long as somebody keeps their token; nobody does here but the cache.
+    let kept = || tokens.iter().filter(|(_, claims)| claims.strong_count() > 0).count();
+    for _ in 0..1000 {
+        let _ = verifier.verify(&tokens[0].0).await;
+        if kept() <= 110 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!((1..=110).contains(&kept()), "{} tokens are kept", kept());
+}
