@@ -174,32 +174,34 @@ async fn failures_are_not_kept() {
     assert_eq!(verdict(&api.verifier, &token).await, "ok");
 }
 
-/// A tenant that was removed, or changed, has no tokens that were verified before.
+/// A tenant that was removed, or changed, has no tokens that were verified before; be its keys fetched or fixed.
 #[tokio::test]
 async fn a_tenant_takes_its_tokens_along() {
-    let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
-    acme.clock(&clock);
-    let (audience, is_tenant) = (Arc::new(Mutex::new(AUDIENCE)), Arc::new(AtomicBool::new(true)));
-    let (current, still) = (Arc::clone(&audience), Arc::clone(&is_tenant));
-    let issuers = Issuers::lookup(move |iss| {
-        let issuer = Issuer::new(iss, *current.lock().unwrap()).ok()?;
-        still.load(Ordering::SeqCst).then_some(issuer)
-    });
-    let issuers = issuers.look_up_again_after(Duration::from_secs(60)).danger_allow_private_addresses();
-    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
-    let token = acme.token().build();
-    assert!(is_hit(&verifier, &token).await);
-    clock.advance(Duration::from_secs(60));
-    assert!(is_hit(&verifier, &token).await, "looked up again, the same");
-    *audience.lock().unwrap() = "https://other.example";
-    clock.advance(Duration::from_secs(60));
-    assert_eq!(verdict(&verifier, &token).await, "audience");
-    *audience.lock().unwrap() = AUDIENCE;
-    clock.advance(Duration::from_secs(60));
-    assert_eq!(verdict(&verifier, &token).await, "ok");
-    is_tenant.store(false, Ordering::SeqCst);
-    clock.advance(Duration::from_secs(60));
-    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
+    for fixed in [false, true] {
+        let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+        acme.clock(&clock);
+        let (audience, is_tenant) = (Arc::new(Mutex::new(AUDIENCE)), Arc::new(AtomicBool::new(true)));
+        let (current, still, keys) = (Arc::clone(&audience), Arc::clone(&is_tenant), acme.jwks());
+        let issuers = Issuers::lookup(move |iss| {
+            let issuer = Issuer::new(iss, *current.lock().unwrap()).ok()?;
+            still.load(Ordering::SeqCst).then_some(if fixed { issuer.jwks(keys.clone()) } else { issuer })
+        });
+        let issuers = issuers.look_up_again_after(Duration::from_secs(60)).danger_allow_private_addresses();
+        let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+        let token = acme.token().build();
+        assert!(is_hit(&verifier, &token).await, "fixed: {fixed}");
+        clock.advance(Duration::from_secs(60));
+        assert!(is_hit(&verifier, &token).await, "looked up again, the same; fixed: {fixed}");
+        *audience.lock().unwrap() = "https://other.example";
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(verdict(&verifier, &token).await, "audience", "fixed: {fixed}");
+        *audience.lock().unwrap() = AUDIENCE;
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(verdict(&verifier, &token).await, "ok", "fixed: {fixed}");
+        is_tenant.store(false, Ordering::SeqCst);
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(verdict(&verifier, &token).await, "unknown_issuer", "fixed: {fixed}");
+    }
 }
 
 /// More good tokens than are kept, from clients that get a new one for each request: memory stays what it is.
