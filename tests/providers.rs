@@ -116,6 +116,7 @@ fn providers() -> Vec<Provider> {
                     json!({ "iss": format!("https://login.microsoftonline.com/{OTHER}/v2.0") }),
                     "unknown_issuer",
                 ),
+                ("ID token", json!({ "azp": null, "scp": null, "nonce": "n" }), "claim_value"),
                 ("version 1.0", json!({ "iss": format!("https://sts.windows.net/{ACME}/") }), "unknown_issuer"),
                 (
                     "for Graph",
@@ -143,6 +144,7 @@ fn providers() -> Vec<Provider> {
             traps: vec![
                 ("wrong tid", json!({ "tid": ACME }), "tenant"),
                 ("no tid", json!({ "tid": null }), "tenant"),
+                ("ID token", json!({ "azp": null, "scp": null, "nonce": "n" }), "claim_value"),
                 ("no tenant's", json!({ "iss": "https://login.microsoftonline.com/common/v2.0" }), "unknown_issuer"),
             ],
         },

@@ -70,7 +70,9 @@ struct Way<'a> {
 }
 
 impl<'a> Way<'a> {
+    /// With its state given, as a server does: else axum would make the layers anew for each request.
     fn new(name: &'static str, app: Router, tokens: &'a [String]) -> Self {
+        let app = app.with_state(());
         Self { name, app, tokens, next: 0, ratios: Vec::new(), allocations: 0 }
     }
 
