@@ -109,7 +109,8 @@ impl VerifierBuilder {
     /// How many verified tokens are kept, so that the next request with one need not verify its signature again; 10,000 by
     /// default, each for 5 minutes at the most. On every request the time is checked, and that issuer and keys are still the ones.
     ///
-    /// One takes about 3 times its own length, and 1 KB; one of more than 4 KiB counts as several.
+    /// One takes about twice its own length and 500 bytes, and more once its claims are read; one of more than 4 KiB counts as
+    /// several.
     pub fn cache_tokens(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self
