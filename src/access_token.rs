@@ -94,8 +94,8 @@ impl AccessToken {
         let good_from = claims.good_from();
         Self(Arc::new(Inner {
             token: token.into(),
-            // The claims were read from these bytes as UTF-8.
-            payload: String::from_utf8_lossy(payload.bytes()).into(),
+            // The claims were read from these bytes as UTF-8, so they are.
+            payload: std::str::from_utf8(payload.bytes()).unwrap_or_default().into(),
             issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
                 Some(name) => Arc::clone(name),
                 // One tenant of a template.

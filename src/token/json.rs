@@ -63,7 +63,8 @@ impl<'de, W: Fn(&str) -> bool, E: FnMut(&str, Value<'de>)> Visitor<'de> for Memb
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut names = Names::default();
+        // As many as real tokens have, so that the list need not grow.
+        let mut names = Names(Vec::with_capacity(16));
         while let Some(Name(name)) = map.next_key()? {
             let keep = (self.wanted)(&name);
             let value = map.next_value_seed(Member { depth: MAX_DEPTH - 1, keep })?;
