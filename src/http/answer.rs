@@ -6,8 +6,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AU
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 
-use super::challenge::Challenges;
-use crate::error::{Error, InvalidRequest, InvalidToken};
+use super::challenge::{Challenges, sentence};
+use crate::error::Error;
 
 /// Seconds after which a client may try again when keys could not be had.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -105,23 +105,6 @@ pub(crate) fn status(error: &Error) -> StatusCode {
         Error::InvalidRequest(_) => StatusCode::BAD_REQUEST,
         Error::InsufficientScope { .. } | Error::Forbidden { .. } => StatusCode::FORBIDDEN,
         Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
-
-/// What the client is told: the same words for everybody, and nothing of what it sent.
-pub(crate) fn sentence(error: &Error) -> &'static str {
-    match error {
-        Error::Missing => "An access token is needed",
-        Error::InvalidRequest(InvalidRequest::Repeated) => "The request has more than one access token",
-        Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
-        Error::InvalidRequest(InvalidRequest::Origin) => "The request's origin may not use the cookie",
-        Error::InvalidToken(InvalidToken::Expired { .. }) => "The access token expired",
-        Error::InvalidToken(_) => "The access token is invalid",
-        Error::InsufficientScope { .. } | Error::Forbidden { .. } => {
-            "The access token does not grant what this operation needs"
-        }
-        Error::InsufficientAuthentication { .. } => "The user must sign in again, or in a stronger way",
-        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => "The access token cannot be verified now",
     }
 }
 

@@ -2,7 +2,6 @@
 
 use http::HeaderValue;
 
-use super::answer::sentence;
 use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::StepUp;
 use crate::token::scope::Scope;
@@ -84,6 +83,23 @@ impl Challenges {
             Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => return None,
         };
         Some(challenge.clone())
+    }
+}
+
+/// What the client is told: the same words for everybody, and nothing of what it sent.
+pub(crate) fn sentence(error: &Error) -> &'static str {
+    match error {
+        Error::Missing => "An access token is needed",
+        Error::InvalidRequest(InvalidRequest::Repeated) => "The request has more than one access token",
+        Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
+        Error::InvalidRequest(InvalidRequest::Origin) => "The request's origin may not use the cookie",
+        Error::InvalidToken(InvalidToken::Expired { .. }) => "The access token expired",
+        Error::InvalidToken(_) => "The access token is invalid",
+        Error::InsufficientScope { .. } | Error::Forbidden { .. } => {
+            "The access token does not grant what this operation needs"
+        }
+        Error::InsufficientAuthentication { .. } => "The user must sign in again, or in a stronger way",
+        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => "The access token cannot be verified now",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::audience::Audience;
+use super::audience::{Audience, AudienceClaim};
 use super::json::{self, Value};
 use super::scope::Scope;
 use crate::clock::Now;
@@ -99,11 +99,6 @@ impl<'a> Claims<'a> {
         [&self.client_id, &self.azp, &self.cid].into_iter().flatten().next().map(|one| &**one)
     }
 
-    /// `azp` (OpenID Connect Core §2).
-    pub(crate) fn authorized_party(&self) -> Option<&str> {
-        self.azp.as_deref()
-    }
-
     /// RFC 9068 §2.2: the claims that its access tokens must have; `iss` and `exp` every token has.
     pub(crate) fn check_rfc9068(&self) -> Result<(), InvalidToken> {
         for (name, is_there) in [
@@ -120,11 +115,32 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
+    /// RFC 7519 §4.1.3, or what is configured in its place.
+    fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
+        let one = |name, claim: Option<&'_ str>| {
+            claim.map(|one| vec![one.to_owned()]).ok_or(InvalidToken::MissingClaim(name))
+        };
+        let presented: Vec<String> = match (expected.claim(), &self.audience) {
+            (AudienceClaim::Any, _) => return Ok(()),
+            (AudienceClaim::Audience, None) => return Err(InvalidToken::MissingClaim("aud")),
+            (AudienceClaim::Audience, Some(several)) if several.iter().any(|one| expected.contains(one)) => {
+                return Ok(());
+            }
+            (AudienceClaim::Audience, Some(several)) => several.iter().map(|one| one.clone().into_owned()).collect(),
+            (AudienceClaim::ClientId, _) => one("client_id", self.client_id())?,
+            (AudienceClaim::AuthorizedParty, _) => one("azp", self.azp.as_deref())?,
+        };
+        match presented.iter().any(|one| expected.contains(one)) {
+            true => Ok(()),
+            false => Err(InvalidToken::Audience { expected: expected.clone(), presented }),
+        }
+    }
+
     /// RFC 9068 §4, RFC 7519 §4.1.3 to §4.1.6: the rules that make a token acceptable here and now.
     ///
     /// `iss` is not among them: finding the issuer by it, byte for byte, was the check.
     pub(crate) fn check(&self, audience: &Audience, leeway: Duration, now: Now) -> Result<(), InvalidToken> {
-        audience.check(self)?;
+        self.check_audience(audience)?;
         if now.unix >= self.expires_at + leeway {
             return Err(InvalidToken::Expired { expires_at: self.expires_at, now: now.unix });
         }
