@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,9 +41,9 @@ struct Inner {
     token: Box<str>,
     payload: Box<str>,
     issuer: Arc<str>,
-    subject: Option<String>,
-    audience: Vec<String>,
-    client_id: Option<String>,
+    subject: Option<Text>,
+    audience: Vec<Text>,
+    client_id: Option<Text>,
     scope: Scope,
     expires_at: Duration,
     /// The later one of `nbf` and `iat`.
@@ -55,6 +56,31 @@ struct Inner {
     tree: OnceLock<Value>,
     /// The claims as the application's own types, once it has asked for them.
     typed: Typed,
+}
+
+/// A claim's text: as it stands in the payload, or, where that has it escaped, by itself.
+enum Text {
+    Within(Range<usize>),
+    Own(Box<str>),
+}
+
+impl Text {
+    fn new(text: &str, payload: &str) -> Self {
+        // Where in the payload it stands, if it does: told by its address, so that nothing need be copied.
+        let start = (text.as_ptr() as usize).checked_sub(payload.as_ptr() as usize);
+        let range = start.map(|start| start..start + text.len());
+        match range.filter(|range| payload.get(range.clone()) == Some(text)) {
+            Some(range) => Self::Within(range),
+            None => Self::Own(text.into()),
+        }
+    }
+
+    fn of<'a>(&'a self, payload: &'a str) -> &'a str {
+        match self {
+            Self::Within(range) => payload.get(range.clone()).unwrap_or_default(),
+            Self::Own(text) => text,
+        }
+    }
 }
 
 /// Whether one scope token that is granted implies another that is asked for.
@@ -91,19 +117,21 @@ impl AccessToken {
         clock: Clock,
         implies: Option<Arc<Implies>>,
     ) -> Self {
+        // The claims were read from these bytes as UTF-8, so they are.
+        let payload = std::str::from_utf8(payload.bytes()).unwrap_or_default();
+        let text = |text: &str| Text::new(text, payload);
         let good_from = claims.good_from();
         Self(Arc::new(Inner {
             token: token.into(),
-            // The claims were read from these bytes as UTF-8, so they are.
-            payload: std::str::from_utf8(payload.bytes()).unwrap_or_default().into(),
+            payload: payload.into(),
             issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
                 Some(name) => Arc::clone(name),
                 // One tenant of a template.
                 None => Arc::from(&*claims.issuer),
             },
-            subject: claims.subject.as_deref().map(str::to_owned),
-            client_id: claims.client_id().map(str::to_owned),
-            audience: claims.audience.into_iter().flatten().map(Into::into).collect(),
+            subject: claims.subject.as_deref().map(text),
+            client_id: claims.client_id().map(text),
+            audience: claims.audience.iter().flatten().map(|one| text(one)).collect(),
             scope: match &issuer.shape.scope_prefix {
                 Some(prefix) => claims.scope.with_unprefixed(prefix),
                 None => claims.scope,
@@ -121,7 +149,7 @@ impl AccessToken {
 
     /// `sub` (RFC 7519 §4.1.2): whom the token speaks for, unique at this issuer. Some machines' tokens have none.
     pub fn subject(&self) -> Option<&str> {
-        self.0.subject.as_deref()
+        self.0.subject.as_ref().map(|text| text.of(&self.0.payload))
     }
 
     /// `iss` (RFC 7519 §4.1.1): one of the issuers trusted by configuration, in the spelling of the token.
@@ -131,12 +159,12 @@ impl AccessToken {
 
     /// `aud` (RFC 7519 §4.1.3): this API, and maybe others.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.audience.iter().map(String::as_str)
+        self.0.audience.iter().map(|text| text.of(&self.0.payload))
     }
 
     /// The application that the token was issued to: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`.
     pub fn client_id(&self) -> Option<&str> {
-        self.0.client_id.as_deref()
+        self.0.client_id.as_ref().map(|text| text.of(&self.0.payload))
     }
 
     /// What the token grants: `scope` (RFC 8693 §4.2), else `scp`; a string or an array.

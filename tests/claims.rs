@@ -425,3 +425,23 @@ async fn claims_may_be_required_and_refused() {
         assert_eq!(verdict, expected, "{name}");
     }
 }
+
+/// What handlers see is what the JSON says, escaped or not.
+#[tokio::test]
+async fn claims_are_read_as_json_says() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    for (name, sub, client, aud) in [
+        ("plain", r#""alice""#, r#""app""#, format!(r#"["x","{AUDIENCE}"]"#)),
+        ("escaped", r#""al\u0069ce""#, r#""a\u0070p""#, format!(r#"["\u0078","{AUDIENCE}"]"#)),
+        ("white space", " \n\"alice\" ", " \"app\"", format!(" [ \"x\" , \"{AUDIENCE}\" ] ")),
+    ] {
+        let claims = format!(
+            r#"{{"iss":"https://issuer.example/","sub":{sub},"client_id":{client},"aud":{aud},"scope":"a  b","exp":4000000000}}"#
+        );
+        let token = verifier.verify(&issuer.token().payload(claims.clone()).build()).await.unwrap();
+        assert_eq!((token.subject(), token.client_id()), (Some("alice"), Some("app")), "{name}");
+        assert_eq!(token.audience().collect::<Vec<_>>(), ["x", AUDIENCE], "{name}");
+        assert_eq!((token.scope().as_str(), token.raw_claims()), ("a b", claims.as_str()), "{name}");
+    }
+}

@@ -75,6 +75,10 @@ impl Scope {
     }
 
     fn add(&mut self, token: &str) {
+        // Most scopes are a few dozen bytes: one allocation.
+        if self.0.capacity() == 0 {
+            self.0.reserve(token.len().max(64));
+        }
         if !self.0.is_empty() {
             self.0.push(' ');
         }
