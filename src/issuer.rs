@@ -358,36 +358,35 @@ impl Issuer {
     ///
     /// `claim` is a name, dots and URLs included; or, with a slash in front, a JSON Pointer (RFC 6901): `/kubernetes.io/namespace`.
     pub fn require_claim<T: Into<serde_json::Value>>(
-        mut self,
+        self,
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
     ) -> Self {
-        let is = Is::OneOf(values.into_iter().map(Into::into).collect());
-        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
-        self
+        self.claim_rule(claim, Is::OneOf(values.into_iter().map(Into::into).collect()))
     }
 
     /// Refuses tokens where this claim is one of these values, or an array with one of them; named as in
     /// [`require_claim`](Self::require_claim).
     pub fn refuse_claim<T: Into<serde_json::Value>>(
-        mut self,
+        self,
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
     ) -> Self {
-        let is = Is::NoneOf(values.into_iter().map(Into::into).collect());
-        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
-        self
+        self.claim_rule(claim, Is::NoneOf(values.into_iter().map(Into::into).collect()))
     }
 
     /// Refuses tokens that do not have this claim, or have `null` for it; named as in [`require_claim`](Self::require_claim).
-    pub fn with_claim(mut self, claim: impl Into<String>) -> Self {
-        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is: Is::Present });
-        self
+    pub fn with_claim(self, claim: impl Into<String>) -> Self {
+        self.claim_rule(claim, Is::Present)
     }
 
     /// Refuses tokens that have this claim at all; named as in [`require_claim`](Self::require_claim).
-    pub fn without_claim(mut self, claim: impl Into<String>) -> Self {
-        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is: Is::Absent });
+    pub fn without_claim(self, claim: impl Into<String>) -> Self {
+        self.claim_rule(claim, Is::Absent)
+    }
+
+    fn claim_rule(mut self, claim: impl Into<String>, is: Is) -> Self {
+        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
         self
     }
 

@@ -205,7 +205,8 @@ impl Rule {
                 let signed_in = signed_in.and_then(|time| Duration::try_from_secs_f64(time).ok());
                 let now = token.clock().now().unix;
                 // In the future nobody has signed in, but for clocks that differ.
-                let is_recent = |time: Duration| time <= now + CLOCKS_DIFFER && now.saturating_sub(time) <= *age;
+                let is_recent =
+                    |time: Duration| time <= now.saturating_add(CLOCKS_DIFFER) && now.saturating_sub(time) <= *age;
                 ok_if(signed_in.is_some_and(is_recent), &|| self.step_up().into())
             }
             Kind::All(rules) => self.check_all(rules, token, request),
