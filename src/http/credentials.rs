@@ -69,8 +69,10 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
     let Some(value) = only(headers.get_all(name).iter())? else { return Ok(None) };
     // One gateway pads each part.
-    let legal = |byte: &u8| is_legal(byte) || *byte == b'=';
-    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.as_bytes().iter().all(legal));
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| !text.is_empty() && all(text.as_bytes(), |byte| is_legal(byte) | (byte == b'=')));
     text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
@@ -144,11 +146,20 @@ fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
 fn checked(token: &[u8]) -> Result<&str, Error> {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let characters = token.get(..token.len() - padding).unwrap_or_default();
-    let is_b64token = !characters.is_empty() && characters.iter().all(is_legal);
+    let is_b64token = !characters.is_empty() && all(characters, is_legal);
     let text = std::str::from_utf8(token).ok().filter(|_| is_b64token);
     text.ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
-fn is_legal(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+/// Without a branch for each byte, so that the compiler looks at 16 bytes at once: this sees every byte of every token, and
+/// one by one it cost more than all other work beside the signature.
+fn is_legal(byte: u8) -> bool {
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    // `-`, `.`, `/` and the digits stand side by side.
+    let digit = byte.wrapping_sub(b'-') < 13;
+    letter | digit | (byte == b'_') | (byte == b'~') | (byte == b'+')
+}
+
+fn all(bytes: &[u8], is_legal: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is_legal(*byte))
 }
