@@ -42,7 +42,6 @@ struct Inner {
     payload: Box<str>,
     issuer: Arc<str>,
     subject: Option<Text>,
-    audience: Vec<Text>,
     client_id: Option<Text>,
     scope: Scope,
     expires_at: Duration,
@@ -131,7 +130,6 @@ impl AccessToken {
             },
             subject: claims.subject.as_deref().map(text),
             client_id: claims.client_id().map(text),
-            audience: claims.audience.iter().flatten().map(|one| text(one)).collect(),
             scope: match &issuer.shape.scope_prefix {
                 Some(prefix) => claims.scope.with_unprefixed(prefix),
                 None => claims.scope,
@@ -159,7 +157,9 @@ impl AccessToken {
 
     /// `aud` (RFC 7519 §4.1.3): this API, and maybe others.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
-        self.0.audience.iter().map(|text| text.of(&self.0.payload))
+        let claim = self.tree().get("aud");
+        let several = claim.and_then(Value::as_array).into_iter().flatten();
+        claim.into_iter().chain(several).filter_map(Value::as_str)
     }
 
     /// The application that the token was issued to: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`.

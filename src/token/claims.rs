@@ -1,6 +1,7 @@
 //! RFC 7519 §4.1, RFC 9068 §2.2: registered claims, and the rules over them.
 
 use std::borrow::Cow;
+use std::slice;
 use std::time::Duration;
 
 use super::audience::{Audience, AudienceClaim};
@@ -20,8 +21,8 @@ const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
     pub(crate) issuer: Cow<'a, str>,
-    /// Some issuers send none.
-    pub(crate) audience: Option<Vec<Cow<'a, str>>>,
+    /// A string or several. Some issuers send none.
+    audience: Option<Value<'a>>,
     pub(crate) expires_at: Duration,
     not_before: Option<Duration>,
     issued_at: Option<Duration>,
@@ -43,36 +44,15 @@ impl<'a> Claims<'a> {
             InvalidToken::Malformed("a payload that is one JSON object, no member twice");
         let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
 
-        let (mut iss, mut sub, mut aud, mut exp, mut nbf, mut iat) = (None, None, None, None, None, None);
-        let (mut client_id, mut azp, mut cid, mut scope, mut scp, mut cnf) = (None, None, None, None, None, None);
-        let (mut tid, mut jti) = (None, None);
-        json::read_object(text, is_read, |name, value| {
-            let member = match name {
-                "iss" => &mut iss,
-                "sub" => &mut sub,
-                "aud" => &mut aud,
-                "exp" => &mut exp,
-                "nbf" => &mut nbf,
-                "iat" => &mut iat,
-                "client_id" => &mut client_id,
-                "azp" => &mut azp,
-                "cid" => &mut cid,
-                "scope" => &mut scope,
-                "scp" => &mut scp,
-                "tid" => &mut tid,
-                "jti" => &mut jti,
-                _ => &mut cnf,
-            };
-            *member = Some(value);
-        })
-        .map_err(|_| NOT_AN_OBJECT)?;
+        let wanted =
+            ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "azp", "cid", "scope", "scp", "tid", "cnf"];
+        let [iss, sub, aud, exp, nbf, iat, jti, client_id, azp, cid, scope, scp, tid, cnf] =
+            json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
         Ok(Self {
             issuer: text_claim("iss", iss)?.ok_or(InvalidToken::MissingClaim("iss"))?,
             audience: match aud {
-                None => None,
-                Some(Value::Text(one)) => Some(vec![one]),
-                Some(Value::Texts(several)) => Some(several),
+                None | Some(Value::Text(_) | Value::Texts(_)) => aud,
                 Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
             },
             expires_at: numeric_date("exp", exp.as_ref())?.ok_or(InvalidToken::MissingClaim("exp"))?,
@@ -87,6 +67,14 @@ impl<'a> Claims<'a> {
             tenant: passed_over(tid),
             sender_constrained: !matches!(cnf, None | Some(Value::Null)),
         })
+    }
+
+    fn audience(&self) -> Option<&[Cow<'a, str>]> {
+        match &self.audience {
+            Some(Value::Text(one)) => Some(slice::from_ref(one)),
+            Some(Value::Texts(several)) => Some(several),
+            _ => None,
+        }
     }
 
     /// The later one of `nbf` and `iat`.
@@ -120,7 +108,7 @@ impl<'a> Claims<'a> {
         let one = |name, claim: Option<&'_ str>| {
             claim.map(|one| vec![one.to_owned()]).ok_or(InvalidToken::MissingClaim(name))
         };
-        let presented: Vec<String> = match (expected.claim(), &self.audience) {
+        let presented: Vec<String> = match (expected.claim(), self.audience()) {
             (AudienceClaim::Any, _) => return Ok(()),
             (AudienceClaim::Audience, None) => return Err(InvalidToken::MissingClaim("aud")),
             (AudienceClaim::Audience, Some(several)) if several.iter().any(|one| expected.contains(one)) => {
@@ -158,26 +146,6 @@ impl<'a> Claims<'a> {
         }
         Ok(())
     }
-}
-
-fn is_read(name: &str) -> bool {
-    matches!(
-        name,
-        "iss"
-            | "sub"
-            | "aud"
-            | "exp"
-            | "nbf"
-            | "iat"
-            | "client_id"
-            | "azp"
-            | "cid"
-            | "scope"
-            | "scp"
-            | "tid"
-            | "jti"
-            | "cnf"
-    )
 }
 
 fn wrong_type(claim: &'static str, expected: &'static str) -> InvalidToken {
