@@ -107,7 +107,8 @@ impl VerifierBuilder {
     }
 
     /// How many verified tokens are kept, so that the next request with one need not verify its signature again; 10,000 by
-    /// default, each for 5 minutes at the most. On every request the time is checked, and that issuer and keys are still the ones.
+    /// default, each for 5 minutes at the most, from its second request on. On every request the time is checked, and that
+    /// issuer and keys are still the ones.
     ///
     /// One takes about twice its own length and 500 bytes, and more once its claims are read; one of more than 4 KiB counts as
     /// several.
@@ -329,10 +330,10 @@ impl Verifier {
         };
         self.0.issuers.verified(&known);
         let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
-        let token = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
-        let (kept, issuer) = (token.clone(), Arc::clone(issuer));
-        self.0.cache.insert(Entry { token: kept, issuer, keys, at: now.uptime });
-        Ok(Attempt::Verified(token))
+        let verified = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
+        let entry = || Entry { token: verified.clone(), issuer: Arc::clone(issuer), keys, at: now.uptime };
+        self.0.cache.insert(token, entry);
+        Ok(Attempt::Verified(verified))
     }
 
     /// Tells the log. Never the token, nor a claim of it.

@@ -31,8 +31,9 @@ async fn claims(verifier: &Verifier, token: &str) -> Arc<Value> {
     verifier.verify(token).await.unwrap().claims().unwrap()
 }
 
-/// Whether the token is one that was verified before.
+/// Whether the token is one that was verified before. It is kept from the second time on.
 async fn is_hit(verifier: &Verifier, token: &str) -> bool {
+    claims(verifier, token).await;
     Arc::ptr_eq(&claims(verifier, token).await, &claims(verifier, token).await)
 }
 
@@ -204,6 +205,20 @@ async fn a_tenant_takes_its_tokens_along() {
     }
 }
 
+/// Many clients get a token for one request.
+#[tokio::test]
+async fn a_token_that_comes_once_is_not_kept() {
+    let api = api().await;
+    for (number, kept) in [false, true, true].into_iter().enumerate() {
+        let token = api.issuer.token().claim("jti", number).build();
+        let mut last = std::sync::Weak::<Value>::new();
+        for _ in 0..=number {
+            last = Arc::downgrade(&claims(&api.verifier, &token).await);
+        }
+        assert_eq!(last.strong_count() > 0, kept, "after {} requests", number + 1);
+    }
+}
+
 /// More good tokens than are kept, from clients that get a new one for each request: memory stays what it is.
 #[tokio::test]
 async fn a_flood_of_good_tokens_is_kept_within_bounds() {
@@ -212,6 +227,7 @@ async fn a_flood_of_good_tokens_is_kept_within_bounds() {
     let mut tokens: Vec<(String, std::sync::Weak<Value>)> = Vec::new();
     for number in 0..2000 {
         let token = issuer.token().claim("jti", number).build();
+        verifier.verify(&token).await.unwrap();
         let verified: AccessToken = verifier.verify(&token).await.unwrap();
         tokens.push((token, Arc::downgrade(&verified.claims().unwrap())));
     }

@@ -201,7 +201,10 @@ where
                 // with the request, and is asked when there is something to ask for.
                 self.inner = self.inner.clone();
                 let (service, route) = (self.inner.clone(), Arc::clone(&self.route));
-                State::Verifying { verification, waiting: Some(Waiting { parts, body, service, route, after }) }
+                State::Verifying {
+                    verification,
+                    waiting: Some(Box::new(Waiting { parts, body, service, route, after })),
+                }
             }
             Verification::Done(verified) => match self.route.authorize(verified, &mut parts) {
                 Ok(()) => {
@@ -238,12 +241,13 @@ pin_project! {
         /// Let through.
         Inner { #[pin] future: S::Future, after: Option<After> },
         /// Waiting for keys. Only this way costs a boxed future.
-        Verifying { verification: Verifying, waiting: Option<Waiting<S, B, A>> },
+        Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
         /// Let through; waiting until the inner service is ready.
-        Readying { waiting: Option<Waiting<S, B, A>> },
+        Readying { waiting: Option<Box<Waiting<S, B, A>>> },
     }
 }
 
+/// Boxed: most requests wait for nothing, and their futures should be small to move.
 struct Waiting<S, B, A> {
     parts: Parts,
     body: B,
@@ -280,7 +284,7 @@ where
                     match waiting.route.authorize(verified, &mut waiting.parts) {
                         Ok(()) => State::Readying { waiting: Some(waiting) },
                         Err(error) => {
-                            let Waiting { parts, route, after, .. } = waiting;
+                            let Waiting { parts, route, after, .. } = *waiting;
                             State::Refused { response: Some(route.refuse(error, &parts, after)) }
                         }
                     }
@@ -290,7 +294,7 @@ where
                         ready!(waiting.service.poll_ready(context))?;
                     }
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    let Waiting { parts, body, mut service, after, .. } = waiting;
+                    let Waiting { parts, body, mut service, after, .. } = *waiting;
                     State::Inner { future: service.call(Request::from_parts(parts, body)), after: Some(after) }
                 }
             };
