@@ -5,11 +5,10 @@
 //! time, the issuer, and whether its keys are still the ones.
 //!
 //! A token is kept when it is verified for the second time. Many come only once (a machine that gets one for each job), and
-//! to keep one costs a tenth of an RSA signature, and memory. Of the first time a few bits are remembered, and who has none of
-//! those is not looked for either.
+//! to keep one costs a tenth of an RSA signature, and memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -17,7 +16,7 @@ use moka::sync::Cache;
 use crate::access_token::AccessToken;
 use crate::clock::Now;
 use crate::keys::jwks::Jwks;
-use crate::trusted::TrustedIssuer;
+use crate::lookup::Known;
 
 /// Tokens kept unless configured otherwise.
 pub(crate) const DEFAULT_CAPACITY: u64 = 10_000;
@@ -28,11 +27,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// A token up to this length, in bytes, counts as one; a longer one as several.
 const UNIT: usize = 4096;
 
-/// Places for what is remembered of first verifications, per token that may be kept, so that they seldom take each other's;
-/// and how many there are at the most (4 bytes each).
-const SEEN_PER_KEPT: usize = 4;
-const MAX_SEEN: usize = 1 << 20;
-
 /// How much of a token it is found by. The end of a signature: no two good tokens share it, and what somebody else makes up is
 /// compared as a whole.
 const KEY_BYTES: usize = 32;
@@ -42,8 +36,7 @@ pub(crate) struct TokenCache(Option<Tables>);
 
 struct Tables {
     kept: Cache<Key, Arc<Entry>>,
-    /// Of each token that was verified, a few bits, until another takes its place: who loses it is verified once more.
-    seen: Box<[AtomicU32]>,
+    seen: Seen,
 }
 
 type Key = [u8; KEY_BYTES];
@@ -51,10 +44,16 @@ type Key = [u8; KEY_BYTES];
 /// What a token was verified with.
 pub(crate) struct Entry {
     pub(crate) token: AccessToken,
-    pub(crate) issuer: Arc<TrustedIssuer>,
+    pub(crate) issuer: Known,
     /// `None` if the issuer's never change.
     pub(crate) keys: Option<Arc<Jwks>>,
     pub(crate) at: Duration,
+}
+
+impl Entry {
+    pub(crate) fn is_recent(&self, now: Now) -> bool {
+        now.uptime.saturating_sub(self.at) < LONGEST
+    }
 }
 
 impl TokenCache {
@@ -68,42 +67,61 @@ impl TokenCache {
         };
         // The lifetime is the clock's, below; this one only gives the memory back.
         let kept = Cache::builder().max_capacity(capacity).weigher(weight).time_to_live(LONGEST).build();
-        let seen = usize::try_from(capacity).unwrap_or(MAX_SEEN).saturating_mul(SEEN_PER_KEPT).min(MAX_SEEN);
-        Self(Some(Tables { kept, seen: (0..seen).map(|_| AtomicU32::new(0)).collect() }))
+        Self(Some(Tables { kept, seen: Seen::new(capacity) }))
     }
 
-    /// What is known of exactly this token, if it was verified within the last minutes. All else is for the caller to look at.
-    pub(crate) fn get(&self, token: &str, now: Now) -> Option<Arc<Entry>> {
-        let (tables, key) = (self.0.as_ref()?, key(token)?);
-        let (place, print) = tables.seen(key)?;
-        let entry = if place.load(Ordering::Relaxed) == print { tables.kept.get(key)? } else { return None };
-        let is_recent = now.uptime.saturating_sub(entry.at) < LONGEST;
-        (is_recent && entry.token.expose_token() == token).then_some(entry)
+    /// What is known of exactly this token. Whether it still holds is for the caller to look at.
+    pub(crate) fn get(&self, token: &str) -> Option<Arc<Entry>> {
+        let entry = self.0.as_ref()?.kept.get(key(token)?)?;
+        (entry.token.expose_token() == token).then_some(entry)
     }
 
     /// Keeps a token that was just verified, if it was before.
     pub(crate) fn insert(&self, token: &str, entry: impl FnOnce() -> Entry) {
         if let (Some(tables), Some(key)) = (&self.0, key(token))
-            && let Some((place, print)) = tables.seen(key)
-            && place.swap(print, Ordering::Relaxed) == print
+            && !tables.seen.is_new(key)
         {
             tables.kept.insert(*key, Arc::new(entry()));
         }
     }
-
-    pub(crate) fn is_off(&self) -> bool {
-        self.0.is_none()
-    }
 }
 
-impl Tables {
-    /// Where it is remembered that a token was verified, and by what.
-    fn seen(&self, key: &Key) -> Option<(&AtomicU32, u32)> {
-        // Of a signature in base64url, that are 48 bits at random. The last character is not: some of its bits are padding.
-        let [.., a, b, c, d, e, f, g, h, _] = key;
-        let place = u32::from_le_bytes([*a, *b, *c, *d]).wrapping_mul(0x9e37_79b1) as usize;
-        let place = place.checked_rem(self.seen.len())?;
-        Some((self.seen.get(place)?, u32::from_le_bytes([*e, *f, *g, *h])))
+/// Which tokens were verified before: one bit of many for each. All are cleared when one in eight is set, so at the most one in
+/// eight new tokens is taken for an old one, and kept early. Nothing else hangs on it.
+struct Seen {
+    words: Box<[AtomicU64]>,
+    bits_set: AtomicUsize,
+}
+
+impl Seen {
+    /// For each token that may be kept.
+    const BITS: usize = 32;
+
+    /// At the most, 4 MiB.
+    const MOST_TOKENS: usize = 1 << 20;
+
+    fn new(capacity: u64) -> Self {
+        let tokens = usize::try_from(capacity).unwrap_or(Self::MOST_TOKENS).min(Self::MOST_TOKENS);
+        let words = (tokens * Self::BITS).div_ceil(64);
+        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), bits_set: AtomicUsize::new(0) }
+    }
+
+    /// Whether this token was not seen since the bits were cleared last. Then it is, now.
+    fn is_new(&self, key: &Key) -> bool {
+        // A signature is as good as drawn by lot. Its end, in base64url, is spread over all bits by a multiplication, of which
+        // the upper half depends on every character.
+        let [.., a, b, c, d, e, f, g, h] = *key;
+        let spread = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let bits = self.words.len() * 64;
+        let bit = ((spread * bits as u64) >> 32) as usize;
+        let Some(word) = self.words.get(bit / 64) else { return true };
+        let mask = 1 << (bit % 64);
+        let is_new = word.fetch_or(mask, Ordering::Relaxed) & mask == 0;
+        if is_new && self.bits_set.fetch_add(1, Ordering::Relaxed) >= bits / 8 {
+            self.bits_set.store(0, Ordering::Relaxed);
+            self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        is_new
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whom we trust: for which audience, with which keys and rules.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub struct Issuer {
     pub(crate) shape: Arc<Shape>,
     pub(crate) key_source: KeySource,
     discovery: Discovery,
-    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
     pub(crate) client: Option<OwnClient>,
@@ -170,10 +171,10 @@ impl Issuer {
             aliases: Vec::new(),
             template: None,
             audience,
-            shape: Arc::default(),
+            shape: Shape::shared(),
             key_source: KeySource::Discovery,
             discovery: Discovery::default(),
-            algorithms: Algorithm::ASYMMETRIC.to_vec(),
+            algorithms: Cow::Borrowed(&Algorithm::ASYMMETRIC),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
             client: None,
@@ -281,7 +282,7 @@ impl Issuer {
                 secret.len()
             )));
         }
-        self.algorithms = vec![algorithm];
+        self.algorithms = Cow::Owned(vec![algorithm]);
         self.key_source = KeySource::Secret(Arc::new(key));
         self.discovery = Discovery::default();
         Ok(self)
@@ -310,7 +311,7 @@ impl Issuer {
                 self.iss
             )));
         }
-        self.algorithms = algorithms;
+        self.algorithms = Cow::Owned(algorithms);
         Ok(self)
     }
 

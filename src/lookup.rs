@@ -149,6 +149,11 @@ impl Known {
         Self { issuer: Arc::clone(issuer), kept: None }
     }
 
+    /// Then it is trusted as long as the verifier lives.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.kept.is_none()
+    }
+
     fn looked_up(kept: Arc<Kept>) -> Self {
         Self { issuer: Arc::clone(&kept.issuer), kept: Some(kept) }
     }

@@ -164,9 +164,7 @@ impl TrustedIssuer {
     pub(crate) fn still_has(&self, keys: Option<&Arc<Jwks>>, now: Now) -> bool {
         match (&self.keys, keys) {
             (TrustedKeys::Secret(_) | TrustedKeys::Fixed(_), None) => true,
-            (TrustedKeys::Remote(remote), Some(keys)) => {
-                matches!(remote.keys(None, now), Keys::Ready(current) if Arc::ptr_eq(&current, keys))
-            }
+            (TrustedKeys::Remote(remote), Some(keys)) => remote.still_has(keys, now),
             _ => false,
         }
     }

@@ -1,5 +1,6 @@
 //! One issuer's keys: fetched once for all who wait, kept, refreshed ahead, never lost to a worse answer.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,7 +33,7 @@ pub(crate) struct Source {
     pub(crate) location: Location,
     /// What RSA keys serve that do not say.
     pub(crate) rsa: Algorithm,
-    pub(crate) algorithms: Vec<Algorithm>,
+    pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) policy: KeyPolicy,
     /// Whether it may be asked at private addresses.
     pub(crate) private_addresses: bool,
@@ -190,6 +191,15 @@ impl RemoteJwks {
             }
         }
         keys
+    }
+
+    /// Whether these are the keys. As [`keys`](Self::keys), but counts no reference up, which all threads would share.
+    pub(crate) fn still_has(self: &Arc<Self>, keys: &Arc<Jwks>, now: Now) -> bool {
+        let uptime = nanos(now.uptime);
+        if uptime < self.next_decision.load(Ordering::Acquire) && uptime < self.fresh_until.load(Ordering::Relaxed) {
+            return self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, keys));
+        }
+        matches!(self.keys(None, now), Keys::Ready(current) if Arc::ptr_eq(&current, keys))
     }
 
     /// As [`keys`](Self::keys), for nobody's token. Keys that are fetched one by one are not known before somebody names them.

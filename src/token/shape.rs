@@ -1,5 +1,7 @@
 //! What one issuer's tokens look like, beyond what the RFCs say.
 
+use std::sync::{Arc, LazyLock};
+
 use serde_json::Value;
 
 use super::path::ClaimPath;
@@ -20,6 +22,14 @@ pub(crate) struct Shape {
     pub(crate) permissions: Vec<ClaimPath>,
     pub(crate) roles: Vec<ClaimPath>,
     pub(crate) groups: Vec<ClaimPath>,
+}
+
+impl Shape {
+    /// As most issuers have it. One for all of them: of thousands of tenants each request touches another's.
+    pub(crate) fn shared() -> Arc<Self> {
+        static SHARED: LazyLock<Arc<Shape>> = LazyLock::new(Arc::default);
+        Arc::clone(&SHARED)
+    }
 }
 
 impl Default for Shape {

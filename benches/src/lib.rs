@@ -1,0 +1,5 @@
+//! What the measurements share.
+
+pub mod contenders;
+pub mod limit;
+pub mod rounds;

@@ -1,0 +1,70 @@
+//! The limit: what the signature alone costs, which no verification can do without.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use portcullis::Algorithm;
+use portcullis::testing::TestIssuer;
+
+use crate::contenders::Failure;
+
+pub const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// Tokens like Auth0's, each another.
+pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
+    let token = |number: usize| {
+        let token = issuer.token().subject("auth0|6553da60a54af58e29493993").scope("openid profile read:orders");
+        let token = token.claim("jti", number).claim("permissions", ["read:orders", "write:orders"]);
+        token.claim("https://acme.test/plan", "pro").claim("org_id", "org_9ybsU1dN2dKfDkBi").build()
+    };
+    (0..count).map(token).collect()
+}
+
+/// The signatures of some tokens, and a key of aws-lc-rs that was parsed once.
+pub struct Limit {
+    key: ParsedPublicKey,
+    /// What each signature is over, and it.
+    pieces: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Limit {
+    pub fn new(issuer: &TestIssuer, algorithm: Algorithm, tokens: &[String]) -> Result<Self, Failure> {
+        let signed = |token: &String| -> Result<_, Failure> {
+            let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
+            Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
+        };
+        Ok(Self { key: parsed(issuer, algorithm)?, pieces: tokens.iter().map(signed).collect::<Result<_, _>>()? })
+    }
+
+    /// How long it takes to verify the signatures of `count` tokens from the one with that number on.
+    pub fn time(&self, from: usize, count: usize) -> Result<Duration, Failure> {
+        let pieces = self.pieces.iter().cycle().skip(from % self.pieces.len()).take(count);
+        let start = Instant::now();
+        for (input, signature) in pieces {
+            black_box(self.key.verify_sig(black_box(input), signature))?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+fn parsed(issuer: &TestIssuer, algorithm: Algorithm) -> Result<ParsedPublicKey, Failure> {
+    let jwk = issuer.jwks_json()["keys"][0].clone();
+    let member = |name: &str| -> Result<Vec<u8>, Failure> {
+        Ok(BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().ok_or("a key has its members")?)?)
+    };
+    Ok(match algorithm {
+        Algorithm::RS256 => RsaPublicKeyComponents { n: member("n")?, e: member("e")? }
+            .to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256)?,
+        Algorithm::PS256 => RsaPublicKeyComponents { n: member("n")?, e: member("e")? }
+            .to_parsed_public_key(&signature::RSA_PSS_2048_8192_SHA256)?,
+        Algorithm::ES256 => {
+            let point = [&[4], member("x")?.as_slice(), member("y")?.as_slice()].concat();
+            ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)?
+        }
+        Algorithm::EdDSA => ParsedPublicKey::new(&signature::ED25519, member("x")?)?,
+        other => return Err(format!("{other} is not measured").into()),
+    })
+}

@@ -1,0 +1,80 @@
+//! Ways to serve requests, measured in turn: in each of many rounds each of them gets some requests, in one process, so that
+//! whatever else the machine does hits all of them alike.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, header};
+use tokio::runtime::Runtime;
+use tower::Service as _;
+
+use crate::contenders::Failure;
+
+/// A service, and the tokens that its requests come with, one after the other.
+pub struct Way<'a> {
+    pub name: String,
+    app: Router,
+    tokens: &'a [String],
+    next: usize,
+    /// Of each round, seconds per request.
+    pub times: Vec<f64>,
+}
+
+impl<'a> Way<'a> {
+    /// With its state given, as a server does: else axum would make the layers anew for each request.
+    pub fn new(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
+        Self { name: name.into(), app: app.with_state(()), tokens, next: 0, times: Vec::new() }
+    }
+
+    /// The service, for requests that are not measured.
+    pub fn app(&self) -> Router {
+        self.app.clone()
+    }
+
+    /// The next requests of this way, made before they are measured.
+    pub fn requests(&mut self, count: usize) -> Result<Vec<Request<Body>>, Failure> {
+        let mut request = || {
+            let request = Request::get("/");
+            let request = match self.tokens.get(self.next % self.tokens.len().max(1)) {
+                Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+                None => request,
+            };
+            self.next += 1;
+            Ok(request.body(Body::empty())?)
+        };
+        (0..count).map(|_| request()).collect()
+    }
+
+    pub fn serve(&mut self, requests: Vec<Request<Body>>, runtime: &Runtime) -> Duration {
+        let app = &mut self.app;
+        runtime.block_on(async {
+            let start = Instant::now();
+            for request in requests {
+                let _ = black_box(app.call(request).await);
+            }
+            start.elapsed()
+        })
+    }
+
+    pub fn round(&mut self, count: usize, runtime: &Runtime) -> Result<(), Failure> {
+        let requests = self.requests(count)?;
+        let time = self.serve(requests, runtime);
+        self.times.push(time.as_secs_f64() / count as f64);
+        Ok(())
+    }
+}
+
+pub fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    sorted(values.to_vec()).get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+pub fn minimum(values: &[f64]) -> f64 {
+    sorted(values.to_vec()).first().copied().unwrap_or(f64::NAN)
+}
