@@ -38,8 +38,9 @@ use crate::token::shape::Shape;
 pub struct AccessToken(Arc<Inner>);
 
 struct Inner {
-    token: Box<str>,
-    payload: Box<str>,
+    /// The token, and after it its payload, decoded.
+    text: Box<str>,
+    token_end: usize,
     issuer: Arc<str>,
     subject: Option<Text>,
     client_id: Option<Text>,
@@ -121,8 +122,8 @@ impl AccessToken {
         let text = |text: &str| Text::new(text, payload);
         let good_from = claims.good_from();
         Self(Arc::new(Inner {
-            token: token.into(),
-            payload: payload.into(),
+            text: [token, payload].concat().into(),
+            token_end: token.len(),
             issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
                 Some(name) => Arc::clone(name),
                 // One tenant of a template.
@@ -147,7 +148,7 @@ impl AccessToken {
 
     /// `sub` (RFC 7519 §4.1.2): whom the token speaks for, unique at this issuer. Some machines' tokens have none.
     pub fn subject(&self) -> Option<&str> {
-        self.0.subject.as_ref().map(|text| text.of(&self.0.payload))
+        self.0.subject.as_ref().map(|text| text.of(self.raw_claims()))
     }
 
     /// `iss` (RFC 7519 §4.1.1): one of the issuers trusted by configuration, in the spelling of the token.
@@ -164,7 +165,7 @@ impl AccessToken {
 
     /// The application that the token was issued to: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`.
     pub fn client_id(&self) -> Option<&str> {
-        self.0.client_id.as_ref().map(|text| text.of(&self.0.payload))
+        self.0.client_id.as_ref().map(|text| text.of(self.raw_claims()))
     }
 
     /// What the token grants: `scope` (RFC 8693 §4.2), else `scp`; a string or an array.
@@ -266,7 +267,7 @@ impl AccessToken {
 
     /// All claims, as a tree: read when it is asked for the first time, and kept with the token.
     fn tree(&self) -> &Value {
-        self.0.tree.get_or_init(|| serde_json::from_str(&self.0.payload).unwrap_or_default())
+        self.0.tree.get_or_init(|| serde_json::from_str(self.raw_claims()).unwrap_or_default())
     }
 
     /// Whether its time has come, and has not passed.
@@ -297,18 +298,18 @@ impl AccessToken {
     ///
     /// [`ClaimsError`] when the claims do not fit the type. Its text has no claim in it.
     pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ClaimsError> {
-        let read = || serde_json::from_str(&self.0.payload).map_err(|error| ClaimsError::new::<T>(&error));
+        let read = || serde_json::from_str(self.raw_claims()).map_err(|error| ClaimsError::new::<T>(&error));
         self.0.typed.get_or(read)
     }
 
     /// All claims: the JSON object, exactly as signed.
     pub fn raw_claims(&self) -> &str {
-        &self.0.payload
+        self.0.text.get(self.0.token_end..).unwrap_or_default()
     }
 
     /// The token itself, for those who must forward it. Whoever reads it can use it: keep it out of logs and answers.
     pub fn expose_token(&self) -> &str {
-        &self.0.token
+        self.0.text.get(..self.0.token_end).unwrap_or_default()
     }
 
     pub(crate) fn verifier(&self) -> u64 {

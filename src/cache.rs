@@ -36,7 +36,10 @@ pub(crate) struct TokenCache(Option<Tables>);
 
 struct Tables {
     kept: Cache<Key, Arc<Entry>>,
-    seen: Seen,
+    /// Which were kept. A token that was not is not looked for, which in a large table costs as much as reading its claims.
+    may_be_kept: Marks,
+    /// Which were verified.
+    seen: Marks,
 }
 
 type Key = [u8; KEY_BYTES];
@@ -67,33 +70,36 @@ impl TokenCache {
         };
         // The lifetime is the clock's, below; this one only gives the memory back.
         let kept = Cache::builder().max_capacity(capacity).weigher(weight).time_to_live(LONGEST).build();
-        Self(Some(Tables { kept, seen: Seen::new(capacity) }))
+        Self(Some(Tables { kept, may_be_kept: Marks::new(capacity), seen: Marks::new(capacity) }))
     }
 
     /// What is known of exactly this token. Whether it still holds is for the caller to look at.
     pub(crate) fn get(&self, token: &str) -> Option<Arc<Entry>> {
-        let entry = self.0.as_ref()?.kept.get(key(token)?)?;
+        let (tables, key) = (self.0.as_ref()?, key(token)?);
+        let entry = if tables.may_be_kept.has(key) { tables.kept.get(key)? } else { return None };
         (entry.token.expose_token() == token).then_some(entry)
     }
 
     /// Keeps a token that was just verified, if it was before.
     pub(crate) fn insert(&self, token: &str, entry: impl FnOnce() -> Entry) {
         if let (Some(tables), Some(key)) = (&self.0, key(token))
-            && !tables.seen.is_new(key)
+            && !tables.seen.set(key)
         {
             tables.kept.insert(*key, Arc::new(entry()));
+            tables.may_be_kept.set(key);
         }
     }
 }
 
-/// Which tokens were verified before: one bit of many for each. All are cleared when one in eight is set, so at the most one in
-/// eight new tokens is taken for an old one, and kept early. Nothing else hangs on it.
-struct Seen {
+/// Tokens that something is known of: one bit of many for each. All are cleared when one in eight is set, so at the most one in
+/// eight other tokens is taken for one of them. Whoever loses his mark is verified once more, and whoever has another's is kept
+/// or looked for too soon; nothing else hangs on it.
+struct Marks {
     words: Box<[AtomicU64]>,
     bits_set: AtomicUsize,
 }
 
-impl Seen {
+impl Marks {
     /// For each token that may be kept.
     const BITS: usize = 32;
 
@@ -106,22 +112,28 @@ impl Seen {
         Self { words: (0..words).map(|_| AtomicU64::new(0)).collect(), bits_set: AtomicUsize::new(0) }
     }
 
-    /// Whether this token was not seen since the bits were cleared last. Then it is, now.
-    fn is_new(&self, key: &Key) -> bool {
-        // A signature is as good as drawn by lot. Its end, in base64url, is spread over all bits by a multiplication, of which
-        // the upper half depends on every character.
-        let [.., a, b, c, d, e, f, g, h] = *key;
-        let spread = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let bits = self.words.len() * 64;
-        let bit = ((spread * bits as u64) >> 32) as usize;
-        let Some(word) = self.words.get(bit / 64) else { return true };
-        let mask = 1 << (bit % 64);
+    fn has(&self, key: &Key) -> bool {
+        self.find(key).is_some_and(|(word, mask)| word.load(Ordering::Relaxed) & mask != 0)
+    }
+
+    /// Sets the mark; whether it was not set before.
+    fn set(&self, key: &Key) -> bool {
+        let Some((word, mask)) = self.find(key) else { return true };
         let is_new = word.fetch_or(mask, Ordering::Relaxed) & mask == 0;
-        if is_new && self.bits_set.fetch_add(1, Ordering::Relaxed) >= bits / 8 {
+        if is_new && self.bits_set.fetch_add(1, Ordering::Relaxed) >= self.words.len() * 64 / 8 {
             self.bits_set.store(0, Ordering::Relaxed);
             self.words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         }
         is_new
+    }
+
+    fn find(&self, key: &Key) -> Option<(&AtomicU64, u64)> {
+        // A signature is as good as drawn by lot. Its end, in base64url, is spread over all bits by a multiplication, of which
+        // the upper half depends on every character.
+        let [.., a, b, c, d, e, f, g, h] = *key;
+        let spread = u64::from_le_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let bit = ((spread * self.words.len() as u64 * 64) >> 32) as usize;
+        Some((self.words.get(bit / 64)?, 1 << (bit % 64)))
     }
 }
 

@@ -17,7 +17,7 @@ pub const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algo
 pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
     let token = |number: usize| {
         let token = issuer.token().subject("auth0|6553da60a54af58e29493993").scope("openid profile read:orders");
-        let token = token.claim("jti", number).claim("permissions", ["read:orders", "write:orders"]);
+        let token = token.claim("jti", format!("{number:016x}")).claim("permissions", ["read:orders", "write:orders"]);
         token.claim("https://acme.test/plan", "pro").claim("org_id", "org_9ybsU1dN2dKfDkBi").build()
     };
     (0..count).map(token).collect()

@@ -11,7 +11,10 @@ use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
 
 #[cfg(feature = "aws-lc-rs")]
-use aws_lc_rs::signature::{self as aws, ParsedPublicKey, RsaPublicKeyComponents};
+use aws_lc_rs::{
+    digest,
+    signature::{self as aws, ParsedPublicKey, RsaPublicKeyComponents},
+};
 #[cfg(feature = "aws-lc-rs")]
 use jsonwebtoken::crypto::aws_lc as provider;
 #[cfg(not(feature = "aws-lc-rs"))]
@@ -61,8 +64,9 @@ impl PublicKey {
 pub(crate) struct SignatureVerifier(Prepared);
 
 enum Prepared {
+    /// The message is hashed here where the algorithm hashes it as a whole: the library would first build what can hash in pieces.
     #[cfg(feature = "aws-lc-rs")]
-    Parsed(ParsedPublicKey),
+    Parsed { key: ParsedPublicKey, digest: Option<&'static digest::Algorithm> },
     /// `jsonwebtoken`'s verifiers are not `Sync`, so one is made for each signature.
     Provided { algorithm: jsonwebtoken::Algorithm, key: DecodingKey },
 }
@@ -88,7 +92,11 @@ impl SignatureVerifier {
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.0 {
             #[cfg(feature = "aws-lc-rs")]
-            Prepared::Parsed(key) => key.verify_sig(message, signature).is_ok(),
+            Prepared::Parsed { key, digest: Some(digest) } => {
+                key.verify_digest_sig(&digest::digest(digest, message), signature).is_ok()
+            }
+            #[cfg(feature = "aws-lc-rs")]
+            Prepared::Parsed { key, digest: None } => key.verify_sig(message, signature).is_ok(),
             Prepared::Provided { algorithm, key } => (PROVIDER.verifier_factory)(algorithm, key)
                 .is_ok_and(|verifier| verifier.verify(message, &signature.to_vec()).is_ok()),
         }
@@ -120,7 +128,13 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         PublicKey::Ed25519(key) if algorithm == EdDSA => ParsedPublicKey::new(&aws::ED25519, key),
         PublicKey::Ed25519(_) => return Err(IgnoredKey::Algorithm),
     };
-    parsed.map(Prepared::Parsed).map_err(|_| IgnoredKey::Malformed)
+    let digest = match algorithm {
+        RS256 | PS256 | ES256 => Some(&digest::SHA256),
+        RS384 | PS384 | ES384 => Some(&digest::SHA384),
+        RS512 | PS512 | ES512 => Some(&digest::SHA512),
+        _ => None,
+    };
+    parsed.map(|key| Prepared::Parsed { key, digest }).map_err(|_| IgnoredKey::Malformed)
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]

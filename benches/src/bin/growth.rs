@@ -46,7 +46,7 @@ fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Fail
 fn issuers() -> Result<(), Failure> {
     let name = |number: usize| format!("https://tenant-{number}.eu.auth0.com/");
     let server = TestIssuer::offline_with(&name(0), Algorithm::RS256)?;
-    let issuer = |number| Ok(Issuer::new(&name(number), AUDIENCE)?.jwks(server.jwks()));
+    let issuer = |number| Ok(Issuer::new(name(number), AUDIENCE)?.jwks(server.jwks()));
     let mut all = Vec::new();
     for count in [1, 10, 100, 1_000, 10_000] {
         let listed = (0..count).map(issuer).collect::<Result<Vec<_>, Failure>>()?;
