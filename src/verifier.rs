@@ -106,12 +106,13 @@ impl VerifierBuilder {
         self
     }
 
-    /// How many verified tokens are kept, so that the next request with one need not verify its signature again; 10,000 by
-    /// default, each for 5 minutes at the most, from its second request on. On every request the time is checked, and that
+    /// For how many verified tokens there is room, so that the next request with one need not verify its signature again; 10,000
+    /// by default, each for 5 minutes at the most, from its second request on. On every request the time is checked, and that
     /// issuer and keys are still the ones.
     ///
-    /// One takes about twice its own length and 500 bytes, and more once its claims are read; one of more than 4 KiB counts as
-    /// several.
+    /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and 4 KiB of tokens for each that there is
+    /// room for; a kept one takes about twice its own length and 400 bytes, and more once its claims are read. The table itself
+    /// takes 32 bytes for each, from the start; two million are the most.
     pub fn cache_tokens(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self
@@ -266,19 +267,17 @@ impl Verifier {
 
     /// The token, if it was verified a moment ago and nothing has changed since. If anything has, the steps will say what.
     fn verified_before(&self, token: &str) -> Option<AccessToken> {
-        let entry = self.0.cache.get(token)?;
-        let now = self.0.clock.now();
-        let issuer = &entry.issuer.issuer;
-        // Nothing that is shared between threads is counted up where that can be spared: two of them would slow each other.
-        let is_still_trusted = || match self.0.issuers.find(entry.token.issuer(), now) {
-            Ok(Found::Issuer(known)) => Arc::ptr_eq(&known.issuer, issuer),
-            _ => false,
-        };
-        let is_same = entry.is_recent(now)
-            && (entry.issuer.is_listed() || is_still_trusted())
-            && entry.token.is_good_at(now, issuer.config.leeway)
-            && issuer.still_has(entry.keys.as_ref(), now);
-        is_same.then(|| entry.token.clone())
+        self.0.cache.get(token, |entry| {
+            let (now, issuer) = (self.0.clock.now(), &entry.issuer().issuer);
+            let is_still_trusted = || match self.0.issuers.find(entry.token().issuer(), now) {
+                Ok(Found::Issuer(known)) => Arc::ptr_eq(&known.issuer, issuer),
+                _ => false,
+            };
+            entry.is_recent(now)
+                && (entry.issuer().is_listed() || is_still_trusted())
+                && entry.token().is_good_at(now, issuer.config.leeway)
+                && issuer.still_has(entry.keys(), now)
+        })
     }
 
     async fn verify_after(self, mut wait: Wait, token: String) -> Result<AccessToken, Error> {
@@ -334,8 +333,7 @@ impl Verifier {
         self.0.issuers.verified(&known);
         let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
         let verified = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
-        let entry = || Entry { token: verified.clone(), issuer: known.clone(), keys, at: now.uptime };
-        self.0.cache.insert(token, entry);
+        self.0.cache.insert(token, now, || Entry::new(verified.clone(), known.clone(), keys, now));
         Ok(Attempt::Verified(verified))
     }
 

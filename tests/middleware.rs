@@ -162,6 +162,16 @@ async fn credentials_are_read_strictly() {
         let response = answer(&layer, request(&[(AUTHORIZATION, &value)])).await;
         assert_eq!(response.status().as_u16(), status, "{name}: {}", String::from_utf8_lossy(&value));
     }
+    // Every byte that a header may have, at every place of a register.
+    for byte in (0x21_u8..=0xff).filter(|byte| *byte != 0x7f) {
+        let legal = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+        for place in 0..20 {
+            let mut credentials = [b"Bearer ".to_vec(), vec![b'a'; 21]].concat();
+            credentials[7 + place] = byte;
+            let response = answer(&layer, request(&[(AUTHORIZATION, &credentials)])).await;
+            assert_eq!(response.status() != 400, legal, "{byte:#x} at {place}");
+        }
+    }
     for (name, second) in [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty one beside Bearer", b"")] {
         let both = request(&[(AUTHORIZATION, &with("Bearer ", "")), (AUTHORIZATION, second)]);
         assert_eq!(answer(&layer, both).await.status(), 400, "{name}");

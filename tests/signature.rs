@@ -278,6 +278,46 @@ async fn forms_that_are_refused() {
     }
 }
 
+/// Wherever in a part, and so in whatever way the library reads that place.
+#[tokio::test]
+async fn no_character_passes_that_is_no_base64url() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let good = issuer.token().claim("x", "x".repeat(100)).build();
+    for (place, own) in good.char_indices().filter(|(_, own)| *own != '.') {
+        for other in ['+', '/', '=', '@', '[', '`', '{', ',', ':', ' ', '\0', '\u{7f}', 'é'] {
+            let bad = format!("{}{other}{}", &good[..place], &good[place + own.len_utf8()..]);
+            let verdict = verifier.verify(&bad).await.map_or_else(|error| error.code(), |_| "ok");
+            assert_eq!(verdict, "malformed", "{other:?} at {place}");
+        }
+    }
+}
+
+/// Numbers that lie halfway between two floats are dear to read exactly; and one that only one reader takes would hide all
+/// claims from the other.
+#[tokio::test]
+async fn numbers_are_read_as_the_application_reads_them() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    for number in
+        ["1.7976931348623158e308", "17976931348623158e292", "-1.797693134862315807e308", "24703282292062327208e-343"]
+    {
+        let good = String::from_utf8(
+            base64::Engine::decode(
+                &base64::engine::general_purpose::URL_SAFE_NO_PAD,
+                issuer.token().build().split('.').nth(1).unwrap(),
+            )
+            .unwrap(),
+        )
+        .unwrap();
+        let payload = format!("{}, \"x\":{number}}}", &good[..good.len() - 1]);
+        if let Ok(token) = verifier.verify(&issuer.token().payload(payload).build()).await {
+            assert!(token.claim("x").is_some(), "{number}: whoever is let through has claims");
+            assert_eq!(token.audience().count(), 1, "{number}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn exactly_16_kib_are_looked_at() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();

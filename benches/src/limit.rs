@@ -13,6 +13,9 @@ use crate::contenders::Failure;
 
 pub const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
+/// A prime: its multiples, modulo a round number, visit everything, each far from the one before.
+pub const FAR: usize = 7_919;
+
 /// Tokens like Auth0's, each another.
 pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
     let token = |number: usize| {
@@ -25,7 +28,8 @@ pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
 
 /// The signatures of some tokens, and a key of aws-lc-rs that was parsed once.
 pub struct Limit {
-    key: ParsedPublicKey,
+    /// The same key several times, parsed anew, if its users have one each.
+    keys: Vec<ParsedPublicKey>,
     /// What each signature is over, and it.
     pieces: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -36,15 +40,24 @@ impl Limit {
             let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
             Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
         };
-        Ok(Self { key: parsed(issuer, algorithm)?, pieces: tokens.iter().map(signed).collect::<Result<_, _>>()? })
+        let pieces = tokens.iter().map(signed).collect::<Result<_, _>>()?;
+        Ok(Self { keys: vec![parsed(issuer, algorithm)?], pieces })
+    }
+
+    /// With as many keys, in no order.
+    pub fn with_keys(mut self, issuer: &TestIssuer, algorithm: Algorithm, count: usize) -> Result<Self, Failure> {
+        self.keys = (0..count).map(|_| parsed(issuer, algorithm)).collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// How long it takes to verify the signatures of `count` tokens from the one with that number on.
     pub fn time(&self, from: usize, count: usize) -> Result<Duration, Failure> {
-        let pieces = self.pieces.iter().cycle().skip(from % self.pieces.len()).take(count);
+        let numbers = from..from + count;
         let start = Instant::now();
-        for (input, signature) in pieces {
-            black_box(self.key.verify_sig(black_box(input), signature))?;
+        for number in numbers {
+            let (input, signature) = &self.pieces[number % self.pieces.len()];
+            let key = &self.keys[number * FAR % self.keys.len()];
+            black_box(key.verify_sig(black_box(input), signature))?;
         }
         Ok(start.elapsed())
     }

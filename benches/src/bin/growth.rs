@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use portcullis::testing::{AUDIENCE, TestIssuer};
-use portcullis::{Algorithm, Issuer, Verifier};
+use portcullis::{Algorithm, Issuer, Jwks, Verifier};
 use portcullis_benches::contenders::{self, Failure};
-use portcullis_benches::limit::{Limit, tokens};
+use portcullis_benches::limit::{FAR, Limit, tokens};
 use portcullis_benches::rounds::{Way, median};
 use tokio::runtime::Runtime;
 
@@ -42,21 +42,39 @@ fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Fail
     Ok(())
 }
 
-/// As many issuers as that, listed, each with the same keys; the tokens of all of them in no order.
+/// As many issuers as that, listed; the tokens of all of them in no order.
 fn issuers() -> Result<(), Failure> {
     let name = |number: usize| format!("https://tenant-{number}.eu.auth0.com/");
     let server = TestIssuer::offline_with(&name(0), Algorithm::RS256)?;
-    let issuer = |number| Ok(Issuer::new(name(number), AUDIENCE)?.jwks(server.jwks()));
-    let mut all = Vec::new();
-    for count in [1, 10, 100, 1_000, 10_000] {
+    let one_set = server.jwks();
+    let listed = |count, set: &dyn Fn() -> Jwks| -> Result<Router, Failure> {
+        let issuer = |number| Ok(Issuer::new(name(number), AUDIENCE)?.jwks(set()));
         let listed = (0..count).map(issuer).collect::<Result<Vec<_>, Failure>>()?;
-        let app = contenders::portcullis(&Verifier::builder(listed).without_token_cache().build()?);
-        // 7,919 is a prime: every issuer has its turn, far from the one before.
-        let token =
-            |number: usize| server.token().issued_by(&name(number * 7_919 % count)).claim("jti", number).build();
-        all.push((count, app, (0..TOKENS).map(token).collect()));
+        Ok(contenders::portcullis(&Verifier::builder(listed).without_token_cache().build()?))
+    };
+    let (mut sharing, mut apart, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+    for count in [1, 10, 100, 1_000, 10_000] {
+        let token = |number: usize| server.token().issued_by(&name(number * FAR % count)).claim("jti", number).build();
+        let tokens: Vec<_> = (0..TOKENS).map(token).collect();
+        let limit = Limit::new(&server, Algorithm::RS256, &tokens)?.with_keys(&server, Algorithm::RS256, count)?;
+        limits.push((count, limit));
+        sharing.push((count, listed(count, &|| one_set.clone())?, tokens.clone()));
+        apart.push((count, listed(count, &|| server.jwks())?, tokens));
     }
-    print("issuers, tokens never seen", &all)
+    print("issuers that share a key, tokens never seen", &sharing)?;
+    print("issuers with a key of their own, tokens never seen", &apart)?;
+    println!("\nkeys, signatures alone");
+    let mut times = vec![Vec::new(); limits.len()];
+    for round in 0..ROUNDS {
+        for ((_, limit), times) in limits.iter().zip(&mut times) {
+            times.push(limit.time(round * PER_ROUND, PER_ROUND)?.as_secs_f64() / PER_ROUND as f64);
+        }
+    }
+    for ((count, _), own) in limits.iter().zip(&times) {
+        let ratios: Vec<f64> = own.iter().zip(&times[0]).map(|(own, first)| own / first).collect();
+        println!("  {count:>8}  {:>7.2} µs  {:.3}", median(own) * 1e6, median(&ratios));
+    }
+    Ok(())
 }
 
 /// A key set with as many keys as that, and tokens of all of them.
@@ -69,8 +87,7 @@ fn keys() -> Result<(), Failure> {
             issuer.rotate()?;
             distinct.extend(tokens(&issuer, TOKENS / count));
         }
-        let mixed: Vec<_> =
-            (0..distinct.len()).map(|number| distinct[number * 7_919 % distinct.len()].clone()).collect();
+        let mixed: Vec<_> = (0..distinct.len()).map(|number| distinct[number * FAR % distinct.len()].clone()).collect();
         let verifier = Verifier::builder(issuer.issuer()).without_token_cache().build()?;
         all.push((count, contenders::portcullis(&verifier), mixed));
     }
@@ -85,9 +102,9 @@ fn kept_tokens() -> Result<(), Failure> {
     let runtime = runtime()?;
     let mut all = Vec::new();
     for count in [1, 100, 10_000, MOST] {
-        let verifier = Verifier::builder(issuer.issuer()).cache_tokens(2 * MOST as u64).build()?;
+        let verifier = Verifier::builder(issuer.issuer()).cache_tokens(MOST as u64).build()?;
         let tokens = &distinct[..count];
-        for token in tokens.iter().chain(tokens) {
+        for token in tokens.iter().cycle().take(3 * count) {
             runtime.block_on(verifier.verify(token))?;
         }
         all.push((count, contenders::portcullis(&verifier), tokens.to_vec()));
@@ -115,7 +132,7 @@ fn threads() -> Result<(), Failure> {
         }
         Ok(done as f64 / start.elapsed().as_secs_f64())
     };
-    let hits = |thread: usize| -> Result<f64, Failure> {
+    let requests = |app: &Router, thread: usize| -> Result<f64, Failure> {
         let runtime = runtime()?;
         let mut way = Way::new("", app.clone(), &hot);
         // Not the same token as the other thread at the same time.
@@ -142,14 +159,32 @@ fn threads() -> Result<(), Failure> {
         })?;
         Ok(together / alone)
     };
-    let (mut of_signatures, mut of_hits) = (Vec::new(), Vec::new());
+    let (mut of_signatures, mut of_hits, mut of_bare, mut of_verified) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let bare = contenders::unprotected();
+    let verified = |thread: usize| -> Result<f64, Failure> {
+        let runtime = runtime()?;
+        let (start, mut done) = (Instant::now(), thread * HOT / 2);
+        let from = done;
+        while start.elapsed() < SPAN {
+            for _ in 0..PER_ROUND {
+                runtime.block_on(verifier.verify(&hot[done % HOT]))?;
+                done += 1;
+            }
+        }
+        Ok((done - from) as f64 / start.elapsed().as_secs_f64())
+    };
     for _ in 0..ROUNDS {
         of_signatures.push(both(&signatures)?);
-        of_hits.push(both(&hits)?);
+        of_hits.push(both(&|thread| requests(&app, thread))?);
+        of_verified.push(both(&verified)?);
+        of_bare.push(both(&|thread| requests(&bare, thread))?);
     }
     println!("\ntwo threads do, of what one does");
     println!("  signatures          {:.2}", median(&of_signatures));
     println!("  tokens seen before  {:.2}", median(&of_hits));
+    println!("  verify alone        {:.2}", median(&of_verified));
+    println!("  unprotected         {:.2}", median(&of_bare));
     Ok(())
 }
 
