@@ -111,8 +111,9 @@ impl VerifierBuilder {
     /// issuer and keys are still the ones.
     ///
     /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and 4 KiB of tokens for each that there is
-    /// room for; a kept one takes about twice its own length and 400 bytes, and more once its claims are read. The table itself
-    /// takes 32 bytes for each, from the start; two million are the most.
+    /// room for; a kept one takes about twice its own length and 150 bytes, and more once its claims are read. The table itself
+    /// takes 32 bytes for each, from the start; two million are the most. What does not hold any more is never used, but stays
+    /// in memory until another token takes its place.
     pub fn cache_tokens(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self

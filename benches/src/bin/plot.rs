@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use portcullis_benches::contenders::Failure;
 
-const LEFT: f64 = 330.0;
-const WIDTH: f64 = 400.0;
+const LEFT: f64 = 345.0;
+const WIDTH: f64 = 390.0;
 const ROW: f64 = 24.0;
 /// The ends of the scale, times the limit.
 const ENDS: (f64, f64) = (0.03, 20.0);

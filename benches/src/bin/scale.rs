@@ -1,6 +1,6 @@
 //! Ten thousand tenants, a flood of unknown keys, and a slow key endpoint: what each costs the requests that are good.
 //!
-//! `cargo run --release -p portcullis-benches --bin scale`
+//! `benches/run scale`
 //!
 //! Everything runs in one process on loopback, the issuer's server too, so times are above those of a server of its own.
 //! Ratios are between rounds of one run that take turns: quiet, disturbed, quiet, …
