@@ -193,9 +193,11 @@ impl Set {
         self.tags.iter().zip(&self.kept)
     }
 
-    /// Those where nothing is kept, or nothing that is still taken for verified.
+    /// Those with what is not taken for verified any more, and after them those where nothing is kept: so that long tokens which
+    /// nobody uses do not take up the bytes of others.
     fn free(&self, now: Now) -> impl Iterator<Item = Way<'_>> {
-        self.ways().filter(move |(_, kept)| kept.load().as_ref().is_none_or(|entry| !entry.is_recent(now)))
+        let is_stale = move |(_, kept): &Way<'_>| kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now));
+        self.ways().filter(is_stale).chain(self.ways().filter(|(_, kept)| kept.load().is_none()))
     }
 
     /// Whether this token was verified before; it is, from now on. Two threads at once may forget one, which is verified once

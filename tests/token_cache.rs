@@ -288,3 +288,24 @@ async fn long_tokens_are_kept_within_bounds() {
     let bytes: usize = kept.iter().filter(|(_, claims)| claims.strong_count() > 0).map(|(bytes, _)| bytes).sum();
     assert!((300 * 4096..=400 * 4096).contains(&bytes), "{bytes} bytes are kept");
 }
+
+/// Nobody uses the long ones any more: others get their room.
+#[tokio::test]
+async fn room_comes_back() {
+    let (issuer, clock) =
+        (TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap(), TestClock::new());
+    issuer.clock(&clock);
+    let verifier = Verifier::builder(issuer.issuer()).clock(&clock).cache_tokens(400).build().unwrap();
+    for number in 0..1000 {
+        let long = issuer.token().claim("jti", number).claim("groups", "x".repeat(8000)).build();
+        claims(&verifier, &long).await;
+        claims(&verifier, &long).await;
+    }
+    clock.advance(Duration::from_secs(300));
+    let mut hits = 0;
+    for number in 0..400 {
+        let short = issuer.token().claim("jti", number).build();
+        hits += usize::from(is_hit(&verifier, &short).await);
+    }
+    assert!(hits >= 390, "{hits} of 400");
+}
