@@ -1,6 +1,5 @@
 -- For wrk: each request with the next token of a file. Arguments: the file, and how many of its tokens are used.
 local requests, next_request = {}, 0
-local refused = 0
 
 function init(arguments)
   for token in io.lines(arguments[1]) do

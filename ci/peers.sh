@@ -21,3 +21,4 @@ has_openssl || {
 }
 cargo clippy --manifest-path benches/Cargo.toml --locked --quiet --all-targets --features peers -- -D warnings
 cargo run --manifest-path benches/Cargo.toml --locked --quiet --features peers --bin check
+BACKEND=rust-crypto cargo run --manifest-path benches/Cargo.toml --locked --quiet --features peers --bin check

@@ -1,15 +1,16 @@
 //! Tokens that were verified before.
 //!
-//! A hit costs a look at one place and a comparison instead of a signature, and gives what the application made of the claims
-//! back with it. It must never say yes where a verification would say no, so whatever may have changed since is looked at each
-//! time: the time, the issuer, and whether its keys are still the ones.
+//! A hit costs a look at one or two places and a comparison instead of a signature, and gives what the application made of the
+//! claims back with it. It must never say yes where a verification would say no, so whatever may have changed since is looked
+//! at each time: the time, the issuer, and whether its keys are still the ones.
 //!
 //! A token is kept when it is verified for the second time. Many come only once (a machine that gets one for each job), and
-//! what is kept of those is two bytes, for a while.
+//! what is kept of those is two bytes, for a while: a doorkeeper.
 //!
-//! The table is one of sets, as a processor's cache is: a token has its place in one of two sets, by the end of its signature,
-//! which is as good as drawn by lot. Nothing that two threads share is written on a hit, which a cache that keeps an order of use cannot
-//! have: with moka, two threads did 1.55 times what one did, and 10,000 tokens cost 2.0 times what one cost.
+//! The table is one of sets, as a processor's cache is: a token has its place in one of two sets, by the end of its
+//! signature, which is as good as drawn by lot. (A tenant that grinds the ends of its own tokens can crowd two sets: that
+//! costs verifications.) A hit writes nothing that threads share but the token's own count of references, which no cache can
+//! say that keeps an order of use; DESIGN.md has what moka cost here.
 
 use std::array;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ const PLACES_PER_TOKEN: u64 = 2;
 /// Longest time that a token is taken for verified, whatever it says itself. Some are good for 30 days.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Bytes of tokens that are kept at the most, for each that there should be room for.
+/// Bytes of tokens that are kept at the most, for each that there should be room for; each thread may add one token to it.
 const BYTES_PER_TOKEN: usize = 4096;
 
 /// Tokens in one set.
@@ -49,7 +50,7 @@ pub(crate) struct TokenCache {
     most_bytes: usize,
 }
 
-/// One line of the processor's cache: that is what a token costs that is not kept.
+/// One line of the processor's cache: a token that is not kept costs two of them, one for each of its sets.
 #[repr(align(64))]
 struct Set {
     /// Some bits of each token's signature, so that only the right one is looked at. Nothing else hangs on them.
@@ -154,7 +155,7 @@ impl TokenCache {
         let spread = |by: u64| end.wrapping_mul(by) >> 32;
         let set = |spread: u64| self.sets.get(((spread * self.sets.len() as u64) >> 32) as usize);
         let (one, other) = (spread(0x9e37_79b9_7f4a_7c15), spread(0xc2b2_ae3d_27d4_eb4f));
-        // Never 0, which is what an empty place has.
+        // 0, which an empty place has, is no base64url; and where nothing is kept, nothing is found.
         let tag = u32::from_le_bytes([a, b, c, d]);
         Some(Place { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
     }
@@ -164,24 +165,27 @@ impl TokenCache {
 struct Place<'a> {
     sets: [&'a Set; 2],
     tag: u32,
-    /// Some more bits of the signature.
+    /// What a set remembers it by: bits of the product that did not choose the set.
     rest: u16,
 }
 
 impl<'a> Place<'a> {
-    /// Where a token is kept: in its own place if it has one; else where there is more room; else in a place that nobody used
-    /// since it was last asked for.
+    /// In this order: its own place; one with what is older than [`LONGEST`], so that long tokens which nobody uses do not take
+    /// up the bytes of others; an empty one, in the emptier set; one that nobody used since a token last wanted it; any.
     fn choose(&self, now: Now) -> Option<Way<'a>> {
         let [first, second] = self.sets;
-        let sets = if second.free(now).count() > first.free(now).count() { [second, first] } else { [first, second] };
-        let mut ways = sets.into_iter().flat_map(Set::ways);
-        let mut unused = sets.into_iter().flat_map(Set::ways).filter(|(_, kept)| {
+        let sets = if second.empty().count() > first.empty().count() { [second, first] } else { [first, second] };
+        let ways = || sets.into_iter().flat_map(Set::ways);
+        let is_stale = |kept: &ArcSwapOption<Entry>| kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now));
+        let is_unused = |kept: &ArcSwapOption<Entry>| {
             kept.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))
-        });
-        let own = ways.find(|(own, _)| own.load(Ordering::Relaxed) == self.tag);
-        let free = || sets.into_iter().find_map(|set| set.free(now).next());
-        let any = || sets.into_iter().flat_map(Set::ways).nth(usize::from(self.rest) % (2 * WAYS));
-        own.or_else(free).or_else(|| unused.next()).or_else(any)
+        };
+        ways()
+            .find(|(own, _)| own.load(Ordering::Relaxed) == self.tag)
+            .or_else(|| ways().find(|(_, kept)| is_stale(kept)))
+            .or_else(|| sets.into_iter().find_map(|set| set.empty().next()))
+            .or_else(|| ways().find(|(_, kept)| is_unused(kept)))
+            .or_else(|| ways().nth(usize::from(self.rest) % (2 * WAYS)))
     }
 }
 
@@ -193,15 +197,12 @@ impl Set {
         self.tags.iter().zip(&self.kept)
     }
 
-    /// Those with what is not taken for verified any more, and after them those where nothing is kept: so that long tokens which
-    /// nobody uses do not take up the bytes of others.
-    fn free(&self, now: Now) -> impl Iterator<Item = Way<'_>> {
-        let is_stale = move |(_, kept): &Way<'_>| kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now));
-        self.ways().filter(is_stale).chain(self.ways().filter(|(_, kept)| kept.load().is_none()))
+    fn empty(&self) -> impl Iterator<Item = Way<'_>> {
+        self.ways().filter(|(_, kept)| kept.load().is_none())
     }
 
     /// Whether this token was verified before; it is, from now on. Two threads at once may forget one, which is verified once
-    /// more.
+    /// more; one in 8,000 is taken for another, and kept at once.
     fn was_seen(&self, token: u16) -> bool {
         let [newer, older] = self.seen.each_ref().map(|four| four.load(Ordering::Relaxed));
         let is_one_of = |four: u64| (0..4).any(|number| (four >> (16 * number)) as u16 == token);

@@ -106,12 +106,12 @@ impl VerifierBuilder {
         self
     }
 
-    /// For how many verified tokens there is room, so that the next request with one need not verify its signature again; 10,000
-    /// by default, each for 5 minutes at the most, from its second request on. On every request the time is checked, and that
-    /// issuer and keys are still the ones.
+    /// For how many verified tokens there is room; 10,000 by default. A token is kept when it is verified for the second time,
+    /// so the third request with it is the first that saves the signature, for 5 minutes at the most. On every request it is
+    /// checked that the time has not run out, and that issuer and keys are still the ones.
     ///
     /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and 4 KiB of tokens for each that there is
-    /// room for; a kept one takes about twice its own length and 150 bytes, and more once its claims are read. The table itself
+    /// room for; a kept one takes about 1.75 times its own length and 270 bytes, and more once its claims are read. The table itself
     /// takes 32 bytes for each, from the start; two million are the most. What does not hold any more is never used, but stays
     /// in memory until another token takes its place.
     pub fn cache_tokens(mut self, tokens: u64) -> Self {

@@ -3,8 +3,8 @@
 //! A member name that stands twice means two things to two readers (RFC 7515 §4, RFC 7519 §4, RFC 8725 §3), so it is
 //! refused at every depth; depth itself is bounded, because a stranger chose it.
 //!
-//! `serde_json` has no such rule, and asking it for every name to compare them cost more than half of all work beside the
-//! signature. So the text is walked here, once; what is intricate (escapes in strings, numbers) is left to libraries.
+//! `serde_json` has no such rule, and asking it for every name cost 4 % of an RSA signature more (DESIGN.md). So the text is
+//! walked here, once; escapes, and numbers that are no integers, are left to it.
 
 use std::borrow::Cow;
 
@@ -115,7 +115,8 @@ impl<'a> Reader<'a> {
         self.expect(end).map(|()| false)
     }
 
-    /// A value. `depth`: how many levels are open or may be. Strings are kept, or only passed over.
+    /// A value. `depth`: how many levels may be open here, the one around it included. `keep`: whether an array's strings are
+    /// wanted.
     #[inline]
     fn value(&mut self, depth: u8, keep: bool) -> Result<Value<'a>, NotAnObject> {
         self.white_space();

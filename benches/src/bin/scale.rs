@@ -3,7 +3,7 @@
 //! `benches/run scale`
 //!
 //! Everything runs in one process on loopback, the issuer's server too, so times are above those of a server of its own.
-//! Ratios are between rounds of one run that take turns: quiet, disturbed, quiet, …
+//! Ratios are between rounds of one run that take turns: quiet, disturbed, quiet, … No token is kept: every request verifies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,7 +84,7 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     let server = Server::start(keys, Duration::from_millis(2)).await?;
     let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok());
     let issuers = issuers.danger_allow_private_addresses().keep_at_most(TENANTS as u64);
-    let verifier = Verifier::new(issuers)?;
+    let verifier = Verifier::builder(issuers).without_token_cache().build()?;
     let tokens: Vec<String> = (0..TENANTS).map(|tenant| keys.token().issued_by(&server.iss(tenant)).build()).collect();
     // The client's and the server's own buffers are there before it is counted.
     verifier.verify(&tokens[0]).await?;
@@ -170,8 +170,8 @@ async fn flood(keys: &TestIssuer) -> Result<(), Failure> {
     for round in 0..2 * ROUNDS {
         let server = Server::start(keys, Duration::ZERO).await?;
         let (iss, clock) = (server.iss(0), TestClock::new());
-        let verifier =
-            Verifier::builder(Issuer::new(&iss, AUDIENCE)?.jwks_uri(&format!("{iss}/keys"))?).clock(&clock).build()?;
+        let issuer = Issuer::new(&iss, AUDIENCE)?.jwks_uri(&format!("{iss}/keys"))?;
+        let verifier = Verifier::builder(issuer).clock(&clock).without_token_cache().build()?;
         let token = keys.token().issued_by(&iss).build();
         verifier.verify(&token).await?;
         // The budget for unknown keys is full when the flood comes.
@@ -207,7 +207,8 @@ async fn slow_endpoint(keys: &TestIssuer) -> Result<(), Failure> {
         let iss = server.iss(0);
         let seconds = if round % 2 == 0 { 3600 } else { 1 };
         let issuer = Issuer::new(&iss, AUDIENCE)?.jwks_uri(&format!("{iss}/keys"))?;
-        let verifier = Verifier::new(issuer.keys_max_age(Duration::from_secs(seconds))?)?;
+        let issuer = issuer.keys_max_age(Duration::from_secs(seconds))?;
+        let verifier = Verifier::builder(issuer).without_token_cache().build()?;
         let token = keys.token().issued_by(&iss).build();
         verifier.verify(&token).await?;
         let p99 = p99(&verifier, &token).await?;
