@@ -110,6 +110,20 @@ async fn a_key_that_leaves_the_set_takes_its_tokens_along() {
     assert_eq!(verdict(&api.verifier, &token).await, "unknown_key");
 }
 
+/// A set that came anew has a token verified once more, and then it is kept again.
+#[tokio::test]
+async fn a_key_that_stays_in_a_new_set_keeps_its_tokens() {
+    let api = api().await;
+    let token = api.issuer.token().build();
+    assert!(is_hit(&api.verifier, &token).await);
+    let before = claims(&api.verifier, &token).await;
+    api.issuer.rotate().unwrap();
+    api.clock.advance(Duration::from_secs(10));
+    assert_eq!(verdict(&api.verifier, &api.issuer.token().build()).await, "ok", "the new key is fetched");
+    assert!(!Arc::ptr_eq(&before, &claims(&api.verifier, &token).await), "verified with the new set");
+    assert!(is_hit(&api.verifier, &token).await);
+}
+
 /// Through an outage and after it, as if there were no cache.
 #[tokio::test]
 async fn a_hit_is_no_better_than_the_keys() {
