@@ -42,6 +42,11 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
 
     let mut unprotected = Way::new("unprotected", contenders::unprotected(), &distinct);
     let mut ways = vec![
+        Way::new(
+            contenders::SIGNATURE_ALONE,
+            contenders::signature_alone(Limit::new(&issuer, algorithm, &[])?),
+            &distinct,
+        ),
         Way::new("portcullis, no token", usual(&verifier)?, &[]),
         Way::new("portcullis, a token seen before, scope, own claims", usual(&verifier)?, &distinct[..1]),
         Way::new("portcullis, a token never seen", contenders::portcullis(&verifier), &distinct),

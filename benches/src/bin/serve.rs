@@ -7,7 +7,7 @@ use axum::Router;
 use portcullis::testing::{AUDIENCE, TestIssuer};
 use portcullis::{Algorithm, Verifier};
 use portcullis_benches::contenders::{self, Failure};
-use portcullis_benches::limit::tokens;
+use portcullis_benches::limit::{Limit, tokens};
 
 const TOKENS: usize = 10_000;
 
@@ -17,6 +17,9 @@ async fn named(name: &str, issuer: &TestIssuer) -> Result<Router, Failure> {
     }
     if name == "portcullis" {
         return Ok(contenders::portcullis(&Verifier::new(issuer.issuer())?));
+    }
+    if name == contenders::SIGNATURE_ALONE {
+        return Ok(contenders::signature_alone(Limit::new(issuer, Algorithm::RS256, &[])?));
     }
     let all = contenders::all(issuer, AUDIENCE, Algorithm::RS256).await?;
     let names: Vec<_> = all.iter().map(|contender| contender.name.clone()).collect();

@@ -6,17 +6,25 @@
 #[cfg(feature = "peers")]
 mod peers;
 
+use std::sync::Arc;
+
 use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 #[cfg(feature = "peers")]
 pub use peers::choose_backend;
 use portcullis::testing::TestIssuer;
 use portcullis::{AccessToken, Algorithm, ProtectLayer, Verifier};
 
+use crate::limit::Limit;
+
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Portcullis, where every token is verified anew.
 pub const NONE_KEPT: &str = "portcullis, no token kept";
+
+/// The limit where a request puts it: the signature alone, verified by a handler.
+pub const SIGNATURE_ALONE: &str = "the signature alone, in a handler";
 
 /// An API behind one crate: `GET /`.
 pub struct Contender {
@@ -45,6 +53,19 @@ pub async fn all(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> R
 /// The handler behind nothing: what all the others have to pay anyway.
 pub fn unprotected() -> Router {
     Router::new().route("/", get(async || "auth0|6553da60a54af58e29493993".to_owned()))
+}
+
+/// Nothing but the signature, of the token in `Authorization`.
+pub fn signature_alone(limit: Limit) -> Router {
+    let limit = Arc::new(limit);
+    let handler = async move |headers: HeaderMap| {
+        let value = headers.get("authorization").and_then(|value| value.to_str().ok());
+        match value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| limit.holds(token)) {
+            true => Ok("auth0|6553da60a54af58e29493993".to_owned()),
+            false => Err(StatusCode::UNAUTHORIZED),
+        }
+    };
+    Router::new().route("/", get(handler))
 }
 
 pub fn portcullis(verifier: &Verifier) -> Router {
