@@ -125,6 +125,22 @@ pub(crate) fn not_protected() {
     );
 }
 
+/// The feature `testing` is on where nobody tests. Said once, and only in a build with optimizations: where `TestIssuer` can be
+/// reached, so can what signs any token.
+#[cfg(feature = "testing")]
+pub(crate) fn testing_in_release() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    if !cfg!(debug_assertions) {
+        SAID.call_once(|| {
+            tracing::warn!(
+                target: "portcullis",
+                event = "testing_in_release",
+                "the feature `testing` of portcullis is on in a release build; it belongs into `[dev-dependencies]`"
+            );
+        });
+    }
+}
+
 #[cfg(feature = "metrics")]
 mod meters {
     use std::sync::Arc;

@@ -61,6 +61,8 @@ mod guides {
     struct Rules;
     #[doc = include_str!("../docs/migrating.md")]
     struct Migrating;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
 }
 
 mod access_token;

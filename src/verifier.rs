@@ -157,6 +157,8 @@ impl VerifierBuilder {
         let client = self.client.map_or_else(|| default_client(false), Ok)?;
         let guarded = || own.map_or_else(|| default_client(true), Ok);
         let issuers = TrustedIssuers::new(self.issuers?, client, guarded, clock.clone())?;
+        #[cfg(feature = "testing")]
+        events::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache })))

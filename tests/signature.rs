@@ -87,7 +87,7 @@ fn algorithms() -> Vec<Algorithm> {
 
 #[tokio::test]
 async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
-    let stranger = TestIssuer::offline("https://stranger.example/").unwrap();
+    let stranger = TestIssuer::offline_with("https://stranger.example/", Algorithm::RS256).unwrap();
     for algorithm in algorithms() {
         let issuer = TestIssuer::start_with(algorithm).await.unwrap();
         let verifier = Verifier::new(issuer.issuer()).unwrap();
@@ -125,7 +125,7 @@ async fn secrets_verify_their_one_algorithm() {
 /// The classic: the public key, which everybody has, used as HMAC secret.
 #[tokio::test]
 async fn no_public_key_serves_as_secret() {
-    let issuer = TestIssuer::start().await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let jwk = issuer.jwks_json()["keys"][0].clone();
     let secrets = [
@@ -145,7 +145,7 @@ async fn no_public_key_serves_as_secret() {
 
 #[tokio::test]
 async fn a_symmetric_key_in_a_remote_set_is_not_used() {
-    let issuer = TestIssuer::start().await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
     issuer.publish(json!({ "kty": "oct", "kid": "key-1", "alg": "HS256", "k": "A".repeat(43) }));
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let forger = TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[0; 32]);
@@ -156,9 +156,9 @@ async fn a_symmetric_key_in_a_remote_set_is_not_used() {
 
 #[tokio::test]
 async fn headers_that_are_refused() {
-    let issuer = TestIssuer::start().await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
-    let own_key = TestIssuer::offline(issuer.iss()).unwrap().jwks_json()["keys"][0].clone();
+    let own_key = TestIssuer::offline_with(issuer.iss(), Algorithm::RS256).unwrap().jwks_json()["keys"][0].clone();
     let cases: Vec<(&str, Value, &str)> = vec![
         ("alg", json!("none"), "unsupported_algorithm"),
         ("alg", json!("None"), "unsupported_algorithm"),
@@ -225,8 +225,8 @@ async fn headers_that_are_refused() {
 
 #[tokio::test]
 async fn a_key_in_the_header_is_not_used() {
-    let issuer = TestIssuer::start().await.unwrap();
-    let forger = TestIssuer::offline(issuer.iss()).unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let forger = TestIssuer::offline_with(issuer.iss(), Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let key = forger.jwks_json()["keys"][0].clone();
     let token = issuer.token().signed_by(&forger).header("jwk", key).build();
@@ -235,7 +235,7 @@ async fn a_key_in_the_header_is_not_used() {
 
 #[tokio::test]
 async fn forms_that_are_refused() {
-    let issuer = TestIssuer::start().await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let good = issuer.token().build();
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
@@ -432,7 +432,8 @@ fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
 #[test]
 fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
-    let rsa = TestIssuer::offline("https://issuer.example/").unwrap().jwks_json()["keys"][0].clone();
+    let rsa =
+        TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256).unwrap().jwks_json()["keys"][0].clone();
     let ec = issuer.jwks_json()["keys"][0].clone();
     let with = |base: &Value, name: &str, value: Value| {
         let mut jwk = base.clone();
@@ -505,7 +506,7 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
 
 #[test]
 fn key_members_that_change_nothing() {
-    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256).unwrap();
     let base = issuer.jwks_json()["keys"][0].clone();
     for (name, member, value) in [
         ("key_ops with verify", "key_ops", json!(["verify"])),

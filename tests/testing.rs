@@ -2,10 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
-use portcullis::{Algorithm, Error, Verifier};
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::get;
+use axum::{Json, Router};
+use portcullis::testing::{
+    AUDIENCE, Behaviour, TestClock, TestIssuer, TokenBuilder, assert_challenge, authenticated_as,
+};
+use portcullis::{AccessToken, Algorithm, Error, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 /// Header and claims of a token, unverified.
 fn parts(token: &str) -> (Value, Value) {
@@ -41,7 +48,13 @@ async fn a_token_is_good_until_it_is_made_something_else() {
         ("without a claim", token().without_claim("exp"), "missing_claim"),
         ("signed by another", token().signed_by(&other), "signature"),
         ("tampered", token().tampered(), "signature"),
-        ("alg none", token().header("alg", "none"), "unsupported_algorithm"),
+        ("its signature tampered", token().tampered_signature(), "signature"),
+        ("good for a moment", token().valid_for(Duration::from_secs(5)), "ok"),
+        ("good for ever", token().valid_for(Duration::MAX), "claim_type"),
+        ("unsigned", token().unsigned(), "unsupported_algorithm"),
+        ("alg none, but signed", token().header("alg", "none"), "unsupported_algorithm"),
+        ("another typ", token().header("typ", "dpop+jwt"), "type"),
+        ("no typ", token().without_header("typ"), "ok"),
         ("another kid", token().header("kid", "x"), "unknown_key"),
         ("no kid", token().without_header("kid"), "ok"),
         ("another payload", token().payload("x"), "malformed"),
@@ -65,7 +78,7 @@ fn a_token_says_what_was_asked_for() {
     assert!(age < 60, "dated {age}s ago");
 
     // The signature is the other's, the name stays.
-    let other = TestIssuer::offline("https://other.example/").unwrap();
+    let other = TestIssuer::offline_with("https://other.example/", Algorithm::RS256).unwrap();
     let (header, claims) = parts(&issuer.token().signed_by(&other).build());
     assert_eq!(
         (&header["alg"], &header["kid"], &claims["iss"]),
@@ -172,4 +185,195 @@ fn debug_shows_no_key() {
     let issuer = TestIssuer::offline_with_secret("https://issuer.example/", Algorithm::HS256, secret.as_bytes());
     let shown = format!("{issuer:?} {:?} {:?}", issuer.token(), issuer.issuer());
     assert!(!shown.contains(secret) && !shown.contains("48, 49, 50"), "{shown}");
+}
+
+#[test]
+fn an_unsigned_token_has_no_signature_and_a_tampered_one_differs_in_a_bit() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let unsigned = issuer.token().unsigned().build();
+    assert!(unsigned.ends_with('.'), "{unsigned}");
+    assert_eq!(parts(&unsigned).0["alg"], "none");
+    let (good, tampered) = (issuer.token().build(), issuer.token().tampered_signature().build());
+    let apart =
+        |token: &str| token.rsplit_once('.').map(|(signed, signature)| (signed.to_owned(), signature.to_owned()));
+    let ((signed, signature), (same, other)) = (apart(&good).unwrap(), apart(&tampered).unwrap());
+    assert_eq!(signed, same);
+    assert_eq!(signature.len(), other.len());
+    assert_ne!(signature, other);
+}
+
+/// Threads share one, and a test may keep it in a static.
+#[test]
+fn it_is_shared_by_threads() {
+    fn is_shared<T: Send + Sync + 'static>() {}
+    is_shared::<TestIssuer>();
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let (issuer, tokens) = (&issuer, std::sync::Mutex::new(Vec::new()));
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..20 {
+                    tokens.lock().unwrap().push(issuer.token().build());
+                    issuer.rotate().unwrap();
+                }
+            });
+        }
+    });
+    let jwks = issuer.jwks();
+    assert_eq!(issuer.jwks_json()["keys"].as_array().unwrap().len(), 81);
+    assert!(tokens.into_inner().unwrap().iter().all(|token| jwks.verify(token).is_ok()));
+}
+
+/// As each provider's preset reads it; and what is called after has its effect.
+#[tokio::test]
+async fn tokens_look_like_those_of_providers() {
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    type Shape = fn(TokenBuilder) -> TokenBuilder;
+    let cases: [(&str, Issuer, Shape, &[&str]); 6] = [
+        (
+            "Auth0",
+            Issuer::auth0("acme.eu.auth0.com", AUDIENCE).unwrap(),
+            TokenBuilder::like_auth0,
+            &["aud", "azp", "exp", "iat", "iss", "permissions", "scope", "sub"],
+        ),
+        (
+            "Okta",
+            Issuer::okta("acme.okta.com", "default", AUDIENCE).unwrap(),
+            TokenBuilder::like_okta,
+            &["aud", "cid", "exp", "iat", "iss", "jti", "scp", "sub", "uid", "ver"],
+        ),
+        (
+            "Entra",
+            Issuer::entra(TENANT, AUDIENCE).unwrap(),
+            |token| token.like_entra(TENANT),
+            &["aud", "azp", "azpacr", "exp", "iat", "iss", "nbf", "oid", "roles", "scp", "sub", "tid", "ver"],
+        ),
+        (
+            "Cognito",
+            Issuer::cognito("eu-west-1", "eu-west-1_a1B2", ["xxxxxxxxxxxxexample"]).unwrap(),
+            TokenBuilder::like_cognito,
+            &[
+                "auth_time",
+                "client_id",
+                "cognito:groups",
+                "exp",
+                "iat",
+                "iss",
+                "scope",
+                "sub",
+                "token_use",
+                "username",
+                "version",
+            ],
+        ),
+        (
+            "Keycloak",
+            Issuer::keycloak("https://sso.acme.example", "shop", AUDIENCE).unwrap(),
+            TokenBuilder::like_keycloak,
+            &[
+                "aud",
+                "azp",
+                "exp",
+                "iat",
+                "iss",
+                "preferred_username",
+                "realm_access",
+                "resource_access",
+                "scope",
+                "sid",
+                "sub",
+                "typ",
+            ],
+        ),
+        (
+            "Google",
+            Issuer::google(AUDIENCE).unwrap(),
+            TokenBuilder::like_google,
+            &["aud", "azp", "email", "email_verified", "exp", "iat", "iss", "scope", "sub"],
+        ),
+    ];
+    for (name, preset, like, claims) in cases {
+        let issuer = TestIssuer::offline_with(preset.iss(), Algorithm::RS256).unwrap();
+        let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
+        let token = like(issuer.token()).scope("orders:read orders:write").subject("alice");
+        let token = verifier.verify(&token.build()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(token.has_scope("orders:write"), "{name}");
+        assert_eq!(token.subject(), Some("alice"), "{name}");
+        let sent: serde_json::Map<String, Value> = serde_json::from_str(token.raw_claims()).unwrap();
+        assert_eq!(sent.keys().collect::<Vec<_>>(), *claims, "{name}");
+    }
+}
+
+async fn who(token: AccessToken) -> Json<Value> {
+    Json(json!({ "sub": token.subject(), "iss": token.issuer(), "scope": token.scope().as_str() }))
+}
+
+#[tokio::test]
+async fn a_handler_is_tested_without_a_token() {
+    let token = AccessToken::for_tests(json!({ "sub": "alice", "scope": "a b", "roles": ["admin"], "plan": "pro" }));
+    assert!(token.has_scope("b") && token.has_role("admin"));
+    assert_eq!(token.claim("plan"), Some(&json!("pro")));
+    assert_eq!(token.audience().collect::<Vec<_>>(), [AUDIENCE]);
+    assert_eq!(who(token).await.0["sub"], "alice");
+
+    let own = json!({ "iss": "https://acme.eu.auth0.com/", "aud": "another", "sub": null });
+    let token = AccessToken::for_tests(&own);
+    assert_eq!((token.issuer(), token.subject()), ("https://acme.eu.auth0.com/", None));
+
+    #[derive(serde::Serialize)]
+    struct Own {
+        sub: &'static str,
+        exp: u64,
+    }
+    let token = AccessToken::for_tests(Own { sub: "bob", exp: 4_102_444_800 });
+    assert_eq!(token.expires_at(), SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800));
+    assert_ne!(token.expose_token(), AccessToken::for_tests(Own { sub: "bob", exp: 4_102_444_800 }).expose_token());
+}
+
+#[test]
+fn claims_that_no_handler_ever_sees_are_refused() {
+    for (name, claims, expected) in [
+        ("expired", json!({ "exp": 1 }), "claims that no verifier accepts: "),
+        ("not yet valid", json!({ "nbf": 4_102_444_800_u64 }), "claims that no verifier accepts: "),
+        ("bound to a key", json!({ "cnf": { "jkt": "x" } }), "claims that no verifier accepts: "),
+        ("no issuer", json!({ "iss": null }), "claims that no verifier accepts: "),
+        ("a list", json!([1]), "claims: expected an object, [1] came"),
+    ] {
+        let panicked = std::panic::catch_unwind(|| AccessToken::for_tests(claims)).unwrap_err();
+        let said = panicked.downcast_ref::<String>().unwrap();
+        assert!(said.starts_with(expected), "{name}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
+    let as_alice = || authenticated_as(json!({ "sub": "alice" }));
+    let call = async |app: Router| app.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
+
+    let response = call(Router::new().route("/", get(who)).layer(as_alice())).await;
+    assert_eq!(response.status(), 200);
+    let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["sub"], "alice");
+
+    // In front of a layer that protects, it changes nothing: the request has no token.
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let protect = ProtectLayer::new(verifier.clone());
+    let response = call(Router::new().route("/", get(who)).layer(protect.clone()).layer(as_alice())).await;
+    assert_challenge(&response).status(401).realm("api").no_error();
+
+    // Nor for the very token that it has, which another issuer made.
+    let forged = AccessToken::for_tests(json!({ "sub": "alice", "iss": issuer.iss() }));
+    assert_eq!(verifier.verify(forged.expose_token()).await.unwrap_err().code(), "signature");
+    let app = Router::new().route("/", get(who)).layer(protect);
+    let mut request = Request::get("/").header("authorization", format!("Bearer {}", forged.expose_token()));
+    request.extensions_mut().unwrap().insert(forged);
+    let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_challenge(&response).status(401).error("invalid_token");
+
+    // Where a layer lets nobody through as nobody, nobody it is.
+    let optional = ProtectLayer::new(verifier).optional();
+    let app = Router::new().route("/", get(async |token: Option<AccessToken>| token.is_some().to_string()));
+    let response = call(app.layer(optional).layer(as_alice())).await;
+    assert_eq!(axum::body::to_bytes(response.into_body(), 10).await.unwrap(), "false");
 }

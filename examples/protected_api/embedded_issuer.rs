@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
+use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -91,7 +92,7 @@ impl EmbeddedIssuer {
     pub(crate) fn new(iss: &str, audience: &str, scope: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
-        let issuer = TestIssuer::offline(iss)?;
+        let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?;
         Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), api_scopes, state: Mutex::default() })))
     }
 

@@ -30,8 +30,16 @@ pub struct TokenBuilder {
     claims: Map<String, Value>,
     payload: Option<Vec<u8>>,
     key: Option<Arc<NamedKey>>,
-    tampered: bool,
+    /// The claim that scope is written to, and whether as an array.
+    scope_claim: (&'static str, bool),
+    tampered: Option<Tampered>,
     padded: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Tampered {
+    Payload,
+    Signature,
 }
 
 impl TokenBuilder {
@@ -50,7 +58,8 @@ impl TokenBuilder {
             claims: object(claims),
             payload: None,
             key: None,
-            tampered: false,
+            scope_claim: ("scope", false),
+            tampered: None,
             padded: false,
         };
         builder.set_key(key);
@@ -62,9 +71,12 @@ impl TokenBuilder {
         self.claim("sub", subject)
     }
 
-    /// `scope`: tokens with spaces between.
+    /// `scope`: tokens with spaces between. After [`like_okta`](Self::like_okta) and its kin, as that provider writes it.
     pub fn scope(self, scope: &str) -> Self {
-        self.claim("scope", scope)
+        match self.scope_claim {
+            (claim, true) => self.claim(claim, scope.split(' ').map(Value::from).collect::<Vec<_>>()),
+            (claim, false) => self.claim(claim, scope),
+        }
     }
 
     /// `aud`, in place of [`AUDIENCE`].
@@ -84,8 +96,14 @@ impl TokenBuilder {
 
     /// Not valid for another hour (`nbf`).
     pub fn not_yet_valid(self) -> Self {
-        let now = self.claims.get("iat").and_then(Value::as_i64).unwrap_or_default();
+        let now = self.issued_at();
         self.claim("nbf", now + 3600)
+    }
+
+    /// Good for so long from now on, in whole seconds; an hour unless said.
+    pub fn valid_for(self, lifetime: Duration) -> Self {
+        let now = self.issued_at();
+        self.claim("exp", now.saturating_add_unsigned(lifetime.as_secs()))
     }
 
     /// Any claim, of any JSON type.
@@ -128,9 +146,21 @@ impl TokenBuilder {
         }
     }
 
+    /// Signed by nobody: `alg` is `none`, and the signature empty (RFC 7519 §6).
+    pub fn unsigned(mut self) -> Self {
+        self.key = None;
+        self.header("alg", "none")
+    }
+
     /// One claim added after signing.
     pub fn tampered(mut self) -> Self {
-        self.tampered = true;
+        self.tampered = Some(Tampered::Payload);
+        self
+    }
+
+    /// One bit of the signature changed.
+    pub fn tampered_signature(mut self) -> Self {
+        self.tampered = Some(Tampered::Signature);
         self
     }
 
@@ -147,13 +177,34 @@ impl TokenBuilder {
         let header = part(Value::Object(self.header).to_string().as_bytes());
         let signed = self.payload.unwrap_or_else(|| payload(&self.claims));
         let signing_input = format!("{header}.{}", part(&signed));
-        let signature = self.key.map(|named| named.key.sign(signing_input.as_bytes())).unwrap_or_default();
-        if self.tampered {
-            let mut claims = self.claims;
-            claims.insert("tampered".to_owned(), Value::Bool(true));
-            return format!("{header}.{}.{}", part(&payload(&claims)), part(&signature));
+        let mut signature = self.key.map(|named| named.key.sign(signing_input.as_bytes())).unwrap_or_default();
+        match self.tampered {
+            None => {}
+            Some(Tampered::Payload) => {
+                let mut claims = self.claims;
+                claims.insert("tampered".to_owned(), Value::Bool(true));
+                return format!("{header}.{}.{}", part(&payload(&claims)), part(&signature));
+            }
+            Some(Tampered::Signature) => {
+                if let Some(byte) = signature.first_mut() {
+                    *byte ^= 1;
+                }
+            }
         }
         format!("{signing_input}.{}", part(&signature))
+    }
+
+    pub(super) fn iss(&self) -> &str {
+        self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn issued_at(&self) -> i64 {
+        self.claims.get("iat").and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    pub(super) fn scope_in(mut self, claim: &'static str, is_list: bool) -> Self {
+        self.scope_claim = (claim, is_list);
+        self
     }
 
     fn set_key(&mut self, key: Option<Arc<NamedKey>>) {

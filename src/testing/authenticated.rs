@@ -1,0 +1,146 @@
+//! Handlers without tokens: what verification would have handed them.
+
+use std::fmt;
+use std::task::{Context, Poll};
+
+use http::Request;
+use serde::Serialize;
+use serde_json::Value;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{TestIssuer, TokenBuilder};
+use crate::access_token::AccessToken;
+use crate::algorithm::Algorithm;
+use crate::token::audience::Audience;
+use crate::verifier::{Verification, Verifier};
+
+/// The issuer of those who name none.
+const ISS: &str = "https://issuer.example/";
+
+impl AccessToken {
+    /// A verified token with these claims, for the test of a handler. What they leave out is as in a
+    /// [`TestIssuer`]'s tokens; `null` leaves a claim out altogether.
+    ///
+    /// It was signed, with a key made for it, and verified: there is no way around verification, neither here nor anywhere
+    /// else. So it is like any other, and `iss` and `aud` may be what you like.
+    ///
+    /// ```
+    /// use portcullis::AccessToken;
+    /// use serde_json::json;
+    ///
+    /// async fn orders(token: AccessToken) -> String {
+    ///     format!("orders of {}", token.subject().unwrap_or("nobody"))
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let token = AccessToken::for_tests(json!({ "sub": "alice", "scope": "orders:read" }));
+    /// assert_eq!(orders(token).await, "orders of alice");
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the claims are no JSON object, or no verifier would accept them: expired ones, say, which no handler ever sees.
+    #[track_caller]
+    pub fn for_tests(claims: impl Serialize) -> Self {
+        let claims = match serde_json::to_value(claims) {
+            Ok(Value::Object(claims)) => claims,
+            Ok(other) => panic!("claims: expected an object, {other} came"),
+            Err(error) => panic!("claims: {error}"),
+        };
+        let iss = claims.get("iss").and_then(Value::as_str).unwrap_or(ISS);
+        let issuer = match TestIssuer::offline_with(iss, Algorithm::EdDSA) {
+            Ok(issuer) => issuer,
+            Err(error) => panic!("{error}"),
+        };
+        let with = |token: TokenBuilder, (name, value): (&String, &Value)| match value {
+            Value::Null => token.without_claim(name),
+            value => token.claim(name, value.clone()),
+        };
+        let token = claims.iter().fold(issuer.token(), with).build();
+        let verifier = issuer.issuer().audience(Audience::danger_any_audience()).and_then(Verifier::new);
+        match verifier.map(|verifier| verifier.begin(&token)) {
+            Ok(Verification::Done(Ok(token))) => token,
+            Ok(Verification::Done(Err(error))) => panic!("claims that no verifier accepts: {error}"),
+            // Only keys are waited for, and they are there.
+            Ok(Verification::Waiting(_)) => unreachable!("nothing is fetched"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A layer that stands in for a [`ProtectLayer`](crate::ProtectLayer) in the test of a handler or a router without one: every
+/// request gets [`AccessToken::for_tests`] with these claims.
+///
+/// It opens nothing: where a `ProtectLayer` is, requests still need a token of their own.
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use portcullis::{AccessToken, testing::authenticated_as};
+/// use serde_json::json;
+/// use tower::ServiceExt;
+///
+/// async fn orders(token: AccessToken) -> String {
+///     format!("orders of {}", token.subject().unwrap_or("nobody"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let app: Router = Router::new().route("/", get(orders)).layer(authenticated_as(json!({ "sub": "alice" })));
+/// let response = app.oneshot(Request::get("/").body(Body::empty())?).await?;
+/// assert_eq!(axum::body::to_bytes(response.into_body(), 100).await?, "orders of alice");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// As [`AccessToken::for_tests`] does.
+#[track_caller]
+pub fn authenticated_as(claims: impl Serialize) -> AuthenticatedAs {
+    AuthenticatedAs { token: AccessToken::for_tests(claims) }
+}
+
+/// The layer that [`authenticated_as`] makes.
+#[derive(Clone, Debug)]
+pub struct AuthenticatedAs {
+    token: AccessToken,
+}
+
+impl<S> Layer<S> for AuthenticatedAs {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Authenticated<S> {
+        Authenticated { inner, token: self.token.clone() }
+    }
+}
+
+/// The service that [`AuthenticatedAs`] puts around another.
+#[derive(Clone)]
+pub struct Authenticated<S> {
+    inner: S,
+    token: AccessToken,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Authenticated<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().insert(self.token.clone());
+        self.inner.call(request)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Authenticated<S> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Authenticated").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

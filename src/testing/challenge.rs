@@ -1,0 +1,358 @@
+use std::fmt::{self, Write as _};
+
+use http::header::{HeaderMap, WWW_AUTHENTICATE};
+use http::{Response, StatusCode};
+
+/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1), read from it by [`challenges`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Challenge {
+    /// The scheme, as it was written; two schemes that differ in case are the same.
+    pub scheme: String,
+    /// What some schemes send in place of parameters (`token68`).
+    pub token68: Option<String>,
+    /// The parameters in their order: names in lower case, values without quotation marks and escapes. No name comes twice.
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Challenge {
+    /// The value of a parameter; the case of its name does not count.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let named = |(own, _): &&(String, String)| own.eq_ignore_ascii_case(name);
+        self.parameters.iter().find(named).map(|(_, value)| &**value)
+    }
+}
+
+/// No list of challenges: what was expected, at which byte of which value, and the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("WWW-Authenticate: expected {expected} at byte {at} of {value:?}")]
+pub struct ChallengeError {
+    expected: &'static str,
+    at: usize,
+    value: String,
+}
+
+/// Reads every challenge of every `WWW-Authenticate` header, strictly by RFC 9110: what is found here, a client finds, too.
+///
+/// ```
+/// use portcullis::testing::challenges;
+///
+/// let response = http::Response::builder().header("WWW-Authenticate", "Basic realm=\"old\", Bearer scope=\"a b\"").body(())?;
+/// let challenges = challenges(response.headers())?;
+/// assert_eq!(challenges[0].scheme, "Basic");
+/// assert_eq!(challenges[1].parameter("scope"), Some("a b"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// At the first byte that the grammar does not allow, and when a parameter stands twice in one challenge.
+pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError> {
+    let mut challenges = Vec::new();
+    for value in headers.get_all(WWW_AUTHENTICATE) {
+        Reader { bytes: value.as_bytes(), at: 0 }.list(&mut challenges)?;
+    }
+    Ok(challenges)
+}
+
+/// Looks at the one `Bearer` challenge of a response (RFC 6750 §3), for a test to say what it expects of it.
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use portcullis::{ProtectLayer, Verifier};
+/// use portcullis::testing::{TestIssuer, assert_challenge};
+/// use tower::ServiceExt;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let issuer = TestIssuer::offline("https://issuer.example/")?;
+/// let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?).scope("orders:read");
+/// let app = Router::new().route("/orders", get(async || "")).route_layer(protect);
+///
+/// let request = Request::get("/orders").header("authorization", format!("Bearer {}", issuer.token().build()));
+/// let response = app.oneshot(request.body(Body::empty())?).await?;
+/// assert_challenge(&response).status(403).error("insufficient_scope").scope("orders:read");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// When there is no `Bearer` challenge, or more than one, or the header follows no grammar; and in each method, when what it
+/// expects is not there. The message shows the whole response's status and challenges.
+#[track_caller]
+pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
+    let shown = Shown { status: response.status(), headers: response.headers().clone() };
+    let found = match challenges(response.headers()) {
+        Ok(found) => found,
+        Err(error) => panic!("{error}; {shown}"),
+    };
+    let mut bearer = found.into_iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
+    match (bearer.next(), bearer.next()) {
+        (Some(challenge), None) => ChallengeAssertion { challenge, shown },
+        (None, _) => panic!("expected a Bearer challenge; {shown}"),
+        (Some(_), Some(_)) => panic!("expected one Bearer challenge; {shown}"),
+    }
+}
+
+/// What a test expects of a challenge; from [`assert_challenge`].
+#[derive(Debug)]
+pub struct ChallengeAssertion {
+    challenge: Challenge,
+    shown: Shown,
+}
+
+impl ChallengeAssertion {
+    /// The response has this status.
+    ///
+    /// # Panics
+    ///
+    /// When it has another.
+    #[track_caller]
+    pub fn status(self, status: u16) -> Self {
+        assert!(self.shown.status == status, "expected status {status}; {}", self.shown);
+        self
+    }
+
+    /// `error`: `invalid_token`, `invalid_request`, `insufficient_scope` (RFC 6750 §3.1), `insufficient_user_authentication`
+    /// (RFC 9470 §3).
+    ///
+    /// # Panics
+    ///
+    /// When it is another, or not there.
+    #[track_caller]
+    pub fn error(self, error: &str) -> Self {
+        self.parameter("error", error)
+    }
+
+    /// No `error`: what a request without credentials is told (RFC 6750 §3.1).
+    ///
+    /// # Panics
+    ///
+    /// When there is one.
+    #[track_caller]
+    pub fn no_error(self) -> Self {
+        self.without("error")
+    }
+
+    /// `scope`: exactly these scope tokens, in any order (RFC 6749 §3.3).
+    ///
+    /// # Panics
+    ///
+    /// When there are others, or none.
+    #[track_caller]
+    pub fn scope(self, scope: &str) -> Self {
+        let sorted = |scope: &str| {
+            let mut tokens: Vec<_> = scope.split(' ').map(str::to_owned).collect();
+            tokens.sort_unstable();
+            tokens
+        };
+        let is_same = self.challenge.parameter("scope").is_some_and(|own| sorted(own) == sorted(scope));
+        assert!(is_same, "expected scope={scope:?}; {}", self.shown);
+        self
+    }
+
+    /// `realm` (RFC 9110 §11.5).
+    ///
+    /// # Panics
+    ///
+    /// When it is another, or not there.
+    #[track_caller]
+    pub fn realm(self, realm: &str) -> Self {
+        self.parameter("realm", realm)
+    }
+
+    /// Any parameter, exactly.
+    ///
+    /// # Panics
+    ///
+    /// When it has another value, or is not there.
+    #[track_caller]
+    pub fn parameter(self, name: &str, value: &str) -> Self {
+        assert!(self.challenge.parameter(name) == Some(value), "expected {name}={value:?}; {}", self.shown);
+        self
+    }
+
+    /// Not this parameter.
+    ///
+    /// # Panics
+    ///
+    /// When it is there.
+    #[track_caller]
+    pub fn without(self, name: &str) -> Self {
+        assert!(self.challenge.parameter(name).is_none(), "expected no {name}; {}", self.shown);
+        self
+    }
+}
+
+/// What came, for the message of an assertion that fails.
+#[derive(Debug)]
+struct Shown {
+    status: StatusCode,
+    headers: HeaderMap,
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} came", self.status)?;
+        let mut values = self.headers.get_all(WWW_AUTHENTICATE).iter().peekable();
+        match values.peek() {
+            None => formatter.write_str(" without WWW-Authenticate"),
+            Some(_) => values.try_for_each(|value| write!(formatter, ", WWW-Authenticate: {value:?}")),
+        }
+    }
+}
+
+/// RFC 9110 §5.6, §11: a list of challenges, byte by byte.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    /// `#challenge`. A comma separates challenges as it does parameters: what follows it is a parameter if an equals sign
+    /// comes after its first word, and else the scheme of another challenge.
+    fn list(&mut self, challenges: &mut Vec<Challenge>) -> Result<(), ChallengeError> {
+        self.commas();
+        while self.peek().is_some() {
+            challenges.push(self.challenge()?);
+        }
+        Ok(())
+    }
+
+    /// `auth-scheme [ 1*SP ( token68 / #auth-param ) ]`, and the commas after it.
+    fn challenge(&mut self) -> Result<Challenge, ChallengeError> {
+        let scheme = self.token("an authentication scheme")?.to_owned();
+        let mut challenge = Challenge { scheme, token68: None, parameters: Vec::new() };
+        if self.skip(b" ") > 0 {
+            challenge.token68 = self.token68();
+            // A tab may stand in front of a comma, but not after a scheme.
+            if challenge.token68.is_none() && self.peek().is_some_and(|byte| byte != b',') {
+                self.parameter(&mut challenge.parameters)?;
+            }
+        }
+        loop {
+            self.skip(b" \t");
+            match self.peek() {
+                None => return Ok(challenge),
+                Some(b',') => self.commas(),
+                Some(_) => return Err(self.expected("a comma")),
+            }
+            if self.peek().is_none() || !self.is_parameter() {
+                return Ok(challenge);
+            }
+            if challenge.token68.is_some() {
+                return Err(self.expected("another challenge, after one with a token68"));
+            }
+            self.parameter(&mut challenge.parameters)?;
+        }
+    }
+
+    /// `token BWS "=" BWS ( token / quoted-string )`.
+    fn parameter(&mut self, parameters: &mut Vec<(String, String)>) -> Result<(), ChallengeError> {
+        let start = self.at;
+        let name = self.token("a parameter")?.to_ascii_lowercase();
+        if parameters.iter().any(|(other, _)| *other == name) {
+            self.at = start;
+            return Err(self.expected("a parameter that was not there before"));
+        }
+        self.skip(b" \t");
+        if self.peek() != Some(b'=') {
+            return Err(self.expected("an equals sign"));
+        }
+        self.at += 1;
+        self.skip(b" \t");
+        let value = match self.peek() {
+            Some(b'"') => self.quoted_string()?,
+            _ => self.token("a value")?.to_owned(),
+        };
+        parameters.push((name, value));
+        Ok(())
+    }
+
+    /// Whether a parameter follows, and not a scheme.
+    fn is_parameter(&self) -> bool {
+        let mut ahead = Reader { bytes: self.bytes, at: self.at };
+        ahead.token("a word").is_ok() && {
+            ahead.skip(b" \t");
+            ahead.peek() == Some(b'=')
+        }
+    }
+
+    /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`, if that is all up to a comma or the end.
+    fn token68(&mut self) -> Option<String> {
+        let rest = self.bytes.get(self.at..)?;
+        let is_68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
+        let characters = rest.iter().take_while(|byte| is_68(byte)).count();
+        let padding = rest.iter().skip(characters).take_while(|byte| **byte == b'=').count();
+        let end = characters + padding;
+        let blanks = rest.iter().skip(end).take_while(|byte| b" \t".contains(byte)).count();
+        let ends = matches!(rest.get(end + blanks), None | Some(b','));
+        let text = rest.get(..end).filter(|_| characters > 0 && ends)?;
+        self.at += end;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// RFC 9110 §5.6.2.
+    fn token(&mut self, expected: &'static str) -> Result<&str, ChallengeError> {
+        let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let length = rest.iter().take_while(|byte| is_tchar(byte)).count();
+        match rest.get(..length).map(std::str::from_utf8) {
+            Some(Ok(token)) if !token.is_empty() => {
+                self.at += length;
+                Ok(token)
+            }
+            _ => Err(self.expected(expected)),
+        }
+    }
+
+    /// RFC 9110 §5.6.4, the quotation mark at its start included.
+    fn quoted_string(&mut self) -> Result<String, ChallengeError> {
+        self.at += 1;
+        let mut inside = Vec::new();
+        loop {
+            let mut byte = self.peek().ok_or_else(|| self.expected("a quotation mark"))?;
+            if byte == b'"' {
+                self.at += 1;
+                return Ok(String::from_utf8_lossy(&inside).into_owned());
+            }
+            if byte == b'\\' {
+                self.at += 1;
+                byte = self.peek().ok_or_else(|| self.expected("a character after the backslash"))?;
+            }
+            if byte != b'\t' && (byte < b' ' || byte == 0x7f) {
+                return Err(self.expected("no control character"));
+            }
+            inside.push(byte);
+            self.at += 1;
+        }
+    }
+
+    /// `OWS *( "," OWS )`: a list may have empty elements (RFC 9110 §5.6.1.2).
+    fn commas(&mut self) {
+        self.skip(b" \t,");
+    }
+
+    /// How many of these bytes there were.
+    fn skip(&mut self, any_of: &[u8]) -> usize {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| any_of.contains(&byte)) {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn expected(&self, expected: &'static str) -> ChallengeError {
+        let mut value = String::new();
+        for byte in self.bytes {
+            // A `String` takes every byte that is shown as ASCII.
+            let _ = write!(value, "{}", byte.escape_ascii());
+        }
+        ChallengeError { expected, at: self.at, value }
+    }
+}

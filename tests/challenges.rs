@@ -1,0 +1,159 @@
+//! The test kit's reader of `WWW-Authenticate`: RFC 9110 §11.6.1, and nothing else.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http::{HeaderMap, HeaderValue, Response};
+use portcullis::testing::{ChallengeAssertion, assert_challenge, challenges};
+
+/// Scheme, `token68`, and each parameter: ` name=value;`.
+fn read(values: &[&[u8]]) -> Result<Vec<String>, String> {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append("www-authenticate", HeaderValue::from_bytes(value).unwrap());
+    }
+    let challenges = challenges(&headers).map_err(|error| error.to_string())?;
+    let line = |challenge: portcullis::testing::Challenge| {
+        let parameters = challenge.parameters.iter().map(|(name, value)| format!(" {name}={value};"));
+        [challenge.scheme, challenge.token68.map_or_else(String::new, |token| format!(" <{token}>"))]
+            .into_iter()
+            .chain(parameters)
+            .collect::<String>()
+    };
+    Ok(challenges.into_iter().map(line).collect())
+}
+
+#[test]
+fn every_form_of_the_grammar_is_read() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("a scheme alone", "Negotiate", &["Negotiate"]),
+        ("a parameter", "Bearer realm=\"api\"", &["Bearer realm=api;"]),
+        ("a parameter without quotes", "Bearer max_age=5", &["Bearer max_age=5;"]),
+        ("several", "Bearer realm=\"api\", error=\"x\",scope=\"a b\"", &["Bearer realm=api; error=x; scope=a b;"]),
+        ("white space where it may be", "Bearer   realm = \"api\"\t ,\t error\t=x", &["Bearer realm=api; error=x;"]),
+        ("names in any case", "Bearer ReAlM=\"Api\"", &["Bearer realm=Api;"]),
+        ("two challenges", "Basic realm=\"old\", Bearer scope=\"a\"", &["Basic realm=old;", "Bearer scope=a;"]),
+        ("the second without parameters", "Bearer scope=\"a\", Negotiate", &["Bearer scope=a;", "Negotiate"]),
+        ("the first without", "Negotiate, Bearer scope=\"a\"", &["Negotiate", "Bearer scope=a;"]),
+        ("three without", "A, B,C", &["A", "B", "C"]),
+        ("token68", "Negotiate YWJj/+==, Bearer a=b", &["Negotiate <YWJj/+==>", "Bearer a=b;"]),
+        ("token68 without padding", "Negotiate abc", &["Negotiate <abc>"]),
+        ("token68 that looks like a name", "Negotiate abc=", &["Negotiate <abc=>"]),
+        ("a comma in quotes", "Bearer a=\"x, Basic realm=y\"", &["Bearer a=x, Basic realm=y;"]),
+        ("escapes", r#"Bearer a="q\"\\\z""#, &[r#"Bearer a=q"\z;"#]),
+        ("an empty value", "Bearer a=\"\"", &["Bearer a=;"]),
+        ("empty elements", ", ,Bearer a=b,, ,c=d , ,Basic e=f,", &["Bearer a=b; c=d;", "Basic e=f;"]),
+        ("nothing after a scheme's space", "Bearer ", &["Bearer"]),
+        ("the same name in two challenges", "A r=1, B r=2", &["A r=1;", "B r=2;"]),
+        ("nothing", "", &[]),
+        ("only commas", " ,, ", &[]),
+    ];
+    for (name, value, expected) in cases {
+        let read = read(&[value.as_bytes()]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(read, *expected, "{name}");
+    }
+    assert_eq!(read(&[]), Ok(vec![]), "no header");
+    assert_eq!(read(&[b"A x=1", b"B"]), Ok(vec!["A x=1;".into(), "B".into()]), "two headers");
+    assert_eq!(read(&[b"A x=\"\xfcber\""]), Ok(vec!["A x=\u{fffd}ber;".into()]), "obs-text");
+}
+
+#[test]
+fn what_no_client_could_read_is_an_error_that_says_where() {
+    for (name, value, expected) in [
+        ("no scheme", "=x", "an authentication scheme at byte 0"),
+        ("a quotation mark first", "\"Bearer\"", "an authentication scheme at byte 0"),
+        ("a parameter twice", "Bearer a=1, A=2", "a parameter that was not there before at byte 12"),
+        ("no comma between parameters", "Bearer a=\"1\" b=\"2\"", "a comma at byte 13"),
+        ("an open quotation", "Bearer a=\"b", "a quotation mark at byte 11"),
+        ("a backslash at the end", "Bearer a=\"b\\", "a character after the backslash at byte 12"),
+        ("no value", "Bearer a=b, c=", "a value at byte 14"),
+        (
+            "no value before a comma: a token68",
+            "Bearer a= , b=c",
+            "another challenge, after one with a token68 at byte 12",
+        ),
+        ("two equals signs", "Bearer a==b", "a value at byte 9"),
+        ("a word after another", "Bearer a b", "an equals sign at byte 9"),
+        ("a parameter after token68", "Bearer abc=, d=e", "another challenge, after one with a token68 at byte 13"),
+        ("a tab after the scheme", "Bearer\ta=b", "a comma at byte 7"),
+        ("letters that no token has", "Bearer a=b, \u{fc}=c", "an authentication scheme at byte 12"),
+        ("a semicolon", "Bearer a=b; c=d", "a comma at byte 10"),
+        ("a slash in a scheme", "Bea/rer", "a comma at byte 3"),
+    ] {
+        let error = read(&[value.as_bytes()]).unwrap_err();
+        assert!(error.contains(&format!("expected {expected} of ")), "{name}: {error}");
+    }
+    // A tab may be in quotes; other control characters no header value can have.
+    assert_eq!(read(&[b"A x=\"a\tb\""]), Ok(vec!["A x=a\tb;".into()]));
+}
+
+/// Every byte of some values left out, doubled or replaced: something is read or refused, and what is read, is read again.
+#[test]
+fn hostile_values_are_read_or_refused() {
+    let mut read_well = 0;
+    for value in ["Bearer realm=\"a\\\"b\", error=x, Basic, Digest YWJj==", ",A b = \"c\" ,,d=e"] {
+        let bytes = value.as_bytes();
+        for at in 0..bytes.len() {
+            for other in [&b""[..], b"\"", b"\\", b",", b"=", b" ", b"\t", b"\xff", b"AA"] {
+                let changed = [&bytes[..at], other, &bytes[at + 1..]].concat();
+                read_well += usize::from(read(&[&changed]).is_ok());
+            }
+        }
+    }
+    assert!(read_well > 100, "{read_well}");
+    let long = format!("Bearer {}", (0..2000).map(|number| format!("a{number}=\"\\b\",")).collect::<String>());
+    assert_eq!(
+        challenges(&[(http::header::WWW_AUTHENTICATE, long.parse().unwrap())].into_iter().collect()).unwrap().len(),
+        1
+    );
+}
+
+#[test]
+fn assertions_hold_or_say_what_came() {
+    type Assertion = fn(ChallengeAssertion) -> ChallengeAssertion;
+    let response = |values: &[&str]| {
+        let response = Response::builder().status(401);
+        values.iter().fold(response, |response, value| response.header("www-authenticate", *value)).body(()).unwrap()
+    };
+    let bearer = "Basic realm=\"x\", bearer realm=\"api\", error=\"invalid_token\", scope=\"a b\", max_age=\"5\"";
+    let hold: [(&str, Assertion); 8] = [
+        ("status", |challenge| challenge.status(401)),
+        ("realm", |challenge| challenge.realm("api")),
+        ("error", |challenge| challenge.error("invalid_token")),
+        ("scope", |challenge| challenge.scope("a b")),
+        ("scope in another order", |challenge| challenge.scope("b a")),
+        ("any parameter", |challenge| challenge.parameter("MAX_AGE", "5")),
+        ("none of that name", |challenge| challenge.without("error_description")),
+        ("all at once", |challenge| challenge.status(401).realm("api").error("invalid_token").scope("a b")),
+    ];
+    for (_, assertion) in hold {
+        assertion(assert_challenge(&response(&[bearer])));
+    }
+    assert_challenge(&response(&["Bearer realm=\"api\""])).no_error();
+
+    let fail: [(&str, &[&str], Assertion, &str); 13] = [
+        ("another status", &[bearer], |challenge| challenge.status(403), "expected status 403; 401 Unauthorized came"),
+        ("another realm", &[bearer], |challenge| challenge.realm("x"), "expected realm=\"x\"; 401"),
+        (
+            "another error",
+            &[bearer],
+            |challenge| challenge.error("invalid_request"),
+            "expected error=\"invalid_request\"",
+        ),
+        ("an error", &[bearer], |challenge| challenge.no_error(), "expected no error"),
+        ("less scope", &[bearer], |challenge| challenge.scope("a"), "expected scope=\"a\""),
+        ("more scope", &[bearer], |challenge| challenge.scope("a b c"), "expected scope=\"a b c\""),
+        ("no scope", &["Bearer a=b"], |challenge| challenge.scope("a"), "WWW-Authenticate: \"Bearer a=b\""),
+        ("no such parameter", &[bearer], |challenge| challenge.parameter("x", ""), "expected x=\"\""),
+        ("that parameter", &[bearer], |challenge| challenge.without("max_age"), "expected no max_age"),
+        ("no header", &[], |challenge| challenge, "expected a Bearer challenge; 401 Unauthorized came without"),
+        ("another scheme", &["Basic realm=x"], |challenge| challenge, "expected a Bearer challenge"),
+        ("two", &["Bearer", "Bearer a=b"], |challenge| challenge, "expected one Bearer challenge"),
+        ("none that can be read", &["Bearer a=b c=d"], |challenge| challenge, "expected a comma at byte 11"),
+    ];
+    for (name, values, assertion, expected) in fail {
+        let response = response(values);
+        let panicked = catch_unwind(AssertUnwindSafe(|| assertion(assert_challenge(&response)))).unwrap_err();
+        let said = panicked.downcast_ref::<String>().map_or("no sentence", String::as_str);
+        assert!(said.contains(expected), "{name}: {said}");
+    }
+}
