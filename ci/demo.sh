@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The demo as somebody meets it: processes on loopback, called with curl. Answers as the README's table says, the native
-# client through all its steps, and the issuer stopped before its first use and started again.
+# The demo as somebody meets it: processes on loopback, called with curl. Answers as the README's table says, to browsers of
+# other origins, too; the native client through all its steps; the issuer stopped before its first use and started again; flags
+# that are wrong, and Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -78,9 +79,24 @@ expect "/readyz" 200 '"keys":1' "$api/readyz"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
+# What a page of another origin needs (CORS), and what the demo's own page is served with.
+origin=(-H "Origin: https://elsewhere.example")
+preflight=(-X OPTIONS -H "Access-Control-Request-Method: GET" -H "Access-Control-Request-Headers: authorization")
+expect "a preflight is answered without a token" 200 '^access-control-allow-headers: authorization' "$api/private" "${origin[@]}" "${preflight[@]}"
+expect "any origin may read the answer" 401 '^access-control-allow-origin: \*' "$api/private" "${origin[@]}"
+expect "and why it was refused" 401 '^access-control-expose-headers: .*www-authenticate' "$api/private" "${origin[@]}"
+expect "the page" 200 "^content-security-policy: default-src 'none'; script-src 'self'" "$api/"
+if curl --silent --include "$api/" | grep --quiet --ignore-case 'unsafe-inline'; then fail "the page allows inline scripts"; fi
+expect "how the keys are doing" 200 '"issuer_running":true' "$api/demo/health"
+expect "another page pulls no lever" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" "${origin[@]}"
+expect "a token to break it with" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "X-Demo: 1"
+expect "no such case" 404 '"error"' -X POST "$api/demo/token/x" -H "X-Demo: 1"
+expect "no such lever" 404 '"error"' -X POST "$api/demo/issuer/x" -H "X-Demo: 1"
+
 "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser >"$logs/native_client.log" 2>&1 || fail "the native client failed"
 grep --quiet '^6\.' "$logs/native_client.log" || fail "the native client left out steps"
 echo "ok  the native client went through its six steps"
+expect "the operator pulls one" 200 'signed with key-2' -X POST "$api/demo/issuer/rotate" -H "X-Demo: 1"
 
 inspect() {
   "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$logs/inspect.log" 2>&1 <<<"$2" || true
@@ -109,7 +125,31 @@ for _ in {1..50}; do
 done
 expect "issuer back: served again" 200 '"claims"' "$alone/private" -H "Authorization: Bearer $reader"
 
-"$programs/protected_api" --listen "${api:7}" >"$logs/taken.log" 2>&1 && fail "a port that is taken: expected an error"
-grep --quiet 'choose another with --listen' "$logs/taken.log" || fail "a port that is taken: expected a sentence"
-echo "ok  a port that is taken is said in a sentence"
+# refused NAME SENTENCE ARGUMENT...: the demo does not start, and says why.
+refused() {
+  "$programs/protected_api" "${@:3}" >"$logs/refused.log" 2>&1 && fail "$1: expected an error"
+  grep --quiet -- "$2" "$logs/refused.log" || fail "$1: expected $2 in: $(cat "$logs/refused.log")"
+  echo "ok  $1 is told in a sentence"
+}
+free=(--listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0)
+refused "a port that is taken" 'choose another with --listen' --listen "${api:7}"
+refused "the issuer's port taken" 'choose another with --issuer-listen' --listen 127.0.0.1:0 --issuer-listen "${api:7}"
+refused "an address that is none" 'cannot listen on nowhere' --listen nowhere
+refused "an unknown flag" "unexpected argument '--lissten'" --lissten 127.0.0.1:0
+refused "a scope that is none" 'expected printable ASCII' "${free[@]}" --required-scope 'a"b'
+refused "an issuer without https" 'https' "${free[@]}" --issuer http://issuer.example/
+refused "a client without its issuer" '--issuer' "${free[@]}" --client-id x
+refused "a lifetime of nothing" 'expected 1s to 24h' "${free[@]}" --keys-max-age 0
+grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"
+echo "ok  --help has examples"
+
+kill -INT "$pid"
+for _ in {1..50}; do
+  kill -0 "$pid" 2>/dev/null || break
+  sleep 0.1
+done
+wait "$pid" || fail "Ctrl-C: expected status 0, $? came"
+echo "ok  Ctrl-C stops it"
+start after --issuer-listen "${issuer:7:-1}"
+echo "ok  and its issuer's port is free at once"
 echo "The demo answers as the README says."

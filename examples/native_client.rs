@@ -7,13 +7,15 @@ use std::error::Error;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Parser;
-use oauth2::basic::BasicClient;
+use oauth2::basic::{BasicClient, BasicRequestTokenError};
 use oauth2::{
     AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, HttpRequest, HttpResponse, PkceCodeChallenge,
-    RedirectUrl, Scope, TokenResponse, TokenUrl,
+    RedirectUrl, RequestTokenError, Scope, TokenResponse, TokenUrl,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -65,14 +67,26 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .set_token_uri(TokenUrl::new(endpoint("token_endpoint")?.to_owned())?)
         .set_redirect_uri(RedirectUrl::new(format!("http://{}/callback", arguments.callback))?);
 
-    step(1, "Create a code verifier");
+    step(
+        1,
+        "Create a code verifier",
+        "A fresh secret: whoever steals the code on its way back cannot use it without this.",
+    );
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    println!("   {}", verifier.secret());
+    show("code_verifier", verifier.secret());
 
-    step(2, "Create the code challenge: its SHA-256 hash (S256)");
-    println!("   {}", challenge.as_str());
+    step(
+        2,
+        "Create the code challenge",
+        "The verifier's SHA-256 hash (S256): everybody may see it, nobody can go back from it.",
+    );
+    show("code_challenge", challenge.as_str());
 
-    step(3, "Have the person authorize the app");
+    step(
+        3,
+        "Have the person authorize the app",
+        "In the browser, at the issuer: this app never sees how the person signs in.",
+    );
     let mut request = client
         .authorize_url(CsrfToken::new_random)
         .set_pkce_challenge(challenge)
@@ -82,7 +96,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         request = request.add_extra_param("prompt", "none");
     }
     let (url, state) = request.url();
-    println!("   {url}");
+    for (name, value) in url.query_pairs() {
+        show(&name, &value);
+    }
     let query = if arguments.no_browser {
         let response = http.get(url.clone()).send().await?;
         match response.headers().get("location").and_then(|value| value.to_str().ok()) {
@@ -93,48 +109,88 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }
         }
     } else {
-        println!("   open this address in a browser; waiting for it to come back to {} …", arguments.callback);
+        println!(
+            "\n   Open this address in a browser; waiting for it to come back to {} …\n\n   {url}\n",
+            arguments.callback
+        );
         receive_callback(&callback).await?
     };
     let parameter = |name: &str| {
         form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     };
-    // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12).
+    // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12), or hand another issuer's
+    // code to this one (RFC 9207 §2.4).
     if parameter("state").as_ref() != Some(state.secret()) {
         return Err("the answer's state is not the request's".into());
+    }
+    if let Some(iss) = parameter("iss").filter(|iss| *iss != arguments.issuer) {
+        return Err(format!("the answer is from {iss}, not from {}", arguments.issuer).into());
     }
     if let Some(error) = parameter("error") {
         return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
     }
     let code = parameter("code").ok_or("the answer has no code")?;
-    println!("   code: {code}");
+    println!("\n   The answer came back, and its state is ours.\n");
+    show("code", &code);
 
-    step(4, "Exchange the code and the verifier for tokens");
+    step(
+        4,
+        "Exchange code and verifier for tokens",
+        "The issuer hashes the verifier and compares: who began gets the tokens, nobody else.",
+    );
     let tokens = client
         .exchange_code(AuthorizationCode::new(code))
         .set_pkce_verifier(verifier)
         .request_async(&Http(&http))
         .await
-        .map_err(|error| format!("no tokens: {error:?}"))?;
-    println!("   access token: {}", tokens.access_token().secret());
+        .map_err(|error| format!("no tokens: {}", told(&error)))?;
+    show_token(tokens.access_token().secret());
 
-    step(5, "Call the API with the access token");
+    step(
+        5,
+        "Call the API with the access token",
+        "It verifies signature, issuer, audience and time, and for /scoped the scope.",
+    );
     call(&http, &arguments.api, tokens.access_token().secret()).await?;
 
-    step(6, "Refresh, and call again");
+    step(6, "Refresh, and call again", "A new access token without the person; the refresh token is replaced, too.");
     let refresh = tokens.refresh_token().ok_or("no refresh token: is offline_access allowed?")?;
     let tokens = client
         .exchange_refresh_token(refresh)
         .request_async(&Http(&http))
         .await
-        .map_err(|error| format!("no new tokens: {error:?}"))?;
-    println!("   access token: {}", tokens.access_token().secret());
+        .map_err(|error| format!("no new tokens: {}", told(&error)))?;
+    show_token(tokens.access_token().secret());
     call(&http, &arguments.api, tokens.access_token().secret()).await
 }
 
-fn step(number: u8, what: &str) {
-    println!("\n{number}. {what}");
+fn step(number: u8, what: &str, why: &str) {
+    println!("\n{number}. {what}\n   {why}\n");
     let _ = io::stdout().flush();
+}
+
+fn show(name: &str, value: &str) {
+    println!("   {name:<22} {value}");
+}
+
+/// The token, and what is in it: read here, verified by the API.
+fn show_token(token: &str) {
+    show("access_token", token);
+    let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok());
+    let claims: Map<String, Value> =
+        payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default();
+    for (name, value) in claims {
+        show(&format!("  {name}"), &value.to_string());
+    }
+}
+
+/// The issuer's own words, where there are some.
+fn told<E: Error + 'static>(error: &BasicRequestTokenError<E>) -> String {
+    match error {
+        RequestTokenError::ServerResponse(answer) => answer.to_string(),
+        RequestTokenError::Request(cause) => cause.to_string(),
+        other => other.to_string(),
+    }
 }
 
 async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn Error>> {

@@ -5,12 +5,14 @@
 mod embedded_issuer;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, NATIVE_APP_REDIRECT_URI};
+use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, NATIVE_APP_REDIRECT_URI, SINGLE_PAGE_APP};
+use portcullis::testing::TestClock;
 use portcullis::{AccessToken, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
@@ -18,6 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "https://api.example.com";
+/// Where the single-page app is.
+const PAGE: &str = "http://127.0.0.1:3000/";
 const CODE_VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 struct Demo {
@@ -31,7 +35,7 @@ struct Demo {
 async fn demo() -> Demo {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let iss = format!("http://{}/", listener.local_addr().unwrap());
-    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE, "read:messages orders:read").unwrap();
+    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE, "read:messages orders:read", PAGE).unwrap();
     let router = issuer.router();
     tokio::spawn(async move { axum::serve(listener, router).await });
 
@@ -119,7 +123,10 @@ impl Demo {
 fn redirected(response: &reqwest::Response) -> HashMap<String, String> {
     assert_eq!(response.status(), StatusCode::FOUND);
     let location = response.headers()["location"].to_str().unwrap();
-    let query = location.strip_prefix(NATIVE_APP_REDIRECT_URI).and_then(|rest| rest.strip_prefix('?')).unwrap();
+    let query = [NATIVE_APP_REDIRECT_URI, PAGE]
+        .iter()
+        .find_map(|uri| location.strip_prefix(uri)?.strip_prefix('?'))
+        .unwrap_or_else(|| panic!("{location}"));
     form_urlencoded::parse(query.as_bytes()).into_owned().collect()
 }
 
@@ -216,11 +223,15 @@ async fn wrong_authorization_requests_get_no_code() {
         ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
         ("another port", "redirect_uri", "http://127.0.0.1:8977/callback"),
         ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
+        ("another app's redirect_uri", "redirect_uri", PAGE),
+        ("another app", "client_id", SINGLE_PAGE_APP),
         ("a huge state", "state", &"x".repeat(1025)),
     ] {
         let response = demo.authorize(&with(authorization(&challenge), parameter, value)).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
+        assert!(!response.headers().contains_key("location"), "{name}");
         let page = response.text().await.unwrap();
+        assert!(page.contains("This request cannot go on"), "{name}: {page}");
         assert!(!page.contains("evil"), "{name}: nothing of the request is on the page");
     }
     for (name, parameter, value, error) in [
@@ -320,4 +331,95 @@ async fn its_metadata_lead_a_client_through() {
     let keys: Value = demo.http.get(metadata["jwks_uri"].as_str().unwrap()).send().await.unwrap().json().await.unwrap();
     assert_eq!(keys["keys"][0]["kid"], demo.issuer.keys().jwks_json()["keys"][0]["kid"]);
     assert!(keys["keys"][0].get("d").is_none());
+}
+
+/// RFC 6749 §4.1.2: a code is good for a minute, by the issuer's clock.
+#[tokio::test]
+async fn a_code_expires() {
+    let (demo, clock) = (demo().await, TestClock::new());
+    demo.issuer.keys().clock(&clock);
+    for (seconds, expected) in [(59, 200), (60, 400)] {
+        let code = demo.code().await;
+        clock.advance(Duration::from_secs(seconds));
+        let (status, answer) = demo.token(&exchange(&code)).await;
+        assert_eq!(status.as_u16(), expected, "after {seconds} seconds: {answer}");
+        if expected == 400 {
+            assert_eq!(answer["error"], "invalid_grant");
+        }
+    }
+}
+
+/// RFC 7009: what came of one sign-in goes together; other clients' tokens stay.
+#[tokio::test]
+async fn a_refresh_token_is_revoked() {
+    let demo = demo().await;
+    let revoke = async |client: &str, token: &str| {
+        let form = [("client_id", client), ("token", token)];
+        demo.http.post(format!("{}oauth/revoke", demo.iss)).form(&form).send().await.unwrap().status().as_u16()
+    };
+    let (_, tokens) = demo.token(&exchange(&demo.code().await)).await;
+    let form = |token| vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", token)];
+    let (_, renewed) = demo.token(&form(tokens["refresh_token"].as_str().unwrap())).await;
+    let refresh = renewed["refresh_token"].as_str().unwrap();
+
+    assert_eq!(revoke(SINGLE_PAGE_APP, refresh).await, 200, "another client's: nothing is said, and nothing happens");
+    assert_eq!(revoke(NATIVE_APP, "unknown").await, 200);
+    assert_eq!(revoke("unknown", refresh).await, 401);
+    assert_eq!(revoke(NATIVE_APP, "").await, 400);
+    let stolen = with(form(refresh), "client_id", SINGLE_PAGE_APP);
+    assert_eq!(demo.refusal(&stolen).await, (400, "invalid_grant".into()), "by another client");
+    let (status, renewed) = demo.token(&form(refresh)).await;
+    assert_eq!(status, StatusCode::OK, "{renewed}");
+
+    let refresh = renewed["refresh_token"].as_str().unwrap();
+    assert_eq!(revoke(NATIVE_APP, refresh).await, 200);
+    assert_eq!(demo.refusal(&form(refresh)).await, (400, "invalid_grant".into()));
+}
+
+#[tokio::test]
+async fn the_page_signs_in_as_an_app_of_its_own() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let of_page = |pairs| with(with(pairs, "client_id", SINGLE_PAGE_APP), "redirect_uri", PAGE);
+    let code = async || redirected(&demo.authorize(&of_page(authorization(&challenge))).await)["code"].clone();
+    let used = code().await;
+    let (status, tokens) = demo.token(&of_page(exchange(&used))).await;
+    assert_eq!(status, StatusCode::OK, "{tokens}");
+    let (_, claims) = demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
+    assert!(claims.contains(&format!("\"azp\":\"{SINGLE_PAGE_APP}\"")), "{claims}");
+
+    // RFC 6749 §4.1.3: a code is for whom it was issued to.
+    let stolen = code().await;
+    assert_eq!(demo.refusal(&with(exchange(&stolen), "redirect_uri", PAGE)).await, (400, "invalid_grant".into()));
+
+    // The page's origin, and no other, may read the answers; preflights are answered.
+    for (origin, expected) in [("http://127.0.0.1:3000", true), ("http://127.0.0.1:3001", false), ("null", false)] {
+        let request = |method| demo.http.request(method, format!("{}oauth/token", demo.iss)).header("origin", origin);
+        let preflight = request(reqwest::Method::OPTIONS).header("access-control-request-method", "POST");
+        for request in [preflight, request(reqwest::Method::POST)] {
+            let answer = request.send().await.unwrap();
+            let allowed = answer.headers().get("access-control-allow-origin").is_some_and(|value| value == origin);
+            assert_eq!(allowed, expected, "{origin}");
+        }
+    }
+}
+
+/// Each is refused for the one reason that its name says.
+#[tokio::test]
+async fn the_tokens_to_break_it_with_are_wrong_in_one_thing() {
+    let demo = demo().await;
+    let verifier = Verifier::new(demo.issuer.keys().issuer()).unwrap();
+    for (case, expected) in [
+        ("expired", "expired"),
+        ("other-audience", "audience"),
+        ("other-issuer", "unknown_issuer"),
+        ("unknown-kid", "unknown_key"),
+        ("alg-none", "unsupported_algorithm"),
+        ("hs-confusion", "unsupported_algorithm"),
+        ("tampered", "signature"),
+    ] {
+        let token = demo.issuer.bad_token(case).unwrap();
+        assert_eq!(verifier.verify(&token).await.unwrap_err().code(), expected, "{case}");
+    }
+    assert!(demo.issuer.bad_token("good").is_none());
 }

@@ -1,32 +1,35 @@
 //! The demo's own issuer: what the Auth0 tutorials ask of a tenant, on a loopback port.
 //!
 //! A demo. It knows one person, asks for no password and keeps everything in memory; the rules of the protocol it keeps:
-//! exact redirect URIs, PKCE with S256 only, codes used once, refresh tokens rotated, errors by their RFC names. Keys and
-//! signatures are those of `portcullis::testing::TestIssuer`.
+//! exact redirect URIs, PKCE with S256 only, codes used once and by whom they were issued to, refresh tokens rotated and
+//! revoked, errors by their RFC names. Keys, signatures and the clock are those of `portcullis::testing::TestIssuer`.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
 use portcullis::Algorithm;
-use portcullis::testing::TestIssuer;
+use portcullis::testing::{TestIssuer, TokenBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tower_http::cors::CorsLayer;
 
-/// The public client: a native app (RFC 8252).
+/// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
 /// Its one redirect URI, compared byte by byte (RFC 9700 §2.1).
 pub(crate) const NATIVE_APP_REDIRECT_URI: &str = "http://127.0.0.1:8976/callback";
+/// The other one: the demo's page, redirected to where it is served.
+pub(crate) const SINGLE_PAGE_APP: &str = "single-page-app";
 /// The confidential client, for `client_credentials`: identifier and secret.
 pub(crate) const MACHINE: (&str, &str) = ("machine", "machine-secret");
 
@@ -50,13 +53,15 @@ struct Inner {
     audience: String,
     /// What may be granted for the API.
     api_scopes: Vec<String>,
+    /// The public clients, each with its one redirect URI.
+    apps: [(&'static str, String); 2],
     state: Mutex<Grants>,
 }
 
 #[derive(Default)]
 struct Grants {
     /// Authorization requests waiting for the person's decision.
-    pending: HashMap<String, (Instant, Authorization)>,
+    pending: HashMap<String, (SystemTime, Authorization)>,
     codes: HashMap<String, Code>,
     /// Each with its one token that is good: `FAMILY.TOKEN`.
     families: HashMap<String, Family>,
@@ -65,6 +70,7 @@ struct Grants {
 /// A checked authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3).
 #[derive(Clone)]
 struct Authorization {
+    client: &'static str,
     redirect_uri: String,
     scope: String,
     state: Option<String>,
@@ -74,7 +80,7 @@ struct Authorization {
 
 struct Code {
     request: Authorization,
-    issued: Instant,
+    issued: SystemTime,
     /// The refresh tokens that came of it; a code used twice takes them along (RFC 6749 §4.1.2).
     family: String,
     used: bool,
@@ -82,36 +88,82 @@ struct Code {
 
 /// The refresh tokens that came of one sign-in (RFC 9700 §4.14): rotated, and all revoked when an old one is used.
 struct Family {
+    client: &'static str,
     scope: String,
     token: String,
-    used: Instant,
+    used: SystemTime,
 }
 
 impl EmbeddedIssuer {
-    /// An issuer of tokens for `audience`, to be served at `iss`; it may also grant `scope`.
-    pub(crate) fn new(iss: &str, audience: &str, scope: &str) -> io::Result<Self> {
+    /// An issuer of tokens for `audience`, to be served at `iss`; it may also grant `scope`. `page`: where the single-page app
+    /// is, an origin and a slash.
+    pub(crate) fn new(iss: &str, audience: &str, scope: &str, page: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
         let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?;
-        Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), api_scopes, state: Mutex::default() })))
+        let apps = [(NATIVE_APP, NATIVE_APP_REDIRECT_URI.to_owned()), (SINGLE_PAGE_APP, page.to_owned())];
+        Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), api_scopes, apps, state: Mutex::default() })))
     }
 
     pub(crate) fn iss(&self) -> &str {
         self.0.issuer.iss()
     }
 
-    /// The keys and tokens behind it: to rotate the keys, or to stop answering.
-    #[allow(dead_code, reason = "the demo itself does not; tests that include this file do")]
+    /// The keys and tokens behind it: to rotate the keys, or to move its clock.
     pub(crate) fn keys(&self) -> &TestIssuer {
         &self.0.issuer
     }
 
     pub(crate) fn router(&self) -> Router {
+        // A page of that origin may read answers, no other may: browsers send its requests either way, and without its
+        // tokens they are worth nothing.
+        let page =
+            self.0.apps.iter().find(|(app, _)| *app == SINGLE_PAGE_APP).map(|(_, page)| page.trim_end_matches('/'));
+        let origin = page.and_then(|origin| HeaderValue::from_str(origin).ok());
+        let cors = CorsLayer::new()
+            .allow_origin(origin.into_iter().collect::<Vec<_>>())
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers([header::CONTENT_TYPE]);
         Router::new()
-            .route("/authorize", get(authorize).post(decide))
             .route("/oauth/token", post(token))
+            .route("/oauth/revoke", post(revoke))
             .fallback(metadata_or_keys)
+            .layer(cors)
+            // People come here by themselves, not by a script.
+            .route("/authorize", get(authorize).post(decide))
+            .route("/issuer.css", get(async || ([(header::CONTENT_TYPE, "text/css")], include_str!("page/issuer.css"))))
             .with_state(self.clone())
+    }
+
+    /// A token that the API must refuse, each for one reason, and only for that: what a page cannot make without the issuer.
+    pub(crate) fn bad_token(&self, case: &str) -> Option<String> {
+        let issuer = self.keys();
+        let token = self.access_token(USER, SINGLE_PAGE_APP, &format!("openid {}", self.0.api_scopes.join(" ")));
+        let token = match case {
+            "expired" => token.expired(),
+            "other-audience" => token.audience("https://other-api.example.com"),
+            "other-issuer" => token.issued_by("https://issuer.example.org/"),
+            "unknown-kid" => token.header("kid", "key-of-nobody"),
+            "alg-none" => token.unsigned(),
+            "tampered" => token.tampered(),
+            // RFC 8725 §2.1: the public key, which everybody has, used as the secret of an HMAC.
+            "hs-confusion" => {
+                let public_key = issuer.jwks_json()["keys"][0].to_string();
+                let forger = TestIssuer::offline_with_secret(self.iss(), Algorithm::HS256, public_key.as_bytes());
+                token.signed_by(&forger)
+            }
+            _ => return None,
+        };
+        Some(token.build())
+    }
+
+    /// The app of this name, and where it may be redirected to.
+    fn app(&self, id: Option<&str>) -> Option<(&'static str, &str)> {
+        self.0.apps.iter().find(|(app, _)| Some(*app) == id).map(|(app, redirect_uri)| (*app, redirect_uri.as_str()))
+    }
+
+    fn age(&self, of: SystemTime) -> Duration {
+        self.keys().now().duration_since(of).unwrap_or_default()
     }
 
     fn grants(&self) -> MutexGuard<'_, Grants> {
@@ -121,20 +173,20 @@ impl EmbeddedIssuer {
     /// What RFC 6749 §4.1.1, RFC 7636 §4.3 and Auth0 (`audience`) ask of an authorization request.
     fn check(&self, query: &HashMap<String, String>) -> Result<Authorization, Refusal> {
         let parameter = |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        if parameter("client_id") != Some(NATIVE_APP) {
-            return Err(Refusal::Page(format!("client_id: expected {NATIVE_APP:?}")));
-        }
+        let Some((client, redirect_uri)) = self.app(parameter("client_id")) else {
+            return Err(Refusal::Page(format!("client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}")));
+        };
         // Before anything is sent there: a wrong address is told the person, never redirected to.
-        if parameter("redirect_uri") != Some(NATIVE_APP_REDIRECT_URI) {
-            return Err(Refusal::Page(format!("redirect_uri: expected exactly {NATIVE_APP_REDIRECT_URI}")));
+        if parameter("redirect_uri") != Some(redirect_uri) {
+            return Err(Refusal::Page(format!("redirect_uri: expected exactly {redirect_uri}")));
         }
         let state = parameter("state").map(str::to_owned);
         if [&state, &parameter("nonce").map(str::to_owned)].into_iter().flatten().any(|text| text.len() > MAX_OPAQUE) {
             return Err(Refusal::Page(format!("state and nonce: expected at most {MAX_OPAQUE} bytes")));
         }
         let refuse = |error, description: &str| {
-            let (iss, description) = (self.iss().to_owned(), description.to_owned());
-            Err(Refusal::Redirect { iss, error, description, state: state.clone() })
+            let (iss, to, description) = (self.iss().to_owned(), redirect_uri.to_owned(), description.to_owned());
+            Err(Refusal::Redirect { iss, to, error, description, state: state.clone() })
         };
         if parameter("response_type") != Some("code") {
             return refuse("unsupported_response_type", "response_type: expected code");
@@ -152,7 +204,8 @@ impl EmbeddedIssuer {
             }
         };
         Ok(Authorization {
-            redirect_uri: NATIVE_APP_REDIRECT_URI.to_owned(),
+            client,
+            redirect_uri: redirect_uri.to_owned(),
             scope: self.granted(parameter("scope").unwrap_or_default(), true),
             nonce: parameter("nonce").map(str::to_owned),
             challenge: challenge.to_owned(),
@@ -162,22 +215,21 @@ impl EmbeddedIssuer {
 
     fn redirect_with_code(&self, request: Authorization) -> Response {
         let code = random();
-        let location =
-            redirect(&[("code", Some(&code)), ("state", request.state.as_deref()), ("iss", Some(self.iss()))]);
+        let parameters =
+            [("code", Some(code.as_str())), ("state", request.state.as_deref()), ("iss", Some(self.iss()))];
+        let location = redirect(&request.redirect_uri, &parameters);
         let mut grants = self.grants();
-        grants.codes.retain(|_, code| code.issued.elapsed() < CODE_LIFETIME);
+        grants.codes.retain(|_, code| self.age(code.issued) < CODE_LIFETIME);
         if grants.codes.len() >= MAX_KEPT {
             return (StatusCode::SERVICE_UNAVAILABLE, "too many codes at once").into_response();
         }
-        grants.codes.insert(code, Code { request, issued: Instant::now(), family: random(), used: false });
+        grants.codes.insert(code, Code { request, issued: self.keys().now(), family: random(), used: false });
         location
     }
 
     /// RFC 6749 §4.1.3, RFC 7636 §4.6.
     fn exchange_code(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        if parameters.get("client_id") != Some(NATIVE_APP) {
-            return Err(TokenError::client("client_id: unknown"));
-        }
+        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
         if !(43..=128).contains(&verifier.len()) {
@@ -185,10 +237,13 @@ impl EmbeddedIssuer {
         }
         let redirect_uri = parameters.required("redirect_uri")?;
         let mut grants = self.grants();
-        let Some(code) = grants.codes.get_mut(code).filter(|code| code.issued.elapsed() < CODE_LIFETIME) else {
+        let Some(code) = grants.codes.get_mut(code).filter(|code| self.age(code.issued) < CODE_LIFETIME) else {
             return Err(TokenError::grant("code: unknown or expired"));
         };
         let (request, family) = (code.request.clone(), code.family.clone());
+        if client != request.client {
+            return Err(TokenError::grant("code: issued to another client"));
+        }
         if std::mem::replace(&mut code.used, true) {
             grants.families.remove(&family);
             return Err(TokenError::grant("code: used before; what came of it is revoked"));
@@ -199,30 +254,38 @@ impl EmbeddedIssuer {
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != request.challenge {
             return Err(TokenError::grant("code_verifier: does not fit the code_challenge"));
         }
-        let mut answer = self.tokens(USER, NATIVE_APP, &request.scope);
+        let mut answer = self.tokens(USER, client, &request.scope);
         if has(&request.scope, "openid") {
-            answer["id_token"] = self.id_token(request.nonce.as_deref()).into();
+            answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
-            answer["refresh_token"] = grants.refresh_token(request.scope, family).into();
+            answer["refresh_token"] = grants.refresh_token(client, request.scope, family, self.keys().now()).into();
         }
         Ok(answer)
     }
 
     /// RFC 6749 §6, with rotation (RFC 9700 §4.14): a refresh token used twice revokes the whole family.
     fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        if parameters.get("client_id") != Some(NATIVE_APP) {
-            return Err(TokenError::client("client_id: unknown"));
-        }
+        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         let presented = parameters.required("refresh_token")?;
-        let name = presented.split('.').next().unwrap_or_default();
         let mut grants = self.grants();
-        let Some(family) = grants.families.remove(name).filter(|family| family.token == presented) else {
+        let family = grants.end_family(client, presented).filter(|family| family.token == presented);
+        let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or used before"));
         };
-        let mut answer = self.tokens(USER, NATIVE_APP, &family.scope);
-        answer["refresh_token"] = grants.refresh_token(family.scope, name.to_owned()).into();
+        let mut answer = self.tokens(USER, client, &family.scope);
+        let refresh_token =
+            grants.refresh_token(client, family.scope, name_of(presented).to_owned(), self.keys().now());
+        answer["refresh_token"] = refresh_token.into();
         Ok(answer)
+    }
+
+    /// RFC 7009 §2: a refresh token, and all that came of the same sign-in. Of unknown ones nothing is said; access tokens
+    /// stay good until they expire, as whoever verifies them asks nobody.
+    fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
+        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        self.grants().end_family(client, parameters.required("token")?);
+        Ok(json!({}))
     }
 
     /// RFC 6749 §4.4.
@@ -249,21 +312,26 @@ impl EmbeddedIssuer {
     }
 
     fn tokens(&self, subject: &str, client: &str, scope: &str) -> Value {
+        let token = self.access_token(subject, client, scope).build();
+        json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
+    }
+
+    /// As Auth0's.
+    fn access_token(&self, subject: &str, client: &str, scope: &str) -> TokenBuilder {
         let userinfo = format!("{}userinfo", self.iss());
         let audience = match has(scope, "openid") {
             true => json!([self.0.audience, userinfo]),
             false => json!(self.0.audience),
         };
         let permissions: Vec<_> = self.0.api_scopes.iter().filter(|token| has(scope, token)).collect();
-        let token = self.0.issuer.token().header("typ", "JWT").subject(subject).scope(scope);
-        let token = token.claim("aud", audience).claim("azp", client).without_claim("client_id");
+        let token = self.0.issuer.token().like_auth0().subject(subject).scope(scope);
+        let token = token.claim("aud", audience).claim("azp", client).valid_for(Duration::from_secs(TOKEN_LIFETIME));
         let token = token.claim("permissions", json!(permissions)).claim("https://example.com/plan", "pro");
-        let token = token.claim("jti", random());
-        json!({ "access_token": token.build(), "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
+        token.claim("jti", random())
     }
 
-    fn id_token(&self, nonce: Option<&str>) -> String {
-        let token = self.0.issuer.token().header("typ", "JWT").subject(USER).audience(NATIVE_APP);
+    fn id_token(&self, client: &str, nonce: Option<&str>) -> String {
+        let token = self.0.issuer.token().header("typ", "JWT").subject(USER).audience(client);
         let token = token.without_claim("client_id").claim("name", "Alice Example");
         match nonce {
             Some(nonce) => token.claim("nonce", nonce).build(),
@@ -274,14 +342,20 @@ impl EmbeddedIssuer {
 
 impl Grants {
     /// The one good token of a family. Where there are too many families, the one that was not used for longest goes.
-    fn refresh_token(&mut self, scope: String, family: String) -> String {
+    fn refresh_token(&mut self, client: &'static str, scope: String, family: String, now: SystemTime) -> String {
         if self.families.len() >= MAX_KEPT {
             let oldest = self.families.iter().min_by_key(|(_, family)| family.used).map(|(name, _)| name.clone());
             self.families.remove(&oldest.unwrap_or_default());
         }
         let token = format!("{family}.{}", random());
-        self.families.insert(family, Family { scope, token: token.clone(), used: Instant::now() });
+        self.families.insert(family, Family { client, scope, token: token.clone(), used: now });
         token
+    }
+
+    /// Ends the family that this token is, or was, of; if it is that client's.
+    fn end_family(&mut self, client: &str, token: &str) -> Option<Family> {
+        let is_own = self.families.get(name_of(token)).is_some_and(|family| family.client == client);
+        if is_own { self.families.remove(name_of(token)) } else { None }
     }
 }
 
@@ -295,13 +369,13 @@ async fn authorize(
         return Ok(issuer.redirect_with_code(request));
     }
     let id = random();
-    let page = consent_page(&id, &request.scope);
+    let page = consent_page(&id, request.client, &request.scope);
     let mut grants = issuer.grants();
-    grants.pending.retain(|_, (asked, _)| asked.elapsed() < CONSENT_LIFETIME);
+    grants.pending.retain(|_, (asked, _)| issuer.age(*asked) < CONSENT_LIFETIME);
     if grants.pending.len() >= MAX_KEPT {
         return Err(Refusal::Page("too many people are asked at once; try again later".to_owned()));
     }
-    grants.pending.insert(id, (Instant::now(), request));
+    grants.pending.insert(id, (issuer.keys().now(), request));
     Ok(page)
 }
 
@@ -315,6 +389,7 @@ async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Res
         Some("allow") => Ok(issuer.redirect_with_code(request)),
         _ => Err(Refusal::Redirect {
             iss: issuer.iss().to_owned(),
+            to: request.redirect_uri,
             error: "access_denied",
             description: "the person said no".to_owned(),
             state: request.state,
@@ -330,6 +405,15 @@ async fn token(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: B
         "client_credentials" => issuer.machine(&parameters),
         _ => Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "grant_type: unknown")),
     });
+    answered(answer)
+}
+
+/// `POST /oauth/revoke` (RFC 7009 §2.1).
+async fn revoke(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: Bytes) -> Response {
+    answered(Parameters::read(&headers, &body).and_then(|parameters| issuer.revoke(&parameters)))
+}
+
+fn answered(answer: Result<Value, TokenError>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
         Err(error) => (error.status, json!({ "error": error.error, "error_description": error.description })),
@@ -347,6 +431,7 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             let iss = issuer.iss();
             metadata["authorization_endpoint"] = format!("{iss}authorize").into();
             metadata["token_endpoint"] = format!("{iss}oauth/token").into();
+            metadata["revocation_endpoint"] = format!("{iss}oauth/revoke").into();
             metadata["response_types_supported"] = json!(["code"]);
             metadata["grant_types_supported"] = json!(["authorization_code", "refresh_token", "client_credentials"]);
             metadata["code_challenge_methods_supported"] = json!(["S256"]);
@@ -356,7 +441,7 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
         }
         _ => body,
     });
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("max-age=15"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=15"));
     response.into_response()
 }
 
@@ -365,19 +450,25 @@ enum Refusal {
     /// Told the person: there is nobody safe to redirect to.
     Page(String),
     /// RFC 6749 §4.1.2.1, RFC 9207 §2.
-    Redirect { iss: String, error: &'static str, description: String, state: Option<String> },
+    Redirect { iss: String, to: String, error: &'static str, description: String, state: Option<String> },
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::Page(text) => (StatusCode::BAD_REQUEST, page(&format!("<p>{text}</p>"))).into_response(),
-            Self::Redirect { iss, error, description, state } => redirect(&[
-                ("error", Some(error)),
-                ("error_description", Some(&description)),
-                ("state", state.as_deref()),
-                ("iss", Some(&iss)),
-            ]),
+            Self::Page(text) => {
+                let text = format!("<h1>This request cannot go on</h1><p>{text}</p>");
+                (StatusCode::BAD_REQUEST, page(&text)).into_response()
+            }
+            Self::Redirect { iss, to, error, description, state } => redirect(
+                &to,
+                &[
+                    ("error", Some(error)),
+                    ("error_description", Some(&description)),
+                    ("state", state.as_deref()),
+                    ("iss", Some(&iss)),
+                ],
+            ),
         }
     }
 }
@@ -430,6 +521,7 @@ impl Parameters {
                     "code_verifier" => "code_verifier: missing",
                     "redirect_uri" => "redirect_uri: missing",
                     "refresh_token" => "refresh_token: missing",
+                    "token" => "token: missing",
                     "audience" => "audience: missing",
                     _ => "grant_type: missing",
                 },
@@ -446,21 +538,27 @@ fn has(scope: &str, token: &str) -> bool {
     scope.split(' ').any(|own| own == token)
 }
 
-fn redirect(parameters: &[(&str, Option<&str>)]) -> Response {
+/// The family's name, of a refresh token.
+fn name_of(token: &str) -> &str {
+    token.split('.').next().unwrap_or_default()
+}
+
+fn redirect(to: &str, parameters: &[(&str, Option<&str>)]) -> Response {
     let mut query = Serializer::new(String::new());
     for (name, value) in parameters.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
         query.append_pair(name, value);
     }
-    let location = format!("{NATIVE_APP_REDIRECT_URI}?{}", query.finish());
+    let location = format!("{to}?{}", query.finish());
     (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
 }
 
 /// What is written into it was generated or chosen here; nothing of the request is.
-fn consent_page(request: &str, scope: &str) -> Response {
+fn consent_page(request: &str, client: &str, scope: &str) -> Response {
     let body = format!(
-        "<h1>Sign in to the demo</h1><p>{NATIVE_APP} wants to act for Alice: <code>{scope}</code></p>\
+        "<h1>Sign in to the demo</h1><p><b>{client}</b> wants to act for Alice:</p><p><code>{scope}</code></p>\
          <form method=post action=/authorize><input type=hidden name=request value={request}>\
-         <button name=decision value=allow>Allow</button> <button name=decision value=deny>Deny</button></form>"
+         <button name=decision value=allow>Allow</button> <button name=decision value=deny>Deny</button></form>\
+         <p><small>A demo: there is no password, and everybody is Alice.</small></p>"
     );
     page(&body).into_response()
 }
@@ -468,7 +566,10 @@ fn consent_page(request: &str, scope: &str) -> Response {
 /// Never inside another site's frame, where a click could be stolen (RFC 9700 §4.16).
 fn page(body: &str) -> impl IntoResponse {
     let html = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Demo issuer</title><body>{body}</body></html>"
+        "<!doctype html><html lang=en><head><meta charset=utf-8><title>Demo issuer</title>\
+         <meta name=viewport content=\"width=device-width\"><link rel=stylesheet href=/issuer.css>\
+         <link rel=icon href=data:,></head><body><main>{body}</main></body></html>"
     );
-    ([(header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'")], Html(html))
+    let policy = "default-src 'none'; style-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'";
+    ([(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store")], Html(html))
 }

@@ -1,31 +1,51 @@
-//! A protected API, with everything it needs: `cargo run --example protected_api`.
+//! A protected API, with everything it needs: `cargo run --example protected_api`, and a browser.
 //!
 //! Given no issuer, it starts one of its own on another loopback port (`embedded_issuer.rs`), so that real tokens from
-//! a real Authorization Code + PKCE flow can be had at once. Given one, it protects against that tenant:
-//! `cargo run --example protected_api -- --issuer https://TENANT.auth0.com/ --audience https://api.example.com`.
+//! a real Authorization Code + PKCE flow can be had at once. Given one, it protects against that tenant. Its page (`page.rs`,
+//! `page/`) signs in, calls, tries to break in, and shows how the keys are doing. What a service of yours needs of all this is
+//! between the two lines in `run`.
 
 mod embedded_issuer;
+mod issuer_port;
+mod page;
 
 use std::error::Error;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
 use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tower_http::cors::{Any, CorsLayer};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use embedded_issuer::EmbeddedIssuer;
+use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP};
+use issuer_port::IssuerPort;
+use page::Page;
 
-/// A demo API behind OAuth 2.0 access tokens. Without --issuer it brings an issuer of its own.
+const EXAMPLES: &str = "\
+Without flags: an API on http://127.0.0.1:3000 and an issuer of its own on http://127.0.0.1:4000.
+Open http://127.0.0.1:3000 in a browser, or type what it prints.
+
+With a tenant of yours:
+  cargo run --example protected_api -- --issuer https://TENANT.eu.auth0.com/ \\
+    --audience https://api.example.com --client-id CLIENT
+There, http://127.0.0.1:3000/ must be an allowed callback URL of the single-page app CLIENT, and
+http://127.0.0.1:3000 an allowed web origin.
+
+RUST_LOG=portcullis=debug shows why a token was refused. Each flag can be set in the environment, too.";
+
+/// A demo API behind OAuth 2.0 access tokens, with a page to try it. Without --issuer it brings an issuer of its own.
 #[derive(Parser)]
+#[command(after_help = EXAMPLES)]
 struct Arguments {
-    /// Address of the API
+    /// Address of the API and its page
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:3000")]
     listen: String,
     /// Issuer whose tokens are accepted, exactly as in `iss`; several with commas between
@@ -37,7 +57,10 @@ struct Arguments {
     /// Address of the key set, in place of discovery (with one issuer)
     #[arg(long, env = "JWKS_URI")]
     jwks_uri: Option<String>,
-    /// Lifetime of fetched keys in seconds
+    /// This page's client identifier at --issuer, to sign in there (Authorization Code + PKCE)
+    #[arg(long, env = "CLIENT_ID", requires = "issuer")]
+    client_id: Option<String>,
+    /// Lifetime of fetched keys in seconds; by default what the issuer says, and 30 with the embedded one
     #[arg(long, env = "KEYS_MAX_AGE")]
     keys_max_age: Option<u64>,
     /// Scope that /scoped asks for
@@ -63,34 +86,65 @@ async fn main() {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listener = bind(&arguments.listen, "--listen").await?;
     let api = format!("http://{}", listener.local_addr()?);
+    let page_at = format!("{api}/");
 
     let (issuers, embedded) = match arguments.issuer.as_slice() {
         [] => {
             let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
             let iss = format!("http://{}/", listener.local_addr()?);
-            let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, arguments.required_scope.as_str())?;
-            (vec![iss], Some((listener, issuer)))
+            let scope = arguments.required_scope.as_str();
+            let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, scope, &page_at)?;
+            let port = IssuerPort::serve(listener, issuer.router())?;
+            (vec![iss], Some((issuer, port)))
         }
         issuers => (issuers.to_vec(), None),
     };
+
+    // ---- what a service of yours needs --------------------------------------------------------------------------------
     let verifier = Verifier::new(issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?)?;
-    let (protect, warm) = (ProtectLayer::new(verifier.clone()), verifier.clone());
-    let app = Router::new()
+    let protect = ProtectLayer::new(verifier.clone());
+    let api_routes = Router::new()
         .route("/private", get(private).route_layer(protect.clone()))
         .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
         .route("/public", get(public))
-        .route("/readyz", get(async move || ready(&verifier).await));
+        // Outside of what protects: a browser's preflight has no token. Any page may call, with a token and without
+        // cookies, and read why it was refused.
+        .layer(
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods([Method::GET])
+                .allow_headers([AUTHORIZATION])
+                .expose_headers([WWW_AUTHENTICATE, RETRY_AFTER]),
+        );
+    // -------------------------------------------------------------------------------------------------------------------
+
+    let page = Page {
+        config: json!({
+            "api": api,
+            "issuer": issuers.first(),
+            "audience": arguments.audience,
+            "scope": arguments.required_scope.as_str(),
+            "client_id": if embedded.is_some() { Some(SINGLE_PAGE_APP) } else { arguments.client_id.as_deref() },
+            "redirect_uri": page_at,
+            "embedded": embedded.is_some(),
+        }),
+        issuers: issuers.clone(),
+        verifier: verifier.clone(),
+        embedded: embedded.clone(),
+    };
+    let (probed, warm) = (verifier.clone(), verifier);
+    let app = api_routes.route("/readyz", get(async move || ready(&probed).await)).merge(page.router());
 
     // In the background: the API answers at once, also while an issuer is down; `/readyz` tells when the keys are there.
     tokio::spawn(async move { warm.warm_up().await });
-    match embedded {
-        None => println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience),
-        Some((listener, issuer)) => {
-            print_what_to_type(&api, &issuer, &arguments);
-            tokio::spawn(async move { axum::serve(listener, issuer.router()).await });
-        }
+    match &embedded {
+        None => print_tenant(&api, &issuers, &arguments),
+        Some((issuer, _)) => print_what_to_type(&api, issuer, &arguments),
     }
     axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
+    if let Some((_, port)) = embedded {
+        port.close().await;
+    }
     Ok(())
 }
 
@@ -101,26 +155,8 @@ async fn public() -> Json<Value> {
 /// Whether every issuer's keys are at hand, or can be brought now: 200, or 503 with the reasons.
 async fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
     let warm = verifier.warm_up().await;
-    let issuers = verifier.health();
     let status = if warm.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
-    let issuers = issuers.iter().map(|issuer| {
-        json!({
-            "issuer": *issuer.iss,
-            "keys": issuer.keys,
-            "ignored_keys": issuer.ignored.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>(),
-            "age_seconds": seconds(issuer.age),
-            "next_fetch_seconds": seconds(issuer.next_fetch),
-            "fetching": issuer.fetching,
-            "stale": issuer.stale,
-            "fetches": issuer.fetches,
-            "failed_fetches": issuer.failed_fetches,
-            "stale_serves": issuer.stale_serves,
-            "unknown_kids": issuer.unknown_kids,
-            "last_error": issuer.last_error.as_ref().map(|error| error.to_string()),
-        })
-    });
-    (status, Json(json!({ "issuers": issuers.collect::<Vec<_>>() })))
+    (status, Json(page::health(verifier)))
 }
 
 async fn private(token: AccessToken) -> Json<Value> {
@@ -136,7 +172,9 @@ fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
         }
         issuer = issuer.jwks_uri(uri)?;
     }
-    if let Some(seconds) = arguments.keys_max_age {
+    // Within a minute and an hour by default; so short only that whoever watches sees keys come and grow stale.
+    let to_watch = arguments.issuer.is_empty().then_some(30);
+    if let Some(seconds) = arguments.keys_max_age.or(to_watch) {
         issuer = issuer.keys_max_age(Duration::from_secs(seconds))?;
     }
     Ok(issuer)
@@ -160,6 +198,12 @@ async fn ctrl_c() {
     });
 }
 
+fn print_tenant(api: &str, issuers: &[String], arguments: &Arguments) {
+    println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience);
+    println!("\nOpen {api} in a browser, or call it with a token of yours:\n");
+    println!("  curl -i {api}/private -H \"Authorization: Bearer $TOKEN\"\n\nCtrl-C stops it.\n");
+}
+
 fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments) {
     let (iss, audience, scope) = (issuer.iss(), &arguments.audience, &arguments.required_scope);
     let (id, secret) = embedded_issuer::MACHINE;
@@ -179,7 +223,7 @@ fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments)
         "\
 API on {api}, embedded issuer on {iss} (a demo: anybody gets a token)
 
-Get a token, as a machine:
+Open {api} in a browser; or get a token here, as a machine:
 
   TOKEN=$(curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} -d client_secret={secret} \\
     --data-urlencode 'audience={audience}' --data-urlencode 'scope={scope}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')

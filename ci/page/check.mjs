@@ -1,0 +1,298 @@
+// The demo's page in a real browser: what it shows while somebody signs in, calls the API, tries to break in, and operates the
+// issuer; with a keyboard, on a phone, in the dark; and that it asks nobody but the demo for anything.
+
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+
+const { values: flags } = parseArgs({
+  options: { page: { type: "string" }, browser: { type: "string" }, screenshots: { type: "string" } },
+});
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const browser = await chromium.launch({ executablePath: flags.browser, args: ["--no-sandbox"] });
+const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
+const page = await context.newPage();
+page.setDefaultTimeout(15_000);
+
+const config = await (await fetch(new URL("/demo/config", flags.page))).json();
+const own = [config.api, config.issuer, config.api.replace("127.0.0.1", "localhost")].map((url) => new URL(url).origin);
+
+/** What the browser complains about, and whom it asks. Refusals are answers: Chromium calls each a console error. */
+const complaints = [];
+const strangers = [];
+page.on("pageerror", (error) => complaints.push(String(error)));
+page.on("console", (message) => {
+  const isAnswer = /Failed to load resource/.test(message.text());
+  if (["error", "warning"].includes(message.type()) && !isAnswer) complaints.push(message.text());
+});
+page.on("request", (request) => {
+  const url = new URL(request.url());
+  if (url.protocol !== "data:" && !own.includes(url.origin)) strangers.push(request.url());
+});
+
+const $ = (testid) => page.getByTestId(testid);
+const text = async (testid) => (await $(testid).textContent()).trim();
+const attribute = (testid, name) => $(testid).getAttribute(name);
+const screenshot = (name) => page.screenshot({ path: `${flags.screenshots}/${name}.png`, fullPage: true });
+
+/** What a window shows from there on. */
+async function part(name, selector) {
+  await page.evaluate((selector) => document.querySelector(selector).scrollIntoView({ behavior: "instant" }), selector);
+  await page.screenshot({ path: `${flags.screenshots}/${name}.png` });
+}
+
+let checks = 0;
+let failures = 0;
+async function check(name, work) {
+  try {
+    await work();
+    checks += 1;
+    console.log(`ok  ${name}`);
+  } catch (error) {
+    failures += 1;
+    console.error(`FAILED  ${name}: ${error.message}`);
+    await screenshot(`failed-${failures}`);
+  }
+}
+
+/** Until `probe` gives something that is expected; what it gave last, if it never does. */
+async function until(probe, expected, seconds = 15) {
+  const end = Date.now() + seconds * 1000;
+  for (;;) {
+    const came = await probe();
+    if (Date.now() > end || (expected instanceof RegExp ? expected.test(came) : came === expected)) return came;
+    await page.waitForTimeout(100);
+  }
+}
+
+async function state(testid, expected) {
+  assert.equal(await until(() => attribute(testid, "data-state"), expected), expected, testid);
+}
+
+async function call(route) {
+  await $("call-status").evaluateAll((nodes) => nodes.forEach((node) => node.remove()));
+  await $(`call-${route}`).click();
+  await $("call-status").waitFor();
+  const challenge = (await $("call-challenge").count()) ? await text("call-challenge") : "";
+  return { status: Number((await text("call-status")).match(/\d{3}/)[0]), challenge, body: await text("call-body") };
+}
+
+async function signIn({ scope }) {
+  await $("ask-scope").setChecked(scope);
+  await $("sign-in").click();
+  await state("step-2", "done");
+  const verifier = await until(() => text("verifier"), /./);
+  const challenge = await text("challenge");
+  assert.equal(challenge, createHash("sha256").update(verifier).digest("base64url"), "S256");
+  await $("go-to-issuer").click();
+  await page.getByRole("button", { name: "Allow" }).waitFor();
+  assert.ok(page.url().startsWith(config.issuer), page.url());
+  return { verifier, challenge };
+}
+
+async function allow() {
+  await page.getByRole("button", { name: "Allow" }).click();
+  await state("step-5", "done");
+}
+
+/** No violation of WCAG 2.2 AA that a program can find, contrast included. */
+async function accessible(where) {
+  await page.evaluate(axe);
+  const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+  const found = await page.evaluate((tags) => axe.run({ runOnly: tags }), tags);
+  const told = found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  assert.deepEqual(told, [], where);
+}
+
+const decoded = (jwt) => jwt.split(".").slice(0, 2).map((part) => JSON.parse(Buffer.from(part, "base64url")));
+
+await page.goto(flags.page);
+
+await check("the page opens, at its one address", async () => {
+  assert.equal(await page.title(), "portcullis demo");
+  await page.goto(flags.page.replace("127.0.0.1", "localhost"));
+  await page.waitForURL(flags.page);
+  assert.equal(await until(() => text("config-issuer"), config.issuer), config.issuer);
+});
+
+await check("without a token: /public is open, /private is not", async () => {
+  assert.equal((await call("public")).status, 200);
+  const { status, challenge } = await call("private");
+  assert.equal(status, 401);
+  assert.match(challenge, /Bearer realm="api"/);
+  assert.doesNotMatch(challenge, /error=/);
+});
+
+await check("signing in is refused by the person", async () => {
+  await signIn({ scope: true });
+  await part("consent", "body");
+  await accessible("the consent page");
+  await page.getByRole("button", { name: "Deny" }).click();
+  await state("step-3", "failed");
+  assert.match(await text("step-3"), /access_denied/);
+});
+
+await check("an answer that nobody asked for is not taken", async () => {
+  for (const query of ["code=stolen&state=guessed", "code=stolen", "error=access_denied&state=guessed"]) {
+    await page.goto(`${flags.page}?${query}`);
+    await until(() => $("sign-in").isVisible(), true);
+    await state("step-4", "waiting");
+    assert.equal(await text("session"), await until(() => text("session"), /no token|signed out/), query);
+    assert.equal(page.url(), flags.page, "the query is gone from the address");
+  }
+});
+
+await check("six steps of Authorization Code + PKCE, without the scope", async () => {
+  const made = await signIn({ scope: false });
+  await allow();
+  for (const step of [1, 2, 3, 4, 5]) await state(`step-${step}`, "done");
+  await state("step-6", "waiting");
+  assert.equal(page.url(), flags.page, "the code is gone from the address");
+  assert.equal(await text("verifier"), made.verifier, "what was made before leaving is shown");
+  assert.match(await text("code"), /^[\w-]{43}$/);
+  assert.ok(!(await $("verifier").isVisible()), "secrets are folded");
+  const [header, payload] = decoded(await text("access-token"));
+  assert.equal(header.alg, "RS256");
+  assert.equal(payload.azp, "single-page-app");
+  for (const word of [payload.jti, payload.sub, String(payload.exp)]) {
+    assert.ok((await text("decoded-payload")).includes(word), word);
+    assert.ok((await text("verified-claims")).includes(word), word);
+  }
+});
+
+await check("/private lets the token in; /scoped wants more", async () => {
+  const open = await call("private");
+  assert.equal(open.status, 200);
+  assert.match(open.body, /"sub"/);
+  const { status, challenge } = await call("scoped");
+  assert.equal(status, 403);
+  assert.match(challenge, /error="insufficient_scope"/);
+  assert.match(challenge, /scope="read:messages"/);
+  await $("send-token").uncheck();
+  assert.equal((await call("private")).status, 401);
+  await $("send-token").check();
+});
+
+await check("with the scope, /scoped lets it in", async () => {
+  await $("sign-out").click();
+  await state("step-1", "waiting");
+  await signIn({ scope: true });
+  await allow();
+  assert.equal((await call("scoped")).status, 200);
+});
+
+await check("refresh: another access token, and the refresh token is replaced", async () => {
+  const before = await text("access-token");
+  await $("refresh").click();
+  await state("step-6", "done");
+  const after = await text("new-access-token");
+  assert.notEqual(after, before);
+  assert.notEqual(await text("new-refresh-token"), await text("old-refresh-token"));
+  assert.ok((await text("decoded-payload")).includes(decoded(after)[1].jti), "the new one is shown");
+  assert.equal((await call("private")).status, 200);
+});
+
+await check("nothing breaks in", async () => {
+  await $("break-all").click();
+  assert.equal(await until(() => text("break-summary"), "8 of 8 refused."), "8 of 8 refused.");
+  const cases = ["expired", "other-audience", "other-issuer", "alg-none", "hs-confusion", "unknown-kid", "tampered", "no-token"];
+  for (const name of cases) {
+    assert.equal(await attribute(`result-${name}`, "data-verdict"), "refused", name);
+    assert.equal(await attribute(`result-${name}`, "data-status"), "401", name);
+    assert.equal((await text(`result-${name}`)).includes("invalid_token"), name !== "no-token", name);
+  }
+});
+await screenshot("light");
+await part("top", "body");
+await part("break", "#break");
+
+await check("the operator rotates the keys: the next token's key is fetched for it", async () => {
+  // The budget for unknown keys: one fetch in ten seconds, and an attempt to break in has just spent it.
+  await until(async () => Number((await text("health-age")).match(/\d+/)?.[0]) >= 10, true, 30);
+  const fetches = Number(await text("health-fetches"));
+  await $("op-rotate").click();
+  assert.match(await until(() => text("op-said"), /key-2/), /key-2/);
+  await $("refresh").click();
+  await until(async () => decoded(await text("new-access-token"))[0].kid, "key-2");
+  assert.equal((await call("private")).status, 200);
+  assert.ok((await until(async () => Number(await text("health-fetches")) > fetches, true)), "a fetch");
+  assert.equal(await until(() => text("health-keys"), "2"), "2");
+  await $("op-withdraw").click();
+  assert.equal(await until(() => text("health-published"), "key-2"), "key-2");
+});
+
+await check("the issuer stops: keys at hand serve, then stale ones; it starts: they are fresh", async () => {
+  await $("op-stop").click();
+  assert.equal(await until(() => text("health-issuer"), "stopped"), "stopped");
+  assert.equal((await call("private")).status, 200);
+  assert.equal(await until(async () => (await call("private"), text("health-state")), "stale", 60), "stale");
+  assert.equal((await call("private")).status, 200);
+  assert.ok((await until(async () => Number(await text("health-stale-serves")) > 0, true)), "stale serves are counted");
+  assert.ok(Number(await text("health-failed")) > 0);
+  assert.match(await text("health-last-error"), /no answer/);
+  await $("refresh").click();
+  await state("step-6", "failed");
+  assert.match(await text("step-6"), /issuer does not answer/i);
+  await part("operator", "#operator");
+  await $("op-start").click();
+  assert.equal(await until(async () => (await call("private"), text("health-state")), "fresh", 60), "fresh");
+  await $("refresh").click();
+  await state("step-6", "done");
+});
+
+await check("everything can be used and understood: light, dark, on a phone", async () => {
+  await accessible("light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible("dark");
+  await screenshot("dark");
+  await page.setViewportSize({ width: 360, height: 740 });
+  await accessible("on a phone");
+  const [wide, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(wide <= view, `nothing is cut off: ${wide} of ${view} pixels`);
+  await screenshot("phone");
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.emulateMedia({ colorScheme: "light" });
+});
+
+await check("a reload forgets the tokens; storage never had them", async () => {
+  const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
+  assert.ok(!stored.includes("eyJ"), stored);
+  await page.reload();
+  await until(() => $("sign-in").isVisible(), true);
+  assert.equal((await call("private")).status, 401);
+});
+
+await check("a keyboard is enough", async () => {
+  await page.reload();
+  await until(() => $("sign-in").isVisible(), true);
+  const focused = () => page.evaluate(() => document.activeElement.dataset.testid ?? document.activeElement.tagName);
+  await page.keyboard.press("Tab");
+  assert.equal(await focused(), "skip");
+  for (let press = 0; press < 20 && (await focused()) !== "sign-in"; press += 1) await page.keyboard.press("Tab");
+  assert.equal(await focused(), "sign-in");
+  await page.keyboard.press("Enter");
+  assert.equal(await until(focused, "go-to-issuer"), "go-to-issuer", "focus goes where it goes on");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Allow" }).waitFor();
+  for (let press = 0; press < 5; press += 1) {
+    await page.keyboard.press("Tab");
+    if ((await page.evaluate(() => document.activeElement.textContent)) === "Allow") break;
+  }
+  await page.keyboard.press("Enter");
+  await state("step-5", "done");
+});
+
+await check("nobody else was asked, and the browser has no complaint", async () => {
+  assert.deepEqual(strangers, []);
+  assert.deepEqual(complaints, []);
+});
+
+await browser.close();
+if (failures) {
+  console.error(`${failures} of ${checks + failures} failed`);
+  process.exit(1);
+}

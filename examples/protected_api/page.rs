@@ -1,0 +1,165 @@
+//! The demo's page, and what it asks the demo for: its configuration, how the keys are doing, the operator's levers, and
+//! tokens that must be refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use portcullis::{IssuerHealth, Verifier};
+use serde_json::{Value, json};
+
+use crate::embedded_issuer::EmbeddedIssuer;
+use crate::issuer_port::IssuerPort;
+
+/// What the page is about.
+pub(crate) struct Page {
+    /// As the page reads it: where to sign in, and for what.
+    pub(crate) config: Value,
+    /// Whose tokens are accepted: the page may talk to them.
+    pub(crate) issuers: Vec<String>,
+    pub(crate) verifier: Verifier,
+    /// The issuer that the demo brought, if it did.
+    pub(crate) embedded: Option<(EmbeddedIssuer, IssuerPort)>,
+}
+
+impl Page {
+    pub(crate) fn router(self) -> Router {
+        let html = (CONTENT_TYPE, "text/html; charset=utf-8");
+        let css = (CONTENT_TYPE, "text/css; charset=utf-8");
+        let js = (CONTENT_TYPE, "text/javascript; charset=utf-8");
+        let levers = Router::new()
+            .route("/demo/issuer/{lever}", post(pull))
+            .route("/demo/token/{case}", post(bad_token))
+            .route_layer(middleware::from_fn(from_the_page_only));
+        let policy = self.content_security_policy();
+        Router::new()
+            .route("/", get(async move || ([html], include_str!("page/index.html"))))
+            .route("/app.css", get(async move || ([css], include_str!("page/app.css"))))
+            .route("/app.js", get(async move || ([js], include_str!("page/app.js"))))
+            .route("/demo/config", get(async |State(page): State<Arc<Page>>| Json(page.config.clone())))
+            .route("/demo/health", get(async |State(page): State<Arc<Page>>| Json(page.health().await)))
+            .merge(levers)
+            .with_state(Arc::new(self))
+            .layer(middleware::map_response_with_state(policy, with_page_headers))
+    }
+
+    /// Nothing but the page's own files, and requests to the issuers.
+    fn content_security_policy(&self) -> HeaderValue {
+        let origins = self.issuers.iter().filter_map(|iss| reqwest::Url::parse(iss).ok());
+        let origins: BTreeSet<_> = origins.map(|iss| iss.origin().ascii_serialization()).collect();
+        let origins: String = origins.iter().map(|origin| format!(" {origin}")).collect();
+        let policy = format!(
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{origins}; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+    }
+
+    async fn health(&self) -> Value {
+        let mut health = health(&self.verifier);
+        if let Some((issuer, port)) = &self.embedded {
+            let keys = issuer.keys().jwks_json();
+            let kids = keys["keys"].as_array().into_iter().flatten().map(|key| key["kid"].clone());
+            health["published_kids"] = kids.collect();
+            health["issuer_running"] = port.is_open().await.into();
+        }
+        health
+    }
+}
+
+async fn with_page_headers(State(policy): State<HeaderValue>, mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // The authorization code comes back in the page's address, which is nobody else's business.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// How the keys of each issuer are doing. Fetches nothing.
+pub(crate) fn health(verifier: &Verifier) -> Value {
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    let one = |issuer: IssuerHealth| {
+        json!({
+            "issuer": *issuer.iss,
+            "keys": issuer.keys,
+            "ignored_keys": issuer.ignored.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>(),
+            "age_seconds": seconds(issuer.age),
+            "next_fetch_seconds": seconds(issuer.next_fetch),
+            "fetching": issuer.fetching,
+            "stale": issuer.stale,
+            "fetches": issuer.fetches,
+            "failed_fetches": issuer.failed_fetches,
+            "stale_serves": issuer.stale_serves,
+            "unknown_kids": issuer.unknown_kids,
+            "last_error": issuer.last_error.as_ref().map(|error| error.to_string()),
+        })
+    };
+    json!({ "issuers": verifier.health().into_iter().map(one).collect::<Vec<_>>() })
+}
+
+/// A page of another origin can send simple requests here, but a header of its own only if it is asked for and allowed: the
+/// demo allows it to nobody, so whoever has the header is the demo's page.
+async fn from_the_page_only(request: Request, next: Next) -> Response {
+    match request.headers().contains_key("x-demo") {
+        true => next.run(request).await,
+        false => failed(StatusCode::FORBIDDEN, "expected the header X-Demo, which only the demo's own page can send"),
+    }
+}
+
+/// `POST /demo/issuer/{lever}`: the operator pulls one.
+async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Response {
+    let Some((issuer, port)) = &page.embedded else {
+        return failed(StatusCode::NOT_FOUND, "the issuer is not the demo's own");
+    };
+    let said = match lever.as_str() {
+        "rotate" => {
+            let issuer = issuer.clone();
+            // An RSA key takes a while to make.
+            match tokio::task::spawn_blocking(move || issuer.keys().rotate()).await {
+                Ok(Ok(kid)) => format!("New tokens are signed with {kid}; the old keys are still published."),
+                Ok(Err(error)) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+                Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+            }
+        }
+        "withdraw" => {
+            issuer.keys().withdraw_old_keys();
+            "Only the newest key is published. The API trusts the old ones until its next fetch.".to_owned()
+        }
+        "stop" => {
+            port.close().await;
+            "The issuer refuses connections: nobody can sign in, and no keys can be fetched.".to_owned()
+        }
+        "start" => match port.open().await {
+            Ok(()) => "The issuer is back.".to_owned(),
+            Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("its port is taken: {error}")),
+        },
+        _ => return failed(StatusCode::NOT_FOUND, "expected rotate, withdraw, stop or start"),
+    };
+    Json(json!({ "said": said })).into_response()
+}
+
+/// `POST /demo/token/{case}`: a token to try it with.
+async fn bad_token(State(page): State<Arc<Page>>, Path(case): Path<String>) -> Response {
+    let Some((issuer, _)) = &page.embedded else {
+        return failed(StatusCode::NOT_FOUND, "only the demo's own issuer makes tokens that are wrong");
+    };
+    match issuer.bad_token(&case) {
+        Some(token) => Json(json!({ "token": token })).into_response(),
+        None => failed(StatusCode::NOT_FOUND, "no such case"),
+    }
+}
+
+fn failed(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
