@@ -82,7 +82,7 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
         let error = read(&[value.as_bytes()]).unwrap_err();
         assert!(error.contains(&format!("expected {expected} of ")), "{name}: {error}");
     }
-    // A tab may be in quotes; other control characters no header value can have.
+    // A tab may be in quotes; other control characters no `HeaderValue` can have.
     assert_eq!(read(&[b"A x=\"a\tb\""]), Ok(vec!["A x=a\tb;".into()]));
 }
 

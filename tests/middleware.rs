@@ -12,7 +12,7 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full};
-use portcullis::testing::{Behaviour, TestClock, TestIssuer};
+use portcullis::testing::{Behaviour, TestClock, TestIssuer, assert_challenge};
 use portcullis::{AccessToken, Algorithm, Error, Protect, ProtectLayer, Scope, Verifier};
 use tower::buffer::BufferLayer;
 use tower::limit::ConcurrencyLimitLayer;
@@ -190,16 +190,18 @@ async fn a_token_in_the_query_is_not_looked_at() {
 #[tokio::test]
 async fn challenges_are_well_formed() {
     let issuer = issuer().await;
-    for (realm, written) in [
-        ("api", r#"Bearer realm="api""#),
-        ("", r#"Bearer realm="""#),
-        (r#"a "quoted" \ one"#, r#"Bearer realm="a \"quoted\" \\ one""#),
-        ("line\r\nX-Evil: 1", r#"Bearer realm="lineX-Evil: 1""#),
-        ("naïve\0\u{7f}", r#"Bearer realm="nave""#),
+    for (realm, written, read) in [
+        ("api", r#"Bearer realm="api""#, "api"),
+        ("", r#"Bearer realm="""#, ""),
+        (r#"a "quoted" \ one"#, r#"Bearer realm="a \"quoted\" \\ one""#, r#"a "quoted" \ one"#),
+        ("line\r\nX-Evil: 1", r#"Bearer realm="lineX-Evil: 1""#, "lineX-Evil: 1"),
+        ("naïve\0\u{7f}", r#"Bearer realm="nave""#, "nave"),
+        (r#"", error="x"#, r#"Bearer realm="\", error=\"x""#, r#"", error="x"#),
     ] {
         let layer = ProtectLayer::new(verifier(&issuer)).realm(realm);
         let response = answer(&layer, request(&[])).await;
         assert_eq!(response.headers().get(WWW_AUTHENTICATE).unwrap(), written, "{realm:?}");
+        assert_challenge(&response).realm(read).no_error();
     }
 }
 
