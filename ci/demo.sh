@@ -85,10 +85,16 @@ preflight=(-X OPTIONS -H "Access-Control-Request-Method: GET" -H "Access-Control
 expect "a preflight is answered without a token" 200 '^access-control-allow-headers: authorization' "$api/private" "${origin[@]}" "${preflight[@]}"
 expect "any origin may read the answer" 401 '^access-control-allow-origin: \*' "$api/private" "${origin[@]}"
 expect "and why it was refused" 401 '^access-control-expose-headers: .*www-authenticate' "$api/private" "${origin[@]}"
-expect "the page" 200 "^content-security-policy: default-src 'none'; script-src 'self'" "$api/"
-if curl --silent --include "$api/" | grep --quiet --ignore-case 'unsafe-inline'; then fail "the page allows inline scripts"; fi
+policy="default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ${issuer%/}; "
+policy+="base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+expect "the page, and nothing but what it is made of" 200 "^content-security-policy: $policy.?$" "$api/"
 expect "how the keys are doing" 200 '"issuer_running":true' "$api/demo/health"
 expect "another page pulls no lever" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" "${origin[@]}"
+expect "nor one that this machine's name was given to" 403 'Origin' -X POST "$api/demo/issuer/rotate" "${origin[@]}" -H "X-Demo: 1"
+lever=(-X OPTIONS -H "Access-Control-Request-Method: POST" -H "Access-Control-Request-Headers: x-demo")
+allowed=$(curl --silent --include "$api/demo/issuer/rotate" "${origin[@]}" "${lever[@]}")
+grep --quiet --ignore-case '^access-control-allow' <<<"$allowed" && fail "a lever: another page is allowed to ask: $allowed"
+echo "ok  and no preflight allows it"
 expect "a token to break it with" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "X-Demo: 1"
 expect "no such case" 404 '"error"' -X POST "$api/demo/token/x" -H "X-Demo: 1"
 expect "no such lever" 404 '"error"' -X POST "$api/demo/issuer/x" -H "X-Demo: 1"

@@ -10,7 +10,7 @@ use portcullis::{Issuer, Issuers, Verifier};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (acme, globex, stranger) = (TestIssuer::start().await?, TestIssuer::start().await?, TestIssuer::start().await?);
+    let (acme, globex, stranger) = (TestIssuer::start()?, TestIssuer::start()?, TestIssuer::start()?);
 
     // Stands for a database of tenants, by the `iss` of their tokens.
     let tenants: HashMap<String, &str> = [(acme.iss().to_owned(), "acme"), (globex.iss().to_owned(), "globex")].into();

@@ -16,8 +16,8 @@ use oauth2::{
     RedirectUrl, RequestTokenError, Scope, TokenResponse, TokenUrl,
 };
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Signs in with Authorization Code + PKCE, calls the API, refreshes, calls again.
 #[derive(Parser)]
@@ -113,18 +113,21 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             "\n   Open this address in a browser; waiting for it to come back to {} …\n\n   {url}\n",
             arguments.callback
         );
-        receive_callback(&callback).await?
+        receive_callback(&callback, state.secret()).await
     };
-    let parameter = |name: &str| {
-        form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    };
+    let parameter = |name: &str| parameter(&query, name);
     // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12), or hand another issuer's
     // code to this one (RFC 9207 §2.4).
     if parameter("state").as_ref() != Some(state.secret()) {
         return Err("the answer's state is not the request's".into());
     }
-    if let Some(iss) = parameter("iss").filter(|iss| *iss != arguments.issuer) {
-        return Err(format!("the answer is from {iss}, not from {}", arguments.issuer).into());
+    let is_promised = metadata["authorization_response_iss_parameter_supported"] == true;
+    match parameter("iss") {
+        Some(iss) if iss != arguments.issuer => {
+            return Err(format!("the answer is from {iss}, not from {}", arguments.issuer).into());
+        }
+        None if is_promised => return Err("the answer does not say whose it is, as this issuer always does".into()),
+        _ => {}
     }
     if let Some(error) = parameter("error") {
         return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
@@ -204,29 +207,39 @@ async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn
     }
 }
 
-/// One GET from the browser; its query.
-async fn receive_callback(listener: &TcpListener) -> io::Result<String> {
+/// The query of the one GET from the browser that answers this request: whatever else comes to the port, from other pages or
+/// programs, does not end the wait.
+async fn receive_callback(listener: &TcpListener, state: &str) -> String {
     loop {
-        let (stream, _) = listener.accept().await?;
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
+        let Ok((stream, _)) = listener.accept().await else { continue };
         // Browsers open connections ahead and say nothing on them.
-        if tokio::time::timeout(Duration::from_secs(1), stream.read_line(&mut line)).await.is_err() {
-            continue;
-        }
-        let target = line.split(' ').nth(1).unwrap_or_default();
-        // Browsers also ask for a favicon.
-        let (status, text, query) = match target.strip_prefix("/callback?") {
-            Some(query) => ("200 OK", "You can close this window.", Some(query.to_owned())),
-            None => ("404 Not Found", "", None),
-        };
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        if let Some(query) = query {
-            return Ok(query);
+        let served = tokio::time::timeout(Duration::from_secs(1), serve_callback(stream, state)).await;
+        if let Ok(Ok(Some(query))) = served {
+            return query;
         }
     }
+}
+
+async fn serve_callback(stream: TcpStream, state: &str) -> io::Result<Option<String>> {
+    const LONGEST: u64 = 8 * 1024;
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    (&mut stream).take(LONGEST).read_line(&mut line).await?;
+    let target = line.split(' ').nth(1).unwrap_or_default();
+    let query = target.strip_prefix("/callback?").filter(|query| parameter(query, "state").as_deref() == Some(state));
+    let (status, text) = match query {
+        Some(_) => ("200 OK", "You can close this window."),
+        // A favicon, say.
+        None => ("404 Not Found", "This is not the answer that is waited for."),
+    };
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    Ok(query.map(str::to_owned))
+}
+
+fn parameter(query: &str, name: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<dyn Error>> {

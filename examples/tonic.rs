@@ -14,7 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // An issuer to try it with; yours is `Issuer::new("https://…", "https://api.example.com")?`.
-    let issuer = TestIssuer::start().await?;
+    let issuer = TestIssuer::start()?;
     let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?).scope("health:read");
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

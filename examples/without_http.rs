@@ -13,7 +13,7 @@ struct Message {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // An issuer to try it with; yours is `Issuer::new("https://…", "https://api.example.com")?`.
-    let issuer = TestIssuer::start().await?;
+    let issuer = TestIssuer::start()?;
     let verifier = Verifier::new(issuer.issuer())?;
 
     let required: Scope = "orders:write".parse()?;

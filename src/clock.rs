@@ -65,7 +65,7 @@ mod test_clock {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let clock = TestClock::new();
-    /// let issuer = TestIssuer::start().await?;
+    /// let issuer = TestIssuer::start()?;
     /// issuer.clock(&clock);
     /// let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build()?;
     ///

@@ -165,7 +165,7 @@ impl TrustedIssuers {
     /// `guarded` is the client for looked-up issuers that may not be at private addresses.
     pub(crate) fn new(
         issuers: Issuers,
-        client: Client,
+        client: impl Fn() -> Result<Client, ConfigError>,
         guarded: impl FnOnce() -> Result<Client, ConfigError>,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
@@ -187,7 +187,7 @@ impl TrustedIssuers {
                     let came = lookup.fresh;
                     return Err(ConfigError::new(format!("look_up_again_after {came:?}: expected 1s to 24h")));
                 }
-                let client = if lookup.private_addresses { client } else { guarded()? };
+                let client = if lookup.private_addresses { client()? } else { guarded()? };
                 // Least recently used, since an admission by frequency would keep turning a new tenant away.
                 let kept = || {
                     let kept = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
@@ -366,7 +366,8 @@ impl LookedUpIssuers {
             return Some(Arc::clone(&same.issuer));
         }
         let name = Arc::clone(&config.iss);
-        match TrustedIssuer::new(config, false, &self.client, self.lookup.private_addresses, &self.clock) {
+        match TrustedIssuer::new(config, false, || Ok(self.client.clone()), self.lookup.private_addresses, &self.clock)
+        {
             Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
                 self.tell_unusable(&name, &error, at);

@@ -29,11 +29,12 @@ enum TrustedKeys {
 }
 
 impl TrustedIssuer {
-    /// `listed`, not looked up; `private_addresses`: whether its keys may be at such.
+    /// `listed`, not looked up; `client` is asked for only if keys must be fetched and the issuer has none of its own;
+    /// `private_addresses`: whether its keys may be at such.
     pub(crate) fn new(
         config: Issuer,
         listed: bool,
-        client: &Client,
+        client: impl FnOnce() -> Result<Client, ConfigError>,
         private_addresses: bool,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
@@ -54,7 +55,7 @@ impl TrustedIssuer {
                 Location::Discovery { at: config.discovery_url()?, same_origin: config.is_same_origin() }
             }
         };
-        let client = config.client.as_ref().map_or_else(|| client.clone(), |own| own.0.clone());
+        let client = config.client.as_ref().map_or_else(client, |own| Ok(own.0.clone()))?;
         let issuer = IssuerName { iss: Arc::clone(&config.iss), listed };
         let (algorithms, policy) = (config.algorithms.clone(), config.key_policy.clone());
         let source = Source { issuer, location, rsa, algorithms, policy, private_addresses };

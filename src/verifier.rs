@@ -1,5 +1,6 @@
 //! Token string in, [`AccessToken`] or [`Error`] out.
 
+use std::cell::LazyCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -153,10 +154,10 @@ impl VerifierBuilder {
     /// A [`ConfigError`] whose sentence names the value that cannot work.
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies, cache) = (self.clock, self.implies, TokenCache::new(self.cached_tokens));
-        let own = self.client.clone();
-        let client = self.client.map_or_else(|| default_client(false), Ok)?;
-        let guarded = || own.map_or_else(|| default_client(true), Ok);
-        let issuers = TrustedIssuers::new(self.issuers?, client, guarded, clock.clone())?;
+        let own = |guarded| self.client.clone().map_or_else(|| default_client(guarded), Ok);
+        // Made when it is needed, once: it reads the system's root certificates, which takes tens of milliseconds.
+        let client = LazyCell::new(|| own(false));
+        let issuers = TrustedIssuers::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
         #[cfg(feature = "testing")]
         events::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);

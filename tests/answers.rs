@@ -85,7 +85,7 @@ async fn each_policy_lets_through_whom_it_says() {
 /// Unavailable is not invalid, also where invalid ones are let through.
 #[tokio::test]
 async fn a_token_that_cannot_be_verified_now_is_not_a_bad_one() {
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     issuer.behave(Behaviour::Status(500));
     let app = Router::new().route("/", get(async || "")).route_layer(protect(&issuer).danger_ignore_invalid());
     assert_eq!(app.oneshot(request(Some(&issuer.token().build()))).await.unwrap().status(), 503);

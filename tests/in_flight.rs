@@ -57,11 +57,11 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
 
 /// Tokens that anybody can write name tenants whose servers hang, each another one.
 async fn unproven_issuers_and_failing_ones_leave_the_others_their_turn() {
-    let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
     acme.clock(&clock);
     let mut hanging = Vec::new();
     for _ in 0..40 {
-        let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+        let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
         issuer.behave(Behaviour::Hang);
         hanging.push(issuer);
     }

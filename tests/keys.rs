@@ -30,7 +30,7 @@ async fn api() -> Api {
 
 async fn api_with(configure: impl Fn(Issuer) -> Issuer) -> Api {
     let clock = TestClock::new();
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     issuer.clock(&clock);
     let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).without_token_cache().build().unwrap();
     Api { clock, issuer, verifier }
@@ -428,7 +428,7 @@ fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
 
 #[tokio::test]
 async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     for (name, behaviour) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
         issuer.clock(&clock);
@@ -453,7 +453,7 @@ async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
 
 #[tokio::test]
 async fn a_good_set_is_not_replaced_by_a_bad_answer() {
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     for (name, behaviour) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
         issuer.clock(&clock);
@@ -507,7 +507,7 @@ async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
 
 #[tokio::test]
 async fn an_issuer_that_cannot_be_reached_is_said_to_the_last_cause() {
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let (verifier, token) = (Verifier::new(issuer.issuer()).unwrap(), issuer.token().build());
     drop(issuer);
     tokio::task::yield_now().await;
@@ -545,9 +545,9 @@ async fn how_long_stale_keys_serve_can_be_set() {
 #[tokio::test]
 async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
     let (good, bad, also_bad) = (
-        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
-        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
-        TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(),
+        TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
+        TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
+        TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
     );
     let fixed = TestIssuer::offline_with("https://fixed.example/", Algorithm::EdDSA).unwrap();
     bad.behave(Behaviour::Status(404));
@@ -678,10 +678,10 @@ async fn a_fetch_is_tried_once_more_where_that_may_help() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let target = format!("{}.well-known/jwks.json", elsewhere.iss());
     for client in [None, Some(reqwest::Client::new())] {
-        let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+        let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
         issuer.behave(Behaviour::Redirect(target.clone()));
         let own = client.is_some();
         let mut builder = Verifier::builder(issuer.issuer());
@@ -777,7 +777,7 @@ async fn an_issuer_may_be_discovered_at_another_address() {
 
 #[tokio::test]
 async fn keys_on_another_server_are_used_unless_forbidden() {
-    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let uri = format!("{}.well-known/jwks.json", elsewhere.iss());
     let base =
         serve(|base| vec![("/.well-known/openid-configuration", json!({ "issuer": base, "jwks_uri": uri }))]).await;
@@ -791,7 +791,7 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
         other => panic!("{other:?}"),
     }
     // Its own server is fine.
-    let own = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let own = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     assert!(Verifier::new(own.issuer().same_origin()).unwrap().verify(&own.token().build()).await.is_ok());
 }
 

@@ -15,7 +15,7 @@ use portcullis::{Algorithm, Issuer, Jwks, Verifier};
 use serde_json::json;
 
 async fn start() -> TestIssuer {
-    TestIssuer::start_with(Algorithm::EdDSA).await.unwrap()
+    TestIssuer::start_with(Algorithm::EdDSA).unwrap()
 }
 
 /// Giving the keys' address switched the check of `iss` off.
@@ -34,7 +34,7 @@ async fn the_issuer_is_checked_also_where_the_keys_address_is_given() {
 #[tokio::test]
 async fn two_cryptographies_in_one_binary_do_not_panic() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
-        let issuer = TestIssuer::start_with(algorithm).await.unwrap();
+        let issuer = TestIssuer::start_with(algorithm).unwrap();
         assert!(Verifier::new(issuer.issuer()).unwrap().verify(&issuer.token().build()).await.is_ok());
     }
     let issuer = TestIssuer::offline_with_secret("https://issuer.example/", Algorithm::HS256, &[7; 32]);

@@ -39,7 +39,7 @@ async fn greet(request: Request<()>) -> Result<Response<Body>, Infallible> {
 }
 
 async fn issuer() -> TestIssuer {
-    TestIssuer::start_with(Algorithm::EdDSA).await.unwrap()
+    TestIssuer::start_with(Algorithm::EdDSA).unwrap()
 }
 
 fn verifier(issuer: &TestIssuer) -> Verifier {

@@ -258,6 +258,7 @@ async fn wrong_exchanges_get_no_token() {
         ("another verifier", "code_verifier", "x".repeat(43), (400, "invalid_grant")),
         ("a short verifier", "code_verifier", "x".repeat(42), (400, "invalid_grant")),
         ("a long verifier", "code_verifier", "x".repeat(129), (400, "invalid_grant")),
+        ("a verifier with a space", "code_verifier", " ".repeat(43), (400, "invalid_grant")),
         ("no verifier", "code_verifier", String::new(), (400, "invalid_request")),
         ("the challenge as verifier", "code_verifier", challenge(), (400, "invalid_grant")),
         ("another redirect_uri", "redirect_uri", "http://127.0.0.1:1/".into(), (400, "invalid_grant")),
@@ -422,4 +423,34 @@ async fn the_tokens_to_break_it_with_are_wrong_in_one_thing() {
         assert_eq!(verifier.verify(&token).await.unwrap_err().code(), expected, "{case}");
     }
     assert!(demo.issuer.bad_token("good").is_none());
+}
+
+/// RFC 6749 §3.1, §3.2: of two parameters, two readers may take another one.
+#[tokio::test]
+async fn parameters_come_once() {
+    let demo = demo().await;
+    let challenge = challenge();
+    for (name, value) in [("redirect_uri", "https://evil.example/"), ("code_challenge_method", "plain"), ("x", "1")] {
+        let mut twice = authorization(&challenge);
+        twice.extend([(name, value), (name, value)]);
+        assert_eq!(demo.authorize(&twice).await.status(), StatusCode::BAD_REQUEST, "{name}");
+    }
+    let code = demo.code().await;
+    let mut twice = exchange(&code);
+    twice.push(("code_verifier", CODE_VERIFIER));
+    assert_eq!(demo.refusal(&twice).await, (400, "invalid_request".into()));
+}
+
+/// Any page can have a browser ask for codes that nobody wants: whoever wants one gets it all the same.
+#[tokio::test]
+async fn nobody_is_turned_away() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let asked = with(authorization(&challenge), "prompt", "");
+    for _ in 0..1_001 {
+        demo.code().await;
+        assert_eq!(demo.authorize(&asked).await.status(), StatusCode::OK);
+    }
+    let (status, _) = demo.token(&exchange(&demo.code().await)).await;
+    assert_eq!(status, StatusCode::OK);
 }

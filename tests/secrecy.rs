@@ -45,7 +45,7 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
 
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let layer = ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).scope("orders:read");
     let token =
         || issuer.token().subject("CANARY").scope("CANARY").claim("name", "CANARY").claim("client_id", "CANARY");

@@ -89,7 +89,7 @@ fn algorithms() -> Vec<Algorithm> {
 async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
     let stranger = TestIssuer::offline_with("https://stranger.example/", Algorithm::RS256).unwrap();
     for algorithm in algorithms() {
-        let issuer = TestIssuer::start_with(algorithm).await.unwrap();
+        let issuer = TestIssuer::start_with(algorithm).unwrap();
         let verifier = Verifier::new(issuer.issuer()).unwrap();
         assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "{algorithm}");
         let code = async |token: String| verifier.verify(&token).await.map_err(|error| error.code()).unwrap_err();
@@ -125,7 +125,7 @@ async fn secrets_verify_their_one_algorithm() {
 /// The classic: the public key, which everybody has, used as HMAC secret.
 #[tokio::test]
 async fn no_public_key_serves_as_secret() {
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let jwk = issuer.jwks_json()["keys"][0].clone();
     let secrets = [
@@ -145,7 +145,7 @@ async fn no_public_key_serves_as_secret() {
 
 #[tokio::test]
 async fn a_symmetric_key_in_a_remote_set_is_not_used() {
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     issuer.publish(json!({ "kty": "oct", "kid": "key-1", "alg": "HS256", "k": "A".repeat(43) }));
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let forger = TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[0; 32]);
@@ -156,7 +156,7 @@ async fn a_symmetric_key_in_a_remote_set_is_not_used() {
 
 #[tokio::test]
 async fn headers_that_are_refused() {
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let own_key = TestIssuer::offline_with(issuer.iss(), Algorithm::RS256).unwrap().jwks_json()["keys"][0].clone();
     let cases: Vec<(&str, Value, &str)> = vec![
@@ -225,7 +225,7 @@ async fn headers_that_are_refused() {
 
 #[tokio::test]
 async fn a_key_in_the_header_is_not_used() {
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let forger = TestIssuer::offline_with(issuer.iss(), Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let key = forger.jwks_json()["keys"][0].clone();
@@ -235,7 +235,7 @@ async fn a_key_in_the_header_is_not_used() {
 
 #[tokio::test]
 async fn forms_that_are_refused() {
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let good = issuer.token().build();
     let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();

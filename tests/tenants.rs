@@ -13,7 +13,7 @@ use portcullis::{Algorithm, ConfigError, Error, Issuer, Issuers, Jwks, Verifier}
 use tokio::task::JoinSet;
 
 async fn start() -> TestIssuer {
-    TestIssuer::start_with(Algorithm::EdDSA).await.unwrap()
+    TestIssuer::start_with(Algorithm::EdDSA).unwrap()
 }
 
 async fn verdict(verifier: &Verifier, token: &str) -> &'static str {

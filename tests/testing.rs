@@ -1,5 +1,6 @@
 //! The test kit keeps its own promises.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
@@ -9,7 +10,7 @@ use axum::{Json, Router};
 use portcullis::testing::{
     AUDIENCE, Behaviour, TestClock, TestIssuer, TokenBuilder, assert_challenge, authenticated_as,
 };
-use portcullis::{AccessToken, Algorithm, Error, Issuer, ProtectLayer, Verifier};
+use portcullis::{AccessToken, Algorithm, Claims, Error, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -25,7 +26,7 @@ fn parts(token: &str) -> (Value, Value) {
 }
 
 async fn start() -> TestIssuer {
-    TestIssuer::start_with(Algorithm::EdDSA).await.unwrap()
+    TestIssuer::start_with(Algorithm::EdDSA).unwrap()
 }
 
 async fn verdict(issuer: &TestIssuer, token: &str) -> &'static str {
@@ -50,6 +51,11 @@ async fn a_token_is_good_until_it_is_made_something_else() {
         ("tampered", token().tampered(), "signature"),
         ("its signature tampered", token().tampered_signature(), "signature"),
         ("good for a moment", token().valid_for(Duration::from_secs(5)), "ok"),
+        ("long good, but expired", token().valid_for(Duration::from_secs(36_000)).expired(), "expired"),
+        ("expired, but good again", token().expired().valid_for(Duration::from_secs(60)), "ok"),
+        ("not yet valid, without iat", token().without_claim("iat").not_yet_valid(), "not_yet_valid"),
+        ("good, without iat", token().without_claim("iat").valid_for(Duration::from_secs(60)), "ok"),
+        ("expired, without iat", token().without_claim("iat").expired(), "expired"),
         ("good for ever", token().valid_for(Duration::MAX), "claim_type"),
         ("unsigned", token().unsigned(), "unsupported_algorithm"),
         ("alg none, but signed", token().header("alg", "none"), "unsupported_algorithm"),
@@ -118,9 +124,10 @@ async fn keys_rotate_and_are_withdrawn() {
 async fn it_behaves_as_told_and_counts() {
     let issuer = start().await;
     let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+    let patience = std::cell::Cell::new(Duration::from_secs(30));
     let get = async |path: &str| {
         let url = format!("{}{path}", issuer.iss());
-        http.get(url).timeout(Duration::from_millis(300)).send().await
+        http.get(url).timeout(patience.get()).send().await
     };
     const KEYS: &str = ".well-known/jwks.json";
     let keys: Value = get(KEYS).await.unwrap().json().await.unwrap();
@@ -138,8 +145,10 @@ async fn it_behaves_as_told_and_counts() {
     issuer.behave(Behaviour::Close);
     assert!(!get(KEYS).await.unwrap_err().is_timeout());
     issuer.behave(Behaviour::Hang);
+    patience.set(Duration::from_millis(300));
     assert!(get(KEYS).await.unwrap_err().is_timeout());
     issuer.behave(Behaviour::Serve);
+    patience.set(Duration::from_secs(30));
     assert_eq!(get(KEYS).await.unwrap().status(), StatusCode::OK);
     assert_eq!((issuer.metadata_fetches(), issuer.jwks_fetches()), (1, 7));
 }
@@ -202,11 +211,19 @@ fn an_unsigned_token_has_no_signature_and_a_tampered_one_differs_in_a_bit() {
     assert_ne!(signature, other);
 }
 
-/// Threads share one, and a test may keep it in a static.
+/// It lives on when the runtime that asked first is gone.
+#[test]
+fn tests_share_one_in_a_static() {
+    static ISSUER: LazyLock<TestIssuer> = LazyLock::new(|| TestIssuer::start_with(Algorithm::EdDSA).unwrap());
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(verdict(&ISSUER, &ISSUER.token().build())), "ok");
+    }
+    assert_eq!(ISSUER.jwks_fetches(), 2);
+}
+
 #[test]
 fn it_is_shared_by_threads() {
-    fn is_shared<T: Send + Sync + 'static>() {}
-    is_shared::<TestIssuer>();
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let (issuer, tokens) = (&issuer, std::sync::Mutex::new(Vec::new()));
     std::thread::scope(|threads| {
@@ -299,6 +316,8 @@ async fn tokens_look_like_those_of_providers() {
         let token = verifier.verify(&token.build()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(token.has_scope("orders:write"), "{name}");
         assert_eq!(token.subject(), Some("alice"), "{name}");
+        let other = like(issuer.token()).audience("https://other.example").build();
+        assert_eq!(verifier.verify(&other).await.unwrap_err().code(), "audience", "{name}");
         let sent: serde_json::Map<String, Value> = serde_json::from_str(token.raw_claims()).unwrap();
         assert_eq!(sent.keys().collect::<Vec<_>>(), *claims, "{name}");
     }
@@ -371,9 +390,19 @@ async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
     let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_challenge(&response).status(401).error("invalid_token");
 
-    // Where a layer lets nobody through as nobody, nobody it is.
-    let optional = ProtectLayer::new(verifier).optional();
-    let app = Router::new().route("/", get(async |token: Option<AccessToken>| token.is_some().to_string()));
-    let response = call(app.layer(optional).layer(as_alice())).await;
-    assert_eq!(axum::body::to_bytes(response.into_body(), 10).await.unwrap(), "false");
+    // Where a layer lets nobody through as nobody, nobody it is; behind it, alice for every extractor.
+    type Both = (Option<AccessToken>, Option<Claims<Value>>);
+    let both = async |token: Option<AccessToken>, claims: Option<Claims<Value>>| {
+        let both: Both = (token, claims);
+        format!("{} {}", both.0.is_some(), both.1.is_some())
+    };
+    let optional = || ProtectLayer::new(verifier.clone()).optional();
+    let app = || Router::new().route("/", get(both));
+    for (app, expected) in [
+        (app().layer(optional()).layer(as_alice()), "false false"),
+        (app().layer(as_alice()).layer(optional()), "true true"),
+    ] {
+        let response = call(app).await;
+        assert_eq!(axum::body::to_bytes(response.into_body(), 20).await.unwrap(), expected);
+    }
 }

@@ -17,7 +17,7 @@ struct Api {
 }
 
 async fn api() -> Api {
-    let (issuer, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+    let (issuer, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
     issuer.clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     Api { issuer, clock, verifier }
@@ -193,7 +193,7 @@ async fn failures_are_not_kept() {
 #[tokio::test]
 async fn a_tenant_takes_its_tokens_along() {
     for fixed in [false, true] {
-        let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).await.unwrap(), TestClock::new());
+        let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
         acme.clock(&clock);
         let (audience, is_tenant) = (Arc::new(Mutex::new(AUDIENCE)), Arc::new(AtomicBool::new(true)));
         let (current, still, keys) = (Arc::clone(&audience), Arc::clone(&is_tenant), acme.jwks());

@@ -48,14 +48,14 @@ async fn check(client: &mut HealthClient<Channel>, token: Option<TokenBuilder>) 
 
 #[tokio::test]
 async fn a_grpc_service_sees_the_token_and_its_clients_the_refusal() {
-    let issuer = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let mut client = client(&issuer).await;
     issuer.behave(Behaviour::Status(500));
     let good = || issuer.token().subject("alice").scope("health:read");
     assert_eq!(check(&mut client, Some(good())).await, Err(Code::Unavailable), "no keys");
 
     issuer.behave(Behaviour::Serve);
-    let fresh = TestIssuer::start_with(Algorithm::EdDSA).await.unwrap();
+    let fresh = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let mut client = self::client(&fresh).await;
     let good = || fresh.token().subject("alice").scope("health:read");
     for (name, token, expected) in [

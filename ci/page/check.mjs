@@ -136,14 +136,30 @@ await check("signing in is refused by the person", async () => {
   assert.match(await text("step-3"), /access_denied/);
 });
 
-await check("an answer that nobody asked for is not taken", async () => {
-  for (const query of ["code=stolen&state=guessed", "code=stolen", "error=access_denied&state=guessed"]) {
-    await page.goto(`${flags.page}?${query}`);
+await check("an answer that nobody asked for is not taken, with a sign-in under way or without", async () => {
+  const exchanges = [];
+  const count = (request) => request.method() === "POST" && request.url().includes("/oauth/") && exchanges.push(request.url());
+  page.on("request", count);
+  for (const underWay of [false, true]) {
+    for (const query of ["code=stolen&state=guessed", "code=stolen", "code=stolen&state=", "error=access_denied&state=guessed"]) {
+      if (underWay) {
+        await $("sign-in").click();
+        await state("step-2", "done");
+      }
+      await page.goto(`${flags.page}?${query}`);
+      await state("step-3", "failed");
+      assert.match(await text("step-3"), underWay ? /state is not the one that was sent/ : /has begun no sign-in/, query);
+      await state("step-4", "waiting");
+      assert.equal(await text("session"), "no token", query);
+      assert.equal(page.url(), flags.page, "the query is gone from the address");
+      assert.equal(await $("go-to-issuer").isVisible(), underWay, "a strange answer does not end a sign-in of our own");
+    }
+    await page.evaluate(() => sessionStorage.clear());
+    await page.reload();
     await until(() => $("sign-in").isVisible(), true);
-    await state("step-4", "waiting");
-    assert.equal(await text("session"), await until(() => text("session"), /no token|signed out/), query);
-    assert.equal(page.url(), flags.page, "the query is gone from the address");
   }
+  page.off("request", count);
+  assert.deepEqual(exchanges, [], "no code was exchanged");
 });
 
 await check("six steps of Authorization Code + PKCE, without the scope", async () => {
@@ -217,7 +233,7 @@ await check("the operator rotates the keys: the next token's key is fetched for 
   await $("op-rotate").click();
   assert.match(await until(() => text("op-said"), /key-2/), /key-2/);
   await $("refresh").click();
-  await until(async () => decoded(await text("new-access-token"))[0].kid, "key-2");
+  assert.equal(await until(async () => decoded(await text("new-access-token"))[0].kid, "key-2"), "key-2");
   assert.equal((await call("private")).status, 200);
   assert.ok((await until(async () => Number(await text("health-fetches")) > fetches, true)), "a fetch");
   assert.equal(await until(() => text("health-keys"), "2"), "2");
@@ -259,8 +275,8 @@ await check("everything can be used and understood: light, dark, on a phone", as
 });
 
 await check("a reload forgets the tokens; storage never had them", async () => {
-  const stored = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
-  assert.ok(!stored.includes("eyJ"), stored);
+  const stored = await page.evaluate(() => [{ ...localStorage }, { ...sessionStorage }]);
+  assert.deepEqual(stored, [{}, {}]);
   await page.reload();
   await until(() => $("sign-in").isVisible(), true);
   assert.equal((await call("private")).status, 401);

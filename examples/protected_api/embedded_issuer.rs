@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -220,9 +220,7 @@ impl EmbeddedIssuer {
         let location = redirect(&request.redirect_uri, &parameters);
         let mut grants = self.grants();
         grants.codes.retain(|_, code| self.age(code.issued) < CODE_LIFETIME);
-        if grants.codes.len() >= MAX_KEPT {
-            return (StatusCode::SERVICE_UNAVAILABLE, "too many codes at once").into_response();
-        }
+        make_room(&mut grants.codes, |code| code.issued);
         grants.codes.insert(code, Code { request, issued: self.keys().now(), family: random(), used: false });
         location
     }
@@ -232,8 +230,9 @@ impl EmbeddedIssuer {
         let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
-        if !(43..=128).contains(&verifier.len()) {
-            return Err(TokenError::grant("code_verifier: expected 43 to 128 characters (RFC 7636 §4.1)"));
+        let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if !(43..=128).contains(&verifier.len()) || !verifier.bytes().all(is_unreserved) {
+            return Err(TokenError::grant("code_verifier: expected 43 to 128 letters, digits or -._~ (RFC 7636 §4.1)"));
         }
         let redirect_uri = parameters.required("redirect_uri")?;
         let mut grants = self.grants();
@@ -341,12 +340,9 @@ impl EmbeddedIssuer {
 }
 
 impl Grants {
-    /// The one good token of a family. Where there are too many families, the one that was not used for longest goes.
+    /// The one good token of a family.
     fn refresh_token(&mut self, client: &'static str, scope: String, family: String, now: SystemTime) -> String {
-        if self.families.len() >= MAX_KEPT {
-            let oldest = self.families.iter().min_by_key(|(_, family)| family.used).map(|(name, _)| name.clone());
-            self.families.remove(&oldest.unwrap_or_default());
-        }
+        make_room(&mut self.families, |family| family.used);
         let token = format!("{family}.{}", random());
         self.families.insert(family, Family { client, scope, token: token.clone(), used: now });
         token
@@ -360,10 +356,9 @@ impl Grants {
 }
 
 /// `GET /authorize` (RFC 6749 §4.1.1).
-async fn authorize(
-    State(issuer): State<EmbeddedIssuer>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Result<Response, Refusal> {
+async fn authorize(State(issuer): State<EmbeddedIssuer>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let query = once_each(query.unwrap_or_default().as_bytes())
+        .ok_or_else(|| Refusal::Page("each parameter: expected once at the most (RFC 6749 §3.1)".to_owned()))?;
     let request = issuer.check(&query)?;
     if query.get("prompt").is_some_and(|prompt| prompt == "none") {
         return Ok(issuer.redirect_with_code(request));
@@ -372,16 +367,14 @@ async fn authorize(
     let page = consent_page(&id, request.client, &request.scope);
     let mut grants = issuer.grants();
     grants.pending.retain(|_, (asked, _)| issuer.age(*asked) < CONSENT_LIFETIME);
-    if grants.pending.len() >= MAX_KEPT {
-        return Err(Refusal::Page("too many people are asked at once; try again later".to_owned()));
-    }
+    make_room(&mut grants.pending, |(asked, _)| *asked);
     grants.pending.insert(id, (issuer.keys().now(), request));
     Ok(page)
 }
 
 /// `POST /authorize`: the person decided.
 async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Response, Refusal> {
-    let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    let form = once_each(&body).unwrap_or_default();
     let pending = form.get("request").and_then(|id| issuer.grants().pending.remove(id));
     let (_, request) =
         pending.ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
@@ -500,7 +493,10 @@ impl Parameters {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, TokenError> {
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !media_type.starts_with("application/json") {
-            return Ok(Self(form_urlencoded::parse(body).into_owned().collect()));
+            let repeated = "each parameter: expected once at the most (RFC 6749 §3.2)";
+            let parameters =
+                once_each(body).ok_or(TokenError::new(StatusCode::BAD_REQUEST, "invalid_request", repeated));
+            return parameters.map(Self);
         }
         serde_json::from_slice(body).map(Self).map_err(|_| {
             TokenError::new(StatusCode::BAD_REQUEST, "invalid_request", "body: expected a JSON object of strings")
@@ -530,6 +526,21 @@ impl Parameters {
     }
 }
 
+/// The parameters of a form or a query, if none comes twice: two readers may take two of them for the one that counts.
+fn once_each(form: &[u8]) -> Option<HashMap<String, String>> {
+    let mut parameters = HashMap::new();
+    let is_first = |(name, value)| parameters.insert(name, value).is_none();
+    form_urlencoded::parse(form).into_owned().all(is_first).then_some(parameters)
+}
+
+/// What a stranger fills, it empties, too: the oldest goes, and nobody is turned away.
+fn make_room<T>(kept: &mut HashMap<String, T>, since: impl Fn(&T) -> SystemTime) {
+    if kept.len() >= MAX_KEPT {
+        let oldest = kept.iter().min_by_key(|(_, one)| since(one)).map(|(name, _)| name.clone());
+        kept.remove(&oldest.unwrap_or_default());
+    }
+}
+
 fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
@@ -552,8 +563,9 @@ fn redirect(to: &str, parameters: &[(&str, Option<&str>)]) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
 }
 
-/// What is written into it was generated or chosen here; nothing of the request is.
+/// What is written into it was generated here, or chosen by whoever started the demo; nothing of the request is.
 fn consent_page(request: &str, client: &str, scope: &str) -> Response {
+    let scope = scope.replace('&', "&amp;").replace('<', "&lt;");
     let body = format!(
         "<h1>Sign in to the demo</h1><p><b>{client}</b> wants to act for Alice:</p><p><code>{scope}</code></p>\
          <form method=post action=/authorize><input type=hidden name=request value={request}>\

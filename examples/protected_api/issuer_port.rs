@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// A server that can be stopped and started again at the same address.
 #[derive(Clone)]
@@ -17,19 +19,14 @@ pub(crate) struct IssuerPort(Arc<Inner>);
 struct Inner {
     address: SocketAddr,
     router: Router,
-    running: Mutex<Option<Running>>,
-}
-
-struct Running {
-    stop: oneshot::Sender<()>,
-    ended: JoinHandle<io::Result<()>>,
+    running: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl IssuerPort {
     /// Serves at once.
     pub(crate) fn serve(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let running = Mutex::new(Some(Running::new(listener, router.clone())));
+        let running = Mutex::new(Some(tokio::spawn(serve(listener, router.clone()))));
         Ok(Self(Arc::new(Inner { address, router, running })))
     }
 
@@ -44,31 +41,35 @@ impl IssuerPort {
         let mut running = self.0.running.lock().await;
         if running.is_none() {
             let listener = TcpListener::bind(self.0.address).await?;
-            *running = Some(Running::new(listener, self.0.router.clone()));
+            *running = Some(tokio::spawn(serve(listener, self.0.router.clone())));
         }
         Ok(())
     }
 
-    /// Refuses connections, and ends those that there are.
+    /// Refuses connections, and ends those that there are, as a machine does that lost its power.
     pub(crate) async fn close(&self) {
         let mut running = self.0.running.lock().await;
-        if let Some(Running { stop, mut ended }) = running.take() {
-            let _ = stop.send(());
-            // Answers under way are written; whoever hangs does not keep the port open.
-            if tokio::time::timeout(Duration::from_secs(1), &mut ended).await.is_err() {
-                ended.abort();
-            }
+        if let Some(running) = running.take() {
+            running.abort();
+            // Until then the port is open.
+            let _ = running.await;
         }
     }
 }
 
-impl Running {
-    fn new(listener: TcpListener, router: Router) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        let ended = tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
-        Self { stop, ended }
+/// Serves until dropped; the connections go with it, which `axum::serve` would leave behind.
+async fn serve(listener: TcpListener, router: Router) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((stream, _)) = listener.accept() => {
+                let service = TowerToHyperService::new(router.clone());
+                connections.spawn(async move {
+                    // An error here is a client that went away.
+                    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+            Some(_) = connections.join_next() => {}
+        }
     }
 }

@@ -118,6 +118,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         );
     // -------------------------------------------------------------------------------------------------------------------
 
+    let mut asked = issuers.clone();
+    if let (None, Some(iss)) = (&embedded, issuers.first()) {
+        asked.extend(page::token_endpoint(iss).await);
+    }
     let page = Page {
         config: json!({
             "api": api,
@@ -128,7 +132,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             "redirect_uri": page_at,
             "embedded": embedded.is_some(),
         }),
-        issuers: issuers.clone(),
+        origin: api.clone(),
+        issuers: asked,
         verifier: verifier.clone(),
         embedded: embedded.clone(),
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -24,7 +24,9 @@ use crate::issuer_port::IssuerPort;
 pub(crate) struct Page {
     /// As the page reads it: where to sign in, and for what.
     pub(crate) config: Value,
-    /// Whose tokens are accepted: the page may talk to them.
+    /// Where the page is: an origin, as browsers write it.
+    pub(crate) origin: String,
+    /// Whom the page may talk to: the issuers, and where they exchange codes for tokens.
     pub(crate) issuers: Vec<String>,
     pub(crate) verifier: Verifier,
     /// The issuer that the demo brought, if it did.
@@ -39,7 +41,7 @@ impl Page {
         let levers = Router::new()
             .route("/demo/issuer/{lever}", post(pull))
             .route("/demo/token/{case}", post(bad_token))
-            .route_layer(middleware::from_fn(from_the_page_only));
+            .route_layer(middleware::from_fn_with_state(self.origin.clone(), from_the_page_only));
         let policy = self.content_security_policy();
         Router::new()
             .route("/", get(async move || ([html], include_str!("page/index.html"))))
@@ -108,13 +110,23 @@ pub(crate) fn health(verifier: &Verifier) -> Value {
     json!({ "issuers": verifier.health().into_iter().map(one).collect::<Vec<_>>() })
 }
 
-/// A page of another origin can send simple requests here, but a header of its own only if it is asked for and allowed: the
-/// demo allows it to nobody, so whoever has the header is the demo's page.
-async fn from_the_page_only(request: Request, next: Next) -> Response {
-    match request.headers().contains_key("x-demo") {
+/// A page of another origin can send simple requests here, but a header of its own only if that is asked for and allowed,
+/// which the demo does for nobody. And a page whose name was pointed to this machine afterwards (DNS rebinding) is of the
+/// same origin for its browser, but not by the name that we know. Who is no browser may do as it likes.
+async fn from_the_page_only(State(own): State<String>, request: Request, next: Next) -> Response {
+    let (headers, mut origins) = (request.headers(), request.headers().get_all(ORIGIN).iter());
+    match headers.contains_key("x-demo") && origins.all(|origin| *origin == own) {
         true => next.run(request).await,
-        false => failed(StatusCode::FORBIDDEN, "expected the header X-Demo, which only the demo's own page can send"),
+        false => failed(StatusCode::FORBIDDEN, "expected the header X-Demo, and no other page's Origin"),
     }
+}
+
+/// Where the issuer exchanges codes for tokens, which may be another origin than its name; if it says so now.
+pub(crate) async fn token_endpoint(iss: &str) -> Option<String> {
+    let url = format!("{}/.well-known/openid-configuration", iss.trim_end_matches('/'));
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().ok()?;
+    let metadata: Value = client.get(url).send().await.ok()?.json().await.ok()?;
+    metadata["token_endpoint"].as_str().map(str::to_owned)
 }
 
 /// `POST /demo/issuer/{lever}`: the operator pulls one.

@@ -12,6 +12,7 @@ use tower_service::Service;
 use super::{TestIssuer, TokenBuilder};
 use crate::access_token::AccessToken;
 use crate::algorithm::Algorithm;
+use crate::http::service::Anonymous;
 use crate::token::audience::Audience;
 use crate::verifier::{Verification, Verifier};
 
@@ -60,7 +61,8 @@ impl AccessToken {
             value => token.claim(name, value.clone()),
         };
         let token = claims.iter().fold(issuer.token(), with).build();
-        let verifier = issuer.issuer().audience(Audience::danger_any_audience()).and_then(Verifier::new);
+        let issuer = issuer.issuer().audience(Audience::danger_any_audience());
+        let verifier = issuer.and_then(|issuer| Verifier::builder(issuer).without_token_cache().build());
         match verifier.map(|verifier| verifier.begin(&token)) {
             Ok(Verification::Done(Ok(token))) => token,
             Ok(Verification::Done(Err(error))) => panic!("claims that no verifier accepts: {error}"),
@@ -74,7 +76,7 @@ impl AccessToken {
 /// A layer that stands in for a [`ProtectLayer`](crate::ProtectLayer) in the test of a handler or a router without one: every
 /// request gets [`AccessToken::for_tests`] with these claims.
 ///
-/// It opens nothing: where a `ProtectLayer` is, requests still need a token of their own.
+/// It opens nothing: in front of a `ProtectLayer` it changes nothing, requests still need a token of their own.
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -134,6 +136,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authenticated<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().remove::<Anonymous>();
         request.extensions_mut().insert(self.token.clone());
         self.inner.call(request)
     }

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 
 use http::header::{HeaderMap, WWW_AUTHENTICATE};
@@ -224,11 +225,13 @@ impl Reader<'_> {
     fn challenge(&mut self) -> Result<Challenge, ChallengeError> {
         let scheme = self.token("an authentication scheme")?.to_owned();
         let mut challenge = Challenge { scheme, token68: None, parameters: Vec::new() };
-        if self.skip(b" ") > 0 {
+        let mut names = HashSet::new();
+        // Only after a space is there room for more than a scheme.
+        let has_more = self.skip(b" ") > 0;
+        if has_more {
             challenge.token68 = self.token68();
-            // A tab may stand in front of a comma, but not after a scheme.
-            if challenge.token68.is_none() && self.peek().is_some_and(|byte| byte != b',') {
-                self.parameter(&mut challenge.parameters)?;
+            if challenge.token68.is_none() && !self.is_end_of_element() {
+                self.parameter(&mut names, &mut challenge.parameters)?;
             }
         }
         loop {
@@ -241,18 +244,22 @@ impl Reader<'_> {
             if self.peek().is_none() || !self.is_parameter() {
                 return Ok(challenge);
             }
-            if challenge.token68.is_some() {
-                return Err(self.expected("another challenge, after one with a token68"));
+            if challenge.token68.is_some() || !has_more {
+                return Err(self.expected("another challenge, after one without parameters"));
             }
-            self.parameter(&mut challenge.parameters)?;
+            self.parameter(&mut names, &mut challenge.parameters)?;
         }
     }
 
     /// `token BWS "=" BWS ( token / quoted-string )`.
-    fn parameter(&mut self, parameters: &mut Vec<(String, String)>) -> Result<(), ChallengeError> {
+    fn parameter(
+        &mut self,
+        names: &mut HashSet<String>,
+        parameters: &mut Vec<(String, String)>,
+    ) -> Result<(), ChallengeError> {
         let start = self.at;
         let name = self.token("a parameter")?.to_ascii_lowercase();
-        if parameters.iter().any(|(other, _)| *other == name) {
+        if !names.insert(name.clone()) {
             self.at = start;
             return Err(self.expected("a parameter that was not there before"));
         }
@@ -268,6 +275,13 @@ impl Reader<'_> {
         };
         parameters.push((name, value));
         Ok(())
+    }
+
+    /// Whether nothing but white space follows, up to a comma or the end.
+    fn is_end_of_element(&self) -> bool {
+        let mut ahead = Reader { bytes: self.bytes, at: self.at };
+        ahead.skip(b" \t");
+        matches!(ahead.peek(), None | Some(b','))
     }
 
     /// Whether a parameter follows, and not a scheme.

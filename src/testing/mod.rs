@@ -8,7 +8,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let issuer = TestIssuer::start().await?;
+//! let issuer = TestIssuer::start()?;
 //! let verifier = Verifier::new(issuer.issuer())?;
 //!
 //! let good = issuer.token().subject("alice").scope("read:messages").build();
@@ -41,8 +41,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::AbortHandle;
 
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
 pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challenge, challenges};
@@ -52,6 +50,7 @@ use crate::algorithm::Algorithm;
 pub use crate::clock::TestClock;
 use crate::issuer::Issuer;
 use crate::keys::jwks::Jwks;
+use server::{Port, Server};
 use signing_key::SigningKey;
 
 /// The audience of a [`TestIssuer`]'s tokens, and of its [`issuer`](TestIssuer::issuer).
@@ -60,10 +59,11 @@ pub const AUDIENCE: &str = "https://api.example.com";
 /// An authorization server as far as a resource server sees one: metadata, a key set, tokens.
 ///
 /// Each has keys of its own. [`start`](Self::start)ed, it answers on a loopback port (`iss` is `http://127.0.0.1:PORT/`) and
-/// counts what it was asked; [`offline`](Self::offline), it has any `iss` you like and no port. It stops when dropped.
+/// counts what it was asked; [`offline`](Self::offline), it has any `iss` you like and no port. It serves on a thread of its
+/// own, so that tests may share one in a static, and stops when dropped.
 pub struct TestIssuer {
     shared: Arc<Shared>,
-    server: Option<AbortHandle>,
+    server: Option<Server>,
 }
 
 struct Shared {
@@ -113,20 +113,20 @@ impl TestIssuer {
     ///
     /// # Errors
     ///
-    /// When no port can be had.
-    pub async fn start() -> io::Result<Self> {
-        Self::start_with(Algorithm::ES256).await
+    /// When no port, or no thread, can be had.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(Algorithm::ES256)
     }
 
     /// Starts an issuer that signs with this algorithm.
     ///
     /// # Errors
     ///
-    /// When no port can be had, or the cryptography chosen by feature cannot make such a key.
-    pub async fn start_with(algorithm: Algorithm) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let mut issuer = Self::offline_with(&format!("http://{}/", listener.local_addr()?), algorithm)?;
-        issuer.server = Some(tokio::spawn(server::serve(listener, Arc::clone(&issuer.shared))).abort_handle());
+    /// When no port, or no thread, can be had, or the cryptography chosen by feature cannot make such a key.
+    pub fn start_with(algorithm: Algorithm) -> io::Result<Self> {
+        let port = Port::bind()?;
+        let mut issuer = Self::offline_with(&format!("http://{}/", port.address), algorithm)?;
+        issuer.server = Some(Server::start(port, Arc::clone(&issuer.shared))?);
         Ok(issuer)
     }
 
@@ -309,8 +309,21 @@ impl TestIssuer {
     /// Answers a GET for `path` as its own port would: for a server of your own that offers more than metadata and keys.
     /// `None` if the path is none of its two, or if it shall not answer at all.
     pub fn answer(&self, path: &str) -> Option<http::Response<String>> {
-        self.shared.answer(path)
+        match self.shared.answer(path) {
+            Answered::With(response) => Some(response),
+            Answered::Close | Answered::Never | Answered::NotHere => None,
+        }
     }
+}
+
+/// What becomes of a request.
+enum Answered {
+    With(http::Response<String>),
+    /// The connection ends.
+    Close,
+    Never,
+    /// The path is none of the issuer's.
+    NotHere,
 }
 
 impl Shared {
@@ -334,11 +347,11 @@ impl Shared {
         json!({ "issuer": self.iss, "jwks_uri": format!("{base}/.well-known/jwks.json") })
     }
 
-    fn answer(&self, path: &str) -> Option<http::Response<String>> {
-        let (counter, body): (_, fn(&Self) -> Value) = match path.strip_prefix(&self.base_path())? {
-            "/.well-known/openid-configuration" => (&self.metadata_fetches, Self::metadata_json),
-            "/.well-known/jwks.json" => (&self.jwks_fetches, Self::jwks_json),
-            _ => return None,
+    fn answer(&self, path: &str) -> Answered {
+        let (counter, body): (_, fn(&Self) -> Value) = match path.strip_prefix(&self.base_path()) {
+            Some("/.well-known/openid-configuration") => (&self.metadata_fetches, Self::metadata_json),
+            Some("/.well-known/jwks.json") => (&self.jwks_fetches, Self::jwks_json),
+            _ => return Answered::NotHere,
         };
         counter.fetch_add(1, Ordering::SeqCst);
         let behaviour = self.lock().behaviour.clone();
@@ -354,22 +367,15 @@ impl Shared {
                 *response.status_mut() = http::StatusCode::FOUND;
                 location = HeaderValue::try_from(to).ok();
             }
-            Behaviour::Close | Behaviour::Hang => return None,
+            Behaviour::Close => return Answered::Close,
+            Behaviour::Hang => return Answered::Never,
         }
         *response.headers_mut() = self.lock().headers.clone();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(location) = location {
             response.headers_mut().insert(LOCATION, location);
         }
-        Some(response)
-    }
-}
-
-impl Drop for TestIssuer {
-    fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.abort();
-        }
+        Answered::With(response)
     }
 }
 

@@ -35,7 +35,7 @@ impl TokenBuilder {
         let userinfo = format!("{}userinfo", self.iss());
         self.bare("JWT")
             .subject("auth0|6553da60a54af58e29493993")
-            .claim("aud", json!([AUDIENCE, userinfo]))
+            .audience_in("aud", Some(userinfo), AUDIENCE)
             .claim("azp", "K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja")
             .claim("permissions", json!([]))
     }
@@ -53,7 +53,7 @@ impl TokenBuilder {
 
     /// Entra ID, version 2.0, of this tenant (a GUID): `tid`, `oid`, `azp`, scope in `scp`, application roles in `roles`.
     pub fn like_entra(self, tenant: &str) -> Self {
-        let from = self.issued_at();
+        let from = self.now();
         self.bare("JWT")
             .scope_in("scp", false)
             .subject("HKZpfaHyWadeOouYlitjrI")
@@ -68,11 +68,11 @@ impl TokenBuilder {
 
     /// Amazon Cognito: no `aud`, `client_id` in its place, `token_use`, `username`, groups in `cognito:groups`.
     pub fn like_cognito(self) -> Self {
-        let from = self.issued_at();
+        let from = self.now();
         self.bare("")
             .without_claim("aud")
             .subject("aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee")
-            .claim("client_id", "xxxxxxxxxxxxexample")
+            .audience_in("client_id", None, "xxxxxxxxxxxxexample")
             .claim("token_use", "access")
             .claim("username", "alice")
             .claim("auth_time", from)
@@ -84,7 +84,7 @@ impl TokenBuilder {
     pub fn like_keycloak(self) -> Self {
         self.bare("JWT")
             .subject("4cc2a1d1-1b6f-4c6b-9b0e-4f3b5f9a2d11")
-            .claim("aud", json!([AUDIENCE, "account"]))
+            .audience_in("aud", Some("account".to_owned()), AUDIENCE)
             .claim("typ", "Bearer")
             .claim("azp", "web-app")
             .claim("sid", "c8e2f2f0-1d2f-4f0e-8f3c-2f6a9a3d7b21")

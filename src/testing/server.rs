@@ -1,6 +1,8 @@
 use std::convert::Infallible;
-use std::future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as BoundListener};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::{future, io};
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use hyper::body::Incoming;
@@ -9,12 +11,63 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{Behaviour, Shared};
+use super::{Answered, Shared};
+
+/// A free loopback port, bound and not served yet.
+pub(super) struct Port {
+    listener: BoundListener,
+    pub(super) address: SocketAddr,
+}
+
+impl Port {
+    pub(super) fn bind() -> io::Result<Self> {
+        let listener = BoundListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, address })
+    }
+}
+
+/// An issuer at its port, until dropped.
+///
+/// On a thread of its own: the runtime of the test that started it ends with that test, and others may share it.
+pub(super) struct Server {
+    stop: Option<oneshot::Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start(port: Port, issuer: Arc<Shared>) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel::<Infallible>();
+        let serve = async move {
+            let Ok(listener) = TcpListener::from_std(port.listener) else { return };
+            tokio::select! {
+                () = serve(listener, issuer) => {}
+                _ = stopped => {}
+            }
+        };
+        let thread = thread::Builder::new().name("test-issuer".to_owned()).spawn(move || runtime.block_on(serve))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop = None;
+        // Waited for, so that the port is closed when this returns. It waits for nobody itself.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
 
 /// Serves until dropped; the connections go with it.
-pub(super) async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
+async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -45,26 +98,21 @@ fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
 struct Closed;
 
 async fn answer(issuer: Arc<Shared>, request: Request<Incoming>) -> Result<Response<String>, Closed> {
-    let (delay, behaviour) = {
-        let state = issuer.lock();
-        (state.delay, state.behaviour.clone())
-    };
+    let delay = issuer.lock().delay;
     tokio::time::sleep(delay).await;
     match issuer.answer(request.uri().path()) {
-        Some(response) if is_known(&request, &response) => {
+        Answered::With(response) if is_known(&request, &response) => {
             let (mut parts, _) = response.into_parts();
             parts.status = StatusCode::NOT_MODIFIED;
             Ok(Response::from_parts(parts, String::new()))
         }
-        Some(response) => Ok(response),
-        None => match behaviour {
-            Behaviour::Close => Err(Closed),
-            Behaviour::Hang => match future::pending::<Infallible>().await {},
-            _ => {
-                let mut response = Response::new(String::new());
-                *response.status_mut() = StatusCode::NOT_FOUND;
-                Ok(response)
-            }
-        },
+        Answered::With(response) => Ok(response),
+        Answered::Close => Err(Closed),
+        Answered::Never => match future::pending::<Infallible>().await {},
+        Answered::NotHere => {
+            let mut response = Response::new(String::new());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            Ok(response)
+        }
     }
 }

@@ -14,8 +14,8 @@ use super::{AUDIENCE, NamedKey, TestIssuer};
 /// # async fn main() -> std::io::Result<()> {
 /// use portcullis::testing::TestIssuer;
 ///
-/// let issuer = TestIssuer::start().await?;
-/// let stranger = TestIssuer::start().await?;
+/// let issuer = TestIssuer::start()?;
+/// let stranger = TestIssuer::start()?;
 ///
 /// let good = issuer.token().subject("alice").scope("read:messages").claim("org_id", "org_1").build();
 /// let forged = issuer.token().signed_by(&stranger).build();
@@ -30,6 +30,10 @@ pub struct TokenBuilder {
     claims: Map<String, Value>,
     payload: Option<Vec<u8>>,
     key: Option<Arc<NamedKey>>,
+    /// When it is made, in seconds since 1970; whatever `iat` says.
+    now: u64,
+    /// The claim that says whom it is for, and who else stands in it.
+    audience_claim: (&'static str, Option<String>),
     /// The claim that scope is written to, and whether as an array.
     scope_claim: (&'static str, bool),
     tampered: Option<Tampered>,
@@ -58,6 +62,8 @@ impl TokenBuilder {
             claims: object(claims),
             payload: None,
             key: None,
+            now,
+            audience_claim: ("aud", None),
             scope_claim: ("scope", false),
             tampered: None,
             padded: false,
@@ -79,9 +85,12 @@ impl TokenBuilder {
         }
     }
 
-    /// `aud`, in place of [`AUDIENCE`].
+    /// `aud`, in place of [`AUDIENCE`]. After [`like_cognito`](Self::like_cognito) and its kin, as that provider writes it.
     pub fn audience(self, audience: &str) -> Self {
-        self.claim("aud", audience)
+        match self.audience_claim.clone() {
+            (claim, Some(other)) => self.claim(claim, json!([audience, other])),
+            (claim, None) => self.claim(claim, audience),
+        }
     }
 
     /// `iss`, in place of the issuer's own.
@@ -89,21 +98,27 @@ impl TokenBuilder {
         self.claim("iss", iss)
     }
 
-    /// Expired an hour ago.
-    pub fn expired(self) -> Self {
-        self.shifted(-7200)
+    /// Expired an hour ago, and issued an hour before.
+    pub fn expired(mut self) -> Self {
+        let (issued, expired) = (self.now.saturating_sub(7200), self.now.saturating_sub(3600));
+        for name in ["iat", "nbf", "auth_time"] {
+            if let Some(date) = self.claims.get_mut(name) {
+                *date = issued.into();
+            }
+        }
+        self.claim("exp", expired)
     }
 
     /// Not valid for another hour (`nbf`).
     pub fn not_yet_valid(self) -> Self {
-        let now = self.issued_at();
-        self.claim("nbf", now + 3600)
+        let from = self.now + 3600;
+        self.claim("nbf", from)
     }
 
     /// Good for so long from now on, in whole seconds; an hour unless said.
     pub fn valid_for(self, lifetime: Duration) -> Self {
-        let now = self.issued_at();
-        self.claim("exp", now.saturating_add_unsigned(lifetime.as_secs()))
+        let until = self.now.saturating_add(lifetime.as_secs());
+        self.claim("exp", until)
     }
 
     /// Any claim, of any JSON type.
@@ -198,8 +213,14 @@ impl TokenBuilder {
         self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub(super) fn issued_at(&self) -> i64 {
-        self.claims.get("iat").and_then(Value::as_i64).unwrap_or_default()
+    pub(super) fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// For [`audience`](Self::audience), and [`AUDIENCE`] until then.
+    pub(super) fn audience_in(mut self, claim: &'static str, other: Option<String>, first: &str) -> Self {
+        self.audience_claim = (claim, other);
+        self.audience(first)
     }
 
     pub(super) fn scope_in(mut self, claim: &'static str, is_list: bool) -> Self {
@@ -213,15 +234,6 @@ impl TokenBuilder {
             self.header.insert("kid".to_owned(), named.kid.clone().into());
         }
         self.key = key;
-    }
-
-    fn shifted(mut self, seconds: i64) -> Self {
-        for name in ["iat", "exp"] {
-            if let Some(date) = self.claims.get(name).and_then(Value::as_i64) {
-                self.claims.insert(name.to_owned(), (date + seconds).into());
-            }
-        }
-        self
     }
 }
 

@@ -29,7 +29,7 @@ fn count(way: &mut Way<'_>, runtime: &Runtime) -> Result<usize, Failure> {
 }
 
 fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
-    let issuer = runtime.block_on(TestIssuer::start_with(algorithm))?;
+    let issuer = TestIssuer::start_with(algorithm)?;
     let distinct = tokens(&issuer, 2 * REQUESTS);
     let verifier = Verifier::new(issuer.issuer())?;
     let app = || contenders::portcullis(&verifier);

@@ -19,8 +19,8 @@ async fn main() -> Result<ExitCode, Failure> {
     choose_backend()?;
     let mut exit = ExitCode::SUCCESS;
     for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA] {
-        let issuer = TestIssuer::start_with(algorithm).await?;
-        let stranger = TestIssuer::start_with(algorithm).await?;
+        let issuer = TestIssuer::start_with(algorithm)?;
+        let stranger = TestIssuer::start_with(algorithm)?;
         let token = || issuer.token().subject(SUBJECT).scope("read:messages");
         let good = token().build();
         let bad = [

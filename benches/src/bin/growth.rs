@@ -119,7 +119,7 @@ fn threads() -> Result<(), Failure> {
     const HOT: usize = 64;
     const SPAN: Duration = Duration::from_millis(100);
     let main = runtime()?;
-    let issuer = main.block_on(TestIssuer::start_with(Algorithm::RS256))?;
+    let issuer = TestIssuer::start_with(Algorithm::RS256)?;
     let hot = tokens(&issuer, HOT);
     let limit = Limit::new(&issuer, Algorithm::RS256, &hot)?;
     let verifier = Verifier::new(issuer.issuer())?;

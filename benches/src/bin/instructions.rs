@@ -27,7 +27,7 @@ fn measured_requests(way: &mut Way<'_>, requests: Vec<Request<Body>>, runtime: &
 
 fn main() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let issuer = runtime.block_on(TestIssuer::start_with(Algorithm::RS256))?;
+    let issuer = TestIssuer::start_with(Algorithm::RS256)?;
     let distinct = tokens(&issuer, COUNT + 3);
     let verifier = Verifier::new(issuer.issuer())?;
     let mut way = match env::args().nth(1).as_deref() {

@@ -33,7 +33,7 @@ fn usual(verifier: &Verifier) -> Result<Router, Failure> {
 
 /// Of each way, its median ratio to the limit.
 fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>, Failure> {
-    let issuer = runtime.block_on(TestIssuer::start_with(algorithm))?;
+    let issuer = TestIssuer::start_with(algorithm)?;
     // And those of the warm-up.
     let distinct = tokens(&issuer, ROUNDS * PER_ROUND + 10);
     let limit = Limit::new(&issuer, algorithm, &distinct)?;

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Failure> {
     let (Some(name), Some(file)) = (arguments.next(), arguments.next()) else {
         return Err("expected the name of a contender, and a file for tokens".into());
     };
-    let issuer = TestIssuer::start_with(Algorithm::RS256).await?;
+    let issuer = TestIssuer::start_with(Algorithm::RS256)?;
     let app = named(&name, &issuer).await?;
     std::fs::write(file, tokens(&issuer, TOKENS).join("\n"))?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

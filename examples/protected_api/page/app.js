@@ -12,6 +12,8 @@ let config;
 let metadata = null;
 /** The tokens. In memory only: what is in storage, any script on the page can take. */
 let session = null;
+/** How many sign-ins were begun or forgotten: what a forgotten one brings later is not taken. */
+let signIns = 0;
 
 // --- Small tools --------------------------------------------------------------------------------------------------
 
@@ -316,6 +318,7 @@ function failStep(number, text, ...shown) {
 }
 
 function forget() {
+  signIns += 1;
   session = null;
   $("paste-token").value = "";
   sessionStorage.removeItem(PENDING);
@@ -458,12 +461,15 @@ async function requestTokens(form) {
 
 async function exchangeCode(code, verifier) {
   const { redirect_uri } = config;
+  const begun = signIns;
   let tokens;
   try {
     tokens = await requestTokens({ grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri });
   } catch (error) {
-    return failStep(4, sentence(error));
+    if (signIns === begun) failStep(4, sentence(error));
+    return;
   }
+  if (signIns !== begun) return;
   setSession(tokens.access_token, tokens.refresh_token);
   const scope = el("code", { testid: "granted-scope" }, tokens.scope ?? "as asked for");
   const shown = [
