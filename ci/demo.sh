@@ -76,6 +76,7 @@ expect "/private with one" 200 '"claims":\{.*"sub":"machine@clients"' "$api/priv
 expect "/scoped with its scope" 200 '"claims"' "$api/scoped" -H "Authorization: bearer $reader"
 expect "/scoped without" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
 expect "/readyz" 200 '"keys":1' "$api/readyz"
+expect "the reason, for the page" 401 '^x-demo-reason: signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
@@ -133,7 +134,7 @@ expect "issuer back: served again" 200 '"claims"' "$alone/private" -H "Authoriza
 
 # refused NAME SENTENCE ARGUMENT...: the demo does not start, and says why.
 refused() {
-  "$programs/protected_api" "${@:3}" >"$logs/refused.log" 2>&1 && fail "$1: expected an error"
+  timeout 10 "$programs/protected_api" "${@:3}" >"$logs/refused.log" 2>&1 && fail "$1: expected an error"
   grep --quiet -- "$2" "$logs/refused.log" || fail "$1: expected $2 in: $(cat "$logs/refused.log")"
   echo "ok  $1 is told in a sentence"
 }
@@ -143,9 +144,11 @@ refused "the issuer's port taken" 'choose another with --issuer-listen' --listen
 refused "an address that is none" 'cannot listen on nowhere' --listen nowhere
 refused "an unknown flag" "unexpected argument '--lissten'" --lissten 127.0.0.1:0
 refused "a scope that is none" 'expected printable ASCII' "${free[@]}" --required-scope 'a"b'
-refused "an issuer without https" 'https' "${free[@]}" --issuer http://issuer.example/
+refused "an issuer without https" 'https' --listen 127.0.0.1:0 --issuer http://issuer.example/
+refused "a key set without its issuer" '--issuer' "${free[@]}" --jwks-uri http://127.0.0.1:1/
+refused "an issuer's port with another issuer" 'cannot be used with' "${free[@]}" --issuer http://127.0.0.1:1/
 refused "a client without its issuer" '--issuer' "${free[@]}" --client-id x
-refused "a lifetime of nothing" 'expected 1s to 24h' "${free[@]}" --keys-max-age 0
+refused "a lifetime of nothing" '1..=86400' "${free[@]}" --keys-max-age 0
 grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"
 echo "ok  --help has examples"
 

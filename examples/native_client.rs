@@ -246,10 +246,14 @@ async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<
     for path in ["/private", "/scoped"] {
         let response = http.get(format!("{api}{path}")).bearer_auth(token).send().await?;
         let status = response.status();
-        println!("   GET {path}: {status} {}", response.text().await?);
+        let challenge = response.headers().get("www-authenticate").and_then(|value| value.to_str().ok());
+        println!("   GET {path}: {status}");
         if !status.is_success() {
-            return Err(format!("GET {path}: expected 200, {status} came").into());
+            let challenge = challenge.map(|challenge| format!(": {challenge}")).unwrap_or_default();
+            return Err(format!("GET {path}: expected 200, {status} came{challenge}").into());
         }
+        let body = response.text().await?;
+        println!("   {}", body.chars().take(100).collect::<String>() + if body.len() > 100 { " …" } else { "" });
     }
     Ok(())
 }

@@ -191,10 +191,12 @@ pub enum InvalidToken {
         expected: &'static str,
     },
     /// `iss` is none of the issuers trusted here.
-    #[error("issuer {presented:?} is not trusted")]
+    #[error("issuer {presented:?} is not trusted{}", but_for_a_slash(.trusted))]
     UnknownIssuer {
         /// The claim `iss`, unverified.
         presented: String,
+        /// An issuer that is trusted, and differs in a slash at its end only: the commonest mistake, on either side.
+        trusted: Option<Arc<str>>,
     },
     /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
     #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
@@ -288,11 +290,18 @@ impl InvalidToken {
             Self::UnsupportedAlgorithm { .. } => Some("the algorithm is not one of the issuer's".to_owned()),
             Self::Type { .. } => Some("`typ` is not that of an access token of this issuer".to_owned()),
             Self::Tenant { .. } => Some("expected `tid` to be the tenant in `iss`".to_owned()),
-            // Nothing but claims and `kid` to tell.
-            Self::UnknownIssuer { .. } | Self::UnknownKey { .. } => None,
+            // Nothing but claims and `kid` to tell, else.
+            Self::UnknownIssuer { trusted, .. } => {
+                trusted.as_ref().map(|iss| format!("{iss:?} is trusted: only the slash at the end differs"))
+            }
+            Self::UnknownKey { .. } => None,
             other => Some(other.to_string()),
         }
     }
+}
+
+fn but_for_a_slash(trusted: &Option<Arc<str>>) -> String {
+    trusted.as_ref().map(|iss| format!("; {iss:?} is: only the slash at the end differs")).unwrap_or_default()
 }
 
 /// The verified claims do not have the shape of the type asked for.

@@ -135,7 +135,7 @@ pub(crate) fn testing_in_release() {
             tracing::warn!(
                 target: "portcullis",
                 event = "testing_in_release",
-                "the feature `testing` of portcullis is on in a release build; it belongs into `[dev-dependencies]`"
+                "the feature `testing` of portcullis is on in a release build; it belongs in `[dev-dependencies]`"
             );
         });
     }

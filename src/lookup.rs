@@ -262,7 +262,11 @@ impl TrustedIssuers {
         }
         match &self.looked_up {
             Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
-            _ => Err(unknown(iss).into()),
+            _ => {
+                let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
+                let trusted = self.listed.get(&*other).map(|issuer| Arc::clone(&issuer.config.iss));
+                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted }.into())
+            }
         }
     }
 }
@@ -465,5 +469,5 @@ impl Drop for Shared {
 }
 
 fn unknown(iss: &str) -> InvalidToken {
-    InvalidToken::UnknownIssuer { presented: iss.to_owned() }
+    InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted: None }
 }

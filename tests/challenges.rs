@@ -161,7 +161,8 @@ fn assertions_hold_or_say_what_came() {
     }
     assert_challenge(&response(&["Bearer realm=\"api\""])).no_error();
 
-    let fail: [(&str, &[&str], Assertion, &str); 13] = [
+    let fail: [(&str, &[&str], Assertion, &str); 14] = [
+        ("no reason known", &[bearer], |challenge| challenge.reason("expired"), "expected reason \"expired\"; 401"),
         ("another status", &[bearer], |challenge| challenge.status(403), "expected status 403; 401 Unauthorized came"),
         ("another realm", &[bearer], |challenge| challenge.realm("x"), "expected realm=\"x\"; 401"),
         (

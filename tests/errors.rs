@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::{Audience, ClaimsError, Error, FetchError, InvalidRequest, InvalidToken, Scope};
+use portcullis::testing::TestIssuer;
+use portcullis::{Algorithm, Audience, ClaimsError, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier};
 
 #[test]
 fn codes_stay() {
     let text = || "x".to_owned();
     let claims: ClaimsError = {
-        let issuer = portcullis::testing::TestIssuer::offline_with("x", portcullis::Algorithm::EdDSA).unwrap();
-        let verifier = portcullis::Verifier::new(issuer.issuer()).unwrap();
+        let issuer = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
+        let verifier = Verifier::new(issuer.issuer()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let token = runtime.block_on(verifier.verify(&issuer.token().build())).unwrap();
         token.claims::<u8>().unwrap_err()
@@ -28,7 +29,7 @@ fn codes_stay() {
         (InvalidToken::ClaimType { claim: "x", expected: "x" }, "claim_type"),
         (InvalidToken::ClaimValue { claim: text(), expected: text() }, "claim_value"),
         (InvalidToken::MicrosoftNonce, "microsoft_nonce"),
-        (InvalidToken::UnknownIssuer { presented: text() }, "unknown_issuer"),
+        (InvalidToken::UnknownIssuer { presented: text(), trusted: None }, "unknown_issuer"),
         (InvalidToken::Tenant { presented: None }, "tenant"),
         (InvalidToken::Audience { expected: Audience::from("x"), presented: vec![] }, "audience"),
         (InvalidToken::Expired { expires_at: time, now: time }, "expired"),
@@ -54,6 +55,22 @@ fn codes_stay() {
         (Error::LookupFailed { error: "x".into() }, "lookup_failed"),
     ] {
         assert_eq!(error.code(), code);
+    }
+}
+
+/// Compared byte by byte, and the commonest mistake is told: on whichever side the slash is.
+#[tokio::test]
+async fn a_slash_too_many_or_too_few_is_named() {
+    for (trusted, presented) in [
+        ("https://issuer.example/", "https://issuer.example"),
+        ("https://issuer.example/a", "https://issuer.example/a/"),
+    ] {
+        let issuer = TestIssuer::offline_with(trusted, Algorithm::EdDSA).unwrap();
+        let verifier = Verifier::new(issuer.issuer()).unwrap();
+        let said =
+            async |iss: &str| verifier.verify(&issuer.token().issued_by(iss).build()).await.unwrap_err().to_string();
+        assert!(said(presented).await.contains(&format!("{trusted:?} is: only the slash at the end differs")));
+        assert!(said("https://other.example/").await.ends_with("\"https://other.example/\" is not trusted"));
     }
 }
 

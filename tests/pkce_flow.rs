@@ -11,7 +11,7 @@ use axum::Router;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, NATIVE_APP_REDIRECT_URI, SINGLE_PAGE_APP};
+use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, SINGLE_PAGE_APP};
 use portcullis::testing::TestClock;
 use portcullis::{AccessToken, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "https://api.example.com";
+/// Where the native app listens.
+const CALLBACK: &str = "http://127.0.0.1:8976/callback";
 /// Where the single-page app is.
 const PAGE: &str = "http://127.0.0.1:3000/";
 const CODE_VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -70,7 +72,7 @@ fn authorization(challenge: &str) -> Pairs<'_> {
     vec![
         ("response_type", "code"),
         ("client_id", NATIVE_APP),
-        ("redirect_uri", NATIVE_APP_REDIRECT_URI),
+        ("redirect_uri", CALLBACK),
         ("audience", AUDIENCE),
         ("scope", "openid offline_access read:messages"),
         ("state", "af0ifjsldkj"),
@@ -84,7 +86,7 @@ fn exchange(code: &str) -> Pairs<'_> {
     vec![
         ("grant_type", "authorization_code"),
         ("client_id", NATIVE_APP),
-        ("redirect_uri", NATIVE_APP_REDIRECT_URI),
+        ("redirect_uri", CALLBACK),
         ("code", code),
         ("code_verifier", CODE_VERIFIER),
     ]
@@ -123,7 +125,7 @@ impl Demo {
 fn redirected(response: &reqwest::Response) -> HashMap<String, String> {
     assert_eq!(response.status(), StatusCode::FOUND);
     let location = response.headers()["location"].to_str().unwrap();
-    let query = [NATIVE_APP_REDIRECT_URI, PAGE]
+    let query = [CALLBACK, PAGE]
         .iter()
         .find_map(|uri| location.strip_prefix(uri)?.strip_prefix('?'))
         .unwrap_or_else(|| panic!("{location}"));
@@ -221,7 +223,11 @@ async fn wrong_authorization_requests_get_no_code() {
         ("no redirect_uri", "redirect_uri", ""),
         ("another redirect_uri", "redirect_uri", "https://evil.example/callback"),
         ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
-        ("another port", "redirect_uri", "http://127.0.0.1:8977/callback"),
+        ("another host", "redirect_uri", "http://127.0.0.2:8976/callback"),
+        ("no port", "redirect_uri", "http://127.0.0.1/callback"),
+        ("a port that is none", "redirect_uri", "http://127.0.0.1:65536/callback"),
+        ("a port in another spelling", "redirect_uri", "http://127.0.0.1:08976/callback"),
+        ("a host that looks like ours", "redirect_uri", "http://127.0.0.1:1@evil.example/callback"),
         ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
         ("another app's redirect_uri", "redirect_uri", PAGE),
         ("another app", "client_id", SINGLE_PAGE_APP),
@@ -375,6 +381,20 @@ async fn a_refresh_token_is_revoked() {
     let refresh = renewed["refresh_token"].as_str().unwrap();
     assert_eq!(revoke(NATIVE_APP, refresh).await, 200);
     assert_eq!(demo.refusal(&form(refresh)).await, (400, "invalid_grant".into()));
+}
+
+/// RFC 8252 §7.3: a native app takes the port that it gets.
+#[tokio::test]
+async fn a_native_app_may_listen_on_any_port() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let elsewhere = "http://127.0.0.1:40404/callback";
+    let response = demo.authorize(&with(authorization(&challenge), "redirect_uri", elsewhere)).await;
+    let location = response.headers()["location"].to_str().unwrap();
+    let query = location.strip_prefix(elsewhere).and_then(|rest| rest.strip_prefix('?')).unwrap();
+    let (_, code) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "code").unwrap();
+    let (status, _) = demo.token(&with(exchange(&code), "redirect_uri", elsewhere)).await;
+    assert_eq!(status, StatusCode::OK);
 }
 
 #[tokio::test]

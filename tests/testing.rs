@@ -388,7 +388,7 @@ async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
     let mut request = Request::get("/").header("authorization", format!("Bearer {}", forged.expose_token()));
     request.extensions_mut().unwrap().insert(forged);
     let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-    assert_challenge(&response).status(401).error("invalid_token");
+    assert_challenge(&response).status(401).error("invalid_token").reason("signature");
 
     // Where a layer lets nobody through as nobody, nobody it is; behind it, alice for every extractor.
     type Both = (Option<AccessToken>, Option<Claims<Value>>);

@@ -81,6 +81,14 @@ async function call(route) {
   return { status: Number((await text("call-status")).match(/\d{3}/)[0]), challenge, body: await text("call-body") };
 }
 
+/** Whether the top of what `testid` names is where a person sees it. */
+function inView(testid) {
+  return $(testid).evaluate((node) => {
+    const { top } = node.getBoundingClientRect();
+    return top >= 0 && top < innerHeight;
+  });
+}
+
 async function signIn({ scope }) {
   await $("ask-scope").setChecked(scope);
   await $("sign-in").click();
@@ -97,6 +105,18 @@ async function signIn({ scope }) {
 async function allow() {
   await page.getByRole("button", { name: "Allow" }).click();
   await state("step-5", "done");
+}
+
+/** In a tab of its own, since to begin a sign-in is to give up the last one. */
+async function noWayToStoppedIssuer() {
+  const tab = await context.newPage();
+  await tab.goto(flags.page);
+  await tab.getByTestId("sign-in").click();
+  const step = tab.getByTestId("step-3");
+  await tab.locator("[data-testid=step-3][data-state=failed]").waitFor({ timeout: 15_000 });
+  assert.match(await step.textContent(), /issuer does not answer/i);
+  assert.ok(!(await tab.getByTestId("go-to-issuer").isVisible()), "nobody is sent there");
+  await tab.close();
 }
 
 /** No violation of WCAG 2.2 AA that a program can find, contrast included. */
@@ -142,6 +162,9 @@ await check("an answer that nobody asked for is not taken, with a sign-in under 
   page.on("request", count);
   for (const underWay of [false, true]) {
     for (const query of ["code=stolen&state=guessed", "code=stolen", "code=stolen&state=", "error=access_denied&state=guessed"]) {
+      await page.evaluate(() => sessionStorage.clear());
+      await page.goto(flags.page);
+      await state("step-2", "waiting");
       if (underWay) {
         await $("sign-in").click();
         await state("step-2", "done");
@@ -154,12 +177,11 @@ await check("an answer that nobody asked for is not taken, with a sign-in under 
       assert.equal(page.url(), flags.page, "the query is gone from the address");
       assert.equal(await $("go-to-issuer").isVisible(), underWay, "a strange answer does not end a sign-in of our own");
     }
-    await page.evaluate(() => sessionStorage.clear());
-    await page.reload();
-    await until(() => $("sign-in").isVisible(), true);
   }
   page.off("request", count);
   assert.deepEqual(exchanges, [], "no code was exchanged");
+  await page.evaluate(() => sessionStorage.clear());
+  await page.goto(flags.page);
 });
 
 await check("six steps of Authorization Code + PKCE, without the scope", async () => {
@@ -167,6 +189,9 @@ await check("six steps of Authorization Code + PKCE, without the scope", async (
   await allow();
   for (const step of [1, 2, 3, 4, 5]) await state(`step-${step}`, "done");
   await state("step-6", "waiting");
+  assert.ok(await until(() => inView("step-5"), true), "the way leads to step 5");
+  assert.ok(await $("step-5").evaluate((step) => step.contains(document.activeElement)), "and so does the focus");
+  assert.equal(await text("session"), "signed in");
   assert.equal(page.url(), flags.page, "the code is gone from the address");
   assert.equal(await text("verifier"), made.verifier, "what was made before leaving is shown");
   assert.match(await text("code"), /^[\w-]{43}$/);
@@ -188,6 +213,7 @@ await check("/private lets the token in; /scoped wants more", async () => {
   assert.equal(status, 403);
   assert.match(challenge, /error="insufficient_scope"/);
   assert.match(challenge, /scope="read:messages"/);
+  assert.match(await text("reason-call"), /^Refused by: insufficient_scope\./);
   await $("send-token").uncheck();
   assert.equal((await call("private")).status, 401);
   await $("send-token").check();
@@ -215,20 +241,38 @@ await check("refresh: another access token, and the refresh token is replaced", 
 await check("nothing breaks in", async () => {
   await $("break-all").click();
   assert.equal(await until(() => text("break-summary"), "8 of 8 refused."), "8 of 8 refused.");
-  const cases = ["expired", "other-audience", "other-issuer", "alg-none", "hs-confusion", "unknown-kid", "tampered", "no-token"];
-  for (const name of cases) {
+  const cases = {
+    expired: "expired",
+    "other-audience": "audience",
+    "other-issuer": "unknown_issuer",
+    "alg-none": "unsupported_algorithm",
+    "hs-confusion": "unsupported_algorithm",
+    "unknown-kid": "unknown_key",
+    tampered: "signature",
+    "no-token": "missing",
+  };
+  for (const [name, reason] of Object.entries(cases)) {
+    assert.equal(await attribute(`result-${name}`, "data-reason"), reason, `${name}: by the check that it is about`);
+    assert.ok(await $(`reason-${name}`).isVisible(), `${name}: the check is named`);
+    assert.ok(!(await $(`${name}-status`).isVisible()), `${name}: folded, as one of eight`);
     assert.equal(await attribute(`result-${name}`, "data-verdict"), "refused", name);
     assert.equal(await attribute(`result-${name}`, "data-status"), "401", name);
     assert.equal((await text(`result-${name}`)).includes("invalid_token"), name !== "no-token", name);
   }
+  await $("break-tampered").click();
+  assert.equal(await until(() => $("tampered-status").isVisible(), true), true, "tried alone, it is open");
+  await $("exchange-tampered-fold").click();
 });
 await screenshot("light");
 await part("top", "body");
+await page.emulateMedia({ colorScheme: "dark" });
+await page.screenshot({ path: `${flags.screenshots}/top-dark.png` });
+await page.emulateMedia({ colorScheme: "light" });
 await part("break", "#break");
 
 await check("the operator rotates the keys: the next token's key is fetched for it", async () => {
-  // The budget for unknown keys: one fetch in ten seconds, and an attempt to break in has just spent it.
-  await until(async () => Number((await text("health-age")).match(/\d+/)?.[0]) >= 10, true, 30);
+  // One fetch in ten seconds, and an attempt to break in has just spent it.
+  assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   const fetches = Number(await text("health-fetches"));
   await $("op-rotate").click();
   assert.match(await until(() => text("op-said"), /key-2/), /key-2/);
@@ -237,8 +281,29 @@ await check("the operator rotates the keys: the next token's key is fetched for 
   assert.equal((await call("private")).status, 200);
   assert.ok((await until(async () => Number(await text("health-fetches")) > fetches, true)), "a fetch");
   assert.equal(await until(() => text("health-keys"), "2"), "2");
+});
+
+await check("a key that is newer than the last fetch: refused for now, and the page says until when", async () => {
+  await $("op-rotate").click();
+  assert.match(await until(() => text("op-said"), /key-3/), /key-3/);
+  await $("refresh").click();
+  assert.equal(await until(async () => decoded(await text("new-access-token"))[0].kid, "key-3"), "key-3");
+  assert.equal((await call("private")).status, 401);
+  assert.match(await text("reason-call"), /^Refused by: unknown_key\./);
+  const explained = await page.locator("#call-answer").textContent();
+  assert.match(explained, /may be new.* looked for again in \d+ s/);
+  assert.doesNotMatch(explained, /forged/);
+  assert.equal(await until(() => text("health-budget"), "now", 30), "now");
+  assert.equal((await call("private")).status, 200);
   await $("op-withdraw").click();
-  assert.equal(await until(() => text("health-published"), "key-2"), "key-2");
+  assert.equal(await until(() => text("health-published"), "key-3"), "key-3");
+});
+
+await check("what happened is told in its order, the newest first", async () => {
+  const entries = (await $("event-log").locator("li").allTextContents()).reverse();
+  const cause = entries.findLastIndex((entry) => entry.includes("A token came that no key at hand verifies."));
+  const effect = entries.findLastIndex((entry) => entry.includes("Fetched: 3 keys."));
+  assert.ok(cause >= 0 && cause < effect, entries.join("\n"));
 });
 
 await check("the issuer stops: keys at hand serve, then stale ones; it starts: they are fresh", async () => {
@@ -253,6 +318,7 @@ await check("the issuer stops: keys at hand serve, then stale ones; it starts: t
   await $("refresh").click();
   await state("step-6", "failed");
   assert.match(await text("step-6"), /issuer does not answer/i);
+  await noWayToStoppedIssuer();
   await part("operator", "#operator");
   await $("op-start").click();
   assert.equal(await until(async () => (await call("private"), text("health-state")), "fresh", 60), "fresh");
@@ -269,6 +335,7 @@ await check("everything can be used and understood: light, dark, on a phone", as
   await accessible("on a phone");
   const [wide, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(wide <= view, `nothing is cut off: ${wide} of ${view} pixels`);
+  assert.ok(await $("session").isVisible(), "whether there is a token");
   await screenshot("phone");
   await page.setViewportSize({ width: 1280, height: 900 });
   await page.emulateMedia({ colorScheme: "light" });

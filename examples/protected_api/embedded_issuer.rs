@@ -26,8 +26,8 @@ use tower_http::cors::CorsLayer;
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
-/// Its one redirect URI, compared byte by byte (RFC 9700 §2.1).
-pub(crate) const NATIVE_APP_REDIRECT_URI: &str = "http://127.0.0.1:8976/callback";
+/// Its redirect URI, around the port, which may be any (RFC 8252 §7.3); all else is compared byte by byte (RFC 9700 §2.1).
+pub(crate) const NATIVE_APP_REDIRECT_URI: (&str, &str) = ("http://127.0.0.1:", "/callback");
 /// The other one: the demo's page, redirected to where it is served.
 pub(crate) const SINGLE_PAGE_APP: &str = "single-page-app";
 /// The confidential client, for `client_credentials`: identifier and secret.
@@ -53,8 +53,8 @@ struct Inner {
     audience: String,
     /// What may be granted for the API.
     api_scopes: Vec<String>,
-    /// The public clients, each with its one redirect URI.
-    apps: [(&'static str, String); 2],
+    /// The redirect URI of the single-page app.
+    page: String,
     state: Mutex<Grants>,
 }
 
@@ -101,8 +101,8 @@ impl EmbeddedIssuer {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
         let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?;
-        let apps = [(NATIVE_APP, NATIVE_APP_REDIRECT_URI.to_owned()), (SINGLE_PAGE_APP, page.to_owned())];
-        Ok(Self(Arc::new(Inner { issuer, audience: audience.to_owned(), api_scopes, apps, state: Mutex::default() })))
+        let (audience, page) = (audience.to_owned(), page.to_owned());
+        Ok(Self(Arc::new(Inner { issuer, audience, api_scopes, page, state: Mutex::default() })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -115,11 +115,9 @@ impl EmbeddedIssuer {
     }
 
     pub(crate) fn router(&self) -> Router {
-        // A page of that origin may read answers, no other may: browsers send its requests either way, and without its
-        // tokens they are worth nothing.
-        let page =
-            self.0.apps.iter().find(|(app, _)| *app == SINGLE_PAGE_APP).map(|(_, page)| page.trim_end_matches('/'));
-        let origin = page.and_then(|origin| HeaderValue::from_str(origin).ok());
+        // The page may read answers, no other may: browsers send its requests either way, and without its tokens they are worth
+        // nothing.
+        let origin = HeaderValue::from_str(self.0.page.trim_end_matches('/')).ok();
         let cors = CorsLayer::new()
             .allow_origin(origin.into_iter().collect::<Vec<_>>())
             .allow_methods([Method::GET, Method::POST])
@@ -157,9 +155,18 @@ impl EmbeddedIssuer {
         Some(token.build())
     }
 
-    /// The app of this name, and where it may be redirected to.
-    fn app(&self, id: Option<&str>) -> Option<(&'static str, &str)> {
-        self.0.apps.iter().find(|(app, _)| Some(*app) == id).map(|(app, redirect_uri)| (*app, redirect_uri.as_str()))
+    /// The public client of this name.
+    fn app(id: Option<&str>) -> Option<&'static str> {
+        [NATIVE_APP, SINGLE_PAGE_APP].into_iter().find(|app| Some(*app) == id)
+    }
+
+    fn may_redirect(&self, app: &str, uri: &str) -> bool {
+        let (before, after) = NATIVE_APP_REDIRECT_URI;
+        let port = uri.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+        match app {
+            NATIVE_APP => port.is_some_and(|port| port.parse().is_ok_and(|number: u16| number.to_string() == port)),
+            _ => uri == self.0.page,
+        }
     }
 
     fn age(&self, of: SystemTime) -> Duration {
@@ -173,13 +180,15 @@ impl EmbeddedIssuer {
     /// What RFC 6749 §4.1.1, RFC 7636 §4.3 and Auth0 (`audience`) ask of an authorization request.
     fn check(&self, query: &HashMap<String, String>) -> Result<Authorization, Refusal> {
         let parameter = |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let Some((client, redirect_uri)) = self.app(parameter("client_id")) else {
+        let Some(client) = Self::app(parameter("client_id")) else {
             return Err(Refusal::Page(format!("client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}")));
         };
         // Before anything is sent there: a wrong address is told the person, never redirected to.
-        if parameter("redirect_uri") != Some(redirect_uri) {
-            return Err(Refusal::Page(format!("redirect_uri: expected exactly {redirect_uri}")));
-        }
+        let Some(redirect_uri) = parameter("redirect_uri").filter(|uri| self.may_redirect(client, uri)) else {
+            let (before, after) = NATIVE_APP_REDIRECT_URI;
+            let expected = if client == NATIVE_APP { format!("{before}PORT{after}") } else { self.0.page.clone() };
+            return Err(Refusal::Page(format!("redirect_uri: expected exactly {expected}")));
+        };
         let state = parameter("state").map(str::to_owned);
         if [&state, &parameter("nonce").map(str::to_owned)].into_iter().flatten().any(|text| text.len() > MAX_OPAQUE) {
             return Err(Refusal::Page(format!("state and nonce: expected at most {MAX_OPAQUE} bytes")));
@@ -227,7 +236,7 @@ impl EmbeddedIssuer {
 
     /// RFC 6749 §4.1.3, RFC 7636 §4.6.
     fn exchange_code(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
         let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -265,7 +274,7 @@ impl EmbeddedIssuer {
 
     /// RFC 6749 §6, with rotation (RFC 9700 §4.14): a refresh token used twice revokes the whole family.
     fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         let presented = parameters.required("refresh_token")?;
         let mut grants = self.grants();
         let family = grants.end_family(client, presented).filter(|family| family.token == presented);
@@ -282,7 +291,7 @@ impl EmbeddedIssuer {
     /// RFC 7009 §2: a refresh token, and all that came of the same sign-in. Of unknown ones nothing is said; access tokens
     /// stay good until they expire, as whoever verifies them asks nobody.
     fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let (client, _) = self.app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
         self.grants().end_family(client, parameters.required("token")?);
         Ok(json!({}))
     }

@@ -10,10 +10,14 @@ mod issuer_port;
 mod page;
 
 use std::error::Error;
+use std::io::IsTerminal as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
@@ -33,6 +37,13 @@ const EXAMPLES: &str = "\
 Without flags: an API on http://127.0.0.1:3000 and an issuer of its own on http://127.0.0.1:4000.
 Open http://127.0.0.1:3000 in a browser, or type what it prints.
 
+  GET /public    everybody
+  GET /private   any good token
+  GET /scoped    a token with --required-scope
+  GET /readyz    whether the issuers' keys are there
+
+`cargo run --example native_client` signs in at it as a native app does.
+
 With a tenant of yours:
   cargo run --example protected_api -- --issuer https://TENANT.eu.auth0.com/ \\
     --audience https://api.example.com --client-id CLIENT
@@ -45,7 +56,7 @@ RUST_LOG=portcullis=debug shows why a token was refused. Each flag can be set in
 #[derive(Parser)]
 #[command(after_help = EXAMPLES)]
 struct Arguments {
-    /// Address of the API and its page
+    /// Address of the API and its page. A browser signs in at 127.0.0.1 only: from another machine, tunnel both ports there
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:3000")]
     listen: String,
     /// Issuer whose tokens are accepted, exactly as in `iss`; several with commas between
@@ -58,25 +69,29 @@ struct Arguments {
     #[arg(long, env = "JWKS_URI")]
     jwks_uri: Option<String>,
     /// This page's client identifier at --issuer, to sign in there (Authorization Code + PKCE)
-    #[arg(long, env = "CLIENT_ID", requires = "issuer")]
+    #[arg(long, env = "CLIENT_ID")]
     client_id: Option<String>,
     /// Lifetime of fetched keys in seconds; by default what the issuer says, and 30 with the embedded one
-    #[arg(long, env = "KEYS_MAX_AGE")]
+    #[arg(long, env = "KEYS_MAX_AGE", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     keys_max_age: Option<u64>,
     /// Scope that /scoped asks for
     #[arg(long, env = "REQUIRED_SCOPE", default_value = "read:messages")]
     required_scope: Scope,
     /// Address of the embedded issuer
-    #[arg(long, env = "ISSUER_LISTEN", default_value = "127.0.0.1:4000")]
+    #[arg(long, env = "ISSUER_LISTEN", default_value = "127.0.0.1:4000", conflicts_with = "issuer")]
     issuer_listen: String,
 }
 
 #[tokio::main]
 async fn main() {
     // `RUST_LOG=portcullis=debug` tells why a token was refused.
-    let levels = std::env::var("RUST_LOG").ok().and_then(|levels| levels.parse::<Targets>().ok());
-    let levels = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    tracing_subscriber::registry().with(tracing_subscriber::fmt::layer()).with(levels).init();
+    let levels = std::env::var("RUST_LOG").ok().map(|levels| levels.parse::<Targets>());
+    if let Some(Err(error)) = &levels {
+        eprintln!("RUST_LOG: {error}; INFO and above is logged");
+    }
+    let levels = levels.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let log = tracing_subscriber::fmt::layer().with_ansi(std::io::stdout().is_terminal());
+    tracing_subscriber::registry().with(log).with(levels).init();
     if let Err(error) = run(Arguments::parse()).await {
         eprintln!("error: {error}");
         std::process::exit(1);
@@ -84,14 +99,20 @@ async fn main() {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.client_id.is_some() && arguments.issuer.is_empty() {
+        return Err("--client-id: expected with --issuer; the embedded issuer knows this page".into());
+    }
+    if arguments.jwks_uri.is_some() && arguments.issuer.len() != 1 {
+        return Err(format!("--jwks-uri: expected with exactly one --issuer, {} came", arguments.issuer.len()).into());
+    }
     let listener = bind(&arguments.listen, "--listen").await?;
-    let api = format!("http://{}", listener.local_addr()?);
+    let api = format!("http://{}", reachable(listener.local_addr()?));
     let page_at = format!("{api}/");
 
     let (issuers, embedded) = match arguments.issuer.as_slice() {
         [] => {
             let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
-            let iss = format!("http://{}/", listener.local_addr()?);
+            let iss = format!("http://{}/", reachable(listener.local_addr()?));
             let scope = arguments.required_scope.as_str();
             let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, scope, &page_at)?;
             let port = IssuerPort::serve(listener, issuer.router())?;
@@ -138,7 +159,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         embedded: embedded.clone(),
     };
     let (probed, warm) = (verifier.clone(), verifier);
-    let app = api_routes.route("/readyz", get(async move || ready(&probed).await)).merge(page.router());
+    let app = api_routes
+        .layer(middleware::map_response(tell_reason))
+        .route("/readyz", get(async move || ready(&probed).await))
+        .merge(page.router());
 
     // In the background: the API answers at once, also while an issuer is down; `/readyz` tells when the keys are there.
     tokio::spawn(async move { warm.warm_up().await });
@@ -169,12 +193,25 @@ async fn private(token: AccessToken) -> Json<Value> {
     Json(json!({ "claims": claims }))
 }
 
+/// Tells the page which check refused. A demo does; an API of yours tells its log only, as the client may be the attacker.
+async fn tell_reason(mut response: Response) -> Response {
+    if let Some(code) = response.extensions().get::<portcullis::Error>().map(portcullis::Error::code) {
+        response.headers_mut().insert("x-demo-reason", HeaderValue::from_static(code));
+    }
+    response
+}
+
+/// The address that a browser on this machine goes to: nobody can go to "all of them".
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
 fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
     let mut issuer = Issuer::new(iss, arguments.audience.as_str())?;
     if let Some(uri) = &arguments.jwks_uri {
-        if arguments.issuer.len() != 1 {
-            return Err(format!("--jwks-uri: expected with one --issuer, {} came", arguments.issuer.len()).into());
-        }
         issuer = issuer.jwks_uri(uri)?;
     }
     // Within a minute and an hour by default; so short only that whoever watches sees keys come and grow stale.

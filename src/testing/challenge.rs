@@ -4,6 +4,8 @@ use std::fmt::{self, Write as _};
 use http::header::{HeaderMap, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 
+use crate::error::Error;
+
 /// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1), read from it by [`challenges`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -83,7 +85,8 @@ pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError>
 /// expects is not there. The message shows the whole response's status and challenges.
 #[track_caller]
 pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
-    let shown = Shown { status: response.status(), headers: response.headers().clone() };
+    let reason = response.extensions().get::<Error>().map(Error::code);
+    let shown = Shown { status: response.status(), headers: response.headers().clone(), reason };
     let found = match challenges(response.headers()) {
         Ok(found) => found,
         Err(error) => panic!("{error}; {shown}"),
@@ -153,6 +156,18 @@ impl ChallengeAssertion {
         self
     }
 
+    /// Why it was refused, which the client is not told: the [`Error::code`] that portcullis leaves in the response's extensions.
+    /// A token that is wrong in one thing is to be refused for that.
+    ///
+    /// # Panics
+    ///
+    /// When it is another, or not there: the response came over a network, say.
+    #[track_caller]
+    pub fn reason(self, code: &str) -> Self {
+        assert!(self.shown.reason == Some(code), "expected reason {code:?}; {}", self.shown);
+        self
+    }
+
     /// `realm` (RFC 9110 §11.5).
     ///
     /// # Panics
@@ -191,11 +206,15 @@ impl ChallengeAssertion {
 struct Shown {
     status: StatusCode,
     headers: HeaderMap,
+    reason: Option<&'static str>,
 }
 
 impl fmt::Display for Shown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} came", self.status)?;
+        if let Some(reason) = self.reason {
+            write!(formatter, " (reason {reason:?})")?;
+        }
         let mut values = self.headers.get_all(WWW_AUTHENTICATE).iter().peekable();
         match values.peek() {
             None => formatter.write_str(" without WWW-Authenticate"),

@@ -48,7 +48,7 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
             &distinct,
         ),
         Way::new("portcullis, no token", usual(&verifier)?, &[]),
-        Way::new("portcullis, a token seen before, scope, own claims", usual(&verifier)?, &distinct[..1]),
+        Way::new("portcullis, a kept token, scope, own claims", usual(&verifier)?, &distinct[..1]),
         Way::new("portcullis, a token never seen", contenders::portcullis(&verifier), &distinct),
     ];
     for contender in runtime.block_on(contenders::all(&issuer, AUDIENCE, algorithm))? {

@@ -4,12 +4,12 @@
 const PENDING = "portcullis-demo.pending";
 const PATIENCE_MS = 20_000;
 const POLL_MS = 1_000;
+/** How long after a fetch portcullis asks for no unknown key. */
+const BUDGET_SECONDS = 10;
 const LOG_LENGTH = 40;
 
 /** What `/demo/config` answered. */
 let config;
-/** The issuer's endpoints, once they were asked for. */
-let metadata = null;
 /** The tokens. In memory only: what is in storage, any script on the page can take. */
 let session = null;
 /** How many sign-ins were begun or forgotten: what a forgotten one brings later is not taken. */
@@ -42,6 +42,14 @@ function folded(title, testid, ...content) {
 
 function secret(title, testid, value) {
   return folded(title, testid, el("code", { className: "long", testid }, value));
+}
+
+/** Brings `place` into view and the focus to its heading. How it scrolls, the style sheet says: not everybody bears motion. */
+function lookAt(place) {
+  const heading = place.querySelector("h2, h3");
+  heading.tabIndex = -1;
+  heading.focus({ preventScroll: true });
+  place.scrollIntoView();
 }
 
 function announce(text) {
@@ -100,9 +108,9 @@ async function ask(url, options, silence) {
   try {
     const signal = AbortSignal.timeout(PATIENCE_MS);
     const response = await fetch(url, { credentials: "omit", cache: "no-store", signal, ...options });
-    const { ok, status, statusText: reason, headers } = response;
+    const { ok, status, statusText: phrase, headers } = response;
     const text = await response.text();
-    return { ok, status, reason, headers, text, json: parseJson(text) };
+    return { ok, status, phrase, headers, text, json: parseJson(text) };
   } catch {
     throw new Told(silence);
   }
@@ -233,13 +241,19 @@ const PARAMETERS = {
   resource_metadata: () => "Where the API describes itself (RFC 9728).",
 };
 
+/** A token of a key that is not at hand may be as good as any: the key may be newer than the last fetch. */
+function explainUnknownKey(nextLook) {
+  return `No key at hand verifies the token. Its key may be new, and unknown here until it is looked for again ${nextLook}.`;
+}
+
 /** Each part of the header, and what it means. */
-function explainChallenge(text) {
+function explainChallenge({ challenge: text, refusedBy, nextLook }) {
   const challenge = parseChallenge(text);
   if (!challenge) return el("p", {}, "This page cannot read the header as one challenge.");
   const entries = [[challenge.scheme, "The scheme: the API wants an access token in the header Authorization."]];
   for (const [name, value] of challenge.parameters) {
-    const meaning = PARAMETERS[name]?.(value) ?? "A parameter that this page does not know.";
+    const known = PARAMETERS[name]?.(value) ?? "A parameter that this page does not know.";
+    const meaning = name === "error" && refusedBy === "unknown_key" ? explainUnknownKey(nextLook) : known;
     entries.push([name, el("span", {}, el("q", {}, value), ` ${meaning}`)]);
   }
   if (!challenge.parameters.has("error")) {
@@ -252,10 +266,25 @@ function explainChallenge(text) {
 
 async function callApi(path, token) {
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
-  const { status, reason, text, json, headers: answered } = await askDemo(path, { headers });
+  const { status, phrase, text, json, headers: answered } = await askDemo(path, { headers });
   const challenge = answered.get("WWW-Authenticate");
+  const refusedBy = answered.get("X-Demo-Reason");
+  const nextLook = refusedBy === "unknown_key" ? await nextLookFor(token) : null;
   if (path === "/private" && session && token === session.accessToken) showVerified(status, json);
-  return { path, token, status, reason, text, json, challenge };
+  return { path, token, status, phrase, text, json, challenge, refusedBy, nextLook };
+}
+
+/** When a key that is not at hand is looked for again, in words. */
+async function nextLookFor(token) {
+  try {
+    const issuers = await askHealth();
+    const iss = decodeToken(token)?.payload.iss;
+    const budget = budgetOf(issuers.find(({ issuer }) => issuer === iss) ?? issuers[0]);
+    return budget === "now" ? "with the next call" : budget;
+  } catch {
+    // It is known without asking, if less exactly.
+    return `within ${BUDGET_SECONDS} s`;
+  }
 }
 
 const MEANINGS = {
@@ -266,23 +295,62 @@ const MEANINGS = {
   503: "Not judged: the keys of the issuer cannot be had. Try again in a moment.",
 };
 
-function statusText({ status, reason }) {
-  return `${status} ${reason}`.trim();
+/** What each check wants, by the code of its refusal. */
+const CHECKS = {
+  missing: "There must be a token.",
+  invalid_request: "There must be one token, in one place, and spelled as a token.",
+  too_large: "It must not be longer than any token needs to be.",
+  opaque: "It must be a JWT: only its issuer can read an opaque one.",
+  encrypted: "It must be signed, not encrypted.",
+  malformed: "It must be a JWT: three parts, with JSON in the first two.",
+  unsupported_algorithm: "It must be signed with an algorithm (alg) that this issuer uses, whatever it says of itself.",
+  type: "It must be an access token (typ), not one for something else.",
+  unknown_issuer: "It must come from an issuer (iss) that this API trusts.",
+  audience: "It must be for this API (aud).",
+  expired: "Its time (exp) must not be over.",
+  not_yet_valid: "Its time (nbf) must have begun.",
+  issued_in_the_future: "It must not be from the future (iat).",
+  missing_claim: "It must have all the claims that are needed.",
+  unknown_key: "It must be signed with a key (kid) of the issuer that is known here.",
+  signature: "Its signature must fit, so nothing in it was changed.",
+  insufficient_scope: "It must allow what this route asks for (scope).",
+  keys_unavailable: "There must be keys of the issuer to check it with. Nothing is known against the token.",
+};
+
+/** Which check refused, if the API tells: text and nodes for a line. */
+function refusalLine({ refusedBy }) {
+  const wants = CHECKS[refusedBy] ?? "A check that this page does not know.";
+  return ["Refused by: ", el("code", {}, refusedBy), `. ${wants}`];
+}
+
+function refusalView(answer, prefix) {
+  const note = el("p", { className: "aside" }, "The demo shows this; a real API tells only its log.");
+  return el("div", {}, el("p", { testid: `reason-${prefix}` }, ...refusalLine(answer)), note);
+}
+
+function statusText({ status, phrase }) {
+  return `${status} ${phrase}`.trim();
 }
 
 /** What was sent and what came back, each with a test identifier that begins with `prefix`. */
-function answerView({ path, token, status, reason, challenge, text, json }, prefix) {
+function answerView(answer, prefix) {
+  const view = exchangeView(answer, prefix);
+  return answer.refusedBy ? el("div", { className: "refusal" }, refusalView(answer, prefix), view) : view;
+}
+
+function exchangeView(answer, prefix) {
+  const { path, token, status, challenge, text, json } = answer;
   const authorization = token === null ? "(no Authorization header)" : `Authorization: Bearer ${shortened(token)}`;
   const colour = status < 300 ? "good" : status >= 500 ? "warn" : "bad";
   const shownStatus = el("span", { className: "badge", testid: `${prefix}-status` });
-  badge(shownStatus, colour, statusText({ status, reason }));
+  badge(shownStatus, colour, statusText(answer));
   const entries = [
     ["Request", el("pre", { testid: `${prefix}-request` }, `GET ${path}\n${authorization}`)],
     ["Status", el("span", {}, shownStatus, ` ${MEANINGS[status] ?? ""}`)],
   ];
   if (challenge) {
     const header = el("code", { testid: `${prefix}-challenge` }, challenge);
-    const explained = folded("What it says", `${prefix}-explained`, explainChallenge(challenge));
+    const explained = folded("What it says", `${prefix}-explained`, explainChallenge(answer));
     // One answer is read word by word; eight below one another are not.
     explained.open = prefix === "call";
     entries.push(["WWW-Authenticate", el("div", {}, header, explained)]);
@@ -334,9 +402,11 @@ function showLink(url) {
   else link.removeAttribute("href");
 }
 
-/** The issuer's endpoints (OpenID Connect Discovery §4). */
+/**
+ * The issuer's endpoints (OpenID Connect Discovery §4). Asked for each time: whether the issuer answers is then known before
+ * anybody is sent there.
+ */
 async function issuerMetadata() {
-  if (metadata) return metadata;
   const answer = await askIssuer(`${config.issuer.replace(/\/$/, "")}/.well-known/openid-configuration`);
   if (!answer.ok || !answer.json) throw new Told(`The issuer gave no metadata: it answered ${answer.status}.`);
   // Exactly, or one issuer could speak for another.
@@ -346,7 +416,7 @@ async function issuerMetadata() {
   for (const name of ["authorization_endpoint", "token_endpoint"]) {
     if (!/^https?:\/\//.test(answer.json[name])) throw new Told(`The metadata of the issuer have no usable ${name}.`);
   }
-  return (metadata = answer.json);
+  return answer.json;
 }
 
 /** Steps 1 and 2, and the address of step 3. */
@@ -398,6 +468,7 @@ function authorizationView(text) {
 function showWayToIssuer(pending) {
   showVerifier(pending);
   setStep(3, "waiting", authorizationView(pending.url));
+  badge($("step-3").querySelector("[data-role=state]"), "yours", "your turn");
   showLink(pending.url);
 }
 
@@ -445,6 +516,13 @@ async function finishSignIn(response) {
   const came = el("p", {}, "The issuer answered, and the answer is for this sign-in:");
   setStep(3, "done", authorizationView(pending.url), came, list(compared), code);
   await exchangeCode(response.code, pending.verifier);
+}
+
+/** Whoever comes back from the issuer looks at how it went: at the call, or at the step that failed. */
+function lookAtOutcome() {
+  const failed = document.querySelector(".steps > [data-state=failed]");
+  const called = document.querySelector("[data-testid=step-5][data-state=done]");
+  if (failed ?? called) lookAt(failed ?? called);
 }
 
 /** RFC 6749 §4.1.3 and §6: the answer with the tokens, or a sentence. */
@@ -531,7 +609,9 @@ async function useToken() {
   if (!/^[\w.~+/-]+=*$/.test(token)) throw new Told("This is no access token: paste it whole, and nothing else.");
   forget();
   setSession(token);
-  await firstCall();
+  $("send-token").checked = true;
+  await showCall("/private");
+  lookAt(document.getElementById("call"));
 }
 
 // --- The token ----------------------------------------------------------------------------------------------------
@@ -548,7 +628,7 @@ function showSession() {
   $("token-none").textContent = session ? "This token is no signed JWT: it cannot be read here." : "No token yet.";
   $("decoded-header").replaceChildren(...(decoded ? jsonLines(decoded.header) : []));
   $("decoded-payload").replaceChildren(...(decoded ? jsonLines(decoded.payload) : []));
-  badge($("session"), session ? "good" : "none", session ? "token at hand" : "no token");
+  badge($("session"), session ? "good" : "none", session ? "signed in" : "no token");
   $("sign-out").hidden = !session;
   $("refresh").disabled = !session?.refreshToken;
   showVerified(null, null);
@@ -568,31 +648,55 @@ function showVerified(status, json) {
 
 // --- Try to break it ----------------------------------------------------------------------------------------------
 
-/** The embedded issuer makes them all; those with `forge` can be made of a good token in the browser as well. */
+/** `check` must refuse it. The embedded issuer makes them all; those with `forge` can be made of a good token here as well. */
 const CASES = [
-  { name: "expired", title: "Expired token", why: "Rightly signed, but its time is over." },
-  { name: "other-audience", title: "Other audience", why: "Rightly signed by this issuer, but for another API." },
-  { name: "other-issuer", title: "Other issuer", why: "Signed by somebody whom this API does not trust." },
+  { name: "expired", check: "expired", title: "Expired token", why: "Correctly signed, but its time is over." },
+  {
+    name: "other-audience",
+    check: "audience",
+    title: "Other audience",
+    why: "Correctly signed by this issuer, but for another API.",
+  },
+  {
+    name: "other-issuer",
+    check: "unknown_issuer",
+    title: "Other issuer",
+    why: "Signed by somebody whom this API does not trust.",
+  },
   {
     name: "alg-none",
+    check: "unsupported_algorithm",
     title: "alg: none",
     why: "Says of itself that it needs no signature.",
     forge: ({ header, parts }) => `${encodeJson({ ...header, alg: "none" })}.${parts[1]}.`,
   },
-  { name: "hs-confusion", title: "RS256 made HS256", why: "Signed with the public key, known to all, as a secret." },
+  {
+    name: "hs-confusion",
+    check: "unsupported_algorithm",
+    title: "RS256 made HS256",
+    why: "Signed with the public key, known to all, as a secret.",
+  },
   {
     name: "unknown-kid",
+    check: "unknown_key",
     title: "Unknown kid",
     why: "Names a key that the issuer does not have.",
     forge: ({ header, parts }) => `${encodeJson({ ...header, kid: "nobody-has-this-key" })}.${parts[1]}.${parts[2]}`,
   },
   {
     name: "tampered",
+    check: "signature",
     title: "Tampered payload",
     why: "A good token, with another subject written into it.",
     forge: ({ payload, parts }) => `${parts[0]}.${encodeJson({ ...payload, sub: "somebody-else" })}.${parts[2]}`,
   },
-  { name: "no-token", title: "No token at all", why: "Nobody in particular asks.", forge: () => null },
+  {
+    name: "no-token",
+    check: "missing",
+    title: "No token at all",
+    why: "Nobody in particular asks.",
+    forge: () => null,
+  },
 ];
 
 function availableCases() {
@@ -606,7 +710,7 @@ function showCases() {
     button.setAttribute("aria-describedby", why.id);
     const place = el("div", { id: `place-${attempt.name}` });
     document.getElementById("cases").append(el("li", {}, el("div", { className: "row" }, button, why), place));
-    onPress(button, async () => announce(`${attempt.title}: ${await tryCase(attempt)}`));
+    onPress(button, async () => announce(`${attempt.title}: ${(await tryCase(attempt, true)).words}`));
   }
 }
 
@@ -630,8 +734,8 @@ function verdictOf(status) {
   return ["accepted", status < 300 ? "ACCEPTED: this is a bug" : `NOT REFUSED, but answered ${status}: this is a bug`];
 }
 
-/** Sends it, shows the answer, and returns the verdict in words. */
-async function tryCase(attempt) {
+/** Sends it and shows the answer; returns the verdict, in words as well. Eight answers one below another stay folded. */
+async function tryCase(attempt, unfolded) {
   const place = document.getElementById(`place-${attempt.name}`);
   place.replaceChildren();
   const token = await badToken(attempt);
@@ -639,10 +743,24 @@ async function tryCase(attempt) {
   const [verdict, words] = verdictOf(answer.status);
   const card = el("div", { className: "result", testid: `result-${attempt.name}` });
   Object.assign(card.dataset, { status: answer.status, verdict });
-  const verdictLine = el("p", { className: "verdict", testid: `verdict-${attempt.name}` }, words);
-  card.append(verdictLine, ...sentView(attempt.name, token), answerView(answer, attempt.name));
+  card.append(el("p", { className: "verdict", testid: `verdict-${attempt.name}` }, words));
+  if (answer.refusedBy) {
+    card.dataset.reason = answer.refusedBy;
+    card.append(caseReasonView(attempt, answer));
+  }
+  const sentAndAnswered = [...sentView(attempt.name, token), exchangeView(answer, attempt.name)];
+  const exchange = folded("What was sent, and what came back", `exchange-${attempt.name}`, ...sentAndAnswered);
+  exchange.open = unfolded || verdict === "accepted";
+  card.append(exchange);
   place.replaceChildren(card);
-  return words;
+  return { verdict, words };
+}
+
+/** Refused is not enough: a case shows something only if the check that it is about refused it. */
+function caseReasonView({ name, check }, answer) {
+  const line = refusalLine(answer);
+  if (answer.refusedBy !== check) line.push(` Not by ${check}, which this case is about: the other check came first.`);
+  return el("p", { testid: `reason-${name}` }, ...line);
 }
 
 function sentView(name, token) {
@@ -655,15 +773,24 @@ function sentView(name, token) {
 async function tryAll() {
   const cases = availableCases().filter(({ name }) => !$(`break-${name}`).disabled);
   $("break-summary").textContent = "";
-  for (const attempt of cases) await tryCase(attempt);
-  const refused = cases.filter(({ name }) => $(`result-${name}`)?.dataset.verdict === "refused").length;
-  $("break-summary").textContent = `${refused} of ${cases.length} refused.`;
+  const verdicts = [];
+  for (const attempt of cases) verdicts.push((await tryCase(attempt, false)).verdict);
+  $("break-summary").textContent = summary(verdicts);
   announce($("break-summary").textContent);
+}
+
+function summary(verdicts) {
+  const count = (verdict) => verdicts.filter((one) => one === verdict).length;
+  const [refused, unanswered, accepted] = ["refused", "unanswered", "accepted"].map(count);
+  if (refused === verdicts.length) return `${refused} of ${refused} refused.`;
+  const unjudged = unanswered ? `, ${unanswered} not judged (503)` : "";
+  return `${refused} refused${unjudged}, ${accepted || "none"} let in.`;
 }
 
 // --- Operator -----------------------------------------------------------------------------------------------------
 
-let lastHealth = null;
+/** The last health of each issuer, by its name. */
+const lastHealth = new Map();
 let polling = false;
 
 function keyState({ keys, fetching, stale }) {
@@ -672,17 +799,28 @@ function keyState({ keys, fetching, stale }) {
   return fetching ? ["fetching", "warn"] : ["fresh", "good"];
 }
 
+/** When portcullis would ask the issuer for a key that it does not know. */
+function budgetOf({ keys, age_seconds: age }) {
+  const left = BUDGET_SECONDS - (age ?? BUDGET_SECONDS);
+  return keys && left > 0 ? `in ${left} s` : "now";
+}
+
+/** How the keys of each issuer are doing. What the demo's own issuer publishes is known only if there is one. */
+async function askHealth() {
+  const { ok, status, json } = await askDemo("/demo/health");
+  if (!ok || !json?.issuers?.length) throw new Told(`The demo tells nothing about the keys: it answered ${status}.`);
+  const own = config.embedded ? { running: json.issuer_running, published: json.published_kids?.join(", ") } : {};
+  return json.issuers.map((health) => ({ ...health, ...own }));
+}
+
 async function poll() {
   if (polling) return;
   polling = true;
   const place = $("health-trouble");
   try {
-    const { ok, status, json } = await askDemo("/demo/health");
-    if (!ok || !json?.issuers?.length) throw new Told(`The demo tells nothing about the keys: it answered ${status}.`);
-    const health = { ...json.issuers[0], running: json.issuer_running, published: json.published_kids.join(", ") };
-    showHealth(health);
-    for (const event of events(lastHealth, health)) log(event);
-    lastHealth = health;
+    const issuers = await askHealth();
+    showIssuers(issuers);
+    for (const health of issuers) logEvents(health, issuers.length > 1);
     place.hidden = true;
   } catch (error) {
     place.textContent = sentence(error);
@@ -700,11 +838,23 @@ function watchHealth() {
   look();
 }
 
-function showHealth(health) {
+/** One block of facts for each issuer; with its name, if there are several. */
+function showIssuers(issuers) {
+  const blocks = document.getElementById("issuers");
+  while (blocks.children.length < issuers.length) blocks.append(blocks.firstElementChild.cloneNode(true));
+  issuers.forEach((health, index) => showHealth(blocks.children[index], health, issuers.length > 1));
+  if (issuers.length > 1) $("config-issuer").textContent = issuers.map(({ issuer }) => issuer).join(", ");
+}
+
+function showHealth(block, health, named) {
+  const name = block.querySelector("[data-role=issuer]");
+  name.textContent = health.issuer;
+  name.hidden = !named;
+  const place = (fact) => block.querySelector(`[data-testid="health-${fact}"]`);
   const seconds = (value, before = "") => (value === null ? "–" : `${before}${value} s`);
   const [state, colour] = keyState(health);
-  badge($("health-state"), colour, state);
-  badge($("health-issuer"), health.running ? "good" : "bad", health.running ? "running" : "stopped");
+  badge(place("state"), colour, state);
+  badge(place("issuer"), health.running ? "good" : "bad", health.running ? "running" : "stopped");
   const values = {
     keys: health.keys,
     published: health.published || "none",
@@ -714,12 +864,14 @@ function showHealth(health) {
     failed: health.failed_fetches,
     "stale-serves": health.stale_serves,
     "unknown-kids": health.unknown_kids,
+    budget: budgetOf(health),
+    ignored: health.ignored_keys?.join(", ") || "none",
     "last-error": health.last_error ?? "none",
   };
-  for (const [name, value] of Object.entries(values)) $(`health-${name}`).textContent = String(value ?? "–");
+  for (const [fact, value] of Object.entries(values)) place(fact).textContent = String(value ?? "–");
 }
 
-/** What must have happened between two looks. */
+/** What must have happened between two looks: what caused something before what came of it. */
 function events(before, now) {
   const keys = `${now.keys ?? 0} ${now.keys === 1 ? "key" : "keys"}`;
   if (!before) return [`Watching: ${keys} at hand.`];
@@ -728,12 +880,18 @@ function events(before, now) {
   const fetched = now.fetches - before.fetches - failed;
   if (before.running !== now.running) found.push(now.running ? "The issuer runs." : "The issuer is stopped.");
   if (before.published !== now.published) found.push(`The issuer publishes: ${now.published || "nothing"}.`);
-  if (fetched > 0) found.push(`Fetched: ${keys}.`);
-  if (failed > 0) found.push(`Fetch failed: ${now.last_error ?? "no reason given"}.`);
-  if (now.stale && !before.stale) found.push("The keys are past their lifetime.");
-  if (now.stale_serves > before.stale_serves) found.push("Stale keys served.");
   if (now.unknown_kids > before.unknown_kids) found.push("A token came that no key at hand verifies.");
+  if (now.stale && !before.stale) found.push("The keys are past their lifetime.");
+  if (failed > 0) found.push(`Fetch failed: ${now.last_error ?? "no reason given"}.`);
+  if (fetched > 0) found.push(`Fetched: ${keys}.`);
+  if (now.stale_serves > before.stale_serves) found.push("A token was checked against stale keys.");
   return found;
+}
+
+function logEvents(health, named) {
+  const of = named ? `${health.issuer}: ` : "";
+  for (const event of events(lastHealth.get(health.issuer), health)) log(of + event);
+  lastHealth.set(health.issuer, health);
 }
 
 function log(text) {
@@ -757,6 +915,8 @@ function showConfig() {
   document.getElementById("scope-name").textContent = config.scope;
   const shown = { embedded: config.embedded, client: config.client_id !== null, "no-client": config.client_id === null };
   for (const node of document.querySelectorAll("[data-only]")) node.hidden = !shown[node.dataset.only];
+  // There are no levers at an issuer that is not the demo's own.
+  if (!config.embedded) for (const name of [$("nav-operator"), $("operator-title")]) name.textContent = "Keys";
 }
 
 function listen() {
@@ -783,8 +943,9 @@ async function start() {
   showCases();
   showSession();
   listen();
-  if (config.embedded) watchHealth();
+  watchHealth();
   await finishSignIn(response);
+  if (response) lookAtOutcome();
 }
 
 start().catch((error) => {
