@@ -90,8 +90,10 @@ policy="default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' 
 policy+="base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 expect "the page, and nothing but what it is made of" 200 "^content-security-policy: $policy.?$" "$api/"
 expect "how the keys are doing" 200 '"issuer_running":true' "$api/demo/health"
-expect "another page pulls no lever" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" "${origin[@]}"
-expect "nor one that this machine's name was given to" 403 'Origin' -X POST "$api/demo/issuer/rotate" "${origin[@]}" -H "X-Demo: 1"
+expect "no lever without the page's header" 403 'X-Demo' -X POST "$api/demo/issuer/rotate"
+expect "nor without it from the page itself" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" -H "Origin: $api"
+expect "nor from another page" 403 'Origin' -X POST "$api/demo/issuer/rotate" "${origin[@]}" -H "X-Demo: 1"
+expect "a token for the page" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "Origin: $api" -H "X-Demo: 1"
 lever=(-X OPTIONS -H "Access-Control-Request-Method: POST" -H "Access-Control-Request-Headers: x-demo")
 allowed=$(curl --silent --include "$api/demo/issuer/rotate" "${origin[@]}" "${lever[@]}")
 grep --quiet --ignore-case '^access-control-allow' <<<"$allowed" && fail "a lever: another page is allowed to ask: $allowed"

@@ -60,12 +60,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .await
         .map_err(|error| format!("cannot listen on {}: {error}; choose another with --callback", arguments.callback))?;
 
+    let callback_address = callback.local_addr()?;
     let metadata = discover(&http, &arguments.issuer).await?;
     let endpoint = |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata have no {name}"));
     let client = BasicClient::new(ClientId::new(arguments.client_id.clone()))
         .set_auth_uri(AuthUrl::new(endpoint("authorization_endpoint")?.to_owned())?)
         .set_token_uri(TokenUrl::new(endpoint("token_endpoint")?.to_owned())?)
-        .set_redirect_uri(RedirectUrl::new(format!("http://{}/callback", arguments.callback))?);
+        .set_redirect_uri(RedirectUrl::new(format!("http://{callback_address}/callback"))?);
 
     step(
         1,
@@ -110,8 +111,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
     } else {
         println!(
-            "\n   Open this address in a browser; waiting for it to come back to {} …\n\n   {url}\n",
-            arguments.callback
+            "\n   Open this address in a browser; waiting for it to come back to {callback_address} …\n\n   {url}\n"
         );
         receive_callback(&callback, state.secret()).await
     };

@@ -5,6 +5,8 @@
 //! No token, and no claim of one, is among the fields; labels come from the configuration only.
 
 use std::sync::Arc;
+#[cfg(feature = "testing")]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::{Error, FetchError, IgnoredKey};
@@ -125,20 +127,21 @@ pub(crate) fn not_protected() {
     );
 }
 
-/// The feature `testing` is on where nobody tests: in a build without debug assertions, as a release is. Said once, as soon as
-/// somebody listens. Where `TestIssuer` can be reached, so can what signs any token.
+/// The feature `testing` is on where nobody tests: in a build without debug assertions, as a release is. Said until it was
+/// heard once. Where `TestIssuer` can be reached, so can what signs any token.
 #[cfg(feature = "testing")]
 pub(crate) fn testing_in_release() {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    if !cfg!(debug_assertions) && tracing::enabled!(target: "portcullis", tracing::Level::WARN) {
-        SAID.call_once(|| {
-            tracing::warn!(
-                target: "portcullis",
-                event = "testing_in_release",
-                "the feature `testing` of portcullis is on in a release build; it belongs in `[dev-dependencies]`"
-            );
-        });
+    static WAS_HEARD: AtomicBool = AtomicBool::new(false);
+    if cfg!(debug_assertions) || WAS_HEARD.load(Ordering::Relaxed) {
+        return;
     }
+    // Said again until somebody listens; whoever reads `log` instead is not known to.
+    tracing::warn!(
+        target: "portcullis",
+        event = "testing_in_release",
+        "the feature `testing` of portcullis is on in a release build; it belongs in `[dev-dependencies]`"
+    );
+    WAS_HEARD.store(tracing::enabled!(target: "portcullis", tracing::Level::WARN), Ordering::Relaxed);
 }
 
 #[cfg(feature = "metrics")]

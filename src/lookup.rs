@@ -264,7 +264,7 @@ impl TrustedIssuers {
             Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
             _ => {
                 let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
-                let trusted = self.listed.get(&*other).map(|issuer| Arc::clone(&issuer.config.iss));
+                let trusted = self.listed.get_key_value(&*other).map(|(name, _)| Arc::clone(name));
                 Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted }.into())
             }
         }

@@ -70,6 +70,10 @@ async fn a_slash_too_many_or_too_few_is_named() {
         let said =
             async |iss: &str| verifier.verify(&issuer.token().issued_by(iss).build()).await.unwrap_err().to_string();
         assert!(said(presented).await.contains(&format!("{trusted:?} is: only the slash at the end differs")));
+        let aliased = issuer.issuer().alias("https://alias.example").unwrap();
+        let verifier = Verifier::new(aliased).unwrap();
+        let error = verifier.verify(&issuer.token().issued_by("https://alias.example/").build()).await.unwrap_err();
+        assert!(error.to_string().contains("\"https://alias.example\" is: only"), "the name that differs: {error}");
         assert!(said("https://other.example/").await.ends_with("\"https://other.example/\" is not trusted"));
     }
 }

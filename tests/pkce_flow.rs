@@ -226,6 +226,7 @@ async fn wrong_authorization_requests_get_no_code() {
         ("another host", "redirect_uri", "http://127.0.0.2:8976/callback"),
         ("no port", "redirect_uri", "http://127.0.0.1/callback"),
         ("a port that is none", "redirect_uri", "http://127.0.0.1:65536/callback"),
+        ("port 0", "redirect_uri", "http://127.0.0.1:0/callback"),
         ("a port in another spelling", "redirect_uri", "http://127.0.0.1:08976/callback"),
         ("a host that looks like ours", "redirect_uri", "http://127.0.0.1:1@evil.example/callback"),
         ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
@@ -461,7 +462,7 @@ async fn parameters_come_once() {
     assert_eq!(demo.refusal(&twice).await, (400, "invalid_request".into()));
 }
 
-/// Any page can have a browser ask for codes that nobody wants: whoever wants one gets it all the same.
+/// Any page can have a browser ask for codes that nobody wants: whoever asks then gets one all the same.
 #[tokio::test]
 async fn nobody_is_turned_away() {
     let demo = demo().await;

@@ -24,12 +24,12 @@ const own = [config.api, config.issuer, config.api.replace("127.0.0.1", "localho
 /** What the browser complains about, and whom it asks. Refusals are answers: Chromium calls each a console error. */
 const complaints = [];
 const strangers = [];
-page.on("pageerror", (error) => complaints.push(String(error)));
-page.on("console", (message) => {
+context.on("weberror", (error) => complaints.push(String(error.error())));
+context.on("console", (message) => {
   const isAnswer = /Failed to load resource/.test(message.text());
   if (["error", "warning"].includes(message.type()) && !isAnswer) complaints.push(message.text());
 });
-page.on("request", (request) => {
+context.on("request", (request) => {
   const url = new URL(request.url());
   if (url.protocol !== "data:" && !own.includes(url.origin)) strangers.push(request.url());
 });
@@ -167,7 +167,7 @@ await check("an answer that nobody asked for is not taken, with a sign-in under 
       await state("step-2", "waiting");
       if (underWay) {
         await $("sign-in").click();
-        await state("step-2", "done");
+        await $("go-to-issuer").waitFor();
       }
       await page.goto(`${flags.page}?${query}`);
       await state("step-3", "failed");

@@ -164,7 +164,9 @@ impl EmbeddedIssuer {
         let (before, after) = NATIVE_APP_REDIRECT_URI;
         let port = uri.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         match app {
-            NATIVE_APP => port.is_some_and(|port| port.parse().is_ok_and(|number: u16| number.to_string() == port)),
+            NATIVE_APP => {
+                port.is_some_and(|port| port.parse().is_ok_and(|number: u16| number > 0 && number.to_string() == port))
+            }
             _ => uri == self.0.page,
         }
     }
@@ -542,7 +544,7 @@ fn once_each(form: &[u8]) -> Option<HashMap<String, String>> {
     form_urlencoded::parse(form).into_owned().all(is_first).then_some(parameters)
 }
 
-/// What a stranger fills, it empties, too: the oldest goes, and nobody is turned away.
+/// Of too many the oldest goes: a stranger can push out what others have begun, but turn away nobody who begins.
 fn make_room<T>(kept: &mut HashMap<String, T>, since: impl Fn(&T) -> SystemTime) {
     if kept.len() >= MAX_KEPT {
         let oldest = kept.iter().min_by_key(|(_, one)| since(one)).map(|(name, _)| name.clone());

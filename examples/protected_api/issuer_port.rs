@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -62,7 +63,12 @@ async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((stream, _)) = listener.accept() => {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Too many files are open, say: others close theirs.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 let service = TowerToHyperService::new(router.clone());
                 connections.spawn(async move {
                     // An error here is a client that went away.

@@ -12,6 +12,7 @@ mod page;
 use std::error::Error;
 use std::io::IsTerminal as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -106,13 +107,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         return Err(format!("--jwks-uri: expected with exactly one --issuer, {} came", arguments.issuer.len()).into());
     }
     let listener = bind(&arguments.listen, "--listen").await?;
-    let api = format!("http://{}", reachable(listener.local_addr()?));
+    let api = origin(listener.local_addr()?)?;
     let page_at = format!("{api}/");
 
     let (issuers, embedded) = match arguments.issuer.as_slice() {
         [] => {
             let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
-            let iss = format!("http://{}/", reachable(listener.local_addr()?));
+            let iss = format!("{}/", origin(listener.local_addr()?)?);
             let scope = arguments.required_scope.as_str();
             let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, scope, &page_at)?;
             let port = IssuerPort::serve(listener, issuer.router())?;
@@ -139,10 +140,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         );
     // -------------------------------------------------------------------------------------------------------------------
 
-    let mut asked = issuers.clone();
-    if let (None, Some(iss)) = (&embedded, issuers.first()) {
-        asked.extend(page::token_endpoint(iss).await);
-    }
     let page = Page {
         config: json!({
             "api": api,
@@ -154,7 +151,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             "embedded": embedded.is_some(),
         }),
         origin: api.clone(),
-        issuers: asked,
+        issuers: issuers.clone(),
+        token_endpoint: OnceLock::new(),
         verifier: verifier.clone(),
         embedded: embedded.clone(),
     };
@@ -201,12 +199,12 @@ async fn tell_reason(mut response: Response) -> Response {
     response
 }
 
-/// The address that a browser on this machine goes to: nobody can go to "all of them".
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+/// What a browser on this machine calls the address: nobody can go to "all of them", and port 80 goes without saying.
+fn origin(mut address: SocketAddr) -> Result<String, Box<dyn Error>> {
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    address
+    Ok(reqwest::Url::parse(&format!("http://{address}"))?.origin().ascii_serialization())
 }
 
 fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {

@@ -2,7 +2,7 @@
 //! tokens that must be refused.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
@@ -26,8 +26,10 @@ pub(crate) struct Page {
     pub(crate) config: Value,
     /// Where the page is: an origin, as browsers write it.
     pub(crate) origin: String,
-    /// Whom the page may talk to: the issuers, and where they exchange codes for tokens.
+    /// Whose tokens are accepted: the page may talk to them.
     pub(crate) issuers: Vec<String>,
+    /// Where the issuer exchanges codes for tokens, which may be another origin than its name's; once it was there to be asked.
+    pub(crate) token_endpoint: OnceLock<String>,
     pub(crate) verifier: Verifier,
     /// The issuer that the demo brought, if it did.
     pub(crate) embedded: Option<(EmbeddedIssuer, IssuerPort)>,
@@ -42,21 +44,33 @@ impl Page {
             .route("/demo/issuer/{lever}", post(pull))
             .route("/demo/token/{case}", post(bad_token))
             .route_layer(middleware::from_fn_with_state(self.origin.clone(), from_the_page_only));
-        let policy = self.content_security_policy();
+        let page = Arc::new(self);
+        let index = async move |State(page): State<Arc<Self>>| {
+            page.ask_for_token_endpoint().await;
+            ([html], include_str!("page/index.html"))
+        };
         Router::new()
-            .route("/", get(async move || ([html], include_str!("page/index.html"))))
+            .route("/", get(index))
             .route("/app.css", get(async move || ([css], include_str!("page/app.css"))))
             .route("/app.js", get(async move || ([js], include_str!("page/app.js"))))
             .route("/demo/config", get(async |State(page): State<Arc<Page>>| Json(page.config.clone())))
             .route("/demo/health", get(async |State(page): State<Arc<Page>>| Json(page.health().await)))
             .merge(levers)
-            .with_state(Arc::new(self))
-            .layer(middleware::map_response_with_state(policy, with_page_headers))
+            .with_state(Arc::clone(&page))
+            .layer(middleware::map_response_with_state(page, with_page_headers))
+    }
+
+    async fn ask_for_token_endpoint(&self) {
+        let (None, None, Some(iss)) = (self.token_endpoint.get(), &self.embedded, self.issuers.first()) else { return };
+        if let Some(url) = token_endpoint(iss).await {
+            let _ = self.token_endpoint.set(url);
+        }
     }
 
     /// Nothing but the page's own files, and requests to the issuers.
     fn content_security_policy(&self) -> HeaderValue {
-        let origins = self.issuers.iter().filter_map(|iss| reqwest::Url::parse(iss).ok());
+        let origins =
+            self.issuers.iter().chain(self.token_endpoint.get()).filter_map(|iss| reqwest::Url::parse(iss).ok());
         let origins: BTreeSet<_> = origins.map(|iss| iss.origin().ascii_serialization()).collect();
         let origins: String = origins.iter().map(|origin| format!(" {origin}")).collect();
         let policy = format!(
@@ -78,9 +92,9 @@ impl Page {
     }
 }
 
-async fn with_page_headers(State(policy): State<HeaderValue>, mut response: Response) -> Response {
+async fn with_page_headers(State(page): State<Arc<Page>>, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    headers.insert(CONTENT_SECURITY_POLICY, page.content_security_policy());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // The authorization code comes back in the page's address, which is nobody else's business.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -121,10 +135,10 @@ async fn from_the_page_only(State(own): State<String>, request: Request, next: N
     }
 }
 
-/// Where the issuer exchanges codes for tokens, which may be another origin than its name; if it says so now.
-pub(crate) async fn token_endpoint(iss: &str) -> Option<String> {
+async fn token_endpoint(iss: &str) -> Option<String> {
     let url = format!("{}/.well-known/openid-configuration", iss.trim_end_matches('/'));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build().ok()?;
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let client = client.timeout(Duration::from_secs(3)).build().ok()?;
     let metadata: Value = client.get(url).send().await.ok()?.json().await.ok()?;
     metadata["token_endpoint"].as_str().map(str::to_owned)
 }

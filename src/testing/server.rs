@@ -1,7 +1,8 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as BoundListener};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{future, io};
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
@@ -42,16 +43,34 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(port: Port, issuer: Arc<Shared>) -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel::<Infallible>();
-        let serve = async move {
-            let Ok(listener) = TcpListener::from_std(port.listener) else { return };
-            tokio::select! {
-                () = serve(listener, issuer) => {}
-                _ = stopped => {}
-            }
+        let (started, has_started) = mpsc::channel();
+        // The runtime is made there, too: dropped on the thread of a test, one panics.
+        let run = move || {
+            let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                    return;
+                }
+            };
+            runtime.block_on(async {
+                let listener = match TcpListener::from_std(port.listener) {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                        return;
+                    }
+                };
+                let _ = started.send(Ok(()));
+                tokio::select! {
+                    () = serve(listener, issuer) => {}
+                    _ = stopped => {}
+                }
+            });
         };
-        let thread = thread::Builder::new().name("test-issuer".to_owned()).spawn(move || runtime.block_on(serve))?;
+        let thread = thread::Builder::new().name("test-issuer".to_owned()).spawn(run)?;
+        has_started.recv().map_err(io::Error::other)??;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -71,7 +90,12 @@ async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((stream, _)) = listener.accept() => {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
+                    // Too many files are open, say: others close theirs.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
                 let issuer = Arc::clone(&issuer);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&issuer), request));

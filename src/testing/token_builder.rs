@@ -98,11 +98,12 @@ impl TokenBuilder {
         self.claim("iss", iss)
     }
 
-    /// Expired an hour ago, and issued an hour before.
+    /// Expired an hour ago; `iat`, `nbf` and `auth_time`, if they are later than an hour before, are set to that.
     pub fn expired(mut self) -> Self {
         let (issued, expired) = (self.now.saturating_sub(7200), self.now.saturating_sub(3600));
         for name in ["iat", "nbf", "auth_time"] {
-            if let Some(date) = self.claims.get_mut(name) {
+            if let Some(date) = self.claims.get_mut(name).filter(|date| date.as_u64().is_some_and(|date| date > issued))
+            {
                 *date = issued.into();
             }
         }

@@ -243,7 +243,8 @@ const PARAMETERS = {
 
 /** A token of a key that is not at hand may be as good as any: the key may be newer than the last fetch. */
 function explainUnknownKey(nextLook) {
-  return `No key at hand verifies the token. Its key may be new, and unknown here until it is looked for again ${nextLook}.`;
+  const until = `Its key may be new, and unknown here until it is looked for again ${nextLook}`;
+  return `No key at hand verifies the token. ${until}; within a minute, if it was looked for before in vain.`;
 }
 
 /** Each part of the header, and what it means. */
@@ -422,17 +423,21 @@ async function issuerMetadata() {
 /** Steps 1 and 2, and the address of step 3. */
 async function prepareSignIn() {
   forget();
+  const begun = signIns;
   if (!crypto.subtle) throw new Told("Browsers hash only on https and loopback addresses: open the page at 127.0.0.1.");
   const pending = { verifier: randomText(), state: randomText(), scope: askedScope() };
   pending.challenge = await sha256(pending.verifier);
+  if (signIns !== begun) return;
   showVerifier(pending);
   try {
     const { authorization_endpoint, authorization_response_iss_parameter_supported } = await issuerMetadata();
     pending.url = authorizationUrl(authorization_endpoint, pending);
     pending.issPromised = authorization_response_iss_parameter_supported === true;
   } catch (error) {
-    return failStep(3, sentence(error));
+    if (signIns === begun) failStep(3, sentence(error));
+    return;
   }
+  if (signIns !== begun) return;
   sessionStorage.setItem(PENDING, JSON.stringify(pending));
   showWayToIssuer(pending);
   $("go-to-issuer").focus();
@@ -561,14 +566,16 @@ async function exchangeCode(code, verifier) {
 }
 
 async function firstCall() {
+  const begun = signIns;
   try {
     const answer = await callApi("/private", session.accessToken);
+    if (signIns !== begun) return;
     const view = answerView(answer, "first");
     if (answer.status !== 200) return failStep(5, `The API answered ${statusText(answer)}.`, view);
     setStep(5, "done", view);
     announce("There is a token, and the API verified it.");
   } catch (error) {
-    failStep(5, sentence(error));
+    if (signIns === begun) failStep(5, sentence(error));
   }
 }
 
@@ -661,7 +668,7 @@ const CASES = [
     name: "other-issuer",
     check: "unknown_issuer",
     title: "Other issuer",
-    why: "Signed by somebody whom this API does not trust.",
+    why: "Names an issuer that this API does not trust.",
   },
   {
     name: "alg-none",
@@ -687,7 +694,7 @@ const CASES = [
     name: "tampered",
     check: "signature",
     title: "Tampered payload",
-    why: "A good token, with another subject written into it.",
+    why: "A good token, changed after it was signed.",
     forge: ({ payload, parts }) => `${parts[0]}.${encodeJson({ ...payload, sub: "somebody-else" })}.${parts[2]}`,
   },
   {
@@ -944,8 +951,10 @@ async function start() {
   showSession();
   listen();
   watchHealth();
+  const begun = signIns;
   await finishSignIn(response);
-  if (response) lookAtOutcome();
+  // Whoever has gone elsewhere meanwhile stays there.
+  if (response && signIns === begun && document.activeElement === document.body) lookAtOutcome();
 }
 
 start().catch((error) => {
