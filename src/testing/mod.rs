@@ -108,8 +108,9 @@ pub enum Behaviour {
 }
 
 impl TestIssuer {
-    /// Starts an issuer on a free loopback port. It signs with ES256, whose keys are made in less than a millisecond; an RSA
-    /// key, with [`start_with`](Self::start_with), takes a tenth of a second and now and then three.
+    /// Starts an issuer on a free loopback port. It signs with ES256, whose keys are made in less than a millisecond. An RSA
+    /// key, with [`start_with`](Self::start_with), takes a tenth of a second and now and then three: it is made in the
+    /// background, and the first token, or whoever asks for the key set, waits for it.
     ///
     /// # Errors
     ///

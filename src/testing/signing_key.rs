@@ -1,4 +1,5 @@
-use std::io;
+use std::sync::{Arc, OnceLock};
+use std::{io, thread};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,7 +21,8 @@ pub(super) struct SigningKey {
 }
 
 enum Private {
-    Key(backend::Private),
+    /// `None` if the cryptography library failed.
+    Key(Arc<OnceLock<Option<backend::Private>>>),
     Secret(Vec<u8>),
 }
 
@@ -39,11 +41,19 @@ enum Public {
 }
 
 impl SigningKey {
+    /// An RSA key takes a tenth of a second, so it is made in the background: whoever needs it first waits for it.
     pub(super) fn generate(algorithm: Algorithm) -> io::Result<Self> {
-        let private = backend::generate(algorithm).map(Private::Key).ok_or_else(|| {
-            io::Error::other(format!("cannot make a key for {algorithm} with the cryptography of this build"))
-        })?;
-        Ok(Self { algorithm, private })
+        let key = Arc::new(OnceLock::new());
+        if algorithm.is_rsa() {
+            let ahead = Arc::clone(&key);
+            // Where there is no thread to be had, it is made when it is needed.
+            let make = move || _ = ahead.get_or_init(|| backend::generate(algorithm));
+            let _ = thread::Builder::new().spawn(make);
+        } else if key.get_or_init(|| backend::generate(algorithm)).is_none() {
+            let sentence = format!("cannot make a key for {algorithm} with the cryptography of this build");
+            return Err(io::Error::other(sentence));
+        }
+        Ok(Self { algorithm, private: Private::Key(key) })
     }
 
     pub(super) fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Self {
@@ -64,7 +74,7 @@ impl SigningKey {
     /// Empty if the cryptography library fails, which verifies as nothing.
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.private {
-            Private::Key(key) => backend::sign(key, self.algorithm, message),
+            Private::Key(_) => self.key().and_then(|key| backend::sign(key, self.algorithm, message)),
             Private::Secret(secret) => provided(self.algorithm).and_then(|algorithm| {
                 let key = EncodingKey::from_secret(secret);
                 (PROVIDER.signer_factory)(&algorithm, &key).ok()?.try_sign(message).ok()
@@ -73,11 +83,17 @@ impl SigningKey {
         .unwrap_or_default()
     }
 
+    fn key(&self) -> Option<&backend::Private> {
+        match &self.private {
+            Private::Key(key) => key.get_or_init(|| backend::generate(self.algorithm)).as_ref(),
+            Private::Secret(_) => None,
+        }
+    }
+
     /// `None` for a secret, which is never published.
     pub(super) fn jwk(&self, kid: &str) -> Option<Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let Private::Key(key) = &self.private else { return None };
-        let mut jwk = match backend::public(key, self.algorithm)? {
+        let mut jwk = match backend::public(self.key()?, self.algorithm)? {
             Public::Rsa { n, e } => json!({ "kty": "RSA", "n": text(&n), "e": text(&e) }),
             Public::Ec { crv, point } => {
                 let (x, y) = point.get(1..)?.split_at_checked(point.len() / 2)?;
