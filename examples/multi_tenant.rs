@@ -21,7 +21,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let tenants = Arc::clone(&by_issuer);
         async move {
             // `None`: not one of ours, 401. An error (of the database, or a record that cannot work): 503, and in the log.
-            tenants.contains_key(&iss).then(|| Issuer::new(iss, AUDIENCE)).transpose()
+            // Made of the record's own spelling: a database that compares without case or accents would otherwise have an issuer of
+            // another spelling pass for this tenant.
+            tenants.get_key_value(&iss).map(|(own, _)| Issuer::new(own, AUDIENCE)).transpose()
         }
     });
     // As many as there are tenants, and some more: else they push each other's keys out.

@@ -9,11 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cache::Charge;
 use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
+use crate::events;
 use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
 use crate::token::claims::Claims as Registered;
+use crate::token::json::most_bytes_read;
 use crate::token::path::{ClaimPath, names};
 use crate::token::scope::Scope;
 use crate::token::shape::Shape;
@@ -52,10 +55,13 @@ struct Inner {
     clock: Clock,
     implies: Option<Arc<Implies>>,
     shape: Arc<Shape>,
+    leeway: Duration,
     /// The claims as a tree, once somebody has asked for it.
     tree: OnceLock<Value>,
     /// The claims as the application's own types, once it has asked for them.
     typed: Typed,
+    /// What a cached token takes of the cache's memory.
+    charge: OnceLock<Charge>,
 }
 
 /// A claim's text: as it stands in the payload, or, where that has it escaped, by itself.
@@ -91,8 +97,12 @@ pub(crate) type Implies = dyn Fn(&str, &str) -> bool + Send + Sync;
 struct Typed(OnceLock<Box<(Arc<dyn Any + Send + Sync>, Typed)>>);
 
 impl Typed {
-    /// The value of this type, which `make` makes the first time.
-    fn get_or<T: Any + Send + Sync, E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    /// The value of this type, which `make` makes the first time; kept if there is room.
+    fn get_or<T: Any + Send + Sync, E>(
+        &self,
+        has_room: impl FnOnce() -> bool,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let mut last = self;
         while let Some(entry) = last.0.get() {
             if let Ok(value) = Arc::clone(&entry.0).downcast() {
@@ -101,7 +111,10 @@ impl Typed {
             last = &entry.1;
         }
         let value = Arc::new(make()?);
-        // Somebody else may have been faster: then this one is not kept.
+        if !has_room() {
+            return Ok(value);
+        }
+        // Another thread may have been faster: then this one is not kept.
         let _ = last.0.set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
         Ok(value)
     }
@@ -141,8 +154,10 @@ impl AccessToken {
             clock,
             implies,
             shape: Arc::clone(&issuer.shape),
+            leeway: issuer.leeway,
             tree: OnceLock::new(),
             typed: Typed::default(),
+            charge: OnceLock::new(),
         }))
     }
 
@@ -228,28 +243,37 @@ impl AccessToken {
     /// ([`permissions_at`](crate::Issuer::permissions_at)). Not a scope: what a user may do is not what an application was
     /// allowed to ask for.
     pub fn has_permission(&self, permission: &str) -> bool {
-        // One string lists several with commas in between.
+        // One string lists several with commas in between. What is between two commas, if nothing is, names nothing.
         let split = |name: &str| name.split(',').any(|one| one.trim() == permission);
-        self.found(&self.0.shape.permissions).any(|value| match value {
-            Value::String(several) => split(several),
-            other => names(other).any(|name| name == permission),
-        })
+        !permission.is_empty()
+            && self.found(&self.0.shape.permissions).any(|value| match value {
+                Value::String(several) => split(several),
+                other => names(other).any(|name| name == permission),
+            })
     }
 
     /// Whether the token grants this role: `roles`, or where the issuer is configured to have them
     /// ([`roles_at`](crate::Issuer::roles_at)).
     pub fn has_role(&self, role: &str) -> bool {
-        self.found(&self.0.shape.roles).flat_map(names).any(|name| name == role)
+        !role.is_empty() && self.found(&self.0.shape.roles).flat_map(names).any(|name| name == role)
     }
 
     /// Whether the token is of a member of this group: `groups`, or where the issuer is configured to have them
     /// ([`groups_at`](crate::Issuer::groups_at)).
     pub fn in_group(&self, group: &str) -> bool {
-        self.found(&self.0.shape.groups).flat_map(names).any(|name| name == group)
+        !group.is_empty() && self.found(&self.0.shape.groups).flat_map(names).any(|name| name == group)
     }
 
     fn found<'a>(&'a self, paths: &'a [ClaimPath]) -> impl Iterator<Item = &'a Value> {
-        paths.iter().filter_map(|path| path.find(self.tree()))
+        paths.iter().filter_map(|path| {
+            let value = path.find(self.tree());
+            if value.is_none()
+                && let Some(pointer) = path.dotted(self.tree())
+            {
+                events::dotted_claim_path(path.as_str(), &pointer);
+            }
+            value
+        })
     }
 
     /// One claim: by its name, dots and URLs included; or, with a slash in front, by a JSON Pointer (RFC 6901) to one inside
@@ -267,12 +291,37 @@ impl AccessToken {
 
     /// All claims, as a tree: read when it is asked for the first time, and kept with the token.
     fn tree(&self) -> &Value {
-        self.0.tree.get_or_init(|| serde_json::from_str(self.raw_claims()).unwrap_or_default())
+        self.0.tree.get_or_init(|| {
+            if let Some(charge) = self.0.charge.get()
+                && !charge.add(most_bytes_read(self.raw_claims()))
+            {
+                // Then the tree lives as long as the requests that hold this token, and no longer.
+                charge.remove(self.expose_token());
+            }
+            serde_json::from_str(self.raw_claims()).unwrap_or_default()
+        })
     }
 
     /// Whether its time has come, and has not passed.
-    pub(crate) fn is_good_at(&self, now: Now, leeway: Duration) -> bool {
+    pub(crate) fn is_good_at(&self, now: Now) -> bool {
+        let leeway = self.0.leeway;
         now.unix < self.0.expires_at + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
+    }
+
+    /// It is cached from now on; this is what it takes of the cache's memory.
+    pub(crate) fn charge(&self, charge: Charge) {
+        // Set once: a token is cached when it is verified, and a later verification makes another `AccessToken`.
+        let _ = self.0.charge.set(charge);
+    }
+
+    /// What it takes of the cache's memory, in bytes.
+    pub(crate) fn charged(&self) -> usize {
+        self.0.charge.get().map_or(0, Charge::bytes)
+    }
+
+    /// Bytes of memory that it takes before its claims are read.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Inner>() + self.0.text.len()
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -299,7 +348,11 @@ impl AccessToken {
     /// [`ClaimsError`] when the claims do not fit the type. Its text has no claim in it.
     pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ClaimsError> {
         let read = || serde_json::from_str(self.raw_claims()).map_err(|error| ClaimsError::new::<T>(&error));
-        self.0.typed.get_or(read)
+        let has_room = || {
+            let charge = self.0.charge.get();
+            charge.is_none_or(|charge| charge.add(most_bytes_read(self.raw_claims()) + size_of::<T>()))
+        };
+        self.0.typed.get_or(has_room, read)
     }
 
     /// All claims: the JSON object, exactly as signed.

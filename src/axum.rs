@@ -10,18 +10,16 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
-use crate::error::{Error, InvalidToken};
+use crate::error::Error;
 use crate::events;
-use crate::http::answer::{EmptyBody, refuse};
+use crate::http::answer::{EmptyBody, MadeInside, refuse};
 use crate::http::challenge::{Challenges, DEFAULT_REALM};
 use crate::http::service::Anonymous;
-use crate::rule::StepUp;
-use crate::token::scope::Scope;
 
 /// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
 ///
-/// Claims that do not fit the type are answered 401 `invalid_token`: the token is genuine, but not one this handler can
-/// work with.
+/// Claims that do not fit the type are answered 403 without `error`: the token is good, but not one that this handler can
+/// work with, and another one of the same client would not be either. The log names the field that is missing.
 ///
 /// ```
 /// use portcullis::Claims;
@@ -60,30 +58,23 @@ pub enum Rejection {
     /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
     /// no client can mend it; the log has a hint.
     NotProtected,
-    /// The claims do not fit the type asked for: 401 `invalid_token`. Or the layer lets requests without a token through, and this
-    /// handler does not: 401.
+    /// The claims do not fit the type asked for: 403. Or the layer lets requests without a token through, and this handler
+    /// does not: 401.
     Refused(Error),
 }
 
-/// For handlers that check for themselves, with [`AccessToken::require_scope`] say: status and challenge by the table of
-/// [`Error`], in the realm `api`.
+/// For handlers that check for themselves, with [`AccessToken::require_scope`] say. Behind a
+/// [`ProtectLayer`](crate::ProtectLayer) the layer makes the response: in its realm, with its body, and without a challenge
+/// if it sends none. Elsewhere the table of [`Error`] holds, in the realm `api` and without a body.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (mut scope, mut step_up) = (Scope::default(), StepUp::default());
-        match &self {
-            Self::InsufficientScope { required: asked, .. } | Self::Forbidden { scope: asked, .. } => {
-                scope = asked.clone();
-            }
-            Self::InsufficientAuthentication { acr_values, max_age } => {
-                step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
-            }
-            _ => {}
-        }
         if self.is_told_by_the_request() {
             events::request_refused(&self);
         }
-        let challenges = Challenges::new(DEFAULT_REALM, &scope, &step_up);
-        refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody)
+        let challenges = Challenges::for_error(DEFAULT_REALM, &self);
+        let mut response = refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody);
+        response.extensions_mut().insert(MadeInside);
+        response
     }
 }
 
@@ -145,10 +136,6 @@ impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> FromRequestParts<S> f
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
-        token.claims().map(Self).map_err(|error| {
-            let error = InvalidToken::from(error).into();
-            events::token_refused(&error, Some(token.issuer()), None, None);
-            Rejection::Refused(error)
-        })
+        token.claims().map(Self).map_err(|error| Rejection::Refused(error.into()))
     }
 }

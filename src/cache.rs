@@ -13,8 +13,8 @@
 //! say that keeps an order of use; DESIGN.md has what moka cost here.
 
 use std::array;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -23,6 +23,7 @@ use crate::access_token::AccessToken;
 use crate::clock::Now;
 use crate::keys::jwks::Jwks;
 use crate::lookup::Known;
+use crate::trusted::TrustedIssuer;
 
 /// Tokens that there is room for unless configured otherwise.
 pub(crate) const DEFAULT_CAPACITY: u64 = 10_000;
@@ -36,8 +37,16 @@ const PLACES_PER_TOKEN: u64 = 2;
 /// Longest time that a token is taken for verified, whatever it says itself. Some are good for 30 days.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Bytes of tokens that are kept at the most, for each that there should be room for; each thread may add one token to it.
-const BYTES_PER_TOKEN: usize = 4096;
+/// Bytes that tokens and their claims take at the most, for each token that there should be room for: a token of 1.5 KiB with
+/// its claims read as a tree and as one type of the application's.
+const BYTES_PER_TOKEN: usize = 8192;
+
+/// Bytes that one token and its claims take at the most. A token of 16 KiB can have claims of a megabyte once they are read: it
+/// is verified each time, or few such tokens would leave no room for others.
+const MOST_BYTES_OF_ONE: usize = 128 * 1024;
+
+/// Sets that are searched for tokens older than [`LONGEST`] when there is no memory for another token.
+const SWEPT_AT_ONCE: usize = 16;
 
 /// Tokens in one set.
 const WAYS: usize = 4;
@@ -45,9 +54,49 @@ const WAYS: usize = 4;
 /// The tokens that one verifier has verified. Not shared with others: what a token is good for is the verifier's own affair.
 pub(crate) struct TokenCache {
     sets: Box<[Set]>,
-    /// Of all tokens that are kept.
+    /// Of all tokens that are kept and of their claims that were read, until they are really free: a request may hold a token for
+    /// longer.
     bytes: AtomicUsize,
     most_bytes: usize,
+    /// Where the search for old tokens goes on.
+    swept: AtomicUsize,
+}
+
+/// What one kept token takes of the cache's memory. Given back when dropped.
+pub(crate) struct Charge {
+    cache: Weak<TokenCache>,
+    bytes: AtomicUsize,
+}
+
+impl Charge {
+    /// Takes as many bytes more; `false`, and none, if there is no room for them.
+    pub(crate) fn add(&self, bytes: usize) -> bool {
+        let Some(cache) = self.cache.upgrade() else { return true };
+        if self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE || !cache.take(bytes, 0) {
+            return false;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes the token out of the cache.
+    pub(crate) fn remove(&self, token: &str) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.remove(token);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
+        }
+    }
 }
 
 /// One line of the processor's cache: a token that is not kept costs two of them, one for each of its sets.
@@ -63,16 +112,29 @@ struct Set {
 /// A token, and what it was verified with.
 pub(crate) struct Entry {
     token: AccessToken,
-    issuer: Known,
-    /// `None` if the issuer's never change.
-    keys: Option<Arc<Jwks>>,
+    issuer: EntryIssuer,
+    /// `None` if the issuer's never change. Weak: a cached token keeps no set alive that is not the newest any more.
+    keys: Option<Weak<Jwks>>,
     at: Duration,
     /// Since another token last wanted its place.
     was_used: AtomicBool,
 }
 
+/// Whose token it is.
+pub(crate) enum EntryIssuer {
+    /// Trusted as long as the verifier lives.
+    Listed(Arc<TrustedIssuer>),
+    /// By a look-up's word. Weak: a cached token keeps no tenant alive that was evicted.
+    LookedUp(Weak<TrustedIssuer>),
+}
+
 impl Entry {
-    pub(crate) fn new(token: AccessToken, issuer: Known, keys: Option<Arc<Jwks>>, now: Now) -> Self {
+    pub(crate) fn new(token: AccessToken, known: &Known, keys: Option<&Arc<Jwks>>, now: Now) -> Self {
+        let issuer = match known.is_listed() {
+            true => EntryIssuer::Listed(Arc::clone(&known.issuer)),
+            false => EntryIssuer::LookedUp(Arc::downgrade(&known.issuer)),
+        };
+        let keys = keys.map(Arc::downgrade);
         Self { token, issuer, keys, at: now.uptime, was_used: AtomicBool::new(false) }
     }
 
@@ -80,20 +142,16 @@ impl Entry {
         &self.token
     }
 
-    pub(crate) fn issuer(&self) -> &Known {
+    pub(crate) fn issuer(&self) -> &EntryIssuer {
         &self.issuer
     }
 
-    pub(crate) fn keys(&self) -> Option<&Arc<Jwks>> {
+    pub(crate) fn keys(&self) -> Option<&Weak<Jwks>> {
         self.keys.as_ref()
     }
 
     pub(crate) fn is_recent(&self, now: Now) -> bool {
         now.uptime.saturating_sub(self.at) < LONGEST
-    }
-
-    fn bytes(&self) -> usize {
-        self.token.expose_token().len()
     }
 }
 
@@ -108,7 +166,47 @@ impl TokenCache {
         };
         let most_bytes =
             usize::try_from(capacity.min(MAX_CAPACITY)).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
-        Self { sets: (0..sets).map(|_| set()).collect(), bytes: AtomicUsize::new(0), most_bytes }
+        let (bytes, swept) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { sets: (0..sets).map(|_| set()).collect(), bytes, most_bytes, swept }
+    }
+
+    /// Takes as many bytes, if there is room for them once `leaving` bytes are free.
+    fn take(&self, bytes: usize, leaving: usize) -> bool {
+        let taken = |used: usize| {
+            let all = used.checked_add(bytes)?;
+            // What is no larger than what it replaces always fits.
+            (bytes <= leaving || all.saturating_sub(leaving) <= self.most_bytes).then_some(all)
+        };
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// Frees what is older than [`LONGEST`], in some of the sets, others each time.
+    fn sweep(&self, now: Now) {
+        let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
+        for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
+            for (own, kept) in set.ways() {
+                if kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now)) {
+                    own.store(0, Ordering::Relaxed);
+                    kept.store(None);
+                }
+            }
+        }
+    }
+
+    fn remove(&self, token: &str) {
+        let Some(place) = self.place(token) else { return };
+        for (own, kept) in place.sets.into_iter().flat_map(Set::ways) {
+            let found = kept.load();
+            if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
+                // Not if another token has taken the slot meanwhile.
+                let previous = kept.compare_and_swap(&found, None);
+                if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
+                    && Arc::ptr_eq(previous, found)
+                {
+                    own.store(0, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Exactly this token, if it is kept and still `is_good`.
@@ -129,23 +227,24 @@ impl TokenCache {
     }
 
     /// Keeps a token that was just verified, if it was before.
-    pub(crate) fn insert(&self, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
+    pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
         let Some(place) = self.place(token) else { return };
         let [first, _] = place.sets;
         if !first.was_seen(place.rest) {
             return;
         }
         let Some((own, kept)) = place.choose(now) else { return };
-        let leaving = kept.load().as_ref().map_or(0, |entry| entry.bytes());
-        let bytes = self.bytes.load(Ordering::Relaxed).saturating_sub(leaving).saturating_add(token.len());
-        if token.len() > leaving && bytes > self.most_bytes {
+        let entry = entry();
+        let bytes = entry.token.bytes() + size_of::<Entry>();
+        let leaving = kept.load().as_ref().map_or(0, |entry| entry.token.charged());
+        if !self.take(bytes, leaving) {
+            self.sweep(now);
             return;
         }
-        // Counted before it is there, so that whoever takes it out again cannot count below zero.
-        self.bytes.fetch_add(token.len(), Ordering::Relaxed);
-        let left = kept.swap(Some(Arc::new(entry())));
+        // Counted before it is there, so that nothing that takes it out again can count below zero.
+        entry.token.charge(Charge { cache: Arc::downgrade(self), bytes: AtomicUsize::new(bytes) });
+        kept.store(Some(Arc::new(entry)));
         own.store(place.tag, Ordering::Relaxed);
-        self.bytes.fetch_sub(left.map_or(0, |entry| entry.bytes()), Ordering::Relaxed);
     }
 
     fn place(&self, token: &str) -> Option<Place<'_>> {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::token::audience::Audience;
 use crate::token::scope::Scope;
 
@@ -15,7 +17,8 @@ use crate::token::scope::Scope;
 /// | `Missing` | 401 | `Bearer realm="…"`, the scopes asked for, no `error` | client |
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
-/// | `InsufficientScope`, `Forbidden` | 403 | `error="insufficient_scope", scope="…"` | client |
+/// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
+/// | `Forbidden`, `Claims` | 403 | `Bearer realm="…"`, no `error`: no other token would help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
 /// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | us or the issuer |
 ///
@@ -33,23 +36,27 @@ pub enum Error {
     /// The access token is refused (RFC 6750 §3.1 `invalid_token`).
     #[error("invalid access token: {0}")]
     InvalidToken(#[from] InvalidToken),
-    /// The access token is good, but for less than the route asks (RFC 6750 §3.1 `insufficient_scope`).
+    /// The access token is good, but lacks a scope that the operation asks for (RFC 6750 §3.1 `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
     InsufficientScope {
-        /// Every scope token that the route asks for.
+        /// Every scope token that the operation asks for.
         required: Scope,
         /// What the token grants.
         granted: Scope,
     },
-    /// The access token is good, but lacks something else than scope that the operation asks for: a permission, a role, a claim.
-    /// (RFC 6750 §3.1 has `insufficient_scope` for it, too.)
-    #[error("the token does not have {rule}")]
+    /// The access token is good and has every scope that the operation asks for, but lacks something else: a permission, a
+    /// role, a claim. The challenge has no `error`: clients that hear `insufficient_scope` ask for another token, and the
+    /// next one would lack the same.
+    #[error("expected a token with {rule}")]
     Forbidden {
         /// What is asked for, as [`Rule`](crate::Rule) writes it.
         rule: String,
-        /// Every scope token that the operation asks for beside it.
+        /// Every scope token that the operation asks for beside it; the token has them.
         scope: Scope,
     },
+    /// The access token is good, but its claims do not fit the type that the handler asks for.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
     /// The user must sign in again, or in a stronger way (RFC 9470 §3 `insufficient_user_authentication`).
     #[error("expected the user to sign in{}{}", acr_of(acr_values), within(*max_age))]
     InsufficientAuthentication {
@@ -81,7 +88,44 @@ impl Error {
         !matches!(self, Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. })
     }
 
-    /// A name that stays the same across versions, for logs and metrics.
+    /// The status of the answer to such a request.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Missing | Self::InvalidToken(_) | Self::InsufficientAuthentication { .. } => StatusCode::UNAUTHORIZED,
+            Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
+            Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::Claims(_) => StatusCode::FORBIDDEN,
+            Self::KeysUnavailable { .. } | Self::LookupFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The `error` of the challenge, by its RFC name (RFC 6750 §3.1, RFC 9470 §3): all that the client may know of the
+    /// reason. `None` if the challenge has none.
+    ///
+    /// ```
+    /// use portcullis::{Error, InvalidToken};
+    ///
+    /// let error = Error::from(InvalidToken::Opaque);
+    /// assert_eq!((error.status().as_u16(), error.oauth_error()), (401, Some("invalid_token")));
+    /// assert_eq!(error.code(), "opaque", "for the log, not for the client");
+    /// ```
+    pub fn oauth_error(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidRequest(_) => Some("invalid_request"),
+            Self::InvalidToken(_) => Some("invalid_token"),
+            Self::InsufficientScope { .. } => Some("insufficient_scope"),
+            Self::InsufficientAuthentication { .. } => Some("insufficient_user_authentication"),
+            Self::Missing
+            | Self::Forbidden { .. }
+            | Self::Claims(_)
+            | Self::KeysUnavailable { .. }
+            | Self::LookupFailed { .. } => None,
+        }
+    }
+
+    /// A name that stays the same across versions, for logs and metrics. Clients should not hear it: for them there is
+    /// [`oauth_error`](Self::oauth_error).
+    ///
+    #[doc = include_str!("../docs/errors.md")]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -89,6 +133,7 @@ impl Error {
             Self::InvalidToken(reason) => reason.code(),
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
+            Self::Claims(_) => "claims",
             Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
@@ -112,7 +157,7 @@ pub enum InvalidRequest {
     Repeated,
     /// Where the token should be is none, or one with characters outside b64token (RFC 6750 §2.1).
     Credentials,
-    /// The token is in a cookie, and the request is not from an origin that may use it
+    /// The token is in a cookie or in a gateway's header, and the request is of a page that may not use it
     /// ([`TokenSource::cookie`](crate::TokenSource::cookie)).
     Origin,
 }
@@ -122,7 +167,7 @@ impl fmt::Display for InvalidRequest {
         formatter.write_str(match self {
             Self::Repeated => "one access token, in one place",
             Self::Credentials => "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space",
-            Self::Origin => "an `Origin` that may use the cookie",
+            Self::Origin => "an `Origin` that may use the cookie or the gateway's header",
         })
     }
 }
@@ -178,8 +223,8 @@ pub enum InvalidToken {
         /// What it must be, as configured.
         expected: String,
     },
-    /// The header has `nonce`: a token for one of Microsoft's own APIs (Graph, say). Its signature is over something else than
-    /// the token; nobody but that API can verify it.
+    /// The token could not be verified, and its header has `nonce`: a token for one of Microsoft's own APIs (Graph, say). Its
+    /// signature is over something else than the token, so no other API can verify it.
     #[error("a token for one of Microsoft's own APIs (the header has `nonce`); ask for one with a scope of this API")]
     MicrosoftNonce,
     /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
@@ -191,11 +236,12 @@ pub enum InvalidToken {
         expected: &'static str,
     },
     /// `iss` is none of the issuers trusted here.
-    #[error("issuer {presented:?} is not trusted{}", but_for_a_slash(.trusted))]
+    #[error("issuer {presented:?} is not trusted{}", hint(presented, .trusted))]
     UnknownIssuer {
         /// The claim `iss`, unverified.
         presented: String,
-        /// An issuer that is trusted, and differs in a slash at its end only: the commonest mistake, on either side.
+        /// A trusted issuer that was probably meant: one that differs in a slash at its end only, or the same tenant of
+        /// Microsoft Entra ID for tokens of version 2.0.
         trusted: Option<Arc<str>>,
     },
     /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
@@ -219,6 +265,9 @@ pub enum InvalidToken {
         expires_at: Duration,
         /// Since 1970.
         now: Duration,
+        /// Whether the signature was verified, with keys that were there already. Only then is the client told that the token
+        /// expired: of a token that anybody can write it would tell who is trusted, and for which audience.
+        verified: bool,
     },
     /// Before `nbf` (RFC 7519 §4.1.5).
     #[error("not valid for another {} s", not_before.saturating_sub(*now).as_secs())]
@@ -248,9 +297,6 @@ pub enum InvalidToken {
     /// The signature is not that of the issuer's key over these bytes.
     #[error("wrong signature")]
     Signature,
-    /// The claims do not have the shape that the handler asks for.
-    #[error(transparent)]
-    Claims(#[from] ClaimsError),
 }
 
 impl InvalidToken {
@@ -277,7 +323,6 @@ impl InvalidToken {
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey { .. } => "unknown_key",
             Self::Signature => "signature",
-            Self::Claims(_) => "claims",
         }
     }
 }
@@ -290,9 +335,11 @@ impl InvalidToken {
             Self::UnsupportedAlgorithm { .. } => Some("the algorithm is not one of the issuer's".to_owned()),
             Self::Type { .. } => Some("`typ` is not that of an access token of this issuer".to_owned()),
             Self::Tenant { .. } => Some("expected `tid` to be the tenant in `iss`".to_owned()),
-            // Nothing but claims and `kid` to tell, else.
-            Self::UnknownIssuer { trusted, .. } => {
-                trusted.as_ref().map(|iss| format!("{iss:?} is trusted: only the slash at the end differs"))
+            // A claim, and chosen by anyone: only what looks like an issuer, and no more of it than the log can bear.
+            Self::UnknownIssuer { presented, trusted } => {
+                let shown = is_plain_url(presented).then(|| format!("issuer {presented:?} is not trusted"));
+                let hint = trusted.is_some().then(|| hint(presented, trusted));
+                shown.or(hint.is_some().then(String::new)).map(|shown| shown + &hint.unwrap_or_default())
             }
             Self::UnknownKey { .. } => None,
             other => Some(other.to_string()),
@@ -300,23 +347,62 @@ impl InvalidToken {
     }
 }
 
-fn but_for_a_slash(trusted: &Option<Arc<str>>) -> String {
-    trusted.as_ref().map(|iss| format!("; {iss:?} is: only the slash at the end differs")).unwrap_or_default()
+/// Longest `iss` of an untrusted issuer in the log, in bytes.
+const MAX_LOGGED_ISS: usize = 200;
+
+/// Whether it is an address and nothing else, so that no secret and no control character reaches the log.
+fn is_plain_url(iss: &str) -> bool {
+    let rest = iss.strip_prefix("https://").or_else(|| iss.strip_prefix("http://"));
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]".contains(&byte);
+    iss.len() <= MAX_LOGGED_ISS && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_plain))
 }
+
+fn hint(presented: &str, trusted: &Option<Arc<str>>) -> String {
+    match trusted {
+        None => String::new(),
+        Some(iss) if presented.starts_with(ENTRA_V1) => format!(
+            "; {iss:?} is: this token is of version 1.0; set `api.requestedAccessTokenVersion` to 2 in the manifest of the API's app registration"
+        ),
+        Some(iss) => format!("; {iss:?} is: only the slash at the end differs"),
+    }
+}
+
+/// How `iss` begins in Microsoft Entra ID's tokens of version 1.0.
+pub(crate) const ENTRA_V1: &str = "https://sts.windows.net/";
 
 /// The verified claims do not have the shape of the type asked for.
 ///
-/// The parser's own sentence is not kept: it quotes the claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the claims do not fit `{type_name}` (at column {column} of the payload)")]
+/// The parser's own sentence is not kept: it quotes the claims. Only the name of a missing field is, which is the type's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claims do not fit `{type_name}`: {}", what(.missing.as_deref(), *.column))]
 pub struct ClaimsError {
     type_name: &'static str,
+    missing: Option<String>,
     column: usize,
 }
 
 impl ClaimsError {
     pub(crate) fn new<T>(error: &serde_json::Error) -> Self {
-        Self { type_name: std::any::type_name::<T>(), column: error.column() }
+        let text = error.to_string();
+        let field = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
+        // No more than a name, whatever a type's own `Deserialize` says.
+        let is_name = |name: &str| {
+            name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/$#".contains(&byte))
+        };
+        let missing = field.map(|(name, _)| name).filter(|name| is_name(name)).map(str::to_owned);
+        Self { type_name: std::any::type_name::<T>(), missing, column: error.column() }
+    }
+
+    /// The field of the type that no claim fills, by its name in JSON; `None` if something else does not fit.
+    pub fn missing_field(&self) -> Option<&str> {
+        self.missing.as_deref()
+    }
+}
+
+fn what(missing: Option<&str>, column: usize) -> String {
+    match missing {
+        Some(field) => format!("claim `{field}` is missing"),
+        None => format!("at column {column} of the payload"),
     }
 }
 
@@ -448,6 +534,8 @@ pub enum IgnoredKey {
     Algorithm,
     /// RSA under 2048 or over 8192 bits.
     RsaSize,
+    /// An Ed25519 point of small order, for which anybody can sign.
+    SmallOrder,
     /// This and all further members: beyond the number that is read of one set.
     TooMany,
     /// The cryptography chosen by feature cannot do it: ES512 and RSA over 4096 bits need `aws-lc-rs`.

@@ -4,45 +4,107 @@
 //! go to whatever recorder the application installed. `docs/operations.md` lists both, and `tests/events.rs` holds them to it.
 //! No token, and no claim of one, is among the fields; labels come from the configuration only.
 
-use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use crate::clock::Now;
 use crate::error::{Error, FetchError, IgnoredKey};
 
 /// An issuer, as the log and the metrics name it.
 #[derive(Clone)]
 pub(crate) struct IssuerName {
     pub(crate) iss: Arc<str>,
-    /// A label of its own is for listed issuers. Recorders keep every label for ever, and tenants come and go.
-    pub(crate) listed: bool,
+    /// Of looked-up issuers, which anyone can have fetched by naming them: the log is told of some of their fetches, the metrics
+    /// of all.
+    pub(crate) throttle: Option<Arc<Throttle>>,
 }
 
-/// A key set came, or the news that the one at hand has not changed. `unix`: the time, since 1970.
+impl IssuerName {
+    /// A label of its own is for listed issuers. Recorders keep every label for ever, and tenants come and go.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.throttle.is_none()
+    }
+
+    /// How many events were suppressed since the last one, if this one is to be told.
+    fn turn(&self, now: Now) -> Option<u64> {
+        self.throttle.as_ref().map_or(Some(0), |throttle| throttle.turn(now.uptime))
+    }
+}
+
+/// Tells the log of something once a second at the most: unsigned tokens must not fill it.
+#[derive(Default)]
+pub(crate) struct Throttle(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    at: Option<Duration>,
+    unsaid: u64,
+}
+
+impl Throttle {
+    const EVERY: Duration = Duration::from_secs(1);
+
+    /// How many times nothing was said since the last time, if something is to be said now.
+    pub(crate) fn turn(&self, now: Duration) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.at.is_some_and(|at| now < at + Self::EVERY) {
+            told.unsaid += 1;
+            return None;
+        }
+        told.at = Some(now);
+        Some(std::mem::take(&mut told.unsaid))
+    }
+}
+
+/// Reasons that one event lists: a hostile set has hundreds.
+const MAX_REASONS: usize = 8;
+
+/// A key set came, or the news that the one at hand has not changed.
 pub(crate) fn keys_fetched(
     issuer: &IssuerName,
     changed: bool,
     keys: usize,
     ignored: &[IgnoredKey],
     lifetime: Duration,
-    unix: Duration,
+    took: Duration,
+    now: Now,
 ) {
-    let lifetime_s = lifetime.as_secs();
-    tracing::info!(
-        target: "portcullis", event = "keys_fetched", issuer = &*issuer.iss, changed, keys, ?ignored, lifetime_s, "key set fetched"
-    );
-    meters::fetch(issuer, if changed { "changed" } else { "unchanged" });
-    meters::fetched_at(issuer, unix);
+    if let Some(unsaid) = issuer.turn(now) {
+        let (lifetime_s, ignored_keys) = (lifetime.as_secs(), ignored.len());
+        let some: Vec<_> = ignored.iter().take(MAX_REASONS).collect();
+        tracing::info!(
+            target: "portcullis", event = "keys_fetched", issuer = &*issuer.iss, changed, keys, ignored = ?some, ignored_keys,
+            lifetime_s, unsaid, "key set fetched"
+        );
+        if changed && ignored.contains(&IgnoredKey::TooMany) {
+            tracing::warn!(
+                target: "portcullis", event = "key_set_cut", issuer = &*issuer.iss, keys,
+                "the key set has more keys than are read; tokens of the others are refused"
+            );
+        }
+    }
+    meters::fetch(issuer, if changed { "changed" } else { "unchanged" }, took);
+    meters::fetched_at(issuer, now.unix);
 }
 
 /// A fetch failed.
-pub(crate) fn keys_not_fetched(issuer: &IssuerName, error: &FetchError, retry_after: Duration) {
-    let retry_after_s = retry_after.as_secs_f64();
-    tracing::warn!(
-        target: "portcullis", event = "keys_not_fetched", issuer = &*issuer.iss, %error, retry_after_s, "key set not fetched"
-    );
-    meters::fetch(issuer, "failed");
+pub(crate) fn keys_not_fetched(
+    issuer: &IssuerName,
+    error: &FetchError,
+    retry_after: Duration,
+    took: Duration,
+    now: Now,
+) {
+    if let Some(unsaid) = issuer.turn(now) {
+        let retry_after_s = retry_after.as_secs_f64();
+        tracing::warn!(
+            target: "portcullis", event = "keys_not_fetched", issuer = &*issuer.iss, %error, retry_after_s, unsaid,
+            "key set not fetched"
+        );
+    }
+    meters::fetch(issuer, "failed", took);
 }
 
 /// Keys are past their lifetime and will be used all the same; said once for each such period.
@@ -86,11 +148,47 @@ pub(crate) fn request_refused(error: &Error) {
     let detail = match error {
         Error::InsufficientScope { required, .. } => Some(format!("scope \"{required}\"")),
         Error::Forbidden { rule, .. } => Some(rule.clone()),
-        Error::InvalidRequest(_) | Error::InsufficientAuthentication { .. } => Some(error.to_string()),
+        Error::InvalidRequest(_) | Error::InsufficientAuthentication { .. } | Error::Claims(_) => {
+            Some(error.to_string())
+        }
         _ => None,
     };
     tracing::debug!(target: "portcullis", event = "request_refused", reason, detail, "request refused");
     meters::refusal(reason);
+}
+
+/// What became of a request, as one layer saw it.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome {
+    /// Let through with its token.
+    Accepted,
+    /// Let through without a token.
+    Anonymous,
+    Refused,
+    /// Keys or a look-up's answer could not be had.
+    Unavailable,
+}
+
+/// Counted only: the log would be as long as the access log.
+#[inline]
+pub(crate) fn request(outcome: Outcome) {
+    meters::request(match outcome {
+        Outcome::Accepted => "accepted",
+        Outcome::Anonymous => "anonymous",
+        Outcome::Refused => "refused",
+        Outcome::Unavailable => "unavailable",
+    });
+}
+
+/// Whether a token was verified before.
+#[inline]
+pub(crate) fn token_cache(is_hit: bool) {
+    meters::token_cache(if is_hit { "hit" } else { "miss" });
+}
+
+/// How long a verification waits, for those who trace. Made only where something is waited for.
+pub(crate) fn waiting() -> tracing::Span {
+    tracing::info_span!(target: "portcullis", "verify_access_token")
 }
 
 /// A look-up failed. `unsaid`: how many did since the last one that was told.
@@ -109,6 +207,17 @@ pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, unsaid: 
     tracing::warn!(
         target: "portcullis", event = "lookup_unusable", issuer = iss, %error, unsaid, "a look-up returned an issuer that cannot be used"
     );
+}
+
+/// A claim is configured by a path with dots, which names nothing, and what was probably meant is there. Said once in a process.
+pub(crate) fn dotted_claim_path(configured: &str, pointer: &str) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            target: "portcullis", event = "dotted_claim_path", configured, pointer,
+            "no claim has this name; a claim inside another is named by a JSON Pointer"
+        );
+    });
 }
 
 /// The system has no root certificates.
@@ -149,25 +258,35 @@ mod meters {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use metrics::{SharedString, counter, gauge};
+    use metrics::{SharedString, counter, gauge, histogram};
 
     use super::IssuerName;
 
     fn label(issuer: &IssuerName) -> SharedString {
-        match issuer.listed {
+        match issuer.is_listed() {
             true => Arc::clone(&issuer.iss).into(),
             false => "looked_up".into(),
         }
     }
 
-    pub(super) fn fetch(issuer: &IssuerName, outcome: &'static str) {
+    pub(super) fn request(outcome: &'static str) {
+        counter!("portcullis_requests_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(super) fn token_cache(outcome: &'static str) {
+        counter!("portcullis_token_cache_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(super) fn fetch(issuer: &IssuerName, outcome: &'static str, took: Duration) {
         counter!("portcullis_key_fetches_total", "issuer" => label(issuer), "outcome" => outcome).increment(1);
+        histogram!("portcullis_key_fetch_duration_seconds", "issuer" => label(issuer), "outcome" => outcome)
+            .record(took.as_secs_f64());
     }
 
     /// The age of a set is now less this, as Prometheus has it; an age would be out of date when it is read. Of looked-up
     /// issuers together there is no such thing.
     pub(super) fn fetched_at(issuer: &IssuerName, unix: Duration) {
-        if issuer.listed {
+        if issuer.is_listed() {
             gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer)).set(unix.as_secs_f64());
         }
     }
@@ -196,7 +315,9 @@ mod meters {
 
     use super::IssuerName;
 
-    pub(super) fn fetch(_: &IssuerName, _: &'static str) {}
+    pub(super) fn request(_: &'static str) {}
+    pub(super) fn token_cache(_: &'static str) {}
+    pub(super) fn fetch(_: &IssuerName, _: &'static str, _: Duration) {}
     pub(super) fn fetched_at(_: &IssuerName, _: Duration) {}
     pub(super) fn stale_serve(_: &IssuerName) {}
     pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}

@@ -32,6 +32,9 @@ pub struct IssuerHealth {
     pub age: Option<Duration>,
     /// How long until a request causes the next fetch; one with an unknown `kid` may cause it earlier. `None` for fixed keys.
     pub next_fetch: Option<Duration>,
+    /// How long until a token that no key verifies may cause a fetch: three may at once, and then one in 5 seconds. `None` for
+    /// fixed keys.
+    pub unknown_key_after: Option<Duration>,
     /// Whether a fetch is under way.
     pub fetching: bool,
     /// Whether the keys are past their lifetime and used all the same: because refreshing fails, or has not quite ended.
@@ -57,6 +60,7 @@ impl IssuerHealth {
             ignored,
             age: None,
             next_fetch: None,
+            unknown_key_after: None,
             fetching: false,
             stale: false,
             last_error: None,

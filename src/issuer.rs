@@ -52,6 +52,7 @@ pub struct Issuer {
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
+    pub(crate) plain_http: PlainHttp,
     pub(crate) client: Option<OwnClient>,
     /// Where requests have its tokens, if not in `Authorization`.
     pub(crate) token_source: Option<TokenSource>,
@@ -66,6 +67,13 @@ pub(crate) enum KeySource {
     PemByKid(Url),
     Fixed(Jwks),
     Secret(Arc<Jwk>),
+}
+
+/// Where an issuer may be reached over plain http.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PlainHttp {
+    OnLoopback,
+    Anywhere,
 }
 
 /// Where an issuer's metadata are, and what they may say.
@@ -177,6 +185,7 @@ impl Issuer {
             algorithms: Cow::Borrowed(&Algorithm::ASYMMETRIC),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
+            plain_http: PlainHttp::OnLoopback,
             client: None,
             token_source: None,
         })
@@ -203,7 +212,7 @@ impl Issuer {
     ///
     /// When `uri` is no absolute `https` URL; `http` is accepted on loopback.
     pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
-        self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri)?);
+        self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri, self.plain_http)?);
         self.discovery = Discovery::default();
         Ok(self)
     }
@@ -216,8 +225,26 @@ impl Issuer {
     ///
     /// When `address` is no `https` URL in its normal form, without query and fragment; `http` is accepted on loopback.
     pub fn discovery_at(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.discovery.at = Some(normal_url("discovery_at", address)?);
+        self.discovery.at = Some(normal_url("discovery_at", address, self.plain_http)?);
         Ok(self)
+    }
+
+    /// Fetches metadata and keys over plain http, too, from wherever the issuer is: for an issuer inside a cluster or a compose
+    /// file (`http://keycloak:8080`). Dangerous, because whoever can answer in its place, on the network or by DNS, can replace
+    /// the keys and then sign any token. Call it before [`jwks_uri`](Self::jwks_uri) or [`discovery_at`](Self::discovery_at).
+    ///
+    /// For configured issuers only: a looked-up issuer that has it is not trusted.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, Verifier};
+    ///
+    /// let keycloak = Issuer::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
+    /// let verifier = Verifier::new(keycloak)?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn danger_allow_http(mut self) -> Self {
+        self.plain_http = PlainHttp::Anywhere;
+        self
     }
 
     /// Uses the metadata's `jwks_uri` only if it has the same scheme, host and port as the address that the metadata came
@@ -240,14 +267,14 @@ impl Issuer {
 
     /// Fetches each key by itself, in PEM, from this address with its `kid` at the end, as AWS load balancers have theirs.
     ///
-    /// A set cannot be fetched, so each new `kid` is: at most one in 10 seconds. Whoever can send tokens past the gateway that
-    /// signs them can use that up.
+    /// A set cannot be fetched, so each new `kid` is: at most eight at once, and one more each second. Whoever can send tokens
+    /// past the gateway that signs them can use that up.
     ///
     /// # Errors
     ///
     /// When `prefix` is no absolute `https` URL that ends with a slash; `http` is accepted on loopback.
     pub fn pem_by_kid(mut self, prefix: &str) -> Result<Self, ConfigError> {
-        let url = secure_url("pem_by_kid", prefix)?;
+        let url = secure_url("pem_by_kid", prefix, self.plain_http)?;
         if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
             return Err(ConfigError::new(format!("pem_by_kid {prefix:?}: expected a slash at the end")));
         }
@@ -386,7 +413,7 @@ impl Issuer {
         self.claim_rule(claim, Is::Absent)
     }
 
-    fn claim_rule(mut self, claim: impl Into<String>, is: Is) -> Self {
+    pub(crate) fn claim_rule(mut self, claim: impl Into<String>, is: Is) -> Self {
         self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
         self
     }
@@ -438,7 +465,7 @@ impl Issuer {
     /// less `Age`, within 60 seconds and 1 hour; 10 minutes if it says nothing.
     ///
     /// The lifetime bounds how long a withdrawn key is still trusted. A new key needs no expiry to be found: a token that no
-    /// key at hand verifies has the set fetched again, at most once in 10 seconds.
+    /// key at hand verifies has the set fetched again, at most three times at once, and then once in 5 seconds.
     ///
     /// # Errors
     ///
@@ -531,9 +558,9 @@ impl Issuer {
     pub(crate) fn discovery_url(&self) -> Result<Url, ConfigError> {
         match &self.discovery.at {
             Some(at) => Ok(at.clone()),
-            None => normal_url("issuer", &self.iss).map_err(|error| {
+            None => normal_url("issuer", &self.iss, self.plain_http).map_err(|error| {
                 ConfigError::new(format!(
-                    "{error}, as its keys are to be discovered there; else say where with `discovery_at` or `jwks_uri`"
+                    "{error}, as its keys are to be discovered there; if they are elsewhere, say where with `discovery_at` or `jwks_uri`"
                 ))
             }),
         }
@@ -585,8 +612,8 @@ fn checked_audience(audience: Audience, iss: &str) -> Result<Audience, ConfigErr
 /// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
 /// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
 /// was asked for keys.
-fn normal_url(what: &str, text: &str) -> Result<Url, ConfigError> {
-    let url = secure_url(what, text)?;
+fn normal_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
+    let url = secure_url(what, text, plain_http)?;
     let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
     match same && url.query().is_none() && url.fragment().is_none() {
         true => Ok(url),
@@ -596,8 +623,8 @@ fn normal_url(what: &str, text: &str) -> Result<Url, ConfigError> {
     }
 }
 
-/// An absolute `https` URL without credentials; `http` only where nobody sits in between.
-pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
+/// An absolute `https` URL without credentials; `http` only where nothing is in between, or where that is accepted.
+pub(crate) fn secure_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
     // With a password in it, it is not quoted.
     let quoted = if text.contains('@') { "…" } else { text };
     let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
@@ -613,7 +640,10 @@ pub(crate) fn secure_url(what: &str, text: &str) -> Result<Url, ConfigError> {
     }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if loopback => Ok(url),
-        _ => Err(error("https (http only on loopback)")),
+        "http" if loopback || plain_http == PlainHttp::Anywhere => Ok(url),
+        "http" => {
+            Err(error("https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)"))
+        }
+        _ => Err(error("https")),
     }
 }

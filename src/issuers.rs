@@ -21,9 +21,11 @@ use crate::issuer::Issuer;
 ///
 /// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
 /// // it does not return; a look-up that returns one for whatever fits a pattern lets strangers choose what is fetched.
-/// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/".to_owned()]);
+/// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/"]);
 /// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
-///     tenants.contains(iss).then(|| Issuer::new(iss, "https://api.example.com").ok())?
+///     // The issuer is made of the record's own spelling, not of the one that was asked for: else a database that compares
+///     // without case would have one tenant pass for another.
+///     tenants.get(iss).and_then(|tenant| Issuer::new(*tenant, "https://api.example.com").ok())
 /// }))?;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
@@ -62,7 +64,8 @@ impl Issuers {
     /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
     /// block, and cannot say that it does not know; [`lookup_async`](Self::lookup_async) may wait and fail.
     ///
-    /// The [`Issuer`] returned must have the `iss` asked for as its name or among its aliases, or it is not trusted. It
+    /// The [`Issuer`] returned must have the `iss` asked for as its name or among its aliases, or it is not trusted: make it of
+    /// the spelling in your record, and not of the one that was asked for, so that this is a check. It
     /// counts for that name only; by another of its names it is asked for again, and then shares the keys. Answers are kept,
     /// up to 1,024 ([`keep_at_most`](Self::keep_at_most)), each until nobody has asked for it for 24 hours. The closure is
     /// asked again after 10 minutes ([`look_up_again_after`](Self::look_up_again_after)), so that a tenant that was removed or
@@ -79,7 +82,7 @@ impl Issuers {
     /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same name at
     /// once share one answer; 64 names that are not kept are asked for at once at the most.
     ///
-    /// An error, or no answer within 5 seconds, means that it could not be found out: 503
+    /// An error, or no answer within 5 seconds (the wait for a permit included), means that it could not be found out: 503
     /// ([`LookupFailed`](crate::Error::LookupFailed)), never 401. But whoever was trusted when the look-up last worked stays so
     /// for an hour. The closure is asked in the background 2 minutes before an answer ends, so that no request waits for it,
     /// and every 10 seconds while it fails.

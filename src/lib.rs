@@ -63,6 +63,8 @@ mod guides {
     struct Migrating;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
+    #[doc = include_str!("../docs/operations.md")]
+    struct Operations;
 }
 
 mod access_token;
@@ -79,6 +81,7 @@ mod issuer;
 mod issuers;
 mod keys;
 mod lookup;
+mod permits;
 mod providers;
 mod rule;
 mod template;

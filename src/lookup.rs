@@ -11,15 +11,16 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use reqwest::Client;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::clock::{Clock, Now, nanos};
-use crate::error::{ConfigError, Error, InvalidToken};
-use crate::events;
+use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
+use crate::events::{self, Throttle};
 use crate::issuer::Issuer;
 use crate::issuers::{Ask, Issuers, Lookup};
-use crate::trusted::TrustedIssuer;
+use crate::permits::Permits;
+use crate::trusted::{Origin, TrustedIssuer};
 
 /// Strangers remembered, and for how long: what a token can name is bounded, and a tenant that signs up is not kept out.
 const MAX_STRANGERS: u64 = 1024;
@@ -68,10 +69,13 @@ struct LookedUpIssuers {
     changing: Mutex<()>,
     /// Look-ups under way, shared by all who ask for the same issuer.
     under_way: Mutex<HashMap<String, Weak<SharedLookup>>>,
-    /// Turns for names that are not kept: strangers do not crowd out those whose answer is to be renewed.
-    turns: Semaphore,
+    /// For names that are not kept, so that tokens which anyone can write do not delay the renewal of those that are.
+    permits: Arc<Permits>,
+    /// How often something was forgotten: an answer from before that is not one any more.
+    forgotten: AtomicU64,
     failures: Throttle,
     unusable: Throttle,
+    fetches: Arc<Throttle>,
 }
 
 /// What a look-up said of one name.
@@ -85,6 +89,8 @@ pub(crate) struct Kept {
     ask_from: AtomicU64,
     /// Whether a token with this name was ever verified.
     proven: AtomicBool,
+    /// By the application, which takes the answer back.
+    forgotten: AtomicBool,
 }
 
 impl Kept {
@@ -101,31 +107,6 @@ impl Kept {
 
     fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
-    }
-}
-
-/// Tells the log of something once a second at the most: whoever sends unsigned tokens must not fill it.
-#[derive(Default)]
-struct Throttle(Mutex<Told>);
-
-#[derive(Default)]
-struct Told {
-    at: Option<Duration>,
-    unsaid: u64,
-}
-
-impl Throttle {
-    const EVERY: Duration = Duration::from_secs(1);
-
-    /// How many times nothing was said since the last time, if something is to be said now.
-    fn turn(&self, now: Duration) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.at.is_some_and(|at| now < at + Self::EVERY) {
-            told.unsaid += 1;
-            return None;
-        }
-        told.at = Some(now);
-        Some(std::mem::take(&mut told.unsaid))
     }
 }
 
@@ -171,7 +152,7 @@ impl TrustedIssuers {
     ) -> Result<Self, ConfigError> {
         let (mut listed, mut templates) = (HashMap::new(), Vec::new());
         for config in issuers.listed {
-            let issuer = Arc::new(TrustedIssuer::new(config, true, &client, true, &clock)?);
+            let issuer = Arc::new(TrustedIssuer::new(config, Origin::Listed, &client, &clock)?);
             if issuer.config.template.is_some() {
                 templates.push(Arc::clone(&issuer));
             }
@@ -203,9 +184,11 @@ impl TrustedIssuers {
                     strangers: strangers.eviction_policy(EvictionPolicy::lru()).build(),
                     changing: Mutex::default(),
                     under_way: Mutex::default(),
-                    turns: Semaphore::new(MAX_LOOKUPS),
+                    permits: Permits::new(MAX_LOOKUPS),
+                    forgotten: AtomicU64::new(0),
                     failures: Throttle::default(),
                     unusable: Throttle::default(),
+                    fetches: Arc::default(),
                 }))
             }
         };
@@ -263,10 +246,32 @@ impl TrustedIssuers {
         match &self.looked_up {
             Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
             _ => {
-                let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
-                let trusted = self.listed.get_key_value(&*other).map(|(name, _)| Arc::clone(name));
-                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted }.into())
+                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted: self.probably_meant(iss) }.into())
             }
+        }
+    }
+
+    /// The listed issuer that a token with this `iss` is probably meant for: the commonest mistakes, on either side.
+    fn probably_meant(&self, iss: &str) -> Option<Arc<str>> {
+        let listed = |name: &str| self.listed.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
+        let entra = || {
+            let tenant = iss.strip_prefix(ENTRA_V1)?.trim_end_matches('/');
+            let version_2 = format!("https://login.microsoftonline.com/{tenant}/v2.0");
+            listed(&version_2).or_else(|| self.template(&version_2).map(|_| version_2.into()))
+        };
+        listed(&other).or_else(entra)
+    }
+
+    /// Drops what is kept of the issuer with this name: of a looked-up one all, of a listed one its keys. Whether there was
+    /// such an issuer.
+    pub(crate) fn forget(&self, iss: &str) -> bool {
+        match self.listed.get(iss).or_else(|| self.template(iss)) {
+            Some(issuer) => {
+                issuer.forget_keys();
+                true
+            }
+            None => self.looked_up.as_ref().is_some_and(|looked_up| looked_up.forget(iss)),
         }
     }
 }
@@ -285,7 +290,14 @@ impl LookedUpIssuers {
             return Err(unknown(iss).into());
         }
         match &self.lookup.ask {
-            Ask::Sync(ask) => self.keep(iss, ask(iss)).map(Known::looked_up).map(Found::Issuer),
+            Ask::Sync(ask) => {
+                let answer = || {
+                    let before = self.forgotten();
+                    self.keep(iss, ask(iss), before)
+                };
+                let answer = answer().or_else(answer).unwrap_or_else(|| Err(forgotten_again()));
+                answer.map(Known::looked_up).map(Found::Issuer)
+            }
             Ask::Async(_) => Ok(Found::Lookup(Box::pin(Arc::clone(self).ask_once(iss.to_owned())))),
         }
     }
@@ -310,24 +322,63 @@ impl LookedUpIssuers {
         let (looked_up, iss) = (&shared.looked_up, &shared.iss);
         let Some(lookup) = &shared.lookup else { return Err(unknown(iss).into()) };
         let answer = lookup.get_or_init(|| async {
-            let Ask::Async(ask) = &looked_up.lookup.ask else { return Err(unknown(iss).into()) };
-            // Never closed.
-            let _turn = match looked_up.kept(iss) {
-                Some(_) => None,
-                None => looked_up.turns.acquire().await.ok(),
-            };
-            match timeout(LOOKUP_TIMEOUT, ask(iss.clone())).await {
-                Ok(Ok(found)) => looked_up.keep(iss, found),
-                Ok(Err(error)) => looked_up.without_answer(iss, error),
-                Err(_) => looked_up.without_answer(iss, format!("no answer within {LOOKUP_TIMEOUT:?}")),
+            // Once more if something was forgotten meanwhile: then the answer may be from before that.
+            for _ in 0..2 {
+                let before = looked_up.forgotten();
+                if let Some(answer) = looked_up.ask(iss, before).await {
+                    return answer;
+                }
             }
+            Err(forgotten_again())
         });
         answer.await.clone().map(Known::looked_up)
     }
 
+    /// Asks, within [`LOOKUP_TIMEOUT`], the time that it has to wait for a permit included. `None`: something was forgotten
+    /// meanwhile.
+    async fn ask(&self, iss: &str, before: u64) -> Option<Result<Arc<Kept>, Error>> {
+        let Ask::Async(ask) = &self.lookup.ask else { return Some(Err(unknown(iss).into())) };
+        let answer = async {
+            let _permit = match self.kept(iss) {
+                Some(_) => None,
+                None => Some(self.permits.acquire().await),
+            };
+            ask(iss.to_owned()).await
+        };
+        match timeout(LOOKUP_TIMEOUT, answer).await {
+            Ok(Ok(found)) => self.keep(iss, found, before),
+            Ok(Err(error)) => Some(self.without_answer(iss, error)),
+            Err(_) => Some(self.without_answer(iss, format!("no answer within {LOOKUP_TIMEOUT:?}"))),
+        }
+    }
+
+    fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
+    }
+
+    /// Drops what is kept under this name, and the issuer's other names with it. Whether there was anything.
+    fn forget(&self, iss: &str) -> bool {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::AcqRel);
+        // Those who ask from now on share no answer with those who asked before.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let was_stranger = self.strangers.remove(iss).is_some();
+        let Some(known) = self.kept(iss) else { return was_stranger };
+        for cache in [&self.proven, &self.unproven] {
+            for (name, kept) in cache.iter().filter(|(_, kept)| Arc::ptr_eq(&kept.issuer, &known.issuer)) {
+                kept.forgotten.store(true, Ordering::Release);
+                cache.invalidate(&*name);
+            }
+        }
+        known.issuer.forget_keys();
+        true
+    }
+
     /// Takes what a look-up said of `iss`: under this name, and no other. An issuer that has not changed keeps its keys; if
     /// it is kept by another of its names, both share them.
-    fn keep(&self, iss: &str, found: Option<Issuer>) -> Result<Arc<Kept>, Error> {
+    ///
+    /// `before`: [`forgotten`](Self::forgotten) when it was asked. `None` if something was forgotten since.
+    fn keep(&self, iss: &str, found: Option<Issuer>, before: u64) -> Option<Result<Arc<Kept>, Error>> {
         let at = self.clock.now().uptime;
         let config = match found {
             Some(config) if config.names().any(|name| **name == *iss) => Some(config),
@@ -339,12 +390,15 @@ impl LookedUpIssuers {
             None => None,
         };
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.forgotten() != before {
+            return None;
+        }
         let issuer = config.and_then(|config| self.trusted(iss, config, at));
         let Some(issuer) = issuer else {
             self.proven.invalidate(iss);
             self.unproven.invalidate(iss);
             self.strangers.insert(iss.to_owned(), at);
-            return Err(unknown(iss).into());
+            return Some(Err(unknown(iss).into()));
         };
         let proven = self.kept(iss).is_some_and(|kept| kept.is_proven());
         let kept = Arc::new(Kept {
@@ -354,10 +408,11 @@ impl LookedUpIssuers {
             holds_until: nanos(at + self.lookup.fresh).into(),
             ask_from: nanos(at + self.lookup.fresh.mul_f64(ASK_AHEAD_AT)).into(),
             proven: proven.into(),
+            forgotten: false.into(),
         });
         let cache = if proven { &self.proven } else { &self.unproven };
         cache.insert(Arc::clone(&kept.name), Arc::clone(&kept));
-        Ok(kept)
+        Some(Ok(kept))
     }
 
     /// The issuer with this configuration: one that is kept, with its keys, or a new one. `None` if it cannot work.
@@ -370,8 +425,9 @@ impl LookedUpIssuers {
             return Some(Arc::clone(&same.issuer));
         }
         let name = Arc::clone(&config.iss);
-        match TrustedIssuer::new(config, false, || Ok(self.client.clone()), self.lookup.private_addresses, &self.clock)
-        {
+        let private_addresses = self.lookup.private_addresses;
+        let origin = Origin::LookedUp { private_addresses, throttle: Arc::clone(&self.fetches) };
+        match TrustedIssuer::new(config, origin, || Ok(self.client.clone()), &self.clock) {
             Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
                 self.tell_unusable(&name, &error, at);
@@ -409,6 +465,9 @@ impl LookedUpIssuers {
     fn promote(&self, kept: &Arc<Kept>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now().uptime;
+        if kept.forgotten.load(Ordering::Acquire) {
+            return;
+        }
         let is_current = match self.kept(&kept.name) {
             Some(current) => Arc::ptr_eq(&current, kept),
             // Pushed out by many others before its keys were there.
@@ -466,6 +525,11 @@ impl Drop for Shared {
             under_way.remove(&self.iss);
         }
     }
+}
+
+/// The application forgets faster than its look-up answers.
+fn forgotten_again() -> Error {
+    Error::LookupFailed { error: "issuers were forgotten while it was under way".into() }
 }
 
 fn unknown(iss: &str) -> InvalidToken {

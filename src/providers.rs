@@ -8,9 +8,10 @@ use url::Url;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
-use crate::issuer::{Issuer, secure_url};
+use crate::issuer::{Issuer, PlainHttp, secure_url};
 use crate::template;
 use crate::token::audience::Audience;
+use crate::token::shape::Is;
 use crate::token_source::TokenSource;
 
 impl Issuer {
@@ -54,7 +55,10 @@ impl Issuer {
         if !template::is_tenant(tenant) {
             return Err(ConfigError::new(format!("tenant {tenant:?}: expected a GUID in lower case")));
         }
-        Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?
+        let mut issuer = Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?;
+        // Microsoft's rule, also for one tenant: a key whose `issuer` names another one does not sign for this.
+        issuer.shape().tenant = Some(tenant.to_owned());
+        issuer
             .require_claim("tid", [tenant])
             // Where users sign in to the API's own registration, its ID tokens have the same audience, and no `azp`.
             .with_claim("azp")
@@ -75,7 +79,9 @@ impl Issuer {
     }
 
     /// Amazon Cognito. Its access tokens have no audience: `clients` are the app clients that may call. Scopes are
-    /// `{resource server}/{name}`; [`scope_prefix`](Self::scope_prefix) makes them short.
+    /// `{resource server}/{name}`; [`scope_prefix`](Self::scope_prefix) makes them short. Tokens that are bound to a resource
+    /// have an audience, and are refused unless it is named:
+    /// [`audience`](Self::audience)`(Audience::client_id(clients).aud_if_present([api]))`.
     ///
     /// # Errors
     ///
@@ -97,9 +103,11 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// When `base` is no https URL; `http` is accepted on loopback.
+    /// When `base` is no URL; and, from [`Verifier::new`](crate::Verifier::new), when it is an `http` one that is not on loopback,
+    /// without [`danger_allow_http`](Self::danger_allow_http).
     pub fn keycloak(base: &str, realm: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        secure_url("base", base)?;
+        // Over plain http only after `danger_allow_http`, which `Verifier::new` sees.
+        secure_url("base", base, PlainHttp::Anywhere)?;
         let issuer = Self::new(format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?), audience)?;
         // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
         Ok(issuer.require_claim("typ", ["Bearer"]).roles_at(["/realm_access/roles"]))
@@ -115,7 +123,8 @@ impl Issuer {
         Self::new("https://accounts.google.com", audience)?.alias("accounts.google.com")?.algorithms([Algorithm::RS256])
     }
 
-    /// Firebase Authentication of a project.
+    /// Firebase Authentication of a project. As its documentation asks, `sub` must not be empty and `auth_time` must be in the
+    /// past.
     ///
     /// # Errors
     ///
@@ -123,11 +132,15 @@ impl Issuer {
     pub fn firebase(project: &str) -> Result<Self, ConfigError> {
         Self::new(format!("https://securetoken.google.com/{}", segment(project)?), project)?
             .jwks_uri("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com")?
+            .claim_rule("sub", Is::Text)
+            .claim_rule("auth_time", Is::Past)
             .algorithms([Algorithm::RS256])
     }
 
     /// Supabase Auth of a project with asymmetric signing keys; older ones sign with a [`secret`](Self::secret). Its `role` is a
-    /// role here. Never authorize by `user_metadata`: users write it.
+    /// role here. Never authorize by `user_metadata`: users write it. A user with a second factor who has not used it has `aal`
+    /// `aal1`, and anonymous users have `is_anonymous`: ask for what the route needs, with
+    /// [`claim`](crate::ProtectLayer::claim).
     ///
     /// # Errors
     ///
@@ -155,6 +168,8 @@ impl Issuer {
         let iss = frontend_api.trim_end_matches('/');
         Self::with_keys(iss, Audience::authorized_party(origins), "/.well-known/jwks.json")?
             .refuse_claim("sts", ["pending"])
+            // Tokens of a JWT template, which are for others, have none.
+            .with_claim("sid")
             .permissions_at(["/o/per", "org_permissions"])
             .roles_at(["/o/rol", "org_role"])
             .algorithms([Algorithm::RS256])

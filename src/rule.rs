@@ -27,8 +27,9 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// // On a route: `protect.clone().require(may_refund)`; without HTTP: `may_refund.check(&token)?`.
 /// ```
 ///
-/// A token that does not fit is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
-/// that the operation needs; one whose user must sign in again, or better, with 401
+/// A token that lacks a scope is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
+/// that the operation needs. One that has them all and lacks something else is refused with 403 and no `error`, since another
+/// token would lack the same. One whose user must sign in again, or better, is refused with 401
 /// `insufficient_user_authentication` (RFC 9470 §3).
 #[derive(Clone)]
 pub struct Rule(Kind);
@@ -183,6 +184,22 @@ impl Rule {
     /// [`Error::InsufficientScope`], [`Error::Forbidden`], or [`Error::InsufficientAuthentication`] if that is all that is
     /// missing.
     pub fn check_request(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
+        // `insufficient_scope` has clients ask for a token with the scopes of the challenge. So it is said if the token lacks
+        // one of those, whatever else it lacks, and else never.
+        match self.evaluate(token, request) {
+            Err(Error::InsufficientScope { .. } | Error::Forbidden { .. })
+                if token.require_scope(&self.scopes()).is_err() =>
+            {
+                Err(Error::InsufficientScope { required: self.scopes(), granted: token.scope().clone() })
+            }
+            Err(Error::InsufficientScope { .. }) => {
+                Err(Error::Forbidden { rule: self.to_string(), scope: self.scopes() })
+            }
+            other => other,
+        }
+    }
+
+    fn evaluate(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
         let forbidden = || Error::Forbidden { rule: self.to_string(), scope: self.scopes() };
         let ok_if = |holds: bool, error: &dyn Fn() -> Error| if holds { Ok(()) } else { Err(error()) };
         match &self.0 {
@@ -211,8 +228,8 @@ impl Rule {
             }
             Kind::All(rules) => self.check_all(rules, token, request),
             Kind::Any(rules) => {
-                let mut results = rules.iter().map(|rule| rule.check_request(token, request));
-                // The first alternative's refusal is as good as any; the challenge names its scopes.
+                let mut results = rules.iter().map(|rule| rule.evaluate(token, request));
+                // The first alternative's refusal is as good as any.
                 let first = results.next().unwrap_or_else(|| Err(forbidden()));
                 if first.is_ok() || results.any(|result| result.is_ok()) { Ok(()) } else { first }
             }
@@ -223,7 +240,7 @@ impl Rule {
     fn check_all(&self, rules: &[Rule], token: &AccessToken, request: &Parts) -> Result<(), Error> {
         let mut step_up = Ok(());
         for rule in rules {
-            match rule.check_request(token, request) {
+            match rule.evaluate(token, request) {
                 Ok(()) => {}
                 Err(Error::InsufficientAuthentication { .. }) => step_up = Err(self.step_up().into()),
                 Err(Error::InsufficientScope { granted, .. }) => {
@@ -238,7 +255,7 @@ impl Rule {
 
     /// Every scope token that the operation needs; of alternatives, those of the first that names any.
     pub(crate) fn scopes(&self) -> Scope {
-        let mut scopes = Scope::default();
+        let mut scopes = Scope::none();
         match &self.0 {
             Kind::Scope(scope) => scopes.extend(scope),
             Kind::AnyScope(any) => any.first().into_iter().for_each(|first| scopes.extend(first)),
@@ -294,12 +311,6 @@ impl From<StepUp> for Error {
     }
 }
 
-impl From<Scope> for Rule {
-    fn from(scope: Scope) -> Self {
-        Self(Kind::Scope(scope))
-    }
-}
-
 #[track_caller]
 fn checked<S>(scope: S) -> Scope
 where
@@ -307,6 +318,8 @@ where
     S::Error: fmt::Display,
 {
     match scope.try_into() {
+        // Such as that of a token which grants none: a rule that asks for nothing would let every token through.
+        Ok(scope) if scope.is_empty() => panic!("scope \"\": expected at least one scope token"),
         Ok(scope) => scope,
         Err(error) => panic!("{error}"),
     }

@@ -25,10 +25,24 @@ pub struct TokenSource(pub(crate) Place);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Place {
     Authorization,
-    Header { name: HeaderName, origins: Vec<String> },
-    Cookie { name: String, origins: Vec<String> },
+    Header { name: HeaderName, allowed: AllowedOrigins },
+    Cookie { name: String, allowed: AllowedOrigins },
     WebSocketProtocol(HeaderValue),
     Query(String),
+}
+
+/// Whose requests may use a token that a browser sends by itself, beside the API's own pages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct AllowedOrigins {
+    listed: Vec<String>,
+    /// Clients that are no browsers, which send neither `Origin` nor `Sec-Fetch-*`.
+    pub(crate) non_browsers: bool,
+}
+
+impl AllowedOrigins {
+    pub(crate) fn lists(&self, origin: &HeaderValue) -> bool {
+        self.listed.iter().any(|listed| listed.as_bytes() == origin.as_bytes())
+    }
 }
 
 impl TokenSource {
@@ -37,15 +51,18 @@ impl TokenSource {
         Self(Place::Authorization)
     }
 
-    /// A header that has the token and nothing else, as a gateway in front sets it: `Cf-Access-Jwt-Assertion`,
+    /// A header that carries the token and nothing else, as a gateway in front sets it: `Cf-Access-Jwt-Assertion`,
     /// `x-goog-iap-jwt-assertion`.
     ///
-    /// Gateways set it by the browser's cookie, which is sent with whatever request any page makes: one that the browser calls
-    /// cross-site (`Sec-Fetch-Site`) is refused, unless its `Origin` is one of [`from_origins`](Self::from_origins).
+    /// A gateway sets it because of a cookie, and a browser sends cookies with requests that any page makes. So the same
+    /// rule holds as for a [`cookie`](Self::cookie): requests of the API's own origin pass, and navigations to it; unsafe
+    /// methods, websockets and requests of other pages need an `Origin` that is listed in
+    /// [`from_origins`](Self::from_origins). Machines behind the gateway send no `Origin`:
+    /// [`allow_non_browsers`](Self::allow_non_browsers) lets them use unsafe methods.
     ///
     /// # Errors
     ///
-    /// When `name` is no header's name, or `Authorization`, which has a scheme.
+    /// Returns an error if `name` is not a header name, or if it is `Authorization`, which has a scheme.
     pub fn header<N>(name: N) -> Result<Self, ConfigError>
     where
         N: TryInto<HeaderName>,
@@ -55,42 +72,75 @@ impl TokenSource {
             Ok(http::header::AUTHORIZATION) => {
                 Err(ConfigError::new("token source header `Authorization`: expected `TokenSource::authorization()`"))
             }
-            Ok(name) => Ok(Self(Place::Header { name, origins: Vec::new() })),
+            Ok(name) => Ok(Self(Place::Header { name, allowed: AllowedOrigins::default() })),
             Err(error) => Err(ConfigError::new(format!("token source: expected a header's name: {error}"))),
         }
     }
 
-    /// A cookie. A browser sends it with whatever request any page makes, so a request's `Origin` must be one of these
-    /// (`https://app.example.com`). GET, HEAD and OPTIONS may come without `Origin`, unless the browser calls them cross-site
-    /// (`Sec-Fetch-Site`); websockets may not. List the API's own origin too: browsers send it with POST. A name that begins with
-    /// `__Host-` keeps subdomains from setting it.
+    /// A cookie. A browser sends it with requests that any page makes, so not every request may use it:
+    ///
+    /// - Requests of the API's own origin and of `origins` (`https://app.example.com`) may, whatever they do.
+    /// - GET, HEAD and OPTIONS may without `Origin`, unless the browser says that a page of a sibling subdomain or of
+    ///   another site makes them (`Sec-Fetch-Site`).
+    /// - A navigation of the whole window may (the page after a sign-in, a link in a mail), from wherever it comes.
+    /// - Unsafe methods and websockets may not without `Origin`, and nothing may with another one.
+    ///
+    /// What may not is answered 400, or, with [`optional`](crate::ProtectLayer::optional), treated as without a token. The
+    /// API's own origin is that of the `Host` header (over `http` on loopback only), or what the browser calls
+    /// `same-origin`: list it if a proxy rewrites `Host` and the API has websockets. A name that begins with `__Host-` keeps
+    /// subdomains from setting the cookie.
     ///
     /// # Errors
     ///
-    /// When one is no origin as browsers send it: scheme, host in lower case, a port that is not the scheme's, no slash.
+    /// Returns an error if an origin is not one as browsers send it: scheme, host in lower case, a port that is not the
+    /// scheme's, no slash.
     pub fn cookie<T: Into<String>>(
         name: impl Into<String>,
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        Self(Place::Cookie { name: name.into(), origins: Vec::new() }).from_origins(origins)
+        Self(Place::Cookie { name: name.into(), allowed: AllowedOrigins::default() }).from_origins(origins)
     }
 
-    /// The origins whose pages may use a token from a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header); of no
-    /// meaning for the others.
+    /// Other origins whose pages may use a token from a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header).
     ///
     /// # Errors
     ///
-    /// As [`cookie`](Self::cookie).
-    pub fn from_origins<T: Into<String>>(mut self, own: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
-        let own: Vec<String> = own.into_iter().map(Into::into).collect();
+    /// Returns an error if an origin is not one as browsers send it (see [`cookie`](Self::cookie)), or if this is neither a
+    /// cookie nor a header.
+    pub fn from_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+        let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
         let is_origin = |text: &String| Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text);
-        if let Some(odd) = own.iter().find(|text| !is_origin(text)) {
+        if let Some(odd) = origins.iter().find(|text| !is_origin(text)) {
             return Err(ConfigError::new(format!("origin {odd:?}: expected one as `https://app.example.com`")));
         }
-        if let Place::Header { origins, .. } | Place::Cookie { origins, .. } = &mut self.0 {
-            *origins = own;
-        }
+        self.allowed("from_origins")?.listed = origins;
         Ok(self)
+    }
+
+    /// Lets clients that are no browsers use a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header) with any
+    /// method: requests with neither `Origin` nor a `Sec-Fetch-*` header. Every current browser sends one of them with
+    /// unsafe methods and websockets. For machines behind a gateway, such as those with a Cloudflare service token.
+    ///
+    /// ```
+    /// use portcullis::TokenSource;
+    ///
+    /// let source = TokenSource::header("cf-access-jwt-assertion")?.allow_non_browsers()?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if this is neither a cookie nor a header.
+    pub fn allow_non_browsers(mut self) -> Result<Self, ConfigError> {
+        self.allowed("allow_non_browsers")?.non_browsers = true;
+        Ok(self)
+    }
+
+    fn allowed(&mut self, method: &str) -> Result<&mut AllowedOrigins, ConfigError> {
+        match &mut self.0 {
+            Place::Header { allowed, .. } | Place::Cookie { allowed, .. } => Ok(allowed),
+            other => Err(ConfigError::new(format!("{method}: expected a cookie or a header, found {other:?}"))),
+        }
     }
 
     /// `Sec-WebSocket-Protocol: bearer, <token>`, since a browser's websocket sends no `Authorization`:

@@ -1,25 +1,44 @@
 //! One issuer that we trust, at work: its configuration and its keys together.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
 
 use reqwest::Client;
 
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
-use crate::events::IssuerName;
+use crate::events::{IssuerName, Throttle};
 use crate::health::IssuerHealth;
-use crate::issuer::{Issuer, KeySource};
+use crate::issuer::{Issuer, KeySource, PlainHttp};
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
 use crate::token::claims::Claims;
+use crate::token::json::most_bytes_read;
 use crate::token::jws::{Header, Jws};
 use crate::token::typ::TypRule;
+
+/// Most memory that the claims of a token that is not verified yet may take when they are read, in bytes: about what takes as
+/// long as a signature. Real claims stay under 16 KiB.
+const MOST_BYTES_UNVERIFIED: usize = 64 * 1024;
 
 /// An [`Issuer`] at work: its configuration and its keys.
 pub(crate) struct TrustedIssuer {
     pub(crate) config: Issuer,
     keys: TrustedKeys,
+}
+
+/// By whose word an issuer is trusted.
+pub(crate) enum Origin {
+    /// The application's, in its configuration.
+    Listed,
+    /// A look-up's. Such issuers may be registered by anyone.
+    LookedUp {
+        /// Whether their keys may be at private addresses.
+        private_addresses: bool,
+        /// Of what the log is told of them.
+        throttle: Arc<Throttle>,
+    },
 }
 
 enum TrustedKeys {
@@ -29,16 +48,24 @@ enum TrustedKeys {
 }
 
 impl TrustedIssuer {
-    /// `listed`, not looked up; `client` is asked for only if keys must be fetched and the issuer has none of its own;
-    /// `private_addresses`: whether its keys may be at such.
+    /// `client` is asked for only if keys must be fetched and the issuer has none of its own.
     pub(crate) fn new(
         config: Issuer,
-        listed: bool,
+        origin: Origin,
         client: impl FnOnce() -> Result<Client, ConfigError>,
-        private_addresses: bool,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        let (throttle, private_addresses) = match origin {
+            Origin::Listed => (None, true),
+            Origin::LookedUp { .. } if config.plain_http == PlainHttp::Anywhere => {
+                return Err(ConfigError::new(format!(
+                    "issuer {:?}: expected no `danger_allow_http` of one that was looked up; configure it",
+                    config.iss
+                )));
+            }
+            Origin::LookedUp { throttle, private_addresses } => (Some(throttle), private_addresses),
+        };
         let rsa = config.rsa_algorithm();
         let location = match &config.key_source {
             KeySource::Secret(key) => {
@@ -46,6 +73,11 @@ impl TrustedIssuer {
                 return Ok(Self { config, keys });
             }
             KeySource::Fixed(jwks) => {
+                // What the issuer is configured with counts before what the set is.
+                let rsa = match &config.algorithms {
+                    Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
+                    Cow::Owned(_) => rsa,
+                };
                 let keys = TrustedKeys::Fixed(jwks.with_rsa_algorithm(rsa));
                 return Ok(Self { config, keys });
             }
@@ -56,9 +88,10 @@ impl TrustedIssuer {
             }
         };
         let client = config.client.as_ref().map_or_else(client, |own| Ok(own.0.clone()))?;
-        let issuer = IssuerName { iss: Arc::clone(&config.iss), listed };
-        let (algorithms, policy) = (config.algorithms.clone(), config.key_policy.clone());
-        let source = Source { issuer, location, rsa, algorithms, policy, private_addresses };
+        let issuer = IssuerName { iss: Arc::clone(&config.iss), throttle };
+        let (algorithms, policy, plain_http) =
+            (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
+        let source = Source { issuer, location, rsa, algorithms, policy, private_addresses, plain_http };
         let keys = TrustedKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
         Ok(Self { config, keys })
     }
@@ -72,10 +105,10 @@ impl TrustedIssuer {
     }
 
     /// The tenant that the token is of, where the issuer has many.
-    pub(crate) fn check_tenant<'a>(&self, claims: &'a Claims<'_>) -> Result<Option<&'a str>, InvalidToken> {
+    pub(crate) fn check_tenant<'a>(&'a self, claims: &'a Claims<'_>) -> Result<Option<&'a str>, InvalidToken> {
         match &self.config.template {
             Some(template) => template.check(&claims.issuer, claims.tenant.as_deref()).map(Some),
-            None => Ok(None),
+            None => Ok(self.config.shape.tenant.as_deref()),
         }
     }
 
@@ -85,6 +118,7 @@ impl TrustedIssuer {
         jws: &Jws<'_>,
         header: &Header<'_>,
         claims: &Claims<'_>,
+        now: Now,
     ) -> Result<(), InvalidToken> {
         let shape = &self.config.shape;
         if !shape.padding {
@@ -100,13 +134,41 @@ impl TrustedIssuer {
         if shape.typ == TypRule::Rfc9068 {
             claims.check_rfc9068()?;
         }
-        if shape.claims.is_empty() {
+        match self.checks_claims_late(jws) {
+            true => Ok(()),
+            // What is unverified can only be refused.
+            false => self.check_claims(jws, now),
+        }
+    }
+
+    /// Whether the rules over claims are checked after the signature, and not before: reading the claims would cost more than
+    /// the signature, and before it anyone could ask for that.
+    pub(crate) fn checks_claims_late(&self, jws: &Jws<'_>) -> bool {
+        !self.config.shape.claims.is_empty()
+            && std::str::from_utf8(jws.unverified_payload())
+                .is_ok_and(|payload| most_bytes_read(payload) > MOST_BYTES_UNVERIFIED)
+    }
+
+    /// What is configured of claims.
+    pub(crate) fn check_claims(&self, jws: &Jws<'_>, now: Now) -> Result<(), InvalidToken> {
+        let rules = &self.config.shape.claims;
+        if rules.is_empty() {
             return Ok(());
         }
-        // What is unverified can only be refused.
         let claims = serde_json::from_slice(jws.unverified_payload())
             .map_err(|_| InvalidToken::Malformed("a payload whose numbers fit into 64 bits"))?;
-        shape.claims.iter().try_for_each(|rule| rule.check(&claims))
+        let latest = now.unix.saturating_add(self.config.leeway);
+        rules.iter().try_for_each(|rule| rule.check(&claims, latest))
+    }
+
+    /// Whether the signature can be verified with the keys that are there. Fetches nothing.
+    pub(crate) fn verifies_already(&self, jws: &Jws<'_>, header: &Header<'_>, tenant: Option<&str>, now: Now) -> bool {
+        let verifies = |jwks: &Jwks| jwks.verify_signature(jws, header, tenant).is_ok();
+        match &self.keys {
+            TrustedKeys::Secret(key) => key.verify(jws).is_some(),
+            TrustedKeys::Fixed(jwks) => verifies(jwks),
+            TrustedKeys::Remote(remote) => remote.already_there(now).is_some_and(|jwks| verifies(&jwks)),
+        }
     }
 
     /// Selects this issuer's key and verifies the signature, or says what to wait for. `fetched`: this token already
@@ -142,11 +204,12 @@ impl TrustedIssuer {
             match jwks.verify_signature(jws, header, tenant) {
                 // A signature that does not fit may be that of a new key without a `kid`, or under the old one's.
                 Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::Signature)) => {
-                    match remote.refetch(&jwks, header.kid.as_deref(), fetched, now) {
+                    let is_known = refusal == InvalidToken::Signature;
+                    match remote.refetch(&jwks, header.kid.as_deref(), is_known, fetched, now) {
                         Refetch::Wait(fetching) => return Ok(Signature::Wait(fetching)),
                         Refetch::LookAgain => {}
                         // Unavailable is not invalid: the key may be one that the issuer would name, could it be asked.
-                        Refetch::Refuse(Some(failure)) if refusal != InvalidToken::Signature => {
+                        Refetch::Refuse(Some(failure)) if !is_known => {
                             return Err(self.keys_unavailable(Some(failure)));
                         }
                         Refetch::Refuse(_) => return Err(refusal.into()),
@@ -162,11 +225,18 @@ impl TrustedIssuer {
     }
 
     /// Whether these are still the keys. Has them refreshed ahead, as every use of them does.
-    pub(crate) fn still_has(&self, keys: Option<&Arc<Jwks>>, now: Now) -> bool {
+    pub(crate) fn still_has(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {
         match (&self.keys, keys) {
             (TrustedKeys::Secret(_) | TrustedKeys::Fixed(_), None) => true,
             (TrustedKeys::Remote(remote), Some(keys)) => remote.still_has(keys, now),
             _ => false,
+        }
+    }
+
+    /// Drops the keys, if they are fetched: the next token has them fetched again.
+    pub(crate) fn forget_keys(&self) {
+        if let TrustedKeys::Remote(remote) = &self.keys {
+            remote.forget();
         }
     }
 

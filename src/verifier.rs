@@ -11,9 +11,10 @@ use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tracing::Instrument as _;
 
 use crate::access_token::{AccessToken, Implies};
-use crate::cache::{self, Entry, TokenCache};
+use crate::cache::{self, Entry, EntryIssuer, TokenCache};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::events;
@@ -54,7 +55,7 @@ struct Inner {
     issuers: TrustedIssuers,
     clock: Clock,
     implies: Option<Arc<Implies>>,
-    cache: TokenCache,
+    cache: Arc<TokenCache>,
 }
 
 /// Where a verification stands.
@@ -111,10 +112,12 @@ impl VerifierBuilder {
     /// so the third request with it is the first that saves the signature, for 5 minutes at the most. On every request it is
     /// checked that the time has not run out, and that issuer and keys are still the ones.
     ///
-    /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and 4 KiB of tokens for each that there is
-    /// room for; a kept one takes about 1.75 times its own length and 270 bytes, and more once its claims are read. The table itself
-    /// takes 32 bytes for each, from the start; two million are the most. What does not hold any more is never used, but stays
-    /// in memory until another token takes its place.
+    /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and they take at most 8 KiB of memory for
+    /// each that there is room for: with the default 80 MB, with 100,000 tokens 800 MB. Counted are the token and its payload
+    /// (about 1.75 times the token's length and 400 bytes), and its claims once they are read, as a tree and as types of the
+    /// application's; a token whose claims would take more than 128 KiB is verified each time. The table itself takes 64 bytes for
+    /// each, from the start; two million are the most. What has expired is never used; its memory is freed when another token
+    /// needs it.
     pub fn cache_tokens(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self
@@ -153,7 +156,8 @@ impl VerifierBuilder {
     ///
     /// A [`ConfigError`] whose sentence names the value that cannot work.
     pub fn build(self) -> Result<Verifier, ConfigError> {
-        let (clock, implies, cache) = (self.clock, self.implies, TokenCache::new(self.cached_tokens));
+        let (clock, implies) = (self.clock, self.implies);
+        let cache = Arc::new(TokenCache::new(self.cached_tokens));
         let own = |guarded| self.client.clone().map_or_else(|| default_client(guarded), Ok);
         // Made when it is needed, once: it reads the system's root certificates, which takes tens of milliseconds.
         let client = LazyCell::new(|| own(false));
@@ -255,15 +259,39 @@ impl Verifier {
         health
     }
 
+    /// Forgets the issuer with this name: at once, and not only when its time is over. For a tenant that is removed or
+    /// compromised, and for keys that are withdrawn before their lifetime ends.
+    ///
+    /// Of a looked-up issuer, everything is dropped that is kept of it by this and its other names: that it is trusted, that it
+    /// is not (so that a new tenant need not wait for 30 seconds), its keys, and its verified tokens. The look-up is called when
+    /// the next token names it; answers that it gave before do not count. Of a configured issuer, keys that are fetched and
+    /// tokens verified with them are dropped; it stays trusted. Requests that are being verified may still end as before.
+    ///
+    /// It acts on this verifier and its clones: in each process, where there are several. Returns whether anything was known of
+    /// such an issuer.
+    ///
+    /// ```
+    /// # fn example(verifier: portcullis::Verifier) {
+    /// // A tenant was removed from the database.
+    /// verifier.forget("https://acme.eu.auth0.com/");
+    /// # }
+    /// ```
+    pub fn forget(&self, iss: &str) -> bool {
+        self.0.issuers.forget(iss)
+    }
+
     /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        if let Some(token) = self.verified_before(token) {
+        let cached = self.verified_before(token);
+        events::token_cache(cached.is_some());
+        if let Some(token) = cached {
             return Verification::Done(Ok(token));
         }
         match self.attempt(token, &Progress::default()) {
             Ok(Attempt::Verified(token)) => Verification::Done(Ok(token)),
             Ok(Attempt::Wait(wait)) => {
-                Verification::Waiting(Box::pin(self.clone().verify_after(wait, token.to_owned())))
+                let verification = self.clone().verify_after(wait, token.to_owned());
+                Verification::Waiting(Box::pin(verification.instrument(events::waiting())))
             }
             Err(error) => Verification::Done(Err(self.refused(token, error))),
         }
@@ -272,15 +300,20 @@ impl Verifier {
     /// The token, if it was verified a moment ago and nothing has changed since. If anything has, the steps will say what.
     fn verified_before(&self, token: &str) -> Option<AccessToken> {
         self.0.cache.get(token, |entry| {
-            let (now, issuer) = (self.0.clock.now(), &entry.issuer().issuer);
-            let is_still_trusted = || match self.0.issuers.find(entry.token().issuer(), now) {
-                Ok(Found::Issuer(known)) => Arc::ptr_eq(&known.issuer, issuer),
-                _ => false,
-            };
-            entry.is_recent(now)
-                && (entry.issuer().is_listed() || is_still_trusted())
-                && entry.token().is_good_at(now, issuer.config.leeway)
-                && issuer.still_has(entry.keys(), now)
+            let now = self.0.clock.now();
+            if !entry.is_recent(now) || !entry.token().is_good_at(now) {
+                return false;
+            }
+            match entry.issuer() {
+                EntryIssuer::Listed(issuer) => issuer.still_has(entry.keys(), now),
+                EntryIssuer::LookedUp(issuer) => match self.0.issuers.find(entry.token().issuer(), now) {
+                    Ok(Found::Issuer(known)) => {
+                        std::ptr::eq(Arc::as_ptr(&known.issuer), issuer.as_ptr())
+                            && known.issuer.still_has(entry.keys(), now)
+                    }
+                    _ => false,
+                },
+            }
         })
     }
 
@@ -325,19 +358,28 @@ impl Verifier {
         let issuer = &known.issuer;
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
-        claims
-            .check(&issuer.config.audience, issuer.config.leeway, now)
-            .map_err(|refusal| explain(refusal.into(), &header))?;
-        issuer.check_shape(&jws, &header, &claims)?;
+        match claims.check(&issuer.config.audience, issuer.config.leeway, now) {
+            Ok(()) => {}
+            Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
+                // Nothing is fetched for it. The client is told that it expired only if that is the issuer's word.
+                let verified = issuer.verifies_already(&jws, &header, tenant, now);
+                return Err(InvalidToken::Expired { expires_at, now: unix, verified }.into());
+            }
+            Err(refusal) => return Err(explain(refusal.into(), &header)),
+        }
+        issuer.check_shape(&jws, &header, &claims, now)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.fetched, now);
         let (payload, keys) = match signature.map_err(|error| explain(error, &header))? {
             Signature::Verified(payload, keys) => (payload, keys),
             Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
         };
+        if issuer.checks_claims_late(&jws) {
+            issuer.check_claims(&jws, now)?;
+        }
         self.0.issuers.verified(&known);
         let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
         let verified = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
-        self.0.cache.insert(token, now, || Entry::new(verified.clone(), known.clone(), keys, now));
+        self.0.cache.insert(token, now, || Entry::new(verified.clone(), &known, keys.as_ref(), now));
         Ok(Attempt::Verified(verified))
     }
 
@@ -373,9 +415,9 @@ impl Verifier {
         sources
     }
 
-    /// Whether this verifier, or a clone of it, verified the token.
-    pub(crate) fn verified(&self, token: &AccessToken) -> bool {
-        token.verifier() == self.0.id
+    /// Whether this verifier, or a clone of it, verified the token, and its time has not run out since.
+    pub(crate) fn still_accepts(&self, token: &AccessToken) -> bool {
+        token.verifier() == self.0.id && token.is_good_at(self.0.clock.now())
     }
 }
 

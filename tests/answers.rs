@@ -7,7 +7,7 @@ use axum::http::{Method, Request, Response, StatusCode, Version, header};
 use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use http_body_util::BodyExt as _;
-use portcullis::testing::{Behaviour, TestIssuer};
+use portcullis::testing::{Behaviour, TestIssuer, assert_challenge};
 use portcullis::{AccessToken, Algorithm, Claims, Error, ProtectLayer, Verifier};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -245,4 +245,81 @@ async fn preflights_pass_where_that_is_asked_for() {
         let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status().as_u16(), expected, "{name}");
     }
+}
+
+/// A handler's `?` and an extractor refuse as the layer does: in its realm, with its body, and with a challenge or without.
+#[tokio::test]
+async fn handlers_and_extractors_refuse_as_their_layer_is_configured_to() {
+    #[derive(serde::Deserialize)]
+    struct Organization {
+        #[allow(dead_code)]
+        org_id: String,
+    }
+    let issuer = issuer();
+    let checks = async |token: AccessToken| -> Result<&'static str, Error> {
+        token.require_scope(&"orders:delete".parse().unwrap())?;
+        Ok("")
+    };
+    let hidden = async |token: AccessToken| {
+        let error = token.require_scope(&"orders:delete".parse().unwrap()).unwrap_err();
+        (StatusCode::NOT_FOUND, error)
+    };
+    let marked = async |token: AccessToken| {
+        let error = token.require_scope(&"orders:delete".parse().unwrap()).unwrap_err();
+        ([("x-trace", "7")], error)
+    };
+    let router = || {
+        Router::new()
+            .route("/claims", get(async |_: Claims<Organization>| ""))
+            .route("/token", get(async |_: AccessToken| ""))
+            .route("/handler", get(checks))
+            .route("/hidden", get(hidden))
+            .route("/marked", get(marked))
+    };
+    let token = issuer.token().build();
+    let call = async |app: Router, path: &str, token: Option<&str>| {
+        let mut request = request(token);
+        *request.uri_mut() = path.parse().unwrap();
+        app.oneshot(request).await.unwrap()
+    };
+    let cases = [
+        ("/claims", Some(&*token), 403, "claims"),
+        ("/token", None, 401, "missing"),
+        ("/handler", Some(&*token), 403, "insufficient_scope"),
+    ];
+    for (path, token, status, code) in cases {
+        let layer = protect(&issuer).optional().realm("shop");
+        let response = call(router().route_layer(layer.clone().problem_json()), path, token).await;
+        assert_eq!(response.extensions().get::<Error>().map(Error::code), Some(code), "{path}");
+        assert_challenge(&response).status(status).realm("shop");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
+        assert!(text(response).await.contains(&format!("\"status\":{status}")), "{path}");
+
+        let response = call(router().route_layer(layer.clone().without_challenge()), path, token).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE), "{path}");
+
+        let own = layer.clone().answer_with(|error, request| {
+            Response::new(Body::from(format!("{} {}", request.uri.path(), error.oauth_error().unwrap_or("-"))))
+        });
+        let response = call(router().route_layer(own), path, token).await;
+        assert_challenge(&response).status(status).realm("shop");
+        let said = text(response).await;
+        assert!(said.starts_with(path), "{path}: {said}");
+
+        // The innermost layer is the one that the handler stands behind.
+        let nested = router().route_layer(layer.clone().problem_json()).route_layer(layer.realm("outer"));
+        let response = call(nested, path, token).await;
+        assert_challenge(&response).status(status).realm("shop");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
+        assert_eq!(response.headers().get_all(header::WWW_AUTHENTICATE).iter().count(), 1, "{path}");
+    }
+    // What the handler made of it stays: another status, and headers of its own.
+    let json = protect(&issuer).realm("shop").problem_json();
+    let response = call(router().route_layer(json.clone()), "/hidden", Some(&token)).await;
+    assert_eq!(response.status(), 404);
+    assert!(!response.headers().contains_key(header::CONTENT_TYPE), "the handler's own answer");
+    let response = call(router().route_layer(json), "/marked", Some(&token)).await;
+    assert_challenge(&response).status(403).realm("shop").scope("orders:delete");
+    assert_eq!(response.headers()["x-trace"], "7");
 }

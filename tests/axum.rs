@@ -69,13 +69,17 @@ async fn handlers_get_the_token_and_their_own_claims() {
 }
 
 #[tokio::test]
-async fn claims_that_do_not_fit_are_refused_with_a_challenge() {
+async fn claims_that_do_not_fit_are_refused_without_an_error_in_the_challenge() {
     let issuer = issuer();
     let app = app(&issuer);
     for (name, token) in [("missing", issuer.token()), ("of another type", issuer.token().claim("org_id", 1))] {
         let response = call(&app, "GET", "/organization", Some(token.build())).await;
         println!("{name}");
-        assert_challenge(&response).status(401).realm("api").error("invalid_token");
+        assert_challenge(&response).status(403).realm("api").no_error();
+        let error = response.extensions().get::<Error>().unwrap();
+        assert_eq!((error.code(), error.oauth_error()), ("claims", None), "{name}");
+        let Error::Claims(error) = error else { panic!("{name}") };
+        assert_eq!(error.missing_field(), (name == "missing").then_some("org_id"), "{name}");
     }
 }
 

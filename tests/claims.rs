@@ -445,3 +445,101 @@ async fn claims_are_read_as_json_says() {
         assert_eq!((token.scope().as_str(), token.raw_claims()), ("a b", claims.as_str()), "{name}");
     }
 }
+
+/// RFC 6749 §3.3: a space, and nothing else.
+#[tokio::test]
+async fn scope_is_split_at_spaces_only() {
+    let api = api(|issuer| issuer);
+    for (name, scope, grants) in [
+        ("spaces", "a read  b", true),
+        ("a tab", "b\tread", false),
+        ("a line feed", "b\nread", false),
+        ("a form feed", "b\u{c}read", false),
+        ("a no-break space", "b\u{a0}read", false),
+        ("a comma", "b,read", false),
+    ] {
+        for claim in [json!(scope), json!([scope])] {
+            let token = api.verifier.verify(&api.issuer.token().claim("scope", claim).build()).await.unwrap();
+            assert_eq!(token.has_scope("read"), grants, "{name}");
+            assert_eq!(token.has_scope(scope), !grants, "{name}: only what is asked for exactly so");
+        }
+    }
+}
+
+/// All machines at one gateway have it: they would be one user.
+#[tokio::test]
+async fn an_empty_subject_is_none() {
+    let api = api(|issuer| issuer);
+    let token = api.verifier.verify(&api.issuer.token().subject("").build()).await.unwrap();
+    assert_eq!(token.subject(), None);
+    let strict = self::api(Issuer::rfc9068);
+    let token = strict.issuer.token().header("typ", "at+jwt").subject("");
+    assert_eq!(verdict(&strict, token).await, "missing_claim");
+}
+
+/// RFC 7519 §4.1.3: a token that names another API is not for this one, whatever else stands for the audience.
+#[tokio::test]
+async fn a_token_for_another_api_is_refused_where_something_else_stands_for_the_audience() {
+    let other = "https://other-api.example";
+    for (name, audience) in [
+        ("client_id", portcullis::Audience::client_id(["app"])),
+        ("azp", portcullis::Audience::authorized_party(["app"])),
+    ] {
+        let strict = api(|issuer| issuer.audience(audience.clone()).unwrap());
+        let named = api(|issuer| issuer.audience(audience.clone().aud_if_present([AUDIENCE])).unwrap());
+        let cases = [
+            ("none", Value::Null, "ok", "ok"),
+            ("another API's", json!(other), "audience", "audience"),
+            ("several others", json!([other, "x"]), "audience", "audience"),
+            ("an empty list", json!([]), "audience", "audience"),
+            ("this one's", json!(AUDIENCE), "audience", "ok"),
+            ("this one's among others", json!([other, AUDIENCE]), "audience", "ok"),
+            ("the application", json!("app"), "audience", "audience"),
+        ];
+        for (case, aud, without, with) in cases {
+            for (api, expected) in [(&strict, without), (&named, with)] {
+                let token = api.issuer.token().claim("client_id", "app").claim("azp", "app");
+                let token = if aud.is_null() { token.without_claim("aud") } else { token.claim("aud", aud.clone()) };
+                assert_eq!(verdict(api, token).await, expected, "{name}, aud {case}");
+            }
+        }
+        let token = named.issuer.token().claim("client_id", "x").claim("azp", "x");
+        assert_eq!(verdict(&named, token).await, "audience", "{name}: this API's, of another application");
+    }
+    let any =
+        api(|issuer| issuer.audience(portcullis::Audience::danger_any_audience().aud_if_present([AUDIENCE])).unwrap());
+    for (aud, expected) in [(json!(AUDIENCE), "ok"), (json!(other), "audience")] {
+        assert_eq!(verdict(&any, any.issuer.token().claim("aud", aud)).await, expected);
+    }
+    assert_eq!(verdict(&any, any.issuer.token().without_claim("aud")).await, "ok");
+    for odd in ["", " x"] {
+        let audience = portcullis::Audience::client_id(["app"]).aud_if_present([odd]);
+        assert!(Issuer::new(ISS, audience).is_err(), "{odd:?}");
+    }
+}
+
+/// Rules over claims are checked before the signature where that is cheap, and after it where it is not: else anyone could have
+/// a megabyte of JSON read, time and again.
+#[tokio::test]
+async fn claims_that_cost_much_to_read_are_read_after_the_signature() {
+    let api = api(|issuer| issuer.require_claim("token_use", ["access"]));
+    let cheap = || api.issuer.token().claim("token_use", "id");
+    let dear = || cheap().claim("profile", json!(vec![json!({ "": 0 }); 1500]));
+    let slow_text = || cheap().claim("profile", "x".repeat(11_000));
+    for (name, token, expected) in [
+        ("cheap", cheap(), "claim_value"),
+        ("cheap, forged", cheap().tampered(), "claim_value"),
+        ("dear", dear(), "claim_value"),
+        ("dear, forged", dear().tampered(), "signature"),
+        ("long and cheap, forged", slow_text().tampered(), "claim_value"),
+        ("dear and good", dear().claim("token_use", "access"), "ok"),
+    ] {
+        assert_eq!(verdict(&api, token).await, expected, "{name}");
+    }
+}
+
+#[test]
+fn an_issuer_is_made_of_owned_texts_too() {
+    let (iss, audience) = (ISS.to_owned(), AUDIENCE.to_owned());
+    assert!(Issuer::new(&iss, &audience).is_ok());
+}

@@ -4,58 +4,75 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, Audience, ClaimsError, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier};
+use portcullis::{Algorithm, Audience, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier};
 
-#[test]
-fn codes_stay() {
+/// One of each kind, in the order of the table in docs/errors.md.
+fn errors() -> Vec<Error> {
     let text = || "x".to_owned();
-    let claims: ClaimsError = {
-        let issuer = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
-        let verifier = Verifier::new(issuer.issuer()).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let token = runtime.block_on(verifier.verify(&issuer.token().build())).unwrap();
-        token.claims::<u8>().unwrap_err()
-    };
+    let issuer = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let token = runtime.block_on(verifier.verify(&issuer.token().build())).unwrap();
+    let claims = token.claims::<u8>().unwrap_err();
     let time = Duration::ZERO;
-    let tokens = [
-        (InvalidToken::TooLarge { limit: 1, presented: 2 }, "too_large"),
-        (InvalidToken::Opaque, "opaque"),
-        (InvalidToken::Encrypted, "encrypted"),
-        (InvalidToken::Malformed("x"), "malformed"),
-        (InvalidToken::UnsupportedAlgorithm { presented: text() }, "unsupported_algorithm"),
-        (InvalidToken::Critical, "critical"),
-        (InvalidToken::Type { presented: None }, "type"),
-        (InvalidToken::MissingClaim("x"), "missing_claim"),
-        (InvalidToken::ClaimType { claim: "x", expected: "x" }, "claim_type"),
-        (InvalidToken::ClaimValue { claim: text(), expected: text() }, "claim_value"),
-        (InvalidToken::MicrosoftNonce, "microsoft_nonce"),
-        (InvalidToken::UnknownIssuer { presented: text(), trusted: None }, "unknown_issuer"),
-        (InvalidToken::Tenant { presented: None }, "tenant"),
-        (InvalidToken::Audience { expected: Audience::from("x"), presented: vec![] }, "audience"),
-        (InvalidToken::Expired { expires_at: time, now: time }, "expired"),
-        (InvalidToken::NotYetValid { not_before: time, now: time }, "not_yet_valid"),
-        (InvalidToken::IssuedInTheFuture { issued_at: time, now: time }, "issued_in_the_future"),
-        (InvalidToken::SenderConstrained, "sender_constrained"),
-        (InvalidToken::UnknownKey { kid: None }, "unknown_key"),
-        (InvalidToken::Signature, "signature"),
-        (InvalidToken::Claims(claims), "claims"),
+    let scope = || Scope::try_from("x").unwrap();
+    let mut errors = vec![
+        Error::Missing,
+        Error::InvalidRequest(InvalidRequest::Repeated),
+        Error::InsufficientScope { required: scope(), granted: scope() },
+        Error::Forbidden { rule: text(), scope: scope() },
+        Error::Claims(claims),
+        Error::InsufficientAuthentication { acr_values: vec![], max_age: None },
+        Error::KeysUnavailable { issuer: "x".into(), source: Arc::new(FetchError::Interrupted) },
+        Error::LookupFailed { error: "x".into() },
     ];
-    for (token, code) in tokens {
-        assert_eq!(token.code(), code);
-        assert_eq!(Error::from(token).code(), code);
-    }
-    let scope = Scope::default;
-    for (error, code) in [
-        (Error::Missing, "missing"),
-        (Error::InvalidRequest(InvalidRequest::Repeated), "invalid_request"),
-        (Error::InsufficientScope { required: scope(), granted: scope() }, "insufficient_scope"),
-        (Error::Forbidden { rule: text(), scope: scope() }, "forbidden"),
-        (Error::InsufficientAuthentication { acr_values: vec![], max_age: None }, "insufficient_user_authentication"),
-        (Error::KeysUnavailable { issuer: "x".into(), source: Arc::new(FetchError::Interrupted) }, "keys_unavailable"),
-        (Error::LookupFailed { error: "x".into() }, "lookup_failed"),
-    ] {
-        assert_eq!(error.code(), code);
-    }
+    let tokens = [
+        InvalidToken::TooLarge { limit: 1, presented: 2 },
+        InvalidToken::Opaque,
+        InvalidToken::Encrypted,
+        InvalidToken::Malformed("x"),
+        InvalidToken::UnsupportedAlgorithm { presented: text() },
+        InvalidToken::Critical,
+        InvalidToken::Type { presented: None },
+        InvalidToken::MissingClaim("x"),
+        InvalidToken::ClaimType { claim: "x", expected: "x" },
+        InvalidToken::ClaimValue { claim: text(), expected: text() },
+        InvalidToken::MicrosoftNonce,
+        InvalidToken::UnknownIssuer { presented: text(), trusted: None },
+        InvalidToken::Tenant { presented: None },
+        InvalidToken::Audience { expected: Audience::from("x"), presented: vec![] },
+        InvalidToken::Expired { expires_at: time, now: time, verified: true },
+        InvalidToken::NotYetValid { not_before: time, now: time },
+        InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
+        InvalidToken::SenderConstrained,
+        InvalidToken::UnknownKey { kid: None },
+        InvalidToken::Signature,
+    ];
+    errors.extend(tokens.map(Error::from));
+    errors
+}
+
+/// The documented table and the code are the same: a row for each error, with its code, status and RFC name.
+#[test]
+fn the_table_of_codes_is_true_and_complete() {
+    let documented = include_str!("../docs/errors.md");
+    let rows = documented.lines().filter(|line| line.starts_with("| `"));
+    let documented: Vec<_> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
+            let [code, status, error, cause, cure] = cells.as_slice() else { panic!("expected five cells: {row}") };
+            assert!(cause.len() > 10 && cure.len() > 10, "{code}: a cause and a cure");
+            ((*code).to_owned(), (*status).to_owned(), (*error).to_owned())
+        })
+        .collect();
+    let own: Vec<_> = errors()
+        .iter()
+        .map(|error| {
+            let word = error.oauth_error().unwrap_or("–").to_owned();
+            (error.code().to_owned(), error.status().as_u16().to_string(), word)
+        })
+        .collect();
+    assert_eq!(documented, own);
 }
 
 /// Compared byte by byte, and the commonest mistake is told: on whichever side the slash is.
@@ -87,7 +104,7 @@ fn errors_say_what_to_do() {
         (InvalidToken::MicrosoftNonce, "ask for one with a scope of this API"),
         (
             InvalidToken::Audience { expected: Audience::client_id(["a", "b"]), presented: vec!["c".into()] },
-            "client_id one of [\"a\", \"b\"], [\"c\"] came",
+            "client_id one of [\"a\", \"b\"] and no `aud`, [\"c\"] came",
         ),
         (InvalidToken::Audience { expected: Audience::authorized_party(["a"]), presented: vec![] }, "azp \"a\""),
     ] {

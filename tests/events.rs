@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 /// `LEVEL event field,field,…`, and of some fields the value.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log(Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>);
 
 #[derive(Default)]
 struct Fields(BTreeMap<&'static str, String>);
@@ -36,6 +37,13 @@ impl Visit for Fields {
 }
 
 impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_new_span(&self, attributes: &tracing::span::Attributes<'_>, _: &tracing::span::Id, _: Context<'_, S>) {
+        if attributes.metadata().target() == "portcullis" {
+            assert_eq!(attributes.metadata().name(), "verify_access_token");
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         if event.metadata().target() != "portcullis" {
             return;
@@ -45,7 +53,18 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
         let mut line = format!("{} {}", event.metadata().level(), fields.0.remove("event").unwrap_or_default());
         assert!(fields.0.remove("message").is_some(), "{line}");
         for (name, value) in fields.0 {
-            let told = ["outcome", "reason", "changed", "keys", "unsaid", "usable_for_s"].contains(&name);
+            let told = [
+                "outcome",
+                "reason",
+                "changed",
+                "keys",
+                "unsaid",
+                "usable_for_s",
+                "configured",
+                "pointer",
+                "ignored_keys",
+            ]
+            .contains(&name);
             line += &if told { format!(" {name}={value}") } else { format!(" {name}") };
         }
         self.0.lock().unwrap().push(line);
@@ -85,7 +104,8 @@ async fn events_and_metrics_have_names_that_stay() {
 
     let good = || issuer.token().build();
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    said(&["INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s"]);
+    assert_eq!(log.1.load(Ordering::SeqCst), 1, "a span around the wait for keys");
+    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0"]);
 
     // A key that is not there: asked for, missing; remembered; another one while the budget is spent.
     let kid = |kid: &str| issuer.token().header("kid", kid).build();
@@ -93,11 +113,15 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(verdict(&verifier, &kid("a")).await, "unknown_key");
     said(&[
         "DEBUG unknown_kid issuer outcome=fetched",
-        "INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s",
+        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0",
         "DEBUG unknown_kid issuer outcome=missing",
         "DEBUG token_refused alg issuer kid reason=unknown_key",
     ]);
-    for (name, outcome) in [("a", "remembered"), ("b", "cooling_down")] {
+    for name in ["b", "c"] {
+        assert_eq!(verdict(&verifier, &kid(name)).await, "unknown_key");
+        assert_eq!(log.take().first().unwrap(), "DEBUG unknown_kid issuer outcome=fetched");
+    }
+    for (name, outcome) in [("a", "remembered"), ("d", "cooling_down")] {
         assert_eq!(verdict(&verifier, &kid(name)).await, "unknown_key");
         let unknown = format!("DEBUG unknown_kid issuer outcome={outcome}");
         said(&[&unknown, "DEBUG token_refused alg issuer kid reason=unknown_key"]);
@@ -107,39 +131,39 @@ async fn events_and_metrics_have_names_that_stay() {
     issuer.behave(Behaviour::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    fetched(3).await;
-    said(&["WARN keys_not_fetched error issuer retry_after_s"]);
+    fetched(5).await;
+    said(&["WARN keys_not_fetched error issuer retry_after_s unsaid=0"]);
     clock.advance(Duration::from_secs(50));
     for _ in 0..2 {
         assert_eq!(verdict(&verifier, &good()).await, "ok");
-        fetched(4).await;
+        fetched(6).await;
     }
     assert_eq!(
         BTreeSet::from_iter(log.take()),
         BTreeSet::from_iter(
-            ["WARN keys_stale issuer usable_for_s=3600", "WARN keys_not_fetched error issuer retry_after_s"]
+            ["WARN keys_stale issuer usable_for_s=3600", "WARN keys_not_fetched error issuer retry_after_s unsaid=0"]
                 .map(String::from)
         )
     );
     issuer.behave(Behaviour::Serve);
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    fetched(5).await;
-    said(&["INFO keys_fetched changed=true ignored issuer keys=1 lifetime_s"]);
+    fetched(7).await;
+    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0"]);
 
     // Another outage is another period.
     issuer.behave(Behaviour::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    fetched(6).await;
+    fetched(8).await;
     clock.advance(Duration::from_secs(50));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    fetched(7).await;
+    fetched(9).await;
     assert_eq!(log.take().iter().filter(|line| line.contains("keys_stale")).count(), 1);
     issuer.behave(Behaviour::Serve);
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    fetched(8).await;
+    fetched(10).await;
     log.take();
 
     // Refusals: of tokens, and of requests.
@@ -155,7 +179,7 @@ async fn events_and_metrics_have_names_that_stay() {
         ),
         (
             Some(format!("Bearer {}", issuer.token().issued_by("https://other.example/").build())),
-            "DEBUG token_refused alg kid reason=unknown_issuer",
+            "DEBUG token_refused alg detail kid reason=unknown_issuer",
         ),
         (Some("Bearer opaque".to_owned()), "DEBUG token_refused detail reason=opaque"),
     ] {
@@ -181,23 +205,90 @@ async fn events_and_metrics_have_names_that_stay() {
     }
     let wrong = Verifier::new(Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok())).unwrap();
     assert_eq!(verdict(&wrong, &good()).await, "unknown_issuer");
-    said(&["WARN lookup_unusable error issuer unsaid=0", "DEBUG token_refused alg kid reason=unknown_issuer"]);
+    said(&["WARN lookup_unusable error issuer unsaid=0", "DEBUG token_refused alg detail kid reason=unknown_issuer"]);
 
     // A looked-up issuer has no label of its own.
     let looked_up = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
     let looked_up = Verifier::builder(looked_up).clock(&clock).build().unwrap();
     assert_eq!(verdict(&looked_up, &good()).await, "ok");
 
+    // And of their fetches the log is told once in a second, however many there are; the metrics count all.
+    let others: Vec<_> = (0..5).map(|_| TestIssuer::start_with(Algorithm::EdDSA).unwrap()).collect();
+    log.take();
+    for other in &others {
+        other.clock(&clock);
+        assert_eq!(verdict(&looked_up, &other.token().build()).await, "ok");
+    }
+    said(&[]);
+    clock.advance(Duration::from_secs(1));
+    let another = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
+    another.clock(&clock);
+    assert_eq!(verdict(&looked_up, &another.token().build()).await, "ok");
+    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=5"]);
+
+    // A set that is cut, with some of the reasons.
+    let large = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
+    large.clock(&clock);
+    for _ in 0..500 {
+        large.publish(serde_json::json!({ "kty": "AKP" }));
+    }
+    let cut = Verifier::builder(large.issuer()).clock(&clock).build().unwrap();
+    large.rotate().unwrap();
+    assert_eq!(verdict(&cut, &large.token().build()).await, "keys_unavailable", "the good ones come last");
+    log.take();
+    large.behave(Behaviour::Body({
+        let mut set = large.jwks_json();
+        set["keys"].as_array_mut().unwrap().reverse();
+        let keys_uri = format!("{}.well-known/jwks.json", large.iss());
+        serde_json::json!({ "keys": set["keys"], "issuer": large.iss(), "jwks_uri": keys_uri }).to_string()
+    }));
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(verdict(&cut, &large.token().build()).await, "ok");
+    said(&[
+        "INFO keys_fetched changed=true ignored ignored_keys=499 issuer keys=2 lifetime_s unsaid=0",
+        "WARN key_set_cut issuer keys=2",
+    ]);
+
+    // A path that names nothing, where what was meant is there: said once.
+    let dotted = issuer.issuer().roles_at(["realm_access.roles"]);
+    let dotted = Verifier::builder(dotted).clock(&clock).build().unwrap();
+    let token = issuer.token().claim("realm_access", serde_json::json!({ "roles": ["admin"] })).build();
+    let token = dotted.verify(&token).await.unwrap();
+    log.take();
+    assert!(!token.has_role("admin") && !token.has_role("admin"));
+    said(&["WARN dotted_claim_path configured=realm_access.roles pointer=/realm_access/roles"]);
+
+    // What became of requests, which only the metrics are told: three with one token, one without, one that could not be verified.
+    let token = issuer.token().scope("orders:read").build();
+    let router = || axum::Router::<()>::new().route("/", get(async || ""));
+    let call = async |layer: &ProtectLayer, token: Option<&str>| {
+        let request = token
+            .iter()
+            .fold(Request::get("/"), |request, token| request.header("authorization", format!("Bearer {token}")));
+        layer.layer(router()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    let spans = log.1.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        assert_eq!(call(&layer, Some(&token)).await, 200);
+    }
+    assert_eq!(log.1.load(Ordering::SeqCst), spans, "no span where nothing is waited for");
+    assert_eq!(call(&layer.clone().optional(), None).await, 200);
+    assert_eq!(call(&ProtectLayer::new(broken), Some(&token)).await, 503);
+
     let mut metrics = BTreeMap::new();
     for (key, _, _, value) in snapshotter.snapshot().into_vec() {
         let labels = key.key().labels().map(|label| {
-            let value = if label.value() == issuer.iss() { "ISS" } else { label.value() };
+            let value = match label.value() {
+                iss if iss == issuer.iss() => "ISS",
+                iss if iss == large.iss() => "LARGE",
+                other => other,
+            };
             format!("{}={value}", label.key())
         });
         let value = match value {
             DebugValue::Counter(count) => count.to_string(),
             DebugValue::Gauge(_) => "a time".to_owned(),
-            other @ DebugValue::Histogram(_) => panic!("{other:?}"),
+            DebugValue::Histogram(durations) => format!("{} times", durations.len()),
         };
         metrics.insert(format!("{} {}", key.key().name(), labels.collect::<Vec<_>>().join(" ")), value);
     }
@@ -205,23 +296,38 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(
         metrics,
         [
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 4",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 7 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
+            "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
+            "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
+            "portcullis_key_fetch_duration_seconds issuer=looked_up outcome=changed: 7 times",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 7",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
-            "portcullis_key_fetches_total issuer=looked_up outcome=changed: 1",
+            "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
+            "portcullis_key_fetches_total issuer=LARGE outcome=failed: 1",
+            "portcullis_key_fetches_total issuer=looked_up outcome=changed: 7",
             "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
-            "portcullis_lookup_failures_total : 4",
+            "portcullis_keys_fetched_at_seconds issuer=LARGE: a time",
+            "portcullis_lookup_failures_total : 5",
             "portcullis_refusals_total reason=expired: 1",
             "portcullis_refusals_total reason=insufficient_scope: 1",
             "portcullis_refusals_total reason=invalid_request: 1",
-            "portcullis_refusals_total reason=lookup_failed: 4",
+            "portcullis_refusals_total reason=keys_unavailable: 1",
+            "portcullis_refusals_total reason=lookup_failed: 5",
             "portcullis_refusals_total reason=missing: 1",
             "portcullis_refusals_total reason=opaque: 1",
             "portcullis_refusals_total reason=unknown_issuer: 2",
-            "portcullis_refusals_total reason=unknown_key: 3",
+            "portcullis_refusals_total reason=unknown_key: 5",
+            "portcullis_requests_total outcome=accepted: 3",
+            "portcullis_requests_total outcome=anonymous: 1",
+            "portcullis_requests_total outcome=refused: 6",
+            "portcullis_requests_total outcome=unavailable: 1",
             "portcullis_stale_serves_total issuer=ISS: 5",
+            "portcullis_token_cache_total outcome=hit: 1",
+            "portcullis_token_cache_total outcome=miss: 35",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
-            "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 1",
-            "portcullis_unknown_kids_total issuer=ISS outcome=missing: 1",
+            "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
+            "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=remembered: 1",
         ]
     );

@@ -354,7 +354,7 @@ fn in_between<S: Clone>(
 
 #[tokio::test]
 async fn nested_layers_of_one_verifier_verify_once() {
-    let (issuer, clock) = (issuer().await, TestClock::new());
+    let (issuer, clock) = (Arc::new(issuer().await), TestClock::new());
     issuer.clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     let outer = ProtectLayer::new(verifier.clone()).scope("a");
@@ -363,16 +363,37 @@ async fn nested_layers_of_one_verifier_verify_once() {
         in_between(move |_| clock.advance(Duration::from_secs(seconds)))
     };
     let token = || issuer.token().scope("a b");
+    let withdraws = {
+        let (issuer, verifier) = (Arc::clone(&issuer), verifier.clone());
+        in_between(move |_| {
+            issuer.behave(Behaviour::Status(404));
+            verifier.forget(issuer.iss());
+        })
+    };
 
     let same = ServiceBuilder::new()
+        .layer(outer.clone())
+        .layer(withdraws)
+        .layer(ProtectLayer::new(verifier.clone()).scope("b"))
+        .service(service_fn(greet));
+    let response = same.clone().oneshot(bearer(&token().build())).await.unwrap();
+    assert_eq!(response.status(), 200, "a second verification would have found no key");
+    issuer.behave(Behaviour::Serve);
+    let response = same.oneshot(bearer(&issuer.token().scope("a").build())).await.unwrap();
+    assert_eq!(response.status(), 403, "but each layer asks for its own scope");
+    issuer.behave(Behaviour::Serve);
+
+    // A queue between the layers may have held the request up.
+    let queued = ServiceBuilder::new()
         .layer(outer.clone())
         .layer(time_passes(7200))
         .layer(ProtectLayer::new(verifier).scope("b"))
         .service(service_fn(greet));
-    let response = same.clone().oneshot(bearer(&token().build())).await.unwrap();
-    assert_eq!(response.status(), 200, "a second verification would have found it expired");
-    let response = same.oneshot(bearer(&issuer.token().scope("a").build())).await.unwrap();
-    assert_eq!(response.status(), 403, "but each layer asks for its own scope");
+    let response = queued.oneshot(bearer(&token().build())).await.unwrap();
+    assert_eq!(
+        (response.status(), response.extensions().get::<Error>().map(Error::code)),
+        (401.try_into().unwrap(), Some("expired"))
+    );
 
     let another = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     let two = ServiceBuilder::new()
@@ -438,4 +459,62 @@ async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
     assert!(!called.load(Ordering::SeqCst));
     let response = service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
     assert_eq!((response.status(), issuer.jwks_fetches()), (StatusCode::OK, 1));
+}
+
+/// Only of the issuer's own token is it said that it expired: else unsigned tokens would tell who is trusted, and for what.
+#[tokio::test]
+async fn an_expired_token_is_called_so_only_if_it_was_verified() {
+    const INVALID: &str =
+        r#"Bearer realm="api", error="invalid_token", error_description="The access token is invalid""#;
+    const EXPIRED: &str = r#"Bearer realm="api", error="invalid_token", error_description="The access token expired""#;
+    let (issuer, forger) = (issuer().await, TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap());
+    let layer = ProtectLayer::new(verifier(&issuer));
+    let challenge = async |token: String| {
+        let response = answer(&layer, bearer(&token)).await;
+        assert_eq!(response.status(), 401);
+        (
+            response.headers()[WWW_AUTHENTICATE].to_str().unwrap().to_owned(),
+            response.extensions().get::<Error>().map(Error::code).unwrap(),
+        )
+    };
+    let expired = || issuer.token().expired();
+    assert_eq!(challenge(expired().build()).await, (INVALID.to_owned(), "expired"), "no key is there to verify it");
+    assert_eq!(issuer.jwks_fetches(), 0, "and none is fetched for it");
+    assert_eq!(answer(&layer, bearer(&issuer.token().build())).await.status(), 200);
+    let fetches = issuer.jwks_fetches();
+    for (name, token, expected) in [
+        ("the issuer's", expired(), (EXPIRED, "expired")),
+        ("of a trusted issuer, forged", expired().signed_by(&forger), (INVALID, "expired")),
+        ("under a key that is not there", expired().header("kid", "junk"), (INVALID, "expired")),
+        ("for another API, forged", expired().audience("x").signed_by(&forger), (INVALID, "audience")),
+        (
+            "of another issuer, forged",
+            expired().issued_by("https://x.example/").signed_by(&forger),
+            (INVALID, "unknown_issuer"),
+        ),
+        ("unsigned", expired().unsigned(), (INVALID, "unsupported_algorithm")),
+    ] {
+        assert_eq!(challenge(token.build()).await, (expected.0.to_owned(), expected.1), "{name}");
+    }
+    assert_eq!(issuer.jwks_fetches(), fetches, "nothing is fetched for any of them");
+}
+
+/// Making a service costs nothing, and all services of a layer are one with what it asks.
+#[tokio::test]
+async fn a_layer_is_built_once_and_changes_nothing_that_it_made_before() {
+    let issuer = issuer().await;
+    let layer = ProtectLayer::new(verifier(&issuer));
+    let before = layer.clone().layer(service_fn(greet));
+    let changed = layer.clone().scope("orders:read").realm("shop");
+    let (token, scoped) = (issuer.token().build(), issuer.token().scope("orders:read").build());
+    for _ in 0..2 {
+        let response = changed.layer(service_fn(greet)).oneshot(bearer(&token)).await.unwrap();
+        assert_challenge(&response).status(403).realm("shop").scope("orders:read");
+    }
+    let further = changed.clone().scope("orders:write");
+    let response = further.layer(service_fn(greet)).oneshot(bearer(&scoped)).await.unwrap();
+    assert_challenge(&response).status(403).realm("shop").scope("orders:read orders:write");
+    assert_eq!(changed.layer(service_fn(greet)).oneshot(bearer(&scoped)).await.unwrap().status(), 200);
+    assert_eq!(before.oneshot(bearer(&token)).await.unwrap().status(), 200, "what was made before stays as it was");
+    assert_eq!(layer.layer(service_fn(greet)).oneshot(bearer(&token)).await.unwrap().status(), 200);
 }

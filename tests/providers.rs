@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use portcullis::testing::{TestIssuer, TokenBuilder};
-use portcullis::{AccessToken, Algorithm, Issuer, ProtectLayer, Verifier};
+use portcullis::{AccessToken, Algorithm, Audience, Issuer, ProtectLayer, Verifier};
 use serde_json::{Map, Value, json};
 
 /// A preset, a good token of its provider (`iat`, `nbf` and `exp` are added), and traps: what is changed, and why it is refused.
@@ -162,10 +162,34 @@ fn providers() -> Vec<Provider> {
             }),
             grants: |token| token.has_scope("read") && token.in_group("admins"),
             traps: vec![
-                ("ID token", json!({ "token_use": "id", "aud": "app-1" }), "claim_value"),
+                (
+                    "ID token",
+                    json!({ "token_use": "id", "client_id": null, "aud": "app-1", "azp": "app-1" }),
+                    "audience",
+                ),
+                ("bound to another API (RFC 8707)", json!({ "aud": "https://other-api.example" }), "audience"),
+                ("not an access token", json!({ "token_use": "id" }), "claim_value"),
                 ("no token_use", json!({ "token_use": null }), "claim_value"),
                 ("another app's", json!({ "client_id": "app-3" }), "audience"),
                 ("no client_id", json!({ "client_id": null, "aud": "app-1" }), "missing_claim"),
+            ],
+        },
+        Provider {
+            name: "Cognito, with resource binding",
+            preset: Issuer::cognito("us-west-2", "us-west-2_EXAMPLE", ["app-1"])
+                .unwrap()
+                .audience(Audience::client_id(["app-1"]).aud_if_present(["https://api.acme.test"]))
+                .unwrap(),
+            algorithm: rsa,
+            typ: None,
+            claims: json!({
+                "sub": "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "aud": "https://api.acme.test", "client_id": "app-1",
+                "iss": "https://cognito-idp.us-west-2.amazonaws.com/us-west-2_EXAMPLE", "token_use": "access",
+            }),
+            grants: |token| token.client_id() == Some("app-1"),
+            traps: vec![
+                ("bound to another API", json!({ "aud": "https://other-api.example" }), "audience"),
+                ("another app's", json!({ "client_id": "app-3" }), "audience"),
             ],
         },
         Provider {
@@ -208,7 +232,7 @@ fn providers() -> Vec<Provider> {
             typ: Some("JWT"),
             claims: json!({
                 "iss": "https://securetoken.google.com/acme-prod", "aud": "acme-prod", "user_id": "Zx1", "sub": "Zx1",
-                "admin": true, "firebase": { "sign_in_provider": "password", "tenant": "acme-x1" },
+                "auth_time": 1_794_990_000, "admin": true, "firebase": { "sign_in_provider": "password", "tenant": "acme-x1" },
             }),
             grants: |token| token.claim("/firebase/tenant").is_some_and(|tenant| tenant == "acme-x1"),
             traps: vec![
@@ -218,6 +242,10 @@ fn providers() -> Vec<Provider> {
                     "unknown_issuer",
                 ),
                 ("another audience", json!({ "aud": "evil" }), "audience"),
+                ("an empty subject", json!({ "sub": "" }), "claim_value"),
+                ("no subject", json!({ "sub": null }), "claim_value"),
+                ("signed in in the future", json!({ "auth_time": 4_000_000_000_u64 }), "claim_value"),
+                ("no time of signing in", json!({ "auth_time": null }), "claim_value"),
             ],
         },
         Provider {
@@ -248,6 +276,8 @@ fn providers() -> Vec<Provider> {
                 ("pending", json!({ "sts": "pending" }), "claim_value"),
                 ("another origin's", json!({ "azp": "https://evil.test" }), "audience"),
                 ("no azp", json!({ "azp": null }), "missing_claim"),
+                ("of a JWT template, for another service", json!({ "aud": "convex", "sid": null }), "audience"),
+                ("of a JWT template without audience", json!({ "sid": null }), "claim_value"),
             ],
         },
         Provider {

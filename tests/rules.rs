@@ -72,7 +72,7 @@ async fn rules_are_about_what_they_say() {
         (Rule::scope("orders:read orders:delete"), SCOPE, SCOPE),
         (Rule::any_scope(["orders:delete", "orders:read"]), "ok", SCOPE),
         (Rule::any_scope(["orders:delete", "orders:read other"]), SCOPE, SCOPE),
-        (Rule::any_scope(Vec::<Scope>::new()), SCOPE, SCOPE),
+        (Rule::any_scope(Vec::<Scope>::new()), FORBIDDEN, FORBIDDEN),
         (Rule::permission("refund"), "ok", FORBIDDEN),
         (Rule::permission("refund:any"), FORBIDDEN, FORBIDDEN),
         // A scope is no permission, a permission no role.
@@ -99,11 +99,18 @@ async fn rules_are_about_what_they_say() {
         (Rule::scope("orders:read").and(Rule::role("support")), "ok", SCOPE),
         (Rule::scope("orders:read").and(Rule::role("admin")), FORBIDDEN, SCOPE),
         (Rule::scope("orders:delete").or(Rule::role("support")), "ok", SCOPE),
-        (Rule::role("admin").or(Rule::scope("orders:delete")), FORBIDDEN, FORBIDDEN),
+        // A scope that is missing is said, wherever in the rule it stands, and only then.
+        (Rule::role("admin").and(Rule::scope("orders:read")), FORBIDDEN, SCOPE),
+        (Rule::role("admin").or(Rule::scope("orders:delete")), SCOPE, SCOPE),
+        (Rule::scope("orders:read").and(Rule::role("admin")).or(Rule::scope("orders:delete")), FORBIDDEN, SCOPE),
+        // Nothing is named nothing, whatever a token lists.
+        (Rule::permission(""), FORBIDDEN, FORBIDDEN),
+        (Rule::role(""), FORBIDDEN, FORBIDDEN),
+        (Rule::group(""), FORBIDDEN, FORBIDDEN),
         // Signing in again helps nobody who lacks something else.
         (Rule::acr(["silver"]).and(Rule::role("admin")), FORBIDDEN, FORBIDDEN),
         (Rule::acr(["silver"]).and(Rule::role("support")), STEP_UP, FORBIDDEN),
-        (Rule::role("admin").or(Rule::scope("orders:read")).and(Rule::group("staff")), "ok", FORBIDDEN),
+        (Rule::role("admin").or(Rule::scope("orders:read")).and(Rule::group("staff")), "ok", SCOPE),
     ];
     for (rule, with_all, with_nothing) in cases {
         assert_eq!(code(rule.check(&good)), with_all, "{rule}");
@@ -114,6 +121,8 @@ async fn rules_are_about_what_they_say() {
 #[tokio::test]
 async fn the_challenge_says_what_the_operation_needs() {
     const SCOPES: &str = r#"Bearer realm="api", error="insufficient_scope", error_description="The access token does not grant what this operation needs""#;
+    // Clients that hear an error there ask for another token, without end.
+    const NO_ERROR: &str = r#"Bearer realm="api""#;
     const SIGN_IN: &str = r#"Bearer realm="api", error="insufficient_user_authentication", error_description="The user must sign in again, or in a stronger way""#;
     let world = world(|issuer| issuer);
     let protect = || ProtectLayer::new(world.verifier.clone());
@@ -121,16 +130,16 @@ async fn the_challenge_says_what_the_operation_needs() {
     let cases = [
         (protect().scope("a b").scope("c a"), 403, format!("{SCOPES}, scope=\"a b c\"")),
         (protect().any_scope(["a b", "c"]), 403, format!("{SCOPES}, scope=\"a b\"")),
-        (protect().role("admin"), 403, SCOPES.to_owned()),
+        (protect().role("admin"), 403, NO_ERROR.to_owned()),
         (protect().role("admin").scope("a"), 403, format!("{SCOPES}, scope=\"a\"")),
         (
             protect().require(Rule::role("x").or(Rule::scope("a")).or(Rule::scope("b"))),
             403,
             format!("{SCOPES}, scope=\"a\""),
         ),
-        (protect().permission("p").group("g"), 403, SCOPES.to_owned()),
-        (protect().claim("org_id", |_| true), 403, SCOPES.to_owned()),
-        (protect().rule(|_, request| request.uri.path() == "/profiles/bob"), 403, SCOPES.to_owned()),
+        (protect().permission("p").group("g"), 403, NO_ERROR.to_owned()),
+        (protect().claim("org_id", |_| true), 403, NO_ERROR.to_owned()),
+        (protect().rule(|_, request| request.uri.path() == "/profiles/bob"), 403, NO_ERROR.to_owned()),
         (protect().acr(["gold", "pla\"tin"]), 401, format!("{SIGN_IN}, acr_values=\"gold pla\\\"tin\"")),
         (protect().max_auth_age(minutes(5)), 401, format!("{SIGN_IN}, max_age=\"300\"")),
         (

@@ -1,5 +1,7 @@
 //! Who signed it: algorithms, keys, headers (RFC 7515, 7517, 7518, 8037, 8725).
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use portcullis::testing::TestIssuer;
 use portcullis::{Algorithm, IgnoredKey, InvalidToken, Issuer, Jwks, Verifier};
 use serde_json::{Value, json};
@@ -96,7 +98,7 @@ async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
         assert_eq!(code(issuer.token().tampered().build()).await, "signature", "{algorithm}");
         let forged = issuer.token().signed_by(&stranger).header("alg", algorithm.name()).build();
         assert_eq!(code(forged).await, "signature", "{algorithm}");
-        assert_eq!(issuer.jwks_fetches(), 1, "{algorithm}");
+        assert_eq!(issuer.jwks_fetches(), 3, "{algorithm}: a new key under the same name is looked for");
     }
 }
 
@@ -541,16 +543,16 @@ fn what_is_no_key_set() {
 }
 
 #[test]
-fn a_hundred_keys_are_kept() {
+fn five_hundred_keys_are_kept() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let key = issuer.jwks_json()["keys"][0].clone();
-    let numbered = (0..150).map(|number| {
+    let numbered = (0..600).map(|number| {
         let mut key = key.clone();
         key["kid"] = number.to_string().into();
         key
     });
     let jwks = Jwks::from_json(json!({ "keys": numbered.collect::<Vec<_>>() }).to_string()).unwrap();
-    assert_eq!(jwks.len(), 100);
+    assert_eq!(jwks.len(), 500);
     assert_eq!(jwks.ignored(), [IgnoredKey::TooMany]);
 
     // Odd members take nobody's place, up to five hundred.
@@ -607,4 +609,156 @@ fn candidates_are_tried_up_to_four() {
     without_kid.as_object_mut().unwrap().remove("kid");
     let jwks = Jwks::from_json(set(&without_kid.to_string())).unwrap();
     assert!(jwks.verify(&issuer.token().build()).is_err(), "the token names a key, this one has no name");
+}
+
+/// RFC 7638's key, in the forms that OpenSSL writes, and what is none.
+#[tokio::test]
+async fn public_keys_are_read_from_pem() {
+    // `openssl genpkey -algorithm … | openssl pkey -pubout`, and of RSA also `openssl rsa -RSAPublicKey_out`.
+    let keys = include_str!("data/public_keys.pem");
+    let jwks = Jwks::from_pem(keys).unwrap();
+    let expected = if cfg!(feature = "aws-lc-rs") { 6 } else { 5 };
+    assert_eq!(jwks.len(), expected, "{jwks:?}");
+
+    // A key by itself verifies tokens whatever name they have.
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    let x = URL_SAFE_NO_PAD.decode(issuer.jwks_json()["keys"][0]["x"].as_str().unwrap()).unwrap();
+    let der = [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00], &*x].concat();
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&der));
+    let jwks = Jwks::from_pem(&pem).unwrap();
+    for token in [issuer.token(), issuer.token().header("kid", "any"), issuer.token().without_header("kid")] {
+        assert!(jwks.verify(&token.build()).is_ok());
+    }
+    assert_eq!(jwks.verify(&issuer.token().tampered().build()), Err(InvalidToken::Signature));
+    let verifier = Verifier::new(Issuer::new(issuer.iss(), portcullis::testing::AUDIENCE).unwrap().jwks(jwks)).unwrap();
+    assert!(verifier.verify(&issuer.token().build()).await.is_ok());
+
+    let block =
+        |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----", STANDARD.encode(der));
+    let longer = [&*der, &[0]].concat();
+    let mut unused_bits = der.clone();
+    unused_bits[11] = 1;
+    for (name, pem) in [
+        ("nothing", String::new()),
+        ("HTML", "<html></html>".to_owned()),
+        ("no end", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA".to_owned()),
+        ("no key", block("PUBLIC KEY", b"")),
+        ("a private key", block("PRIVATE KEY", &der)),
+        ("a certificate", block("CERTIFICATE", &der)),
+        ("another label at the end", pem.replace("END PUBLIC KEY", "END RSA KEY")),
+        ("more than a key", block("PUBLIC KEY", &longer)),
+        ("less than a key", block("PUBLIC KEY", &der[..der.len() - 1])),
+        ("unused bits", block("PUBLIC KEY", &unused_bits)),
+        ("no base64", "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----".to_owned()),
+        ("a good and a bad one", format!("{pem}{}", block("PUBLIC KEY", b"x"))),
+        ("of small order", block("PUBLIC KEY", &[&der[..12], &[1], &[0; 31]].concat())),
+    ] {
+        assert!(Jwks::from_pem(&pem).is_err(), "{name}");
+    }
+    // Nothing that DER can say makes it panic or read past its end.
+    for position in 0..der.len() {
+        for value in [0, 1, 0x7f, 0x80, 0x81, 0x82, 0x84, 0xff] {
+            let mut changed = der.clone();
+            changed[position] = value;
+            let _ = Jwks::from_pem(block("PUBLIC KEY", &changed));
+            let _ = Jwks::from_pem(block("RSA PUBLIC KEY", &changed));
+        }
+    }
+}
+
+/// RFC 7520 §4.2 and others' vectors: RSA keys that do not say their algorithm serve the one that is configured.
+#[tokio::test]
+async fn rsa_keys_without_alg_serve_the_algorithm_that_a_set_is_told() {
+    use Algorithm::{ES256, PS256, PS384, PS512, RS256, RS384, RS512};
+    let issuer = TestIssuer::offline_with("https://issuer.example/", RS256).unwrap();
+    let mut set = issuer.jwks_json();
+    set["keys"][0].as_object_mut().unwrap().remove("alg");
+    let jwks = || Jwks::from_json(set.to_string()).unwrap();
+    let verifies = |algorithm: Algorithm| {
+        let signer = TestIssuer::offline_with("x", algorithm).unwrap();
+        let mut own = signer.jwks_json();
+        own["keys"][0].as_object_mut().unwrap().remove("alg");
+        let jwks = Jwks::from_json(own.to_string()).unwrap().rsa_algorithm(algorithm).unwrap();
+        jwks.verify(&signer.token().build()).is_ok()
+    };
+    for algorithm in [RS256, RS384, RS512, PS256, PS384, PS512] {
+        assert!(verifies(algorithm), "{algorithm}");
+    }
+    assert!(jwks().verify(&issuer.token().build()).is_ok(), "RS256 unless something else is said");
+    let other = jwks().rsa_algorithm(PS384).unwrap();
+    assert!(other.verify(&issuer.token().build()).is_err(), "and then no other");
+    assert!(jwks().rsa_algorithm(ES256).is_err());
+    // As an issuer's keys: what the issuer is configured with counts before what the set is.
+    let trust = |jwks: Jwks| Issuer::new(issuer.iss(), portcullis::testing::AUDIENCE).unwrap().jwks(jwks);
+    let token = issuer.token().build();
+    for (name, issuer, ok) in [
+        ("the set's", trust(jwks().rsa_algorithm(PS384).unwrap()), false),
+        ("the default", trust(jwks()), true),
+        ("the issuer's", trust(jwks().rsa_algorithm(PS384).unwrap()).algorithms([RS256]).unwrap(), true),
+    ] {
+        assert_eq!(Verifier::new(issuer).unwrap().verify(&token).await.is_ok(), ok, "{name}");
+    }
+}
+
+/// For such a point anyone can sign: a signature of zeros fits some messages, of the neutral element all of them.
+#[test]
+fn ed25519_points_of_small_order_are_no_keys() {
+    let points = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    for point in points {
+        let mut bytes: Vec<u8> =
+            (0..32).map(|at| u8::from_str_radix(&point[2 * at..2 * at + 2], 16).unwrap()).collect();
+        for sign in [0, 0x80] {
+            bytes[31] |= sign;
+            let key = json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(&bytes) });
+            let good = json!({ "kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+            let jwks = Jwks::from_json(json!({ "keys": [key, good] }).to_string()).unwrap();
+            assert_eq!((jwks.len(), jwks.ignored()), (1, &[IgnoredKey::SmallOrder][..]), "{point}");
+        }
+    }
+}
+
+/// Keys that take long to verify with: large exponents are no keys, and of RSA keys over 4096 bits one is tried, not four.
+#[cfg(feature = "aws-lc-rs")]
+#[test]
+fn expensive_keys_cost_no_more_than_others() {
+    let rsa = |bytes: usize, e: &[u8], kid: &str| {
+        // No product of two primes; whether a signature fits is not what this is about.
+        let mut n = vec![0xff; bytes];
+        n[bytes / 2] = 0x5a;
+        json!({ "kty": "RSA", "alg": "RS256", "kid": kid, "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e) })
+    };
+    for (name, e, is_key) in [
+        ("65537", &[1, 0, 1][..], true),
+        ("3", &[3], true),
+        ("24 bits", &[0xff, 0xff, 0xff], true),
+        ("25 bits", &[1, 0, 0, 1], false),
+        ("32 bits", &[0xff, 0xff, 0xff, 0xff], false),
+    ] {
+        assert_eq!(Jwks::from_json(json!({ "keys": [rsa(256, e, "a")] }).to_string()).is_ok(), is_key, "{name}");
+    }
+    // The good key comes after others of the same name: found after three of usual size, not after one that is large.
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256).unwrap();
+    let good = issuer.jwks_json()["keys"][0].clone();
+    let kid = good["kid"].as_str().unwrap().to_owned();
+    let token = issuer.token().build();
+    for (name, before, is_found) in [
+        ("three of 2048 bits", vec![256, 256, 256], true),
+        ("three of 4096 bits", vec![512, 512, 512], true),
+        ("four of 2048 bits", vec![256, 256, 256, 256], false),
+        ("one of 8192 bits", vec![1024], false),
+        ("one of 4104 bits", vec![513], false),
+    ] {
+        let mut keys: Vec<_> = before.iter().map(|bytes| rsa(*bytes, &[1, 0, 1], &kid)).collect();
+        keys.push(good.clone());
+        let jwks = Jwks::from_json(json!({ "keys": keys }).to_string()).unwrap();
+        assert_eq!(jwks.verify(&token).is_ok(), is_found, "{name}");
+    }
 }

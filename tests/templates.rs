@@ -128,3 +128,33 @@ fn templates_that_cannot_work_are_refused_by_name() {
         assert!(said.contains(expected), "{said}");
     }
 }
+
+/// The same holds for one tenant: a key of consumers' accounts does not sign for an enterprise.
+#[tokio::test]
+async fn a_key_that_names_a_tenant_does_not_sign_for_the_one_of_entra() {
+    const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    let keys = TestIssuer::offline_with("x", Algorithm::RS256).unwrap();
+    let member = |issuer: Option<String>| {
+        let mut set = keys.jwks_json();
+        if let Some(issuer) = issuer {
+            set["keys"][0]["issuer"] = issuer.into();
+        }
+        portcullis::Jwks::from_json(set.to_string()).unwrap()
+    };
+    let token = keys
+        .token()
+        .issued_by(&format!("https://login.microsoftonline.com/{ACME}/v2.0"))
+        .claim("tid", ACME)
+        .claim("azp", "app")
+        .build();
+    for (name, issuer, expected) in [
+        ("none", None, "ok"),
+        ("all tenants", Some("https://login.microsoftonline.com/{tenantid}/v2.0".to_owned()), "ok"),
+        ("this one", Some(format!("https://login.microsoftonline.com/{ACME}/v2.0")), "ok"),
+        ("consumers", Some(format!("https://login.microsoftonline.com/{CONSUMERS}/v2.0")), "unknown_key"),
+    ] {
+        let entra = portcullis::Issuer::entra(ACME, portcullis::testing::AUDIENCE).unwrap().jwks(member(issuer));
+        assert_eq!(verdict(&Verifier::new(entra).unwrap(), &token).await, expected, "{name}");
+    }
+}

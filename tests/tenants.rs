@@ -29,7 +29,8 @@ async fn each_token_is_verified_with_its_own_issuers_keys() {
         assert_eq!(verdict(&verifier, &issuer.token().signed_by(other).build()).await, "signature");
         assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
     }
-    assert_eq!((acme.jwks_fetches(), globex.jwks_fetches()), (1, 1));
+    // The warm one is asked once more whether it has a new key under that name.
+    assert_eq!((acme.jwks_fetches(), globex.jwks_fetches()), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -337,7 +338,7 @@ async fn aliases_of_an_issuer_share_its_keys() {
         verdict(&verifier, &acme.token().issued_by("https://login.acme.example").build()).await,
         "unknown_issuer"
     );
-    assert_eq!(acme.jwks_fetches(), 1);
+    assert_eq!(acme.jwks_fetches(), 4, "for all names, and for each forged signature once more");
     assert_eq!(verifier.health().len(), 2, "each issuer once");
     let clash = Issuer::new("login.acme.example", AUDIENCE).unwrap().jwks(other.jwks());
     assert!(Verifier::new([issuer, clash]).unwrap_err().to_string().contains("login.acme.example"));
@@ -734,4 +735,203 @@ async fn names_that_no_issuer_can_have_reach_no_look_up() {
         assert_eq!(verdict(&verifier, &acme.token().issued_by(iss).build()).await, "unknown_issuer", "{iss:?}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
+}
+
+/// The line before the look-up is part of its five seconds, and the newest request is first in it: a flood of names that mean
+/// nothing does not make a good token wait until the flood is over.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_names_does_not_delay_a_tenants_first_token() {
+    let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
+    let jwks = acme.jwks();
+    let issuers = Issuers::lookup_async(move |iss: String| {
+        let jwks = jwks.clone();
+        async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let is_tenant = iss == "https://acme.example/";
+            Ok::<_, Infallible>(is_tenant.then(|| Issuer::new(iss, AUDIENCE).unwrap().jwks(jwks)))
+        }
+    });
+    let verifier = Verifier::new(issuers).unwrap();
+    let mut flood = JoinSet::new();
+    for number in 0..6400 {
+        let (verifier, token) =
+            (verifier.clone(), acme.token().issued_by(&format!("https://{number}.example/")).build());
+        flood.spawn(async move { verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok") });
+    }
+    tokio::task::yield_now().await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+    assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+    let codes = flood.join_all().await;
+    assert!(start.elapsed() <= Duration::from_secs(6), "nothing waits longer than five seconds: {:?}", start.elapsed());
+    assert!(codes.iter().all(|code| ["unknown_issuer", "lookup_failed"].contains(code)));
+}
+
+/// With a database that hangs, too: five seconds, however many wait.
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_hangs_makes_no_request_wait_longer_than_five_seconds() {
+    let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
+    let issuers = Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
+    let verifier = Verifier::new(issuers).unwrap();
+    let mut flood = JoinSet::new();
+    for number in 0..2000 {
+        let (verifier, token) =
+            (verifier.clone(), acme.token().issued_by(&format!("https://{number}.example/")).build());
+        flood.spawn(async move { verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok") });
+    }
+    tokio::task::yield_now().await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "lookup_failed");
+    assert!(start.elapsed() <= Duration::from_millis(5100), "{:?}", start.elapsed());
+    assert!(flood.join_all().await.iter().all(|code| *code == "lookup_failed"));
+}
+
+/// A tenant that leaves, or whose keys were stolen, is forgotten at once: that it is trusted, its keys and its tokens.
+#[tokio::test]
+async fn an_issuer_can_be_forgotten() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.clock(&clock);
+    let is_tenant = Arc::new(Mutex::new(true));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let find = {
+        let (is_tenant, asked, iss) = (Arc::clone(&is_tenant), Arc::clone(&asked), acme.iss().to_owned());
+        move |name: &str| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let issuer = || Issuer::new(&iss, AUDIENCE).unwrap().alias("acme").unwrap();
+            (*is_tenant.lock().unwrap() && [&*iss, "acme"].contains(&name)).then(issuer)
+        }
+    };
+    let issuers = Issuers::lookup(find).danger_allow_private_addresses();
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    let (token, aliased) = (acme.token().build(), acme.token().issued_by("acme").build());
+    for _ in 0..3 {
+        assert_eq!(verdict(&verifier, &token).await, "ok");
+        assert_eq!(verdict(&verifier, &aliased).await, "ok");
+    }
+    assert_eq!((acme.jwks_fetches(), asked.load(Ordering::SeqCst)), (1, 2));
+
+    *is_tenant.lock().unwrap() = false;
+    assert_eq!(verdict(&verifier, &token).await, "ok", "for ten minutes, if nothing is said");
+    assert!(verifier.forget("acme"), "by any of its names");
+    for token in [&token, &aliased] {
+        assert_eq!(verdict(&verifier, token).await, "unknown_issuer");
+    }
+    assert!(verifier.health().is_empty());
+
+    // It comes back: not after half a minute, but when that is said.
+    *is_tenant.lock().unwrap() = true;
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer", "remembered for 30 s");
+    assert!(verifier.forget(acme.iss()));
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    assert_eq!(acme.jwks_fetches(), 2, "its keys were forgotten, too");
+    assert!(!verifier.forget("https://unheard-of.example/"));
+}
+
+/// What an issuer that is configured loses are its keys; they are fetched again, and a withdrawn one is gone at once.
+#[tokio::test]
+async fn a_configured_issuers_keys_can_be_forgotten() {
+    let acme = start().await;
+    let verifier = Verifier::new(acme.issuer()).unwrap();
+    let old = acme.token().build();
+    for _ in 0..3 {
+        assert_eq!(verdict(&verifier, &old).await, "ok");
+    }
+    acme.rotate().unwrap();
+    acme.withdraw_old_keys();
+    assert_eq!(verdict(&verifier, &old).await, "ok");
+    assert!(verifier.clone().forget(acme.iss()));
+    assert_eq!(verdict(&verifier, &old).await, "unknown_key");
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+}
+
+/// An answer that the look-up gave before is not one any more, be it that it came a moment later.
+#[tokio::test]
+async fn an_answer_from_before_an_issuer_was_forgotten_does_not_count() {
+    let acme = start().await;
+    let (is_tenant, gate) = (Arc::new(Mutex::new(true)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let issuers = {
+        let (is_tenant, gate) = (Arc::clone(&is_tenant), Arc::clone(&gate));
+        Issuers::lookup_async(move |iss: String| {
+            let found = is_tenant.lock().unwrap().then(|| Issuer::new(iss, AUDIENCE).unwrap());
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, Infallible>(found)
+            }
+        })
+    };
+    let verifier = Verifier::new(issuers.danger_allow_private_addresses()).unwrap();
+    let token = acme.token().build();
+    let mut first = pin!(verifier.verify(&token));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    *is_tenant.lock().unwrap() = false;
+    verifier.forget(acme.iss());
+    gate.add_permits(10);
+    assert_eq!(first.await.unwrap_err().code(), "unknown_issuer");
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
+}
+
+/// Plain http inside a cluster is named as what it is, and is for configured issuers only.
+#[tokio::test]
+async fn plain_http_is_for_configured_issuers_that_say_so() {
+    let iss = "http://keycloak.auth.svc:8080/realms/shop";
+    let refused = Verifier::new(Issuer::new(iss, AUDIENCE).unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("danger_allow_http"), "{refused}");
+    let allowed = || Issuer::new(iss, AUDIENCE).unwrap().danger_allow_http();
+    assert!(Verifier::new(allowed()).is_ok());
+    assert!(Verifier::new(Issuer::keycloak("http://keycloak:8080", "shop", AUDIENCE).unwrap()).is_err());
+    assert!(
+        Verifier::new(Issuer::keycloak("http://keycloak:8080", "shop", AUDIENCE).unwrap().danger_allow_http()).is_ok()
+    );
+    assert!(allowed().jwks_uri("http://keycloak:8080/certs").is_ok());
+    assert!(allowed().discovery_at("http://keycloak:8080/realms/shop").is_ok());
+    assert!(Issuer::new(iss, AUDIENCE).unwrap().jwks_uri("http://keycloak:8080/certs").is_err());
+    for odd in ["ftp://keycloak/", "http://user:password@keycloak/", "keycloak"] {
+        assert!(allowed().jwks_uri(odd).is_err(), "{odd}");
+    }
+    // A looked-up issuer may have been registered by anyone.
+    let acme = start().await;
+    let looked_up = Issuers::lookup(|iss| Some(Issuer::new(iss, AUDIENCE).ok()?.danger_allow_http()));
+    let verifier = Verifier::new(looked_up.danger_allow_private_addresses()).unwrap();
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "unknown_issuer");
+    assert_eq!(acme.jwks_fetches(), 0);
+}
+
+/// An application's own client resolves names by itself, but what `localhost` is needs no resolving; and plain http is for
+/// servers within reach.
+#[tokio::test]
+async fn looked_up_issuers_are_not_asked_on_this_machine_by_an_own_client_either() {
+    let inside = start().await;
+    let port = inside.iss().rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
+    let client = reqwest::Client::new();
+    for host in ["localhost", "api.localhost", "127.0.0.1", "[::1]"] {
+        let iss = format!("http://{host}:{port}/");
+        let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok());
+        let verifier = Verifier::builder(issuers).client(client.clone()).build().unwrap();
+        let verdict = verdict(&verifier, &inside.token().issued_by(&iss).build()).await;
+        assert!(["keys_unavailable", "unknown_issuer"].contains(&verdict), "{host}: {verdict}");
+    }
+    for host in ["localhost", "localhost.", "api.localhost"] {
+        let iss = format!("https://{host}:{port}/");
+        let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok());
+        let verifier = Verifier::builder(issuers).client(client.clone()).build().unwrap();
+        let error = verifier.verify(&inside.token().issued_by(&iss).build()).await.unwrap_err();
+        assert!(error.to_string().contains("expected a public address"), "{host}: {error}");
+    }
+    assert_eq!(inside.metadata_fetches(), 0);
+}
+
+/// Tokens of version 1.0 are Entra's most common mistake, and the one issuer whose cure has a name.
+#[tokio::test]
+async fn a_token_of_entras_version_1_is_named() {
+    const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let keys = TestIssuer::offline_with("x", Algorithm::RS256).unwrap();
+    for issuer in [Issuer::entra(TENANT, AUDIENCE), Issuer::entra_multi_tenant(AUDIENCE)] {
+        let verifier = Verifier::new(issuer.unwrap().jwks(keys.jwks())).unwrap();
+        let token = keys.token().issued_by(&format!("https://sts.windows.net/{TENANT}/")).build();
+        let error = verifier.verify(&token).await.unwrap_err().to_string();
+        assert!(error.contains("version 1.0") && error.contains("api.requestedAccessTokenVersion"), "{error}");
+        let other = keys.token().issued_by("https://sts.windows.net/someone-else/").build();
+        assert!(!verifier.verify(&other).await.unwrap_err().to_string().contains("version 1.0"));
+    }
 }

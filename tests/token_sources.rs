@@ -55,7 +55,7 @@ async fn a_token_is_found_where_it_may_be() {
     let cases: Vec<(&str, &str, &str, Headers, &str)> = vec![
         ("nowhere", "GET", "/", vec![], "missing"),
         ("authorization", "GET", "/", vec![("authorization", "Bearer TOKEN")], "ok"),
-        ("a gateway's header", "POST", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN")], "ok"),
+        ("a gateway's header", "GET", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN")], "ok"),
         ("the header twice", "GET", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN"); 2], "repeated"),
         ("the header with a scheme", "GET", "/", vec![("x-goog-iap-jwt-assertion", "Bearer TOKEN")], "credentials"),
         ("the header empty", "GET", "/", vec![("x-goog-iap-jwt-assertion", "")], "credentials"),
@@ -71,98 +71,6 @@ async fn a_token_is_found_where_it_may_be() {
             "/",
             vec![("cookie", "__session="), ("authorization", "Bearer TOKEN")],
             "ok",
-        ),
-        (
-            "an image on another site",
-            "GET",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "cross-site")],
-            "origin",
-        ),
-        (
-            "an image on the same site",
-            "GET",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "same-site")],
-            "ok",
-        ),
-        (
-            "the app on another site",
-            "POST",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("sec-fetch-site", "cross-site"), ("origin", "https://app.example")],
-            "ok",
-        ),
-        (
-            "a form on another site, by a gateway",
-            "POST",
-            "/",
-            vec![
-                ("x-goog-iap-jwt-assertion", "TOKEN"),
-                ("sec-fetch-site", "cross-site"),
-                ("origin", "https://evil.example"),
-            ],
-            "origin",
-        ),
-        (
-            "a page of the same site, by a gateway",
-            "POST",
-            "/",
-            vec![
-                ("x-goog-iap-jwt-assertion", "TOKEN"),
-                ("sec-fetch-site", "same-origin"),
-                ("origin", "https://api.example"),
-            ],
-            "ok",
-        ),
-        (
-            "a page that may, by a gateway",
-            "POST",
-            "/",
-            vec![
-                ("x-goog-iap-jwt-assertion", "TOKEN"),
-                ("sec-fetch-site", "cross-site"),
-                ("origin", "https://app.example"),
-            ],
-            "ok",
-        ),
-        (
-            "a cookie from the app",
-            "POST",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("origin", "https://app.example")],
-            "ok",
-        ),
-        (
-            "from the other app",
-            "GET",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("origin", "https://admin.example")],
-            "ok",
-        ),
-        (
-            "from elsewhere",
-            "GET",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("origin", "https://evil.example")],
-            "origin",
-        ),
-        ("from a sandbox", "POST", "/", vec![("cookie", "__session=TOKEN"), ("origin", "null")], "origin"),
-        (
-            "of a longer name",
-            "POST",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("origin", "https://app.example.evil.example")],
-            "origin",
-        ),
-        ("from nowhere, unsafe", "POST", "/", vec![("cookie", "__session=TOKEN")], "origin"),
-        ("from nowhere, unsafe too", "DELETE", "/", vec![("cookie", "__session=TOKEN")], "origin"),
-        (
-            "a websocket from nowhere",
-            "GET",
-            "/",
-            vec![("cookie", "__session=TOKEN"), ("upgrade", "websocket")],
-            "origin",
         ),
         ("a websocket's protocol", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN")], "ok"),
         ("among others", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "chat,bearer,TOKEN,v2")], "ok"),
@@ -215,6 +123,215 @@ async fn a_token_is_found_where_it_may_be() {
             "{name}: only where it is asked for"
         );
     }
+}
+
+/// A request that a browser makes, or not, with a token that it sends by itself.
+struct Browser {
+    name: &'static str,
+    method: &'static str,
+    host: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    passes: bool,
+}
+
+const SITE: &str = "sec-fetch-site";
+const MODE: &str = "sec-fetch-mode";
+const DEST: &str = "sec-fetch-dest";
+const LANDING: [(&str, &str); 3] = [(SITE, "cross-site"), (MODE, "navigate"), (DEST, "document")];
+const WEBSOCKET: (&str, &str) = ("upgrade", "websocket");
+
+/// As Chromium sends them (`ci/gateway.sh` sees it do so), and as no browser does.
+fn browsers() -> Vec<Browser> {
+    let case = |name, method, host, headers, passes| Browser { name, method, host, headers, passes };
+    let api = "api.example";
+    vec![
+        // Without an origin.
+        case("an address typed", "GET", api, &[(SITE, "none"), (MODE, "navigate"), (DEST, "document")], true),
+        case("a request of the API's own page", "GET", api, &[(SITE, "same-origin"), (MODE, "cors")], true),
+        case("an image of the API's own page", "GET", api, &[(SITE, "same-origin"), (DEST, "image")], true),
+        case("a client that is no browser", "GET", api, &[], true),
+        case("HEAD", "HEAD", api, &[], true),
+        case("OPTIONS", "OPTIONS", api, &[], true),
+        case("the page after a sign-in, or a link in a mail", "GET", api, &LANDING, true),
+        case("the same by HEAD", "HEAD", api, &LANDING, true),
+        case(
+            "a link on a sibling subdomain",
+            "GET",
+            api,
+            &[(SITE, "same-site"), (MODE, "navigate"), (DEST, "document")],
+            true,
+        ),
+        case("cross-site fetch", "GET", api, &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "empty")], false),
+        case("cross-site image", "GET", api, &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "image")], false),
+        case("cross-site iframe", "GET", api, &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "iframe")], false),
+        case("cross-site, nothing else said", "GET", api, &[(SITE, "cross-site")], false),
+        case("sibling image", "GET", api, &[(SITE, "same-site"), (MODE, "no-cors"), (DEST, "image")], false),
+        case("an unknown site", "GET", api, &[(SITE, "other")], false),
+        case("two sites", "GET", api, &[(SITE, "same-origin"), (SITE, "cross-site")], false),
+        case(
+            "a landing said twice",
+            "GET",
+            api,
+            &[(SITE, "cross-site"), (MODE, "navigate"), (MODE, "cors"), (DEST, "document")],
+            false,
+        ),
+        case("a landing by POST", "POST", api, &LANDING, false),
+        case("unsafe, from nowhere", "POST", api, &[], false),
+        case("unsafe, from nowhere too", "DELETE", api, &[], false),
+        case("unsafe, of the own page, without an origin", "POST", api, &[(SITE, "same-origin")], false),
+        case("a websocket from nowhere", "GET", api, &[WEBSOCKET], false),
+        case("a websocket over HTTP/2 from nowhere", "CONNECT", api, &[], false),
+        case(
+            "a landing by websocket",
+            "GET",
+            api,
+            &[WEBSOCKET, (SITE, "cross-site"), (MODE, "navigate"), (DEST, "document")],
+            false,
+        ),
+        // With one.
+        case("the own page", "POST", api, &[(SITE, "same-origin"), ("origin", "https://api.example")], true),
+        case(
+            "the own page, behind a proxy that rewrites Host",
+            "POST",
+            "10.0.0.7",
+            &[(SITE, "same-origin"), ("origin", "https://api.example")],
+            true,
+        ),
+        case("the own page without a referrer", "POST", api, &[(SITE, "same-origin"), ("origin", "null")], true),
+        case("the own page, an old browser", "POST", api, &[("origin", "https://api.example")], true),
+        case("in upper case", "POST", "API.example", &[("origin", "https://api.example")], true),
+        case("with the port of https", "POST", "api.example:443", &[("origin", "https://api.example")], true),
+        case("with a port", "POST", "api.example:8443", &[("origin", "https://api.example:8443")], true),
+        case("another port", "POST", "api.example:8443", &[("origin", "https://api.example")], false),
+        case("a websocket of the own page", "GET", api, &[WEBSOCKET, ("origin", "https://api.example")], true),
+        case("a websocket of the own page over HTTP/2", "CONNECT", api, &[("origin", "https://api.example")], true),
+        case("the own host over http: anyone in between", "POST", api, &[("origin", "http://api.example")], false),
+        case(
+            "the own host over http, on loopback",
+            "POST",
+            "localhost:3000",
+            &[("origin", "http://localhost:3000")],
+            true,
+        ),
+        case("the same by address", "POST", "127.0.0.1:3000", &[("origin", "http://127.0.0.1:3000")], true),
+        case("the same by IPv6", "POST", "[::1]:3000", &[("origin", "http://[::1]:3000")], true),
+        case(
+            "http page, https API, same host",
+            "POST",
+            api,
+            &[(SITE, "cross-site"), ("origin", "http://api.example")],
+            false,
+        ),
+        case(
+            "cross-site websocket, which says no site",
+            "GET",
+            api,
+            &[WEBSOCKET, ("origin", "https://evil.example")],
+            false,
+        ),
+        case("the same over HTTP/2", "CONNECT", api, &[("origin", "https://evil.example")], false),
+        case("cross-site form", "POST", api, &[(SITE, "cross-site"), ("origin", "https://evil.example")], false),
+        case("cross-site form, an old browser", "POST", api, &[("origin", "https://evil.example")], false),
+        case("sibling POST", "POST", api, &[(SITE, "same-site"), ("origin", "https://user.api.example")], false),
+        case("sibling websocket", "GET", api, &[WEBSOCKET, ("origin", "https://user.api.example")], false),
+        case("a longer name", "POST", api, &[("origin", "https://api.example.evil.example")], false),
+        case("a sandbox", "POST", api, &[(SITE, "cross-site"), ("origin", "null")], false),
+        case("a sandbox, an old browser", "POST", api, &[("origin", "null")], false),
+        case("no origin at all", "POST", api, &[("origin", "")], false),
+        case(
+            "two origins",
+            "POST",
+            api,
+            &[("origin", "https://api.example"), ("origin", "https://api.example")],
+            false,
+        ),
+        case("no host", "POST", "", &[("origin", "https://")], false),
+        case("GET with another's origin", "GET", api, &[("origin", "https://evil.example")], false),
+        case(
+            "a landing with another's origin",
+            "GET",
+            api,
+            &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "document"), ("origin", "https://evil.example")],
+            false,
+        ),
+        // With a listed one.
+        case("the app on another site", "POST", api, &[(SITE, "cross-site"), ("origin", "https://app.example")], true),
+        case("its websocket", "GET", api, &[WEBSOCKET, ("origin", "https://app.example")], true),
+        case("its websocket over HTTP/2", "CONNECT", api, &[("origin", "https://app.example")], true),
+        case("its GET", "GET", api, &[("origin", "https://app.example")], true),
+        case("a longer name than its", "POST", api, &[("origin", "https://app.example.evil.example")], false),
+    ]
+}
+
+/// One rule for a cookie and for a gateway's header.
+#[tokio::test]
+async fn a_browsers_token_is_used_by_the_pages_that_may() {
+    let issuer = issuer();
+    let token = issuer.token().build();
+    for Browser { name, method, host, headers, passes } in browsers() {
+        for (place, header, value) in
+            [("header", "x-goog-iap-jwt-assertion", token.clone()), ("cookie", "cookie", format!("__session={token}"))]
+        {
+            let mut all = vec![(header, value)];
+            all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
+            // RFC 9113 §8.3.1: over HTTP/2 the host is in the address.
+            let uri = if method == "CONNECT" { format!("https://{host}/") } else { "/".to_owned() };
+            if method != "CONNECT" {
+                all.push(("host", host.to_owned()));
+            }
+            let expected = if passes { "ok" } else { "origin" };
+            assert_eq!(verdict(&ask(&everywhere(&issuer), method, &uri, &all).await), expected, "{name}, by {place}");
+            // Where a token is optional, a page that may not use it gets what anyone gets.
+            let optional = everywhere(&issuer).optional();
+            let response = ask(&optional, method, &uri, &all).await;
+            assert_eq!(verdict(&response), if passes { "ok" } else { "missing" }, "{name}, by {place}, optional");
+        }
+    }
+}
+
+/// Machines behind a gateway send no origin. No browser does that with a method that changes something.
+#[tokio::test]
+async fn clients_that_are_no_browsers_may_be_allowed() {
+    let issuer = issuer();
+    let token = issuer.token().build();
+    let source = TokenSource::header("x-assertion").unwrap();
+    let strict = everywhere(&issuer).token_from([source.clone()]);
+    let machines = everywhere(&issuer).token_from([source.allow_non_browsers().unwrap()]);
+    type Headers = &'static [(&'static str, &'static str)];
+    let cases: [(&str, &str, Headers, bool); 6] = [
+        ("POST", "POST", &[], true),
+        ("a websocket", "GET", &[WEBSOCKET], true),
+        ("a browser's POST", "POST", &[(SITE, "same-origin")], false),
+        ("another header of a browser's", "POST", &[(MODE, "cors")], false),
+        ("another's page", "POST", &[("origin", "https://evil.example")], false),
+        ("cross-site image", "GET", &[(SITE, "cross-site"), (DEST, "image")], false),
+    ];
+    for (name, method, headers, passes) in cases {
+        let mut all = vec![("x-assertion", token.clone())];
+        all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        assert_eq!(verdict(&ask(&strict, method, "/", &all).await), "origin", "{name}");
+        let expected = if passes { "ok" } else { "origin" };
+        assert_eq!(verdict(&ask(&machines, method, "/", &all).await), expected, "{name}");
+    }
+    assert!(TokenSource::authorization().allow_non_browsers().is_err());
+    let websocket = TokenSource::websocket_protocol("bearer").unwrap();
+    assert!(websocket.from_origins(["https://app.example"]).is_err(), "that would be lost");
+}
+
+/// RFC 8441 §4: over HTTP/2, a websocket is accepted by any 2xx answer to CONNECT.
+#[tokio::test]
+async fn a_websocket_over_http_2_gets_its_subprotocol_back() {
+    let issuer = issuer();
+    let token = issuer.token().build();
+    let offer = [("sec-websocket-protocol", format!("bearer, {token}"))];
+    let response = ask(&everywhere(&issuer), "CONNECT", "/", &offer).await;
+    assert_eq!(
+        (response.status(), &response.headers()[header::SEC_WEBSOCKET_PROTOCOL]),
+        (StatusCode::OK, &"bearer".parse().unwrap())
+    );
+    let wrong = [("sec-websocket-protocol", "bearer, a.b.c".to_owned())];
+    let response = ask(&everywhere(&issuer), "CONNECT", "/", &wrong).await;
+    assert!(response.status() == 401 && !response.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL));
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 
 use super::challenge::{Challenges, sentence};
 use crate::error::Error;
@@ -14,6 +14,10 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`AnswerWith`].
 pub trait Answer<R>: sealed::Sealed {
+    /// Whether [`answer`](Self::answer) looks at the request. Then a copy of it is kept until the inner service has answered.
+    #[doc(hidden)]
+    const READS_REQUEST: bool = false;
+
     #[doc(hidden)]
     fn answer(&self, error: &Error, request: &Parts) -> Response<R>;
 }
@@ -51,7 +55,7 @@ impl<R: Default> Answer<R> for EmptyBody {
 
 impl<R: From<String>> Answer<R> for ProblemJson {
     fn answer(&self, error: &Error, _: &Parts) -> Response<R> {
-        let status = status(error);
+        let status = error.status();
         let problem = serde_json::json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -65,6 +69,8 @@ impl<R: From<String>> Answer<R> for ProblemJson {
 }
 
 impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for AnswerWith<F> {
+    const READS_REQUEST: bool = true;
+
     fn answer(&self, error: &Error, request: &Parts) -> Response<R> {
         (self.0)(error, request)
     }
@@ -84,7 +90,7 @@ pub(crate) fn refuse<R: Default>(
             let mut response = answer.answer(&error, request);
             // Nobody who is refused is told that all is well.
             if response.status().is_success() {
-                *response.status_mut() = status(&error);
+                *response.status_mut() = error.status();
             }
             response
         }
@@ -92,19 +98,40 @@ pub(crate) fn refuse<R: Default>(
     if let Some(challenge) = challenge {
         response.headers_mut().append(WWW_AUTHENTICATE, challenge);
     }
-    if status(&error) == StatusCode::SERVICE_UNAVAILABLE {
+    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
     }
     response.extensions_mut().insert(error);
     response
 }
 
-pub(crate) fn status(error: &Error) -> StatusCode {
-    match error {
-        Error::Missing | Error::InvalidToken(_) | Error::InsufficientAuthentication { .. } => StatusCode::UNAUTHORIZED,
-        Error::InvalidRequest(_) => StatusCode::BAD_REQUEST,
-        Error::InsufficientScope { .. } | Error::Forbidden { .. } => StatusCode::FORBIDDEN,
-        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+/// In a response's extensions, beside the [`Error`]: a handler or an extractor made this response of it, without knowing how
+/// the layer answers.
+#[cfg(feature = "axum")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MadeInside;
+
+/// The error that a handler or an extractor made this response of, unless something has made it another response since.
+#[cfg(feature = "axum")]
+pub(crate) fn made_inside<R>(response: &mut Response<R>) -> Option<Error> {
+    response.extensions_mut().remove::<MadeInside>()?;
+    let error = response.extensions().get::<Error>()?;
+    (error.status() == response.status()).then(|| error.clone())
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn made_inside<R>(_: &mut Response<R>) -> Option<Error> {
+    None
+}
+
+/// Headers that something inside the layer added to a response stay, when the layer makes the response anew.
+pub(crate) fn keep_headers<R>(inside: &HeaderMap, response: &mut Response<R>) {
+    let own = [CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE];
+    let headers = response.headers_mut();
+    for (name, value) in inside {
+        if !own.contains(name) && !headers.contains_key(name) {
+            headers.insert(name, value.clone());
+        }
     }
 }
 
@@ -125,7 +152,7 @@ fn grpc_type(request: &Parts) -> Option<&'static str> {
 
 /// As a gRPC client expects it: HTTP 200, and the status in the headers, which are trailers too where there is no message.
 fn grpc<R: Default>(error: &Error, content_type: &'static str) -> Response<R> {
-    let status = match status(error) {
+    let status = match error.status() {
         StatusCode::SERVICE_UNAVAILABLE => "14",
         StatusCode::FORBIDDEN => "7",
         _ => "16",

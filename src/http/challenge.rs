@@ -20,6 +20,7 @@ pub(crate) struct Challenges {
     origin: HeaderValue,
     invalid_token: HeaderValue,
     expired: HeaderValue,
+    forbidden: HeaderValue,
     insufficient_scope: HeaderValue,
     insufficient_authentication: HeaderValue,
     /// Whether there are none.
@@ -33,12 +34,14 @@ impl Challenges {
             true => String::new(),
             false => format!(", scope=\"{}\"", quoted(required.as_str())),
         };
-        let with_error = |code: &str, error: &Error, more: &str| {
+        let with_error = |error: &Error, more: &str| {
+            let code = error.oauth_error().unwrap_or_default();
             value(format!("{realm}, error=\"{code}\", error_description=\"{}\"{more}", sentence(error)))
         };
-        let invalid_request = |reason| with_error("invalid_request", &Error::InvalidRequest(reason), "");
-        let expired = InvalidToken::Expired { expires_at: Default::default(), now: Default::default() };
-        let insufficient_scope = Error::InsufficientScope { required: Scope::default(), granted: Scope::default() };
+        let invalid_request = |reason| with_error(&Error::InvalidRequest(reason), "");
+        let (expires_at, now) = Default::default();
+        let expired = InvalidToken::Expired { expires_at, now, verified: true };
+        let insufficient_scope = Error::InsufficientScope { required: Scope::none(), granted: Scope::none() };
         let mut authentication = String::new();
         if !step_up.acr_values.is_empty() {
             authentication += &format!(", acr_values=\"{}\"", quoted(&step_up.acr_values.join(" ")));
@@ -52,15 +55,25 @@ impl Challenges {
             repeated: invalid_request(InvalidRequest::Repeated),
             credentials: invalid_request(InvalidRequest::Credentials),
             origin: invalid_request(InvalidRequest::Origin),
-            invalid_token: with_error("invalid_token", &InvalidToken::Signature.into(), ""),
-            expired: with_error("invalid_token", &expired.into(), ""),
-            insufficient_scope: with_error("insufficient_scope", &insufficient_scope, &scope),
-            insufficient_authentication: with_error(
-                "insufficient_user_authentication",
-                &StepUp::default().into(),
-                &authentication,
-            ),
+            invalid_token: with_error(&InvalidToken::Signature.into(), ""),
+            expired: with_error(&expired.into(), ""),
+            // No error, and no scope: clients that are told either ask for another token, which would lack the same.
+            forbidden: value(realm.clone()),
+            insufficient_scope: with_error(&insufficient_scope, &scope),
+            insufficient_authentication: with_error(&StepUp::default().into(), &authentication),
             off: false,
+        }
+    }
+
+    /// For an error that is not of a route's own rule, such as a handler's.
+    pub(crate) fn for_error(realm: &str, error: &Error) -> Self {
+        match error {
+            Error::InsufficientScope { required, .. } => Self::new(realm, required, &StepUp::default()),
+            Error::InsufficientAuthentication { acr_values, max_age } => {
+                let step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
+                Self::new(realm, &Scope::none(), &step_up)
+            }
+            _ => Self::new(realm, &Scope::none(), &StepUp::default()),
         }
     }
 
@@ -76,9 +89,10 @@ impl Challenges {
             Error::InvalidRequest(InvalidRequest::Repeated) => &self.repeated,
             Error::InvalidRequest(InvalidRequest::Credentials) => &self.credentials,
             Error::InvalidRequest(InvalidRequest::Origin) => &self.origin,
-            Error::InvalidToken(InvalidToken::Expired { .. }) => &self.expired,
+            Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => &self.expired,
             Error::InvalidToken(_) => &self.invalid_token,
-            Error::InsufficientScope { .. } | Error::Forbidden { .. } => &self.insufficient_scope,
+            Error::InsufficientScope { .. } => &self.insufficient_scope,
+            Error::Forbidden { .. } | Error::Claims(_) => &self.forbidden,
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
             Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => return None,
         };
@@ -92,10 +106,10 @@ pub(crate) fn sentence(error: &Error) -> &'static str {
         Error::Missing => "An access token is needed",
         Error::InvalidRequest(InvalidRequest::Repeated) => "The request has more than one access token",
         Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
-        Error::InvalidRequest(InvalidRequest::Origin) => "The request's origin may not use the cookie",
-        Error::InvalidToken(InvalidToken::Expired { .. }) => "The access token expired",
+        Error::InvalidRequest(InvalidRequest::Origin) => "The page that makes the request may not use the access token",
+        Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => "The access token expired",
         Error::InvalidToken(_) => "The access token is invalid",
-        Error::InsufficientScope { .. } | Error::Forbidden { .. } => {
+        Error::InsufficientScope { .. } | Error::Forbidden { .. } | Error::Claims(_) => {
             "The access token does not grant what this operation needs"
         }
         Error::InsufficientAuthentication { .. } => "The user must sign in again, or in a stronger way",

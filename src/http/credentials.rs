@@ -1,12 +1,11 @@
 //! RFC 6750 §2: the token in a request.
 
-use http::header::{
-    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
-use http::{Method, Request};
+use http::Request;
+use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 
+use super::origin::{is_upgrade, may_use};
 use crate::error::{Error, InvalidRequest};
-use crate::token_source::{Place, TokenSource};
+use crate::token_source::{AllowedOrigins, Place, TokenSource};
 
 /// A request's token, and where it was.
 #[derive(Debug)]
@@ -22,16 +21,8 @@ pub(crate) fn find<'a, B>(request: &'a Request<B>, sources: &'a [TokenSource]) -
         let headers = request.headers();
         let token = match place {
             Place::Authorization => bearer(headers)?,
-            Place::Header { name, origins } => match header(headers, name)? {
-                Some(_) if is_cross_site(headers, origins) => {
-                    return Err(Error::InvalidRequest(InvalidRequest::Origin));
-                }
-                token => token,
-            },
-            Place::Cookie { name, origins } => match cookie(headers, name)? {
-                Some(_) if !is_from(request, origins) => return Err(Error::InvalidRequest(InvalidRequest::Origin)),
-                token => token,
-            },
+            Place::Header { name, allowed } => of_browser(request, allowed, header(headers, name)?)?,
+            Place::Cookie { name, allowed } => of_browser(request, allowed, cookie(headers, name)?)?,
             Place::WebSocketProtocol(name) if is_upgrade(request) => websocket_protocol(headers, name)?,
             Place::WebSocketProtocol(_) => None,
             Place::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
@@ -105,34 +96,16 @@ fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
     only(values)?.map(|value| checked(value.as_bytes())).transpose()
 }
 
-/// Whether a browser would send this on behalf of a page of one of these origins.
-fn is_from<B>(request: &Request<B>, origins: &[String]) -> bool {
-    match request.headers().contains_key(ORIGIN) {
-        true => has_origin(request.headers(), origins),
-        false => {
-            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-            is_safe && !is_upgrade(request) && !is_cross_site(request.headers(), origins)
-        }
+/// The token, unless the page that had the browser send it may not use it.
+fn of_browser<'a, B>(
+    request: &Request<B>,
+    allowed: &AllowedOrigins,
+    token: Option<&'a str>,
+) -> Result<Option<&'a str>, Error> {
+    match token {
+        Some(_) if !may_use(request, allowed) => Err(Error::InvalidRequest(InvalidRequest::Origin)),
+        token => Ok(token),
     }
-}
-
-/// Whether the browser says that a page of another site makes this request, and of none of these origins. Only browsers say
-/// so, and only they send anything that the user did not ask for.
-fn is_cross_site(headers: &HeaderMap, origins: &[String]) -> bool {
-    headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site") && !has_origin(headers, origins)
-}
-
-fn has_origin(headers: &HeaderMap, origins: &[String]) -> bool {
-    let mut sent = headers.get_all(ORIGIN).iter();
-    match (sent.next(), sent.next()) {
-        (Some(origin), None) => origins.iter().any(|own| own.as_bytes() == origin.as_bytes()),
-        _ => false,
-    }
-}
-
-/// RFC 6455 §4.1, RFC 8441 §4.
-fn is_upgrade<B>(request: &Request<B>) -> bool {
-    request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT
 }
 
 fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {

@@ -1,8 +1,8 @@
 //! What a route asks for.
 
 use std::borrow::Cow;
-use std::fmt::Display;
-use std::sync::Arc;
+use std::fmt::{self, Display};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::Response;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tower_layer::Layer;
 
 use super::answer::{AnswerWith, EmptyBody, ProblemJson};
-use super::challenge::{Challenges, DEFAULT_REALM};
+use super::challenge::DEFAULT_REALM;
 use super::service::{Policy, Protect, Route};
 use crate::access_token::AccessToken;
 use crate::error::Error;
@@ -30,14 +30,17 @@ use crate::verifier::Verifier;
 /// Layers of the same [`Verifier`] may be nested: the token is verified once, and each layer asks for its own.
 ///
 /// ```
-/// use axum::{Router, routing::get};
+/// use axum::Router;
+/// use axum::routing::{get, post};
 /// use portcullis::{AccessToken, Issuer, ProtectLayer, Verifier};
 ///
 /// let issuer = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
 /// let protect = ProtectLayer::new(Verifier::new(issuer)?);
 ///
 /// let app: Router = Router::new()
-///     .route("/orders", get(list_orders).post(place_order).route_layer(protect.clone().scope("orders:write")))
+///     // Two methods of one path, each with a scope of its own: one `route` for each.
+///     .route("/orders", get(list_orders).route_layer(protect.clone().scope("orders:read")))
+///     .route("/orders", post(place_order).route_layer(protect.clone().scope("orders:write")))
 ///     .route("/me", get(list_orders))
 ///     .route_layer(protect); // an unknown path stays 404
 ///
@@ -47,37 +50,44 @@ use crate::verifier::Verifier;
 /// # async fn place_order() {}
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
 #[must_use]
 pub struct ProtectLayer<A = EmptyBody> {
-    verifier: Verifier,
-    rule: Rule,
-    realm: String,
-    sources: Vec<TokenSource>,
-    policy: Policy,
-    passes_preflight: bool,
-    has_challenge: bool,
-    answer: A,
+    route: Arc<Route<A>>,
 }
 
 impl ProtectLayer {
     /// Asks for an access token that `verifier` accepts, in `Authorization`; or, where a listed issuer is a gateway
     /// ([`Issuer::cloudflare_access`](crate::Issuer::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
     pub fn new(verifier: Verifier) -> Self {
-        Self {
-            sources: verifier.token_sources(),
+        let route = Route {
+            sources: verifier.token_sources().into(),
             verifier,
             rule: Rule::nothing(),
-            realm: DEFAULT_REALM.to_owned(),
+            realm: DEFAULT_REALM.into(),
             policy: Policy::Required,
             passes_preflight: false,
             has_challenge: true,
-            answer: EmptyBody,
-        }
+            challenges: OnceLock::new(),
+            answer: Arc::new(EmptyBody),
+        };
+        Self { route: Arc::new(route) }
     }
 }
 
 impl<A> ProtectLayer<A> {
+    /// The same layer, changed; services that it made before are not.
+    fn with(self, change: impl FnOnce(&mut Route<A>)) -> Self {
+        let mut route = match Arc::try_unwrap(self.route) {
+            Ok(mut route) => {
+                route.challenges = OnceLock::new();
+                route
+            }
+            Err(shared) => shared.answering(Arc::clone(&shared.answer)),
+        };
+        change(&mut route);
+        Self { route: Arc::new(route) }
+    }
+
     /// Asks for these scope tokens too, all of them; several calls add up, as all methods here that ask for something. A token
     /// that does not grant them is refused with 403 `insufficient_scope` (RFC 6750 §3.1). The challenge names what this layer
     /// asks for, not what others around it do.
@@ -154,9 +164,8 @@ impl<A> ProtectLayer<A> {
     }
 
     /// Asks for what a [`Rule`] says.
-    pub fn require(mut self, rule: Rule) -> Self {
-        self.rule = self.rule.and(rule);
-        self
+    pub fn require(self, rule: Rule) -> Self {
+        self.with(|route| route.rule = route.rule.clone().and(rule))
     }
 
     /// Asks that the user signed in by one of these authentication context classes: `acr` (RFC 9470). If not, 401
@@ -172,61 +181,68 @@ impl<A> ProtectLayer<A> {
 
     /// Lets requests without a token through, too; a bad token is refused as ever. The handler gets an
     /// `Option<AccessToken>`. What is asked of tokens is asked of those that are there.
-    pub fn optional(mut self) -> Self {
-        self.policy = Policy::Optional;
-        self
+    pub fn optional(self) -> Self {
+        self.with(|route| route.policy = Policy::Optional)
     }
 
     /// A bad token counts as none, and requests without one are let through. Dangerous, because nobody learns that his token is bad: he is a
     /// stranger from then on. For pages that only greet whoever is there. While an issuer's keys cannot be had, tokens are
     /// answered 503 all the same; and what is asked of good tokens is asked.
-    pub fn danger_ignore_invalid(mut self) -> Self {
-        self.policy = Policy::IgnoreInvalid;
-        self
+    pub fn danger_ignore_invalid(self) -> Self {
+        self.with(|route| route.policy = Policy::IgnoreInvalid)
     }
 
     /// Looks for the token in these places, and in no others. A request with tokens in two of them is refused with 400.
-    pub fn token_from(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        self.sources = sources.into_iter().collect();
-        self
+    pub fn token_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        self.with(|route| route.sources = sources.into_iter().collect())
     }
 
     /// Lets CORS preflights through (`OPTIONS` with `Origin` and `Access-Control-Request-Method`), which browsers send without a
     /// token: for CORS layers inside this one. Better put those outside: anybody can send such a request, and whatever is inside
     /// and takes it for another method lets him in.
-    pub fn allow_preflight(mut self) -> Self {
-        self.passes_preflight = true;
-        self
+    pub fn allow_preflight(self) -> Self {
+        self.with(|route| route.passes_preflight = true)
     }
 
     /// The protection space named in challenges (RFC 9110 §11.5); `api` by default.
-    pub fn realm(mut self, realm: impl Into<String>) -> Self {
-        self.realm = realm.into();
-        self
+    pub fn realm(self, realm: impl Into<String>) -> Self {
+        self.with(|route| route.realm = realm.into().into())
     }
 
     /// Leaves `WWW-Authenticate` out of refusals, against RFC 9110 §11.6.1: for browsers' sakes, say.
-    pub fn without_challenge(mut self) -> Self {
-        self.has_challenge = false;
-        self
+    pub fn without_challenge(self) -> Self {
+        self.with(|route| route.has_challenge = false)
     }
 
-    /// Refusals get a body: `application/problem+json` (RFC 9457). The service's response body must come from a `String`.
+    /// Refusals get a body, also those of extractors and of handlers that return an [`Error`]: `application/problem+json`
+    /// (RFC 9457). The service's response body must come from a `String`.
     pub fn problem_json(self) -> ProtectLayer<ProblemJson> {
         self.answering(ProblemJson)
     }
 
-    /// Refusals get a body, and further headers, by a function of error and request. A status other than 200 is taken over, too;
-    /// the challenge is added.
+    /// Refusals get a body, and further headers, by a function of error and request; also those of extractors and of handlers
+    /// that return an [`Error`]. A status that the function sets is kept unless it is 2xx, and the challenge is added.
+    ///
+    /// Tell the client no more than [`Error::oauth_error`] says: it may be the attacker. A layer with a function has a type
+    /// that cannot be written; where a function takes it, the bound is
+    /// `A: Answer<axum::body::Body> + Send + Sync + 'static`.
     ///
     /// ```
     /// use portcullis::{Issuer, ProtectLayer, Verifier};
     ///
     /// let verifier = Verifier::new(Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?)?;
     /// let protect = ProtectLayer::new(verifier).answer_with(|error, request| {
-    ///     axum::response::Response::new(format!("{}: {}", request.uri.path(), error.code()).into())
+    ///     let word = error.oauth_error().unwrap_or("access_denied");
+    ///     axum::response::Response::new(format!("{}: {word}", request.uri.path()).into())
     /// });
-    /// # let app: axum::Router = axum::Router::new().route("/", axum::routing::get(async || "")).route_layer(protect);
+    ///
+    /// fn app<A>(protect: portcullis::ProtectLayer<A>) -> axum::Router
+    /// where
+    ///     A: portcullis::Answer<axum::body::Body> + Send + Sync + 'static,
+    /// {
+    ///     axum::Router::new().route("/", axum::routing::get(async || "")).route_layer(protect)
+    /// }
+    /// # app(protect);
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
     pub fn answer_with<R, F>(self, answer: F) -> ProtectLayer<AnswerWith<F>>
@@ -237,25 +253,31 @@ impl<A> ProtectLayer<A> {
     }
 
     fn answering<B>(self, answer: B) -> ProtectLayer<B> {
-        let Self { verifier, rule, realm, sources, policy, passes_preflight, has_challenge, .. } = self;
-        ProtectLayer { verifier, rule, realm, sources, policy, passes_preflight, has_challenge, answer }
+        ProtectLayer { route: Arc::new(self.route.answering(Arc::new(answer))) }
     }
 }
 
-impl<S, A: Clone> Layer<S> for ProtectLayer<A> {
+impl<A> Clone for ProtectLayer<A> {
+    fn clone(&self) -> Self {
+        Self { route: Arc::clone(&self.route) }
+    }
+}
+
+impl<A> fmt::Debug for ProtectLayer<A> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ProtectLayer")
+            .field("verifier", &self.route.verifier)
+            .field("rule", &self.route.rule)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, A> Layer<S> for ProtectLayer<A> {
     type Service = Protect<S, A>;
 
+    /// Costs the clone of an `Arc`: routers and servers may call it for each request or connection.
     fn layer(&self, inner: S) -> Protect<S, A> {
-        let challenges = Challenges::new(&self.realm, &self.rule.scopes(), &self.rule.step_up());
-        let route = Route {
-            verifier: self.verifier.clone(),
-            rule: self.rule.clone(),
-            challenges: if self.has_challenge { challenges } else { challenges.off() },
-            sources: self.sources.clone(),
-            policy: self.policy,
-            passes_preflight: self.passes_preflight,
-            answer: self.answer.clone(),
-        };
-        Protect::new(inner, Arc::new(route))
+        Protect::new(inner, Arc::clone(&self.route))
     }
 }

@@ -4,4 +4,5 @@ pub(crate) mod answer;
 pub(crate) mod challenge;
 pub(crate) mod credentials;
 pub(crate) mod layer;
+pub(crate) mod origin;
 pub(crate) mod service;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
@@ -12,12 +12,12 @@ use http::{Extensions, Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::answer::{Answer, EmptyBody, refuse};
+use super::answer::{Answer, EmptyBody, keep_headers, made_inside, refuse};
 use super::challenge::Challenges;
 use super::credentials;
 use crate::access_token::AccessToken;
-use crate::error::Error;
-use crate::events;
+use crate::error::{Error, InvalidRequest};
+use crate::events::{self, Outcome};
 use crate::rule::Rule;
 use crate::token_source::{Place, TokenSource};
 use crate::verifier::{Verification, Verifier};
@@ -34,15 +34,43 @@ impl<S: Clone, A> Clone for Protect<S, A> {
     }
 }
 
-/// What one route asks for, and how it says no.
+/// What one route asks for, and how it says no. Shared by a layer, its clones and all services that they made, so that making
+/// a service costs nothing: some routers make one for each request.
 pub(crate) struct Route<A> {
     pub(crate) verifier: Verifier,
     pub(crate) rule: Rule,
-    pub(crate) challenges: Challenges,
-    pub(crate) sources: Vec<TokenSource>,
+    pub(crate) realm: Arc<str>,
+    pub(crate) sources: Arc<[TokenSource]>,
     pub(crate) policy: Policy,
     pub(crate) passes_preflight: bool,
-    pub(crate) answer: A,
+    pub(crate) has_challenge: bool,
+    /// Of `realm` and `rule`, once they are needed.
+    pub(crate) challenges: OnceLock<Challenges>,
+    pub(crate) answer: Arc<A>,
+}
+
+impl<A> Route<A> {
+    /// The same, with another way to answer.
+    pub(crate) fn answering<B>(&self, answer: Arc<B>) -> Route<B> {
+        Route {
+            verifier: self.verifier.clone(),
+            rule: self.rule.clone(),
+            realm: Arc::clone(&self.realm),
+            sources: Arc::clone(&self.sources),
+            policy: self.policy,
+            passes_preflight: self.passes_preflight,
+            has_challenge: self.has_challenge,
+            challenges: OnceLock::new(),
+            answer,
+        }
+    }
+
+    fn challenges(&self) -> &Challenges {
+        self.challenges.get_or_init(|| {
+            let challenges = Challenges::new(&self.realm, &self.rule.scopes(), &self.rule.step_up());
+            if self.has_challenge { challenges } else { challenges.off() }
+        })
+    }
 }
 
 /// Whether a token is needed, as Envoy's JWT filter has it.
@@ -66,30 +94,46 @@ fn let_through_as_nobody(extensions: &mut Extensions) {
     extensions.insert(Anonymous);
 }
 
-/// What is added to the response, for where the token came from.
-#[derive(Clone, Debug, Default)]
-struct After {
+/// What is added to the response, and how it is made if something inside refuses: nothing, for most requests.
+#[derive(Default)]
+struct After(Option<Box<Extra>>);
+
+#[derive(Default)]
+struct Extra {
     /// RFC 6750 §2.3: it was in the address.
     no_store: bool,
     /// RFC 6455 §4.2.2: the subprotocol that it came with, to be accepted.
     protocol: Option<HeaderValue>,
+    /// RFC 8441 §4: the websocket comes over HTTP/2, where any 2xx status accepts it.
+    is_connect: bool,
+    /// A copy of the request, if an answer would read it.
+    request: Option<Parts>,
 }
 
 impl After {
-    fn of(place: &Place) -> Self {
+    fn of(place: &Place, method: &Method) -> Self {
+        let is_connect = method == Method::CONNECT;
         match place {
-            Place::Query(_) => Self { no_store: true, protocol: None },
-            Place::WebSocketProtocol(name) => Self { no_store: false, protocol: Some(name.clone()) },
+            Place::Query(_) => Self::no_store(),
+            Place::WebSocketProtocol(name) => {
+                Self(Some(Box::new(Extra { protocol: Some(name.clone()), is_connect, ..Extra::default() })))
+            }
             Place::Authorization | Place::Header { .. } | Place::Cookie { .. } => Self::default(),
         }
     }
 
+    fn no_store() -> Self {
+        Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
+    }
+
     fn add_to<R>(self, response: &mut Response<R>) {
-        if self.no_store {
+        let Some(extra) = self.0 else { return };
+        if extra.no_store {
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if let Some(protocol) = self.protocol
-            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        if let Some(protocol) = extra.protocol
+            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || extra.is_connect && response.status().is_success())
         {
             // Unless the service has accepted another.
             response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
@@ -103,14 +147,18 @@ impl<A> Route<A> {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
-                let no_store = credentials::has_query(request, &self.sources);
-                return (Verification::Done(Err(error)), After { no_store, protocol: None });
+                let after = match credentials::has_query(request, &self.sources) {
+                    true => After::no_store(),
+                    false => After::default(),
+                };
+                return (Verification::Done(Err(error)), after);
             }
         };
-        let after = After::of(credentials.place);
+        let after = After::of(credentials.place, request.method());
         match request.extensions().get::<AccessToken>() {
-            // Compared with the request, because something between the layers may have replaced it.
-            Some(verified) if self.verifier.verified(verified) && verified.expose_token() == credentials.token => {
+            // Compared with the request, because something between the layers may have replaced it; and with the time, because
+            // a queue between them may have held it up.
+            Some(verified) if self.verifier.still_accepts(verified) && verified.expose_token() == credentials.token => {
                 (Verification::Done(Ok(verified.clone())), after)
             }
             _ => (self.verifier.begin(credentials.token), after),
@@ -128,17 +176,22 @@ impl<A> Route<A> {
     fn authorize(&self, verified: Result<AccessToken, Error>, request: &mut Parts) -> Result<(), Error> {
         let is_let_through = matches!(
             (&verified, self.policy),
-            (Err(Error::Missing), Policy::Optional | Policy::IgnoreInvalid)
-                | (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid)
+            // A page that may not use the token gets what anyone gets who has none.
+            (
+                Err(Error::Missing | Error::InvalidRequest(InvalidRequest::Origin)),
+                Policy::Optional | Policy::IgnoreInvalid
+            ) | (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid)
         );
         if is_let_through {
             let_through_as_nobody(&mut request.extensions);
+            events::request(Outcome::Anonymous);
             return Ok(());
         }
         let token = verified?;
         self.rule.check_request(&token, request)?;
         request.extensions.remove::<Anonymous>();
         request.extensions.insert(token);
+        events::request(Outcome::Accepted);
         Ok(())
     }
 
@@ -149,10 +202,53 @@ impl<A> Route<A> {
         if error.is_told_by_the_request() {
             events::request_refused(&error);
         }
-        let mut response = refuse(error, request, &self.challenges, &self.answer);
+        let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
+        events::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Refused });
+        let mut response = refuse(error, request, self.challenges(), &*self.answer);
         after.add_to(&mut response);
         response
     }
+
+    /// The inner service's response; or, where a handler or an extractor refused, this route's own.
+    fn finish<R: Default>(&self, mut response: Response<R>, after: After) -> Response<R>
+    where
+        A: Answer<R>,
+    {
+        // Most have none, and this is on the way of every request.
+        if !response.extensions().is_empty()
+            && let Some(error) = made_inside(&mut response)
+        {
+            return self.answer_inside(&error, response, after);
+        }
+        after.add_to(&mut response);
+        response
+    }
+
+    #[cold]
+    fn answer_inside<R: Default>(&self, error: &Error, mut inside: Response<R>, mut after: After) -> Response<R>
+    where
+        A: Answer<R>,
+    {
+        let copied = after.0.as_mut().and_then(|extra| extra.request.take());
+        let request = copied.unwrap_or_else(|| Request::new(()).into_parts().0);
+        let challenges = Challenges::for_error(&self.realm, error);
+        let challenges = if self.has_challenge { challenges } else { challenges.off() };
+        let headers = std::mem::take(inside.headers_mut());
+        let mut response = refuse(error.clone(), &request, &challenges, &*self.answer);
+        keep_headers(&headers, &mut response);
+        after.add_to(&mut response);
+        response
+    }
+}
+
+/// A copy without extensions, which cannot be copied and are the inner service's.
+fn copy(request: &Parts) -> Parts {
+    let mut copy = Request::new(()).into_parts().0;
+    copy.method.clone_from(&request.method);
+    copy.uri.clone_from(&request.uri);
+    copy.version = request.version;
+    copy.headers.clone_from(&request.headers);
+    copy
 }
 
 impl<S, A> Protect<S, A> {
@@ -189,7 +285,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.route.is_preflight(&request) {
             let_through_as_nobody(request.extensions_mut());
-            let state = State::Inner { future: self.inner.call(request), after: Some(After::default()) };
+            events::request(Outcome::Anonymous);
+            let (parts, body) = request.into_parts();
+            let state = Arc::clone(&self.route).let_through(&mut self.inner, parts, body, After::default());
             return ResponseFuture { state };
         }
         let (verification, after) = self.route.begin(&request);
@@ -207,9 +305,7 @@ where
                 }
             }
             Verification::Done(verified) => match self.route.authorize(verified, &mut parts) {
-                Ok(()) => {
-                    State::Inner { future: self.inner.call(Request::from_parts(parts, body)), after: Some(after) }
-                }
+                Ok(()) => Arc::clone(&self.route).let_through(&mut self.inner, parts, body, after),
                 Err(error) => State::Refused { response: Some(self.route.refuse(error, &parts, after)) },
             },
         };
@@ -239,11 +335,31 @@ pin_project! {
         /// Refused; the answer is ready.
         Refused { response: Option<Response<R>> },
         /// Let through.
-        Inner { #[pin] future: S::Future, after: Option<After> },
+        Inner { #[pin] future: S::Future, route: Arc<Route<A>>, after: After },
         /// Waiting for keys. Only this way costs a boxed future.
         Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
         /// Let through; waiting until the inner service is ready.
         Readying { waiting: Option<Box<Waiting<S, B, A>>> },
+    }
+}
+
+impl<A> Route<A> {
+    fn let_through<S, B, R>(
+        self: Arc<Self>,
+        service: &mut S,
+        request: Parts,
+        body: B,
+        mut after: After,
+    ) -> State<S, B, R, A>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        A: Answer<R>,
+    {
+        if A::READS_REQUEST && cfg!(feature = "axum") {
+            after.0.get_or_insert_default().request = Some(copy(&request));
+        }
+        let future = service.call(Request::from_parts(request, body));
+        State::Inner { future, route: self, after }
     }
 }
 
@@ -268,10 +384,9 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Inner { future, after } => {
-                    let mut response = ready!(future.poll(context))?;
-                    after.take().unwrap_or_default().add_to(&mut response);
-                    return Poll::Ready(Ok(response));
+                StateProjection::Inner { future, route, after } => {
+                    let response = ready!(future.poll(context))?;
+                    return Poll::Ready(Ok(route.finish(response, std::mem::take(after))));
                 }
                 StateProjection::Refused { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
@@ -294,8 +409,8 @@ where
                         ready!(waiting.service.poll_ready(context))?;
                     }
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    let Waiting { parts, body, mut service, after, .. } = *waiting;
-                    State::Inner { future: service.call(Request::from_parts(parts, body)), after: Some(after) }
+                    let Waiting { parts, body, mut service, route, after } = *waiting;
+                    route.let_through(&mut service, parts, body, after)
                 }
             };
             state.set(next);

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::fetch::{self, Answer, Http, Validators};
 use crate::error::FetchError;
-use crate::issuer::secure_url;
+use crate::issuer::{PlainHttp, secure_url};
 
 /// How much of what an issuer wrote is quoted in an error, in characters; and the longest address that is used, in bytes.
 const MAX_QUOTED: usize = 200;
@@ -16,11 +16,18 @@ const MAX_JWKS_URI: usize = 2048;
 /// Finds the issuer's `jwks_uri`. The next well-known address is only tried where the one before does not exist.
 ///
 /// With it comes how long the server says that its metadata are fresh.
-pub(crate) async fn jwks_uri(http: &Http<'_>, iss: &str, issuer: &Url) -> Result<(Url, Option<Duration>), FetchError> {
+pub(crate) async fn jwks_uri(
+    http: &Http<'_>,
+    iss: &str,
+    issuer: &Url,
+    plain_http: PlainHttp,
+) -> Result<(Url, Option<Duration>), FetchError> {
     let mut last = None;
     for url in well_known(issuer) {
         match http.get(&url, &Validators::default()).await {
-            Ok(Answer::Document { body, lifetime, .. }) => return Ok((read(&url, &body, iss)?, lifetime)),
+            Ok(Answer::Document { body, lifetime, .. }) => {
+                return Ok((read(&url, &body, iss, plain_http)?, lifetime));
+            }
             // Nothing was asked that this could answer.
             Ok(Answer::NotModified { .. }) => return Err(FetchError::Status { url: fetch::named(&url), status: 304 }),
             Err(error @ FetchError::Status { status: 404 | 405 | 410, .. }) => last = Some(error),
@@ -47,7 +54,7 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     urls
 }
 
-fn read(url: &Url, document: &[u8], iss: &str) -> Result<Url, FetchError> {
+fn read(url: &Url, document: &[u8], iss: &str, plain_http: PlainHttp) -> Result<Url, FetchError> {
     let unreadable = |expected| FetchError::Document { url: fetch::named(url), expected };
     let document: Value =
         serde_json::from_slice(document).map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
@@ -66,8 +73,8 @@ fn read(url: &Url, document: &[u8], iss: &str) -> Result<Url, FetchError> {
     if jwks_uri.len() > MAX_JWKS_URI {
         return Err(unreadable("metadata with a `jwks_uri` of at most 2048 bytes"));
     }
-    let jwks_uri = secure_url("jwks_uri", jwks_uri).map_err(FetchError::JwksUri)?;
-    // Plain http is for an issuer on loopback; another one has no business on ours.
+    let jwks_uri = secure_url("jwks_uri", jwks_uri, plain_http).map_err(FetchError::JwksUri)?;
+    // Plain http is for an issuer that is itself reached so; another one has no business on our loopback.
     if jwks_uri.scheme() != "https" && url.scheme() == "https" {
         return Err(unreadable("metadata with a `jwks_uri` over https"));
     }
@@ -83,7 +90,7 @@ mod tests {
         let document = |iss: &str| format!(r#"{{"issuer":"{iss}","jwks_uri":"http://127.0.0.1:2375/containers"}}"#);
         for (iss, used) in [("https://hostile.example", false), ("http://127.0.0.1:4000", true)] {
             let url = Url::parse(&format!("{iss}/.well-known/openid-configuration")).unwrap();
-            assert_eq!(read(&url, document(iss).as_bytes(), iss).is_ok(), used, "{iss}");
+            assert_eq!(read(&url, document(iss).as_bytes(), iss, PlainHttp::OnLoopback).is_ok(), used, "{iss}");
         }
     }
 

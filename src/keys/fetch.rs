@@ -91,12 +91,18 @@ impl Http<'_> {
     /// connection that had died meanwhile is the commonest failure of all, and it may die without a sound. A late answer is
     /// still taken. The caller limits the time that both may take.
     pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
-        // An address written as such is not resolved, so the resolver does not see it.
-        let private = match url.host() {
-            Some(Host::Ipv4(address)) => is_private(address.into()),
-            Some(Host::Ipv6(address)) => is_private(address.into()),
-            _ => false,
-        };
+        // An address written as such is not resolved, so the resolver does not see it; an application's own client resolves by
+        // itself, but what `localhost` is needs no resolving, and plain http is for servers within reach only.
+        let private = url.scheme() != "https"
+            || match url.host() {
+                Some(Host::Ipv4(address)) => is_private(address.into()),
+                Some(Host::Ipv6(address)) => is_private(address.into()),
+                Some(Host::Domain(name)) => {
+                    let name = name.trim_end_matches('.');
+                    name == "localhost" || name.ends_with(".localhost")
+                }
+                None => true,
+            };
         if private && !self.private_addresses {
             return Err(FetchError::PrivateAddress { url: named(url) });
         }

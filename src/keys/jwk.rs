@@ -23,6 +23,10 @@ pub(crate) struct Jwk {
     /// Kept if the key set did not say the algorithm, for an issuer that is configured to another one.
     implicit: Option<PublicKey>,
     verifier: SignatureVerifier,
+    /// How many keys of usual size take as long to verify a signature.
+    pub(crate) cost: usize,
+    /// Whether it verifies tokens whatever `kid` they name: a key that came without a set, by itself.
+    pub(crate) any_kid: bool,
 }
 
 impl Jwk {
@@ -67,20 +71,37 @@ impl Jwk {
         let verifier = SignatureVerifier::public(&key, algorithm)?;
         // Of another type, it names no tenant.
         let issuer = member.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().into());
-        Ok(Self { kid: kid.map(str::to_owned), algorithm, issuer, implicit, verifier })
+        Ok(Self { issuer, implicit, ..Self::new(kid.map(str::to_owned), &key, algorithm, verifier) })
+    }
+
+    fn new(kid: Option<String>, key: &PublicKey, algorithm: Algorithm, verifier: SignatureVerifier) -> Self {
+        let cost = if key.is_large() { LARGE_KEY_COST } else { 1 };
+        Self { kid, algorithm, issuer: None, implicit: None, verifier, cost, any_kid: false }
     }
 
     /// A key in PEM (ES256), by the name that it was asked for.
     pub(crate) fn from_pem(kid: &str, document: &[u8]) -> Option<Self> {
         let algorithm = Algorithm::ES256;
-        let verifier = SignatureVerifier::public(&pem::p256(document)?, algorithm).ok()?;
-        Some(Self { kid: Some(kid.to_owned()), algorithm, issuer: None, implicit: None, verifier })
+        let key = pem::public_key(std::str::from_utf8(document).ok()?)?;
+        let verifier = SignatureVerifier::public(&key, algorithm).ok()?;
+        Some(Self::new(Some(kid.to_owned()), &key, algorithm, verifier))
+    }
+
+    /// A public key that an application has by itself, in PEM: it has no name, and verifies tokens whatever name they have.
+    pub(crate) fn pinned(key: PublicKey, rsa: Algorithm) -> Result<Self, IgnoredKey> {
+        if let PublicKey::Rsa { n, e } = &key {
+            check_rsa(n, e)?;
+        }
+        let algorithm = implied_algorithm(&key, rsa);
+        let verifier = SignatureVerifier::public(&key, algorithm)?;
+        let own = Self::new(None, &key, algorithm, verifier);
+        Ok(Self { implicit: Some(key), any_kid: true, ..own })
     }
 
     /// A secret of the application's own, for HMAC; `None` for any other algorithm.
     pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         let verifier = SignatureVerifier::secret(secret, algorithm)?;
-        Some(Self { kid: None, algorithm, issuer: None, implicit: None, verifier })
+        Some(Self { kid: None, algorithm, issuer: None, implicit: None, verifier, cost: 1, any_kid: false })
     }
 
     /// The same key for an issuer whose RSA keys serve `rsa` where the key set does not say; `None` if that changes
@@ -90,8 +111,8 @@ impl Jwk {
         let algorithm = implied_algorithm(key, rsa);
         (algorithm != self.algorithm).then(|| {
             let verifier = SignatureVerifier::public(key, algorithm)?;
-            let (kid, issuer) = (self.kid.clone(), self.issuer.clone());
-            Ok(Self { kid, algorithm, issuer, implicit: Some(key.clone()), verifier })
+            let own = Self::new(self.kid.clone(), key, algorithm, verifier);
+            Ok(Self { issuer: self.issuer.clone(), implicit: Some(key.clone()), any_kid: self.any_kid, ..own })
         })
     }
 
@@ -155,17 +176,23 @@ fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
 /// RFC 7518 §6.3.1.
 fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKey> {
     let (n, e) = (unsigned(n)?, unsigned(e)?);
+    check_rsa(&n, &e)?;
+    Ok(PublicKey::Rsa { n, e })
+}
+
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKey> {
     // By the bit: 2047 bits fill 256 bytes as well.
     let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
     if bits < RSA_BYTES.start() * 8 || bits > RSA_BYTES.end() * 8 {
         return Err(IgnoredKey::RsaSize);
     }
-    // An exponent of 1 makes every message its own signature; huge ones make verification slow.
+    // An exponent of 1 makes every message its own signature. Large ones make verification slow: 65537 has 3 bytes, and no
+    // issuer's is larger.
     let odd = e.last().is_some_and(|last| last % 2 == 1);
-    if !odd || e == [1] || e.len() > 4 {
+    if !odd || e == [1] || e.len() > 3 {
         return Err(IgnoredKey::Malformed);
     }
-    Ok(PublicKey::Rsa { n, e })
+    Ok(())
 }
 
 /// RFC 7518 §6.2.1: coordinates of exactly the curve's length.
@@ -193,6 +220,9 @@ fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKey> 
     }
     Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKey::Malformed)?))
 }
+
+/// What an RSA key over 4096 bits costs in place of one of usual size: 8192 bits take 16 times as long as 2048.
+const LARGE_KEY_COST: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::jwk::{Jwk, SignedPayload};
+use super::pem;
 use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, IgnoredKey, InvalidToken};
 use crate::token::jws::{Header, Jws};
 
-/// Keys kept of one set, and members read for them. No real set comes near; the bounds are for hostile ones: parsing a key
+/// Members read of one set. The largest real ones have some hundred keys; the bound is for hostile ones, since reading a key
 /// costs up to a tenth of a millisecond.
-const MAX_KEYS: usize = 100;
 const MAX_MEMBERS: usize = 500;
 
-/// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature.
+/// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature, and one of
+/// RSA over 4096 bits counts for all of them.
 const MAX_CANDIDATES: usize = 4;
 
 /// A set of verification keys (RFC 7517 §5), of one issuer.
@@ -39,10 +40,13 @@ const MAX_CANDIDATES: usize = 4;
 pub struct Jwks {
     keys: Vec<Arc<Jwk>>,
     ignored: Vec<IgnoredKey>,
+    /// What RSA keys serve that do not say, if the application has said it.
+    rsa: Option<Algorithm>,
 }
 
 impl Jwks {
-    /// Reads a JWK Set in JSON. RSA keys without `alg` serve `RS256`.
+    /// Reads a JWK Set in JSON. RSA keys without `alg` serve `RS256`, unless
+    /// [`rsa_algorithm`](Self::rsa_algorithm) says otherwise.
     ///
     /// # Errors
     ///
@@ -59,14 +63,79 @@ impl Jwks {
         }
     }
 
+    /// Reads public keys in PEM (RFC 7468 §13), one or several: RSA (also PKCS #1), EC on P-256, P-384 or P-521 with an
+    /// uncompressed point, and Ed25519. They have no names, so each is tried for any token, whatever `kid` that has. RSA keys
+    /// serve `RS256`, unless [`rsa_algorithm`](Self::rsa_algorithm) says otherwise.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, Jwks};
+    ///
+    /// let jwks = Jwks::from_pem(
+    ///     "-----BEGIN PUBLIC KEY-----\n\
+    ///      MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n\
+    ///      -----END PUBLIC KEY-----\n",
+    /// )?;
+    /// let issuer = Issuer::new("https://issuer.example/", "https://api.example.com")?.jwks(jwks);
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there is no public key in the text, or one that cannot be used. A certificate is none: extract its
+    /// key, with `openssl x509 -pubkey` say.
+    pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        let error = |found: String| {
+            ConfigError::new(format!(
+                "PEM: expected public keys (`BEGIN PUBLIC KEY`, `BEGIN RSA PUBLIC KEY`), found {found}"
+            ))
+        };
+        let text = std::str::from_utf8(pem.as_ref()).map_err(|_| error("bytes that are not UTF-8".to_owned()))?;
+        let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
+        for block in pem::blocks(text).take(MAX_MEMBERS) {
+            let key = pem::public_key(block).ok_or_else(|| error(format!("{:?}", pem::label(block))))?;
+            let key = Jwk::pinned(key, Algorithm::RS256).map_err(|reason| error(format!("one that is {reason:?}")))?;
+            jwks.keys.push(Arc::new(key));
+        }
+        match jwks.is_empty() {
+            true => Err(error("none".to_owned())),
+            false => Ok(jwks),
+        }
+    }
+
+    /// What RSA keys serve that do not say their `alg`: `RS384` or `PS256`, say, in place of `RS256`. Keys of other types leave
+    /// no choice. Where an issuer with these keys is configured with [`algorithms`](crate::Issuer::algorithms), those count.
+    ///
+    /// ```
+    /// use portcullis::{Algorithm, Jwks};
+    ///
+    /// # let json_text = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// let jwks = Jwks::from_json(json_text)?.rsa_algorithm(Algorithm::PS384)?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it is not an algorithm of RSA keys.
+    pub fn rsa_algorithm(self, algorithm: Algorithm) -> Result<Self, ConfigError> {
+        match algorithm.is_rsa() {
+            true => Ok(Self { rsa: Some(algorithm), ..self.with_rsa_algorithm(algorithm) }),
+            false => Err(ConfigError::new(format!("rsa_algorithm {algorithm}: expected one of RSA, such as RS256"))),
+        }
+    }
+
+    /// What the application has said with [`rsa_algorithm`](Self::rsa_algorithm).
+    pub(crate) fn own_rsa_algorithm(&self) -> Option<Algorithm> {
+        self.rsa
+    }
+
     /// As [`from_json`](Self::from_json), for an issuer whose RSA keys without `alg` serve `rsa`; may come out empty.
     /// `None` if it is no key set at all.
     pub(crate) fn read(json: &[u8], rsa: Algorithm) -> Option<Self> {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
-        let mut jwks = Self { keys: Vec::new(), ignored: Vec::new() };
+        let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
         for (number, member) in members.iter().enumerate() {
-            if number == MAX_MEMBERS || jwks.keys.len() == MAX_KEYS {
+            if number == MAX_MEMBERS {
                 jwks.ignored.push(IgnoredKey::TooMany);
                 break;
             }
@@ -80,7 +149,7 @@ impl Jwks {
 
     /// A set of these keys.
     pub(crate) fn of(keys: Vec<Arc<Jwk>>) -> Self {
-        Self { keys, ignored: Vec::new() }
+        Self { keys, ignored: Vec::new(), rsa: None }
     }
 
     /// The names of the keys that have one.
@@ -90,7 +159,7 @@ impl Jwks {
 
     /// The same keys for an issuer whose RSA keys serve `rsa` where the set does not say.
     pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Self {
-        let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone() };
+        let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone(), rsa: self.rsa };
         for key in &self.keys {
             match key.with_rsa_algorithm(rsa) {
                 None => jwks.keys.push(Arc::clone(key)),
@@ -163,7 +232,13 @@ impl Jwks {
         header: &Header<'_>,
         tenant: Option<&str>,
     ) -> Result<SignedPayload<'a>, InvalidToken> {
-        let mut candidates = self.candidates(header).filter(|key| key.serves(tenant)).take(MAX_CANDIDATES).peekable();
+        let mut cost = 0;
+        let is_affordable = |key: &&Arc<Jwk>| {
+            cost += key.cost;
+            cost <= MAX_CANDIDATES
+        };
+        let candidates = self.candidates(header).filter(|key| key.serves(tenant));
+        let mut candidates = candidates.take_while(is_affordable).peekable();
         if candidates.peek().is_none() {
             return Err(InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) });
         }
@@ -174,7 +249,7 @@ impl Jwks {
         self.keys
             .iter()
             .filter(|key| key.algorithm == header.algorithm)
-            .filter(|key| header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref())
+            .filter(|key| key.any_kid || header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref())
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -19,13 +19,14 @@ use super::in_flight::{Doubts, Places};
 use super::jwk::Jwk;
 use super::jwks::Jwks;
 use super::pem;
-use super::schedule::{GRACE, KeyPolicy, Plan, Refusal, Schedule, UNKNOWN_KID_COOLDOWN};
+use super::schedule::{Budget, GRACE, KeyPolicy, Plan, Refusal, Schedule};
 use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::FetchError;
 use crate::events::{self, IssuerName};
 use crate::health::IssuerHealth;
+use crate::issuer::PlainHttp;
 
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
@@ -37,6 +38,8 @@ pub(crate) struct Source {
     pub(crate) policy: KeyPolicy,
     /// Whether it may be asked at private addresses.
     pub(crate) private_addresses: bool,
+    /// Where its metadata may say that its keys are.
+    pub(crate) plain_http: PlainHttp,
 }
 
 pub(crate) enum Location {
@@ -49,6 +52,13 @@ pub(crate) enum Location {
     Jwks(Url),
     /// One key at each address that begins with this.
     PemByKid(Url),
+}
+
+impl Source {
+    fn schedule(&self) -> Schedule {
+        let budget = if matches!(self.location, Location::PemByKid(_)) { Budget::BY_KID } else { Budget::KEY_SET };
+        Schedule::new(self.policy.clone(), budget)
+    }
 }
 
 /// Keys kept that were fetched one by one.
@@ -156,10 +166,10 @@ impl Fetching {
 
 impl RemoteJwks {
     pub(crate) fn new(source: Source, client: Client, clock: Clock) -> Arc<Self> {
-        let schedule = Schedule::new(source.policy.clone());
+        let schedule = source.schedule();
         Arc::new(Self {
             places: Places::at(source.location.server()),
-            proven: source.issuer.listed.into(),
+            proven: source.issuer.is_listed().into(),
             source,
             client,
             clock,
@@ -183,7 +193,7 @@ impl RemoteJwks {
     ///
     /// `kid`: of the token that needs them.
     pub(crate) fn keys(self: &Arc<Self>, kid: Option<&str>, now: Now) -> Keys {
-        let keys = self.ready_or_not(kid, now);
+        let keys = self.ready_or_not(kid, now, Schedule::request);
         if matches!(keys, Keys::Ready(_)) {
             let fresh_until = self.fresh_until.load(Ordering::Relaxed);
             if nanos(now.uptime) >= fresh_until {
@@ -194,20 +204,41 @@ impl RemoteJwks {
     }
 
     /// Whether these are the keys. As [`keys`](Self::keys), but counts no reference up, which all threads would share.
-    pub(crate) fn still_has(self: &Arc<Self>, keys: &Arc<Jwks>, now: Now) -> bool {
+    pub(crate) fn still_has(self: &Arc<Self>, keys: &Weak<Jwks>, now: Now) -> bool {
+        // An address is not used again as long as something points there, weakly too.
+        let is_this = |current: &Arc<Jwks>| std::ptr::eq(Arc::as_ptr(current), keys.as_ptr());
         let uptime = nanos(now.uptime);
         if uptime < self.next_decision.load(Ordering::Acquire) && uptime < self.fresh_until.load(Ordering::Relaxed) {
-            return self.current.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, keys));
+            return self.current.load().as_ref().is_some_and(is_this);
         }
-        matches!(self.keys(None, now), Keys::Ready(current) if Arc::ptr_eq(&current, keys))
+        matches!(self.keys(None, now), Keys::Ready(current) if is_this(&current))
+    }
+
+    /// The keys that are there, if they may be used. Fetches nothing.
+    pub(crate) fn already_there(&self, now: Now) -> Option<Arc<Jwks>> {
+        let usable = || {
+            nanos(now.uptime) < self.next_decision.load(Ordering::Acquire) || self.lock().schedule.is_usable(now.uptime)
+        };
+        self.current.load_full().filter(|_| usable())
     }
 
     /// As [`keys`](Self::keys), for nobody's token. Keys that are fetched one by one are not known before somebody names them.
     pub(crate) fn warm_up(self: &Arc<Self>, now: Now) -> Option<Fetching> {
-        match self.ready_or_not(None, now) {
+        match self.ready_or_not(None, now, Schedule::warm_up) {
             Keys::Wait(fetching, _) => Some(fetching),
             Keys::Ready(_) | Keys::Unavailable(_) => None,
         }
+    }
+
+    /// Drops the keys, and the answer of a fetch that is under way. The next token has them fetched.
+    pub(crate) fn forget(&self) {
+        let mut state = self.lock();
+        state.schedule = self.source.schedule();
+        state.fetch += 1;
+        (state.under_way, state.failure, state.asked_for) = (None, None, None);
+        state.known = Known::default();
+        self.current.store(None);
+        self.publish_next_decision(&state);
     }
 
     /// Whether there is anything to fetch before a token comes.
@@ -245,7 +276,12 @@ impl RemoteJwks {
         }
     }
 
-    fn ready_or_not(self: &Arc<Self>, kid: Option<&str>, now: Now) -> Keys {
+    fn ready_or_not(
+        self: &Arc<Self>,
+        kid: Option<&str>,
+        now: Now,
+        decide: impl FnOnce(&mut Schedule, Duration) -> Plan,
+    ) -> Keys {
         if nanos(now.uptime) < self.next_decision.load(Ordering::Acquire)
             && let Some(jwks) = self.current.load_full()
         {
@@ -260,7 +296,7 @@ impl RemoteJwks {
             };
         };
         let mut state = self.lock();
-        let plan = state.schedule.request(now.uptime);
+        let plan = decide(&mut state.schedule, now.uptime);
         let (fetching, task) = self.carry_out(plan, kid, &mut state);
         let failure = state.failure.clone();
         drop(state);
@@ -272,8 +308,16 @@ impl RemoteJwks {
         }
     }
 
-    /// For a token that no key of `seen` verifies. `waited`: this request already waited for a fetch.
-    pub(crate) fn refetch(self: &Arc<Self>, seen: &Arc<Jwks>, kid: Option<&str>, waited: bool, now: Now) -> Refetch {
+    /// For a token that no key of `seen` verifies: none has its name, or `is_known` and the signature does not fit. `waited`: this
+    /// request already waited for a fetch.
+    pub(crate) fn refetch(
+        self: &Arc<Self>,
+        seen: &Arc<Jwks>,
+        kid: Option<&str>,
+        is_known: bool,
+        waited: bool,
+        now: Now,
+    ) -> Refetch {
         let Ok(runtime) = Handle::try_current() else {
             return Refetch::Refuse(Some(Arc::new(FetchError::NoRuntime)));
         };
@@ -284,13 +328,14 @@ impl RemoteJwks {
         }
         // Where keys are fetched one by one, a fetch for another key is no news about this one.
         if self.is_by_kid() && waited && state.asked_for.as_deref() != kid {
-            return Refetch::Refuse(Some(Arc::new(FetchError::NoTurn { limit: UNKNOWN_KID_COOLDOWN })));
+            return Refetch::Refuse(Some(Arc::new(FetchError::NoTurn { limit: Budget::BY_KID.every })));
         }
-        let plan = state.schedule.unknown_kid(kid.unwrap_or_default(), waited, now.uptime);
+        let missing = if is_known { None } else { Some(kid.unwrap_or_default()) };
+        let plan = state.schedule.unknown_kid(missing, waited, now.uptime);
         let (fetching, task) = self.carry_out(plan, kid, &mut state);
         let failure = match plan {
             Plan::Refuse(Refusal::CoolingDown) if self.is_by_kid() => {
-                Some(Arc::new(FetchError::NoTurn { limit: UNKNOWN_KID_COOLDOWN }))
+                Some(Arc::new(FetchError::NoTurn { limit: Budget::BY_KID.every }))
             }
             _ => state.failure.clone(),
         };
@@ -317,6 +362,7 @@ impl RemoteJwks {
             ignored: jwks.map(|jwks| jwks.ignored().to_vec()).unwrap_or_default(),
             age: state.schedule.last_success().map(|last| now.uptime.saturating_sub(last)),
             next_fetch: Some(state.schedule.retry_after(now.uptime)),
+            unknown_key_after: Some(state.schedule.unknown_kid_wait(now.uptime)),
             fetching: state.under_way.is_some(),
             stale,
             last_error: state.failure.clone(),
@@ -360,6 +406,7 @@ impl RemoteJwks {
                     known: state.known.clone(),
                     kid: kid.map(str::to_owned),
                     answer: None,
+                    since: Instant::now(),
                     _ended: ended,
                 };
                 (Some(Fetching { ended: under_way, limit }), Some(task))
@@ -396,7 +443,8 @@ impl RemoteJwks {
                 match known.jwks_uri.take().filter(|(_, until)| now < *until) {
                     Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
                     None => {
-                        let (url, hint) = discovery::jwks_uri(&self.http(), &self.source.issuer.iss, at).await?;
+                        let Source { issuer, plain_http, .. } = &self.source;
+                        let (url, hint) = discovery::jwks_uri(&self.http(), &issuer.iss, at, *plain_http).await?;
                         if *same_origin && url.origin() != at.origin() {
                             return Err(FetchError::OtherOrigin { url: fetch::named(&url) });
                         }
@@ -442,7 +490,10 @@ impl RemoteJwks {
                 }
             }
         }
-        if keys.is_empty() {
+        // That a key does not exist is an answer, not a failure: else whoever names one that does not, first thing, would have
+        // the others wait. That all those at hand are gone is rather a failure of the server.
+        let had_some = current.is_some_and(|jwks| !jwks.is_empty());
+        if keys.is_empty() && had_some {
             return Err(FetchError::NoUsableKey { url: fetch::named(prefix), ignored: Vec::new() });
         }
         Ok(Fetched { jwks: Some(Jwks::of(keys)), lifetime: self.source.policy.lifetime(lifetime), known })
@@ -466,7 +517,7 @@ impl RemoteJwks {
     }
 
     /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
-    fn finish(&self, number: u64, answer: Result<Fetched, FetchError>) {
+    fn finish(&self, number: u64, answer: Result<Fetched, FetchError>, took: Duration) {
         let now = self.clock.now();
         let mut state = self.lock();
         if state.fetch != number {
@@ -500,7 +551,7 @@ impl RemoteJwks {
         self.publish_next_decision(&state);
         drop(state);
         // Not under the lock: a log may be slow.
-        news.tell(&self.source.issuer, now);
+        news.tell(&self.source.issuer, took, now);
     }
 
     fn publish_next_decision(&self, state: &State) {
@@ -516,13 +567,13 @@ enum News {
 }
 
 impl News {
-    fn tell(self, issuer: &IssuerName, now: Now) {
+    fn tell(self, issuer: &IssuerName, took: Duration, now: Now) {
         match self {
             Self::Fetched { changed, lifetime, jwks } => {
                 let (keys, ignored) = jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
-                events::keys_fetched(issuer, changed, keys, ignored, lifetime, now.unix);
+                events::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
             }
-            Self::Failed { error, retry_after } => events::keys_not_fetched(issuer, &error, retry_after),
+            Self::Failed { error, retry_after } => events::keys_not_fetched(issuer, &error, retry_after, took, now),
         }
     }
 }
@@ -551,6 +602,7 @@ struct FetchTask {
     /// Of the token that caused it.
     kid: Option<String>,
     answer: Option<Result<Fetched, FetchError>>,
+    since: Instant,
     _ended: watch::Sender<()>,
 }
 
@@ -570,7 +622,8 @@ impl FetchTask {
 
 impl Drop for FetchTask {
     fn drop(&mut self) {
-        self.keys.finish(self.number, self.answer.take().unwrap_or(Err(FetchError::Interrupted)));
+        let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));
+        self.keys.finish(self.number, answer, self.since.elapsed());
     }
 }
 

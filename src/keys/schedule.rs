@@ -49,14 +49,64 @@ const SPREAD: f64 = 0.1;
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// At most one fetch in this time for `kid`s that the set does not have, whatever came of it. Six fetches a minute are
-/// all that a stranger can cause, and any of them brings the new keys to everybody.
-pub(crate) const UNKNOWN_KID_COOLDOWN: Duration = Duration::from_secs(10);
+/// Fetches that tokens may cause which no key verifies: so many at once, and one more each time that `every` has passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) burst: u32,
+    pub(crate) every: Duration,
+}
 
-/// A `kid` that a newly fetched set did not have is not fetched for again at once: at first for no longer than the
-/// cooldown, so that a key published a moment later is found; then twice as long each time, up to this. So clients that
-/// keep sending one old token cause next to nothing. No longer, because a stranger may guess the `kid` that the issuer
-/// will use next, and have it remembered before it is published.
+impl Budget {
+    /// For a key set, where any fetch brings the new keys to everybody. Three at once, so that a rotation is found right after
+    /// another fetch; then one in 5 seconds, which is how long a rotation waits at the worst while an attacker sends a constant
+    /// flood of unknown keys, and twelve fetches a minute that such a flood can cause.
+    pub(crate) const KEY_SET: Self = Self { burst: 3, every: Duration::from_secs(5) };
+    /// Where each key is fetched by itself, and a fetch brings no other: more of them, or whoever names keys that do not exist
+    /// would leave none for those that do.
+    pub(crate) const BY_KID: Self = Self { burst: 8, every: Duration::from_secs(1) };
+}
+
+/// What is left of a [`Budget`].
+#[derive(Clone, Debug)]
+struct Bucket {
+    budget: Budget,
+    left: u32,
+    /// When it was last full, or got its last fetch back.
+    since: Duration,
+}
+
+impl Bucket {
+    fn full(budget: Budget) -> Self {
+        Self { budget, left: budget.burst, since: Duration::ZERO }
+    }
+
+    /// How long until a fetch can be taken.
+    fn wait(&self, now: Duration) -> Duration {
+        match self.left {
+            0 => self.since.saturating_add(self.budget.every).saturating_sub(now),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        let back = now.saturating_sub(self.since).as_nanos() / self.budget.every.as_nanos().max(1);
+        let back = u32::try_from(back).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_add(back);
+        self.since = self.since.saturating_add(self.budget.every.saturating_mul(back));
+        if self.left >= self.budget.burst {
+            (self.left, self.since) = (self.budget.burst, now);
+        }
+        let is_left = self.left > 0;
+        self.left -= u32::from(is_left);
+        is_left
+    }
+}
+
+/// A `kid` that a newly fetched set did not have is not fetched for again at once: at first for 5 seconds, so that a key
+/// published a moment later is found; then twice as long each time, up to a minute. So clients that keep sending one old token
+/// cause next to nothing. No longer, because an attacker may guess the `kid` that the issuer will use next, and have it
+/// remembered before it is published.
+const FIRST_MISSING_FOR: Duration = Duration::from_secs(5);
 const MAX_MISSING_FOR: Duration = Duration::from_secs(60);
 
 /// `kid`s remembered as missing.
@@ -65,6 +115,10 @@ const MAX_MISSING: usize = 64;
 /// A fetch that has not ended this long after its own time limit will not: the runtime that it was started on is not
 /// driven any more. Whoever waits stops waiting, and the next request starts another.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
+/// Between two fetches that a readiness check causes while fetching fails, at least. It asks sooner than requests do: an
+/// instance out of rotation gets none, and should come back when the issuer does.
+const WARM_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a request that needs keys is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +173,8 @@ pub(crate) struct Schedule {
     refresh_from: Duration,
     refresh_failed: bool,
     last_attempt: Option<Duration>,
+    /// For tokens that no key verifies.
+    bucket: Bucket,
     last_success: Option<Duration>,
     failures: u32,
     /// Hashes of `kid`s that the newest set did not have: a stranger chooses their length, and may not choose ours.
@@ -135,7 +191,7 @@ struct Missing {
 }
 
 impl Schedule {
-    pub(crate) fn new(policy: KeyPolicy) -> Self {
+    pub(crate) fn new(policy: KeyPolicy, budget: Budget) -> Self {
         Self {
             policy,
             fetching_since: None,
@@ -144,6 +200,7 @@ impl Schedule {
             refresh_from: Duration::ZERO,
             refresh_failed: false,
             last_attempt: None,
+            bucket: Bucket::full(budget),
             last_success: None,
             failures: 0,
             missing: HashMap::new(),
@@ -174,26 +231,42 @@ impl Schedule {
         }
     }
 
-    /// A token names a key that the set does not have. `waited`: this request already waited for a fetch.
-    pub(crate) fn unknown_kid(&mut self, kid: &str, waited: bool, now: Duration) -> Plan {
+    /// Something waits for keys that is no request: as [`request`](Self::request), without the back-off.
+    pub(crate) fn warm_up(&mut self, now: Duration) -> Plan {
         self.give_up(now);
-        let kid = self.hasher.hash_one(kid);
+        let may_ask = self.last_attempt.is_none_or(|last| now >= last + WARM_UP_EVERY);
+        match may_ask && !self.serves(now) && self.fetching_since.is_none() {
+            true => self.start(now, Plan::Fetch),
+            false => self.request(now),
+        }
+    }
+
+    /// A token names a key that the set does not have; `kid` is `None` if it does, and the signature does not fit. `waited`: this
+    /// request already waited for a fetch.
+    pub(crate) fn unknown_kid(&mut self, kid: Option<&str>, waited: bool, now: Duration) -> Plan {
+        self.give_up(now);
+        // A known name is not remembered as missing, nor is that there is none: whoever forges signatures could have new keys
+        // overlooked that are published under it.
+        let kid = kid.map(|kid| self.hasher.hash_one(kid));
         if waited {
             // A fetch that failed is no news about the key.
-            if self.failures == 0 {
+            if let Some(kid) = kid
+                && self.failures == 0
+            {
                 self.remember_missing(kid, now);
             }
             return Plan::Refuse(Refusal::Missing);
         }
-        if self.missing.get(&kid).is_some_and(|missing| now < missing.until) {
+        let missing = kid.and_then(|kid| self.missing.get(&kid));
+        if missing.is_some_and(|missing| now < missing.until) {
             return Plan::Refuse(Refusal::Remembered);
         }
         if self.fetching_since.is_some() {
             return Plan::Join;
         }
-        match self.last_attempt {
-            Some(last) if now < last + UNKNOWN_KID_COOLDOWN => Plan::Refuse(Refusal::CoolingDown),
-            _ => self.start(now, Plan::Fetch),
+        match self.bucket.take(now) {
+            true => self.start(now, Plan::Fetch),
+            false => Plan::Refuse(Refusal::CoolingDown),
         }
     }
 
@@ -209,7 +282,7 @@ impl Schedule {
             // Several waited for the same fetch; it is one piece of news.
             Some(missing) if now < missing.until => return,
             Some(missing) => (missing.waits * 2).min(MAX_MISSING_FOR),
-            None => UNKNOWN_KID_COOLDOWN,
+            None => FIRST_MISSING_FOR,
         };
         self.missing.insert(kid, Missing { until: now + waits, waits });
     }
@@ -291,6 +364,11 @@ impl Schedule {
 
     fn usable_until(&self) -> Option<Duration> {
         self.fresh_until.map(|until| until + self.policy.max_stale)
+    }
+
+    /// How long until a token that no key verifies may cause a fetch.
+    pub(crate) fn unknown_kid_wait(&self, now: Duration) -> Duration {
+        self.bucket.wait(now)
     }
 
     /// How long until the next fetch may start.

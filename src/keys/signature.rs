@@ -47,7 +47,48 @@ pub(crate) enum Curve {
     P521,
 }
 
+/// The points of Curve25519 whose order divides 8, as Ed25519 encodes them, without the sign: the neutral element and those of
+/// order 2, 4 and 8, and what a decoder that does not reduce takes for them.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    small(1, 0, 0),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
+        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
+        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+    ],
+    small(0xec, 0xff, 0x7f),
+    small(0xed, 0xff, 0x7f),
+    small(0xee, 0xff, 0x7f),
+];
+
+/// 32 bytes: a first and a last one, and in between always the same.
+const fn small(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
 impl PublicKey {
+    /// Whether it is a point of Ed25519 for which anyone can sign.
+    fn is_of_small_order(&self) -> bool {
+        let Self::Ed25519(point) = self else { return false };
+        let mut without_sign = *point;
+        if let Some(last) = without_sign.last_mut() {
+            *last &= 0x7f;
+        }
+        SMALL_ORDER.contains(&without_sign)
+    }
+
+    /// Whether verifying with it takes far longer than usual.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self, Self::Rsa { n, .. } if n.len() > 4096 / 8)
+    }
+
     /// Whether keys of this type make signatures of that algorithm.
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         match self {
@@ -76,6 +117,9 @@ impl SignatureVerifier {
     pub(crate) fn public(key: &PublicKey, algorithm: Algorithm) -> Result<Self, IgnoredKey> {
         if !key.fits(algorithm) {
             return Err(IgnoredKey::Algorithm);
+        }
+        if key.is_of_small_order() {
+            return Err(IgnoredKey::SmallOrder);
         }
         prepare(key, algorithm).map(Self)
     }

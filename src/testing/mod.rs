@@ -77,6 +77,7 @@ struct State {
     /// The newest last; tokens are signed with it.
     keys: Vec<Arc<NamedKey>>,
     keys_made: usize,
+    kid_suffix: String,
     odd_keys: Vec<Value>,
     behaviour: Behaviour,
     headers: HeaderMap,
@@ -159,6 +160,7 @@ impl TestIssuer {
         let state = State {
             keys: Vec::new(),
             keys_made: 0,
+            kid_suffix: String::new(),
             odd_keys: Vec::new(),
             behaviour: Behaviour::Serve,
             headers: HeaderMap::new(),
@@ -230,9 +232,24 @@ impl TestIssuer {
     fn add(&self, key: SigningKey) -> String {
         let mut state = self.shared.lock();
         state.keys_made += 1;
-        let kid = format!("key-{}", state.keys_made);
+        let kid = format!("key-{}{}", state.keys_made, state.kid_suffix);
         state.keys.push(Arc::new(NamedKey { kid: kid.clone(), key }));
         kid
+    }
+
+    /// Adds this to the names of its keys, which are `key-1`, `key-2` and so on: so that an issuer which is started anew, with
+    /// new keys, does not give them the names of the old ones.
+    pub fn kid_suffix(self, suffix: &str) -> Self {
+        let mut state = self.shared.lock();
+        suffix.clone_into(&mut state.kid_suffix);
+        for (number, named) in (1..).zip(&mut state.keys) {
+            // Of a key that signs a token at this moment, the name stays.
+            if let Some(named) = Arc::get_mut(named) {
+                named.kid = format!("key-{number}{suffix}");
+            }
+        }
+        drop(state);
+        self
     }
 
     /// Withdraws every key but the newest.

@@ -19,8 +19,10 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audience {
     claim: AudienceClaim,
-    /// One of these must be there; sorted.
+    /// One of these must be in that claim; sorted.
     names: Vec<String>,
+    /// Where that claim is not `aud`: a token that has `aud` all the same must have one of these in it; sorted.
+    aud: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +41,15 @@ impl Audience {
     }
 
     /// The token must have been issued to one of these applications: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`. For
-    /// issuers that send no `aud`, such as Amazon Cognito; one that is there is not looked at.
+    /// issuers that send no `aud`, such as Amazon Cognito. A token that has one is for another API (RFC 7519 §4.1.3), unless
+    /// [`aud_if_present`](Self::aud_if_present) names it.
     pub fn client_id<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::of(AudienceClaim::ClientId, names)
     }
 
     /// `azp` must be one of these. For issuers that send no `aud` but the party that the token was issued to, such as Clerk,
-    /// where it is the browser's origin; a token without `azp` is refused.
+    /// where it is the browser's origin; a token without `azp` is refused. A token that has `aud` is for another API, unless
+    /// [`aud_if_present`](Self::aud_if_present) names it.
     pub fn authorized_party<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::of(AudienceClaim::AuthorizedParty, names)
     }
@@ -53,14 +57,30 @@ impl Audience {
     /// Whoever it was issued for: **every** token that the issuer signs is accepted, also those meant for other APIs, which
     /// then can use them here. Only for issuers that serve nobody but this API.
     pub fn danger_any_audience() -> Self {
-        Self { claim: AudienceClaim::Any, names: Vec::new() }
+        Self { claim: AudienceClaim::Any, names: Vec::new(), aud: Vec::new() }
+    }
+
+    /// A token that has `aud` must have one of these in it, beside what else is asked for: for issuers that send `aud` with
+    /// some tokens only, such as Amazon Cognito with those that are bound to a resource (RFC 8707).
+    ///
+    /// ```
+    /// use portcullis::Audience;
+    ///
+    /// let audience = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"]).aud_if_present(["https://api.example.com"]);
+    /// ```
+    pub fn aud_if_present<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        let aud = if self.claim == AudienceClaim::Audience { &mut self.names } else { &mut self.aud };
+        aud.extend(names.into_iter().map(Into::into));
+        aud.sort_unstable();
+        aud.dedup();
+        self
     }
 
     fn of<T: Into<String>>(claim: AudienceClaim, names: impl IntoIterator<Item = T>) -> Self {
         let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();
         names.dedup();
-        Self { claim, names }
+        Self { claim, names, aud: Vec::new() }
     }
 
     /// Whether `presented` is one of them, byte by byte.
@@ -68,10 +88,21 @@ impl Audience {
         self.names.iter().any(|own| own == presented)
     }
 
+    /// Whether `presented`, of the claim `aud`, is one that this API goes by.
+    pub(crate) fn contains_aud(&self, presented: &str) -> bool {
+        let own = if self.claim == AudienceClaim::Audience { &self.names } else { &self.aud };
+        own.iter().any(|own| own == presented)
+    }
+
+    /// Whether `aud` is looked at where it is not asked for.
+    pub(crate) fn names_aud(&self) -> bool {
+        !self.aud.is_empty()
+    }
+
     /// Whether it names anything, and nothing that no token will say.
     pub(crate) fn is_usable(&self) -> bool {
-        let named = !self.names.is_empty() && self.names.iter().all(|own| !own.is_empty() && own.trim() == own);
-        named || self.claim == AudienceClaim::Any
+        let is_named = !self.names.is_empty() || self.claim == AudienceClaim::Any;
+        is_named && self.names.iter().chain(&self.aud).all(|own| !own.is_empty() && own.trim() == own)
     }
 
     /// Which claim says whom a token is for.
@@ -86,11 +117,17 @@ impl fmt::Display for Audience {
             AudienceClaim::Audience => "",
             AudienceClaim::ClientId => "client_id ",
             AudienceClaim::AuthorizedParty => "azp ",
-            AudienceClaim::Any => return formatter.write_str("any"),
+            AudienceClaim::Any => "any",
         })?;
         match self.names.as_slice() {
-            [one] => write!(formatter, "{one:?}"),
-            several => write!(formatter, "one of {several:?}"),
+            [] => {}
+            [one] => write!(formatter, "{one:?}")?,
+            several => write!(formatter, "one of {several:?}")?,
+        }
+        match (self.aud.as_slice(), self.claim) {
+            ([], AudienceClaim::ClientId | AudienceClaim::AuthorizedParty) => formatter.write_str(" and no `aud`"),
+            ([], _) => Ok(()),
+            (aud, _) => write!(formatter, " and `aud`, if present, one of {aud:?}"),
         }
     }
 }
@@ -103,6 +140,12 @@ impl From<&str> for Audience {
 
 impl From<String> for Audience {
     fn from(one: String) -> Self {
+        Self::any_of([one])
+    }
+}
+
+impl From<&String> for Audience {
+    fn from(one: &String) -> Self {
         Self::any_of([one])
     }
 }

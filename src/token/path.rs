@@ -16,6 +16,16 @@ impl ClaimPath {
         &self.0
     }
 
+    /// The JSON Pointer that was probably meant, where dots stand between names that are one inside the other, as other
+    /// libraries write it: there is no such claim, but there is what the pointer names.
+    pub(crate) fn dotted(&self, claims: &Value) -> Option<String> {
+        if !self.0.contains('.') || self.0.contains('/') {
+            return None;
+        }
+        let pointer = format!("/{}", self.0.replace('.', "/"));
+        claims.pointer(&pointer).is_some().then_some(pointer)
+    }
+
     pub(crate) fn find<'a>(&self, claims: &'a Value) -> Option<&'a Value> {
         if self.0.starts_with('/') { claims.pointer(&self.0) } else { claims.get(&self.0) }
     }

@@ -18,10 +18,15 @@ use crate::error::ConfigError;
 /// assert!(!granted.contains("read"));
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope(String);
 
 impl Scope {
+    /// No scope token at all. Not public: a rule that asks for it would ask for nothing.
+    pub(crate) fn none() -> Self {
+        Self(String::new())
+    }
+
     /// Whether one scope token is in the set.
     pub fn contains(&self, token: &str) -> bool {
         self.iter().any(|own| own == token)
@@ -50,8 +55,9 @@ impl Scope {
     /// What an issuer granted, kept as it was sent: a strange token among them is granted to nobody who does not ask
     /// for exactly it.
     pub(crate) fn granted<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut scope = Self::default();
-        for token in parts.into_iter().flat_map(str::split_ascii_whitespace) {
+        let mut scope = Self::none();
+        // RFC 6749 §3.3: the delimiter is a space and nothing else.
+        for token in parts.into_iter().flat_map(|part| part.split(' ')).filter(|token| !token.is_empty()) {
             scope.add(token);
         }
         scope
@@ -107,7 +113,7 @@ impl FromStr for Scope {
                 "scope {text:?}: expected printable ASCII without quotation mark and backslash (RFC 6749 §3.3)"
             )));
         }
-        let mut scope = Self::default();
+        let mut scope = Self::none();
         scope.extend(&Self::granted([text]));
         if scope.is_empty() {
             return Err(ConfigError::new(format!("scope {text:?}: expected at least one scope token")));

@@ -1,6 +1,7 @@
 //! What one issuer's tokens look like, beyond what the RFCs say.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -15,6 +16,8 @@ pub(crate) struct Shape {
     pub(crate) claims: Vec<ClaimRule>,
     /// Whether parts may end with `=`.
     pub(crate) padding: bool,
+    /// The one tenant that the issuer is of, where keys may name theirs.
+    pub(crate) tenant: Option<String>,
     /// The header's `signer`, if it must have one.
     pub(crate) signer: Option<String>,
     /// What scope tokens begin with that are granted without it, too.
@@ -38,6 +41,7 @@ impl Default for Shape {
             typ: TypRule::default(),
             claims: Vec::new(),
             padding: false,
+            tenant: None,
             signer: None,
             scope_prefix: None,
             permissions: vec![ClaimPath::new("permissions")],
@@ -62,10 +66,15 @@ pub(crate) enum Is {
     NoneOf(Vec<Value>),
     Present,
     Absent,
+    /// A string that is not empty.
+    Text,
+    /// A date that has come.
+    Past,
 }
 
 impl ClaimRule {
-    pub(crate) fn check(&self, claims: &Value) -> Result<(), InvalidToken> {
+    /// `latest`: what counts as now, as far as the clocks may be apart, since 1970.
+    pub(crate) fn check(&self, claims: &Value, latest: Duration) -> Result<(), InvalidToken> {
         let value = self.path.find(claims);
         let among = |values: &[Value]| match value {
             Some(Value::Array(several)) => several.iter().any(|one| values.contains(one)),
@@ -77,6 +86,8 @@ impl ClaimRule {
             Is::NoneOf(refused) => !among(refused),
             Is::Present => value.is_some_and(|value| !value.is_null()),
             Is::Absent => value.is_none(),
+            Is::Text => value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
+            Is::Past => value.and_then(Value::as_f64).is_some_and(|date| date <= latest.as_secs_f64()),
         };
         match holds {
             true => Ok(()),
@@ -96,6 +107,8 @@ impl std::fmt::Display for Is {
             Self::NoneOf(refused) => write!(formatter, "none of {}", list(refused)),
             Self::Present => formatter.write_str("it to be there"),
             Self::Absent => formatter.write_str("it not to be there"),
+            Self::Text => formatter.write_str("a string that is not empty"),
+            Self::Past => formatter.write_str("a date in the past"),
         }
     }
 }

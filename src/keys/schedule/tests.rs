@@ -10,6 +10,12 @@ fn at(seconds: f64) -> Duration {
 enum Step {
     Request(f64, Plan),
     UnknownKid(f64, &'static str, Plan),
+    /// The key is known, and the signature does not fit.
+    WrongSignature(f64, Plan),
+    /// After having waited for a fetch.
+    StillWrongSignature(f64),
+    /// A readiness check.
+    WarmUp(f64, Plan),
     /// After having waited for a fetch.
     StillUnknownKid(f64, &'static str),
     Succeeded(f64),
@@ -22,7 +28,7 @@ fn fetches_start_when_they_should() {
     const COOLING_DOWN: Plan = Plan::Refuse(Refusal::CoolingDown);
     const REMEMBERED: Plan = Plan::Refuse(Refusal::Remembered);
     const MISSING: Plan = Plan::Refuse(Refusal::Missing);
-    use Step::{Failed, Request, StillUnknownKid, Succeeded, UnknownKid};
+    use Step::{Failed, Request, StillUnknownKid, StillWrongSignature, Succeeded, UnknownKid, WarmUp, WrongSignature};
     let cases: Vec<(&str, Vec<Step>)> = vec![
         ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
         (
@@ -132,30 +138,57 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "an unknown kid is fetched for once in ten seconds",
+            "a rotation right after the first fetch is served at once",
+            vec![Request(0.0, Fetch), Succeeded(0.0), UnknownKid(1.0, "new", Fetch), UnknownKid(1.1, "new", Join)],
+        ),
+        (
+            "and so are new keys under an old name",
+            vec![Request(0.0, Fetch), Succeeded(0.0), WrongSignature(1.0, Fetch), WrongSignature(1.1, Join)],
+        ),
+        (
+            "unknown kids cause three fetches at once, and one more each five seconds",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
-                UnknownKid(9.9, "a", COOLING_DOWN),
-                UnknownKid(10.0, "a", Fetch),
-                UnknownKid(10.1, "b", Join),
-                Request(10.1, Serve),
-                Succeeded(10.2),
-                StillUnknownKid(10.3, "a"),
-                UnknownKid(20.1, "a", REMEMBERED),
-                UnknownKid(20.1, "b", Fetch),
+                UnknownKid(1.0, "a", Fetch),
+                UnknownKid(1.0, "b", Join),
+                Succeeded(1.0),
+                UnknownKid(1.0, "c", Fetch),
+                Succeeded(1.0),
+                UnknownKid(1.0, "d", Fetch),
+                Succeeded(1.0),
+                UnknownKid(1.0, "e", COOLING_DOWN),
+                UnknownKid(5.9, "e", COOLING_DOWN),
+                WrongSignature(5.9, COOLING_DOWN),
+                Request(5.9, Serve),
+                UnknownKid(6.0, "e", Fetch),
+                Succeeded(6.0),
+                UnknownKid(10.9, "f", COOLING_DOWN),
+                UnknownKid(11.0, "f", Fetch),
+                Succeeded(11.0),
+                UnknownKid(26.0, "g", Fetch),
+                Succeeded(26.0),
+                UnknownKid(26.0, "h", Fetch),
+                Succeeded(26.0),
+                UnknownKid(26.0, "i", Fetch),
+                Succeeded(26.0),
+                UnknownKid(26.0, "j", COOLING_DOWN),
             ],
         ),
         (
-            "whatever came of it",
+            "whatever came of them",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
                 UnknownKid(10.0, "a", Fetch),
                 Failed(10.5),
-                UnknownKid(19.9, "b", COOLING_DOWN),
-                Request(19.9, Serve),
-                UnknownKid(20.0, "b", Fetch),
+                UnknownKid(10.6, "a", Fetch),
+                Failed(10.7),
+                UnknownKid(10.8, "a", Fetch),
+                Failed(10.9),
+                UnknownKid(14.9, "b", COOLING_DOWN),
+                Request(14.9, Serve),
+                UnknownKid(15.0, "b", Fetch),
             ],
         ),
         (
@@ -166,7 +199,7 @@ fn fetches_start_when_they_should() {
                 UnknownKid(10.0, "a", Fetch),
                 Failed(10.0),
                 StillUnknownKid(10.0, "a"),
-                UnknownKid(20.0, "a", Fetch),
+                UnknownKid(10.1, "a", Fetch),
             ],
         ),
         (
@@ -178,19 +211,66 @@ fn fetches_start_when_they_should() {
                 Succeeded(10.0),
                 StillUnknownKid(10.0, "a"),
                 StillUnknownKid(10.1, "a"),
-                UnknownKid(20.0, "a", Fetch),
-                Succeeded(20.0),
-                StillUnknownKid(20.0, "a"),
-                UnknownKid(39.9, "a", REMEMBERED),
-                UnknownKid(40.0, "a", Fetch),
-                Succeeded(40.0),
-                StillUnknownKid(40.0, "a"),
-                UnknownKid(79.9, "a", REMEMBERED),
-                UnknownKid(80.0, "a", Fetch),
-                Succeeded(80.0),
-                StillUnknownKid(80.0, "a"),
-                UnknownKid(139.9, "a", REMEMBERED),
-                UnknownKid(140.0, "a", Fetch),
+                UnknownKid(14.9, "a", REMEMBERED),
+                UnknownKid(14.9, "b", Fetch),
+                Succeeded(14.9),
+                UnknownKid(15.0, "a", Fetch),
+                Succeeded(15.0),
+                StillUnknownKid(15.0, "a"),
+                UnknownKid(24.9, "a", REMEMBERED),
+                UnknownKid(25.0, "a", Fetch),
+                Succeeded(25.0),
+                StillUnknownKid(25.0, "a"),
+                UnknownKid(44.9, "a", REMEMBERED),
+                UnknownKid(45.0, "a", Fetch),
+                Succeeded(45.0),
+                StillUnknownKid(45.0, "a"),
+                UnknownKid(84.9, "a", REMEMBERED),
+                UnknownKid(85.0, "a", Fetch),
+                Succeeded(85.0),
+                StillUnknownKid(85.0, "a"),
+                UnknownKid(144.9, "a", REMEMBERED),
+                UnknownKid(145.0, "a", Fetch),
+            ],
+        ),
+        (
+            "a known key is never remembered as missing, however often signatures are forged",
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                WrongSignature(10.0, Fetch),
+                Succeeded(10.0),
+                StillWrongSignature(10.0),
+                WrongSignature(10.1, Fetch),
+                Succeeded(10.1),
+                StillWrongSignature(10.1),
+                WrongSignature(10.2, Fetch),
+                Succeeded(10.2),
+                StillWrongSignature(10.2),
+                WrongSignature(14.9, COOLING_DOWN),
+                WrongSignature(15.0, Fetch),
+            ],
+        ),
+        (
+            "a readiness check does not wait for the back-off, and asks once in a second",
+            vec![
+                WarmUp(0.0, Fetch),
+                Failed(0.1),
+                WarmUp(0.9, Unavailable),
+                WarmUp(1.0, Fetch),
+                WarmUp(1.1, Join),
+                Failed(1.2),
+                Request(2.1, Unavailable),
+                WarmUp(2.1, Fetch),
+                Failed(2.2),
+                Request(6.1, Unavailable),
+                WarmUp(6.1, Fetch),
+                Succeeded(6.2),
+                WarmUp(6.3, Serve),
+                WarmUp(480.0, Serve),
+                WarmUp(486.2, ServeAndFetch),
+                Failed(486.3),
+                WarmUp(487.4, ServeAndFetch),
             ],
         ),
         (
@@ -209,7 +289,7 @@ fn fetches_start_when_they_should() {
         ),
     ];
     for (name, steps) in cases {
-        let mut schedule = Schedule::new(KeyPolicy::default());
+        let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Request(time, plan) => {
@@ -220,10 +300,19 @@ fn fetches_start_when_they_should() {
                     assert_eq!(schedule.request(at(time)), plan, "{name}: step {number}");
                 }
                 UnknownKid(time, kid, plan) => {
-                    assert_eq!(schedule.unknown_kid(kid, false, at(time)), plan, "{name}: step {number}");
+                    assert_eq!(schedule.unknown_kid(Some(kid), false, at(time)), plan, "{name}: step {number}");
                 }
                 StillUnknownKid(time, kid) => {
-                    assert_eq!(schedule.unknown_kid(kid, true, at(time)), MISSING, "{name}: step {number}");
+                    assert_eq!(schedule.unknown_kid(Some(kid), true, at(time)), MISSING, "{name}: step {number}");
+                }
+                WrongSignature(time, plan) => {
+                    assert_eq!(schedule.unknown_kid(None, false, at(time)), plan, "{name}: step {number}");
+                }
+                StillWrongSignature(time) => {
+                    assert_eq!(schedule.unknown_kid(None, true, at(time)), MISSING, "{name}: step {number}");
+                }
+                WarmUp(time, plan) => {
+                    assert_eq!(schedule.warm_up(at(time)), plan, "{name}: step {number}");
                 }
                 Succeeded(time) => schedule.succeeded(LIFETIME, 0.5, at(time)),
                 Failed(time) => schedule.failed(1.0, at(time)),
@@ -233,15 +322,28 @@ fn fetches_start_when_they_should() {
 }
 
 #[test]
+fn how_long_unknown_keys_wait_is_told() {
+    let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
+    for number in 0..3 {
+        assert_eq!(schedule.unknown_kid_wait(at(100.0)), at(0.0), "{number}");
+        assert_eq!(schedule.unknown_kid(Some("a"), false, at(100.0)), Plan::Fetch, "{number}");
+        schedule.succeeded(LIFETIME, 0.5, at(100.0));
+    }
+    for (time, wait) in [(100.0, 5.0), (103.0, 2.0), (105.0, 0.0), (200.0, 0.0)] {
+        assert_eq!(schedule.unknown_kid_wait(at(time)), at(wait), "{time}");
+    }
+}
+
+#[test]
 fn refreshes_and_retries_are_spread() {
     for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
-        let mut schedule = Schedule::new(KeyPolicy::default());
+        let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
         schedule.succeeded(LIFETIME, chance, at(0.0));
         assert_eq!(schedule.request(at(refresh - 0.1)), Plan::Serve, "{chance}");
         assert_eq!(schedule.request(at(refresh + 0.1)), Plan::ServeAndFetch, "{chance}");
     }
     for (chance, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
-        let mut schedule = Schedule::new(KeyPolicy::default());
+        let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
         schedule.failed(chance, at(0.0));
         assert_eq!(schedule.retry_after(at(0.0)), at(retry), "{chance}");
     }
@@ -263,15 +365,15 @@ fn the_server_s_hint_is_taken_within_bounds() {
 }
 
 #[test]
-fn what_a_stranger_names_is_remembered_within_bounds() {
-    let mut schedule = Schedule::new(KeyPolicy::default());
+fn missing_kids_are_remembered_within_bounds() {
+    let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
     for number in 0..10_000 {
-        schedule.unknown_kid(&number.to_string(), true, at(0.0));
+        schedule.unknown_kid(Some(&number.to_string()), true, at(0.0));
     }
     assert_eq!(schedule.missing.len(), MAX_MISSING);
     // Those that are over make place.
-    schedule.unknown_kid("new", true, at(20.0));
-    assert_eq!(schedule.unknown_kid("new", false, at(21.0)), Plan::Refuse(Refusal::Remembered));
+    schedule.unknown_kid(Some("new"), true, at(20.0));
+    assert_eq!(schedule.unknown_kid(Some("new"), false, at(21.0)), Plan::Refuse(Refusal::Remembered));
 }
 
 /// Everything that can happen to a schedule, in every order: what it may never do is checked after each step.
@@ -286,10 +388,12 @@ mod model {
         Request,
         /// Of a token with a `kid` that no set ever has.
         Junk(&'static str),
+        /// Of a token with a known `kid` and a wrong signature.
+        Forged,
         Answer(bool),
     }
 
-    const EVENTS: [Event; 9] = [
+    const EVENTS: [Event; 10] = [
         Event::Passes(3),
         Event::Passes(10),
         Event::Passes(500),
@@ -297,6 +401,7 @@ mod model {
         Event::Request,
         Event::Junk("a"),
         Event::Junk("b"),
+        Event::Forged,
         Event::Answer(true),
         Event::Answer(false),
     ];
@@ -308,12 +413,13 @@ mod model {
         now: Duration,
         /// When the fetch under way was started.
         fetching: Option<Duration>,
-        last_attempt: Option<Duration>,
+        /// When fetches were started for tokens that no key verifies.
+        caused: Vec<Duration>,
         keys_since: Option<Duration>,
         /// Whether a fetch has failed, or never ended, since the last good one, when one was due.
         failed: bool,
         /// `kid`s whose request waits for the fetch under way.
-        waiting: Vec<&'static str>,
+        waiting: Vec<Option<&'static str>>,
         trail: Vec<Event>,
     }
 
@@ -335,7 +441,8 @@ mod model {
             match event {
                 Event::Passes(seconds) => self.now += Duration::from_secs(seconds),
                 Event::Request => self.request(),
-                Event::Junk(kid) => self.junk(kid),
+                Event::Junk(kid) => self.junk(Some(kid)),
+                Event::Forged => self.junk(None),
                 Event::Answer(good) => self.answer(good),
             }
         }
@@ -360,7 +467,6 @@ mod model {
         fn started(&mut self) {
             assert!(!self.under_way(), "two fetches at once: {:?}", self.trail);
             self.fetching = Some(self.now);
-            self.last_attempt = Some(self.now);
         }
 
         fn request(&mut self) {
@@ -388,18 +494,22 @@ mod model {
             }
         }
 
-        fn junk(&mut self, kid: &'static str) {
+        fn junk(&mut self, kid: Option<&'static str>) {
             if self.keys_since.is_none() {
                 return;
             }
             self.give_up();
-            let last = self.last_attempt;
             match self.schedule.unknown_kid(kid, false, self.now) {
                 Plan::Fetch => {
-                    let early = last.is_some_and(|last| self.now < last + UNKNOWN_KID_COOLDOWN);
-                    assert!(!early, "a stranger's budget: {:?}", self.trail);
                     self.started();
                     self.waiting.push(kid);
+                    self.caused.push(self.now);
+                    let Budget { burst, every } = Budget::KEY_SET;
+                    for (number, since) in self.caused.iter().enumerate() {
+                        let most = burst as usize + ((self.now - *since).as_secs() / every.as_secs()) as usize;
+                        let caused = self.caused.len() - number;
+                        assert!(caused <= most, "{caused} fetches since {since:?}: {:?}", self.trail);
+                    }
                 }
                 Plan::Join => {
                     assert!(self.under_way(), "waits for nothing: {:?}", self.trail);
@@ -432,14 +542,15 @@ mod model {
                     self.trail
                 );
             }
-            // Whatever happened before, a key that is published now is found within a minute, and normally at once.
-            let mut later = self.schedule.clone();
+            // Whatever happened before, a key that is published now is found: within 5 seconds, also new material under a known
+            // name; within a minute if its name was guessed before.
             if good {
-                let in_a_minute = self.now + MAX_MISSING_FOR;
-                assert_eq!(later.unknown_kid("a", false, in_a_minute), Plan::Fetch, "captured: {:?}", self.trail);
-                let mut later = self.schedule.clone();
-                let after_cooldown = self.now + UNKNOWN_KID_COOLDOWN;
-                assert_eq!(later.unknown_kid("new", false, after_cooldown), Plan::Fetch, "captured: {:?}", self.trail);
+                for (kid, after) in
+                    [(Some("new"), Budget::KEY_SET.every), (None, Budget::KEY_SET.every), (Some("a"), MAX_MISSING_FOR)]
+                {
+                    let plan = self.schedule.clone().unknown_kid(kid, false, self.now + after);
+                    assert_eq!(plan, Plan::Fetch, "{kid:?} captured: {:?}", self.trail);
+                }
             }
         }
     }
@@ -447,10 +558,10 @@ mod model {
     #[test]
     fn what_may_never_happen_does_not_in_any_order() {
         let world = World {
-            schedule: Schedule::new(KeyPolicy::default()),
+            schedule: Schedule::new(KeyPolicy::default(), Budget::KEY_SET),
             now: Duration::ZERO,
             fetching: None,
-            last_attempt: None,
+            caused: Vec::new(),
             keys_since: None,
             failed: false,
             waiting: Vec::new(),
@@ -464,6 +575,6 @@ mod model {
             warm.happen(event);
         }
         warm.explore(DEPTH, &mut steps);
-        assert_eq!(steps, 2 * (1..=DEPTH as u32).map(|depth| 9_u64.pow(depth)).sum::<u64>());
+        assert_eq!(steps, 2 * (1..=DEPTH as u32).map(|depth| 10_u64.pow(depth)).sum::<u64>());
     }
 }

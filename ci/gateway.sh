@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Which requests of a browser may use a token that a gateway adds in a header, or that a cookie
+# carries: headless Chromium makes them, examples/behind_gateway.rs answers, and a stand-in for the
+# gateway records both. ci/gateway/check.mjs lists the cases.
+#
+# Needs node, npm, chromium, openssl and cargo. Everything listens on 127.0.0.1: the API on a free
+# port, the gateway on 8443. Takes about ten seconds once built. Runnable from anywhere.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "gateway check: $*" >&2
+  exit 1
+}
+
+find_chromium() {
+  command -v chromium || command -v chromium-browser || command -v google-chrome
+}
+
+# A bare Debian machine gets what is missing; anywhere else the sentence below says what to do.
+missing=()
+command -v npm >/dev/null || missing+=(nodejs npm)
+command -v openssl >/dev/null || missing+=(openssl)
+find_chromium >/dev/null || missing+=(chromium)
+if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
+  {
+    apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"
+  } >/dev/null || true
+fi
+command -v npm >/dev/null ||
+  fail "npm is missing: install Node.js 20 or later, which brings it (https://nodejs.org," \
+    "or a package named nodejs)."
+command -v openssl >/dev/null || fail "openssl is missing: install a package named openssl."
+browser=$(find_chromium) ||
+  fail "Chromium is missing: install a package named chromium, or Google Chrome."
+
+work=$(mktemp -d)
+pid=
+finish() {
+  local status=$?
+  trap - EXIT INT TERM
+  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
+  wait
+  [ "$status" -eq 0 ] || grep -sv '^TOKEN=' "$work/api.log" | tail -n 30 >&2 || true
+  rm -rf "$work"
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+(cd ci/gateway && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/gateway"
+openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=app.test \
+  -keyout "$work/key.pem" -out "$work/cert.pem" 2>"$work/openssl.log" ||
+  fail "openssl made no certificate: $(tail -n 3 "$work/openssl.log")"
+cargo build --quiet --example behind_gateway
+
+target=${CARGO_TARGET_DIR:-target}
+LISTEN=127.0.0.1:0 "$target/debug/examples/behind_gateway" >"$work/api.log" 2>&1 &
+pid=$!
+api=
+for _ in {1..100}; do
+  token=$(sed -n 's/^TOKEN=//p' "$work/api.log")
+  api=$(sed -n 's,^curl .*\(http://127.0.0.1:[0-9]*\)/header.*,\1,p' "$work/api.log")
+  [ -n "$token" ] && [ -n "$api" ] && break
+  kill -0 "$pid" 2>/dev/null || fail "the API stopped"
+  sleep 0.1
+done
+[ -n "$api" ] || fail "the API does not say where it listens"
+
+node ci/gateway/check.mjs --api "$api" --token "$token" --browser "$browser" --work "$work" ||
+  fail "not all cases passed"
+echo "Own pages and those of listed origins may use the token; others may only link to the API."

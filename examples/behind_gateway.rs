@@ -1,0 +1,36 @@
+//! An API behind a gateway that signs users in and adds its token in a header, and behind a cookie: which requests of a
+//! browser may use them is a rule of its own (docs/rules.md, "Cookies and gateways").
+//!
+//! `cargo run --example behind_gateway` prints a token and what to type. `ci/gateway.sh` drives it with Chromium.
+
+use axum::Router;
+use axum::routing::any;
+use portcullis::testing::TestIssuer;
+use portcullis::{AccessToken, ProtectLayer, TokenSource, Verifier};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(&address).await?;
+    let address = listener.local_addr()?;
+
+    // Stands for the gateway's signing keys; `Issuer::cloudflare_access`, `gcp_iap` and `aws_alb` name real ones.
+    let gateway = TestIssuer::offline("https://gateway.example/")?;
+    let protect = ProtectLayer::new(Verifier::new(gateway.issuer())?);
+
+    // Pages of the API's own origin may use both. Pages of another origin may if it is listed.
+    let header = TokenSource::header("x-gateway-assertion")?.from_origins(["https://partner.test:8443"])?;
+    let cookie = TokenSource::cookie("session", ["https://partner.test:8443"])?;
+    let app = Router::new()
+        .route("/header", any(hello).layer(protect.clone().token_from([header])))
+        .route("/cookie", any(hello).layer(protect.token_from([cookie])));
+
+    println!("TOKEN={}", gateway.token().subject("alice").build());
+    println!("curl -i http://{address}/header -H \"x-gateway-assertion: $TOKEN\"");
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+async fn hello(token: AccessToken) -> String {
+    format!("hello {}", token.subject().unwrap_or("machine"))
+}

@@ -1,0 +1,170 @@
+//! How much memory verified tokens may take: it is bounded by configuration, and what a tenant can write into its tokens does not
+//! change that. One test binary alone, since it counts what the whole process allocates.
+
+use std::sync::Arc;
+
+use peak_alloc::PeakAlloc;
+use portcullis::testing::{TestClock, TestIssuer};
+use portcullis::{AccessToken, Algorithm, Verifier};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// One test at a time: each looks at the whole process.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+const MEGABYTE: usize = 1_000_000;
+
+/// The JSON that takes the most memory when it is read: each `{"":0}`, 7 bytes with its comma, becomes a node of a B-tree.
+fn dear(members: usize) -> Value {
+    json!(vec![json!({ "": 0 }); members])
+}
+
+struct World {
+    issuer: TestIssuer,
+    clock: TestClock,
+    verifier: Verifier,
+    start: usize,
+}
+
+fn world(tokens: u64) -> World {
+    let clock = TestClock::new();
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
+    issuer.clock(&clock);
+    let builder = Verifier::builder(issuer.issuer()).clock(&clock);
+    let start = MEMORY.current_usage();
+    let verifier = builder.cache_tokens(tokens).build().unwrap();
+    World { issuer, clock, verifier, start }
+}
+
+impl World {
+    /// Verifies each of so many distinct tokens three times, and reads their claims as a rule and as a handler do.
+    async fn fill(&self, tokens: usize, claim: &Value, read: impl Fn(&AccessToken)) -> usize {
+        let mut bytes = 0;
+        for number in 0..tokens {
+            let token = self.issuer.token().claim("jti", number).claim("profile", claim.clone()).build();
+            bytes += token.len();
+            for _ in 0..3 {
+                read(&self.verifier.verify(&token).await.unwrap());
+            }
+        }
+        bytes
+    }
+
+    fn taken(&self) -> usize {
+        MEMORY.current_usage().saturating_sub(self.start)
+    }
+}
+
+/// With the claims of a tenant that wants to use memory up, read as a tree and as an own type.
+#[tokio::test]
+async fn tokens_whose_claims_are_dear_take_no_more_than_others() {
+    let _alone = ALONE.lock().await;
+    type Read = fn(&AccessToken);
+    let ways: [(&str, Read); 3] = [
+        ("a rule", |token| assert!(!token.has_role("admin"))),
+        ("own types", |token| drop(token.claims::<Value>().unwrap())),
+        ("both", |token| {
+            assert!(!token.has_role("admin"));
+            let _: Arc<Value> = token.claims().unwrap();
+        }),
+    ];
+    for (name, read) in ways {
+        // A tenth of the default, which is 10,000 tokens and 80 MB, so that it is done in seconds.
+        let world = world(1000);
+        let bytes = world.fill(219, &dear(1703), read).await;
+        assert!(bytes > 3_200_000, "{bytes}");
+        let taken = world.taken();
+        assert!(taken <= 12 * MEGABYTE, "{name}: {bytes} bytes of tokens take {taken}");
+    }
+}
+
+/// 8 KiB for each token that there is room for, and the table: whatever the tokens are like.
+#[tokio::test]
+async fn the_documented_bound_holds() {
+    let _alone = ALONE.lock().await;
+    for capacity in [50, 100_000] {
+        for (name, claim) in [
+            ("an ordinary token", json!("x".repeat(300))),
+            ("a long one", json!("x".repeat(11_000))),
+            ("groups", json!(vec!["0a1b2c3d-0000-4000-8000-0123456789ab"; 300])),
+            ("short strings", json!(vec!["a"; 2900])),
+            ("numbers", json!(vec![7; 5000])),
+            ("objects, as many as are kept", dear(120)),
+            ("an object of many members", Value::Object((0..900).map(|n| (n.to_string(), json!(0))).collect())),
+            ("nested", json!(vec![json!([[[[[[[[[[]]]]]]]]]]); 400])),
+        ] {
+            let world = world(capacity);
+            let most = usize::try_from(capacity).unwrap() * (8192 + 64) + MEGABYTE;
+            // As many as do not fit, or as show that the bound is not the table's alone.
+            let tokens = if capacity == 50 { 150 } else { 40 };
+            world
+                .fill(tokens, &claim, |token| {
+                    assert!(!token.has_role("admin"));
+                    drop(token.claims::<Value>().unwrap());
+                })
+                .await;
+            let taken = world.taken();
+            assert!(taken <= most, "{name}, {capacity} tokens: {taken} bytes, more than {most}");
+        }
+    }
+}
+
+/// What is counted is given back: with the verifier, and when old tokens make room.
+#[tokio::test]
+async fn memory_is_given_back() {
+    let _alone = ALONE.lock().await;
+    let world = world(100);
+    let read = |token: &AccessToken| assert!(!token.has_role("admin"));
+    for round in 0..5 {
+        world.fill(60, &json!(vec!["group"; 1200 + round]), read).await;
+        world.clock.advance(std::time::Duration::from_secs(301));
+        let token = world.issuer.token().claim("round", round).build();
+        for _ in 0..2 {
+            world.verifier.verify(&token).await.unwrap();
+        }
+        let (one, other) = (world.verifier.verify(&token).await.unwrap(), world.verifier.verify(&token).await.unwrap());
+        let typed = |token: &AccessToken| token.claims::<Value>().unwrap();
+        assert!(Arc::ptr_eq(&typed(&one), &typed(&other)), "round {round}: there is room for a new token");
+    }
+    let World { verifier, start, issuer, .. } = world;
+    drop((verifier, issuer));
+    assert!(MEMORY.current_usage() < start + MEGABYTE);
+}
+
+/// Withdrawn key sets and evicted tenants are not kept alive by tokens that were verified with them.
+#[tokio::test]
+async fn stale_tokens_keep_no_keys_alive() {
+    let _alone = ALONE.lock().await;
+    let clock = TestClock::new();
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
+    issuer.clock(&clock);
+    // 99 RSA keys, which are large in memory.
+    let rsa = TestIssuer::offline_with("x", Algorithm::RS256).unwrap().jwks_json()["keys"][0].clone();
+    for number in 0..99 {
+        let mut key = rsa.clone();
+        key["kid"] = number.to_string().into();
+        issuer.publish(key);
+    }
+    let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
+    let round = async |number: usize| {
+        clock.advance(std::time::Duration::from_secs(10));
+        let junk = issuer.token().header("kid", format!("junk-{number}")).build();
+        assert!(verifier.verify(&junk).await.is_err());
+        let token = issuer.token().claim("jti", number).claim("exp", 4_000_000_000_u64).build();
+        for _ in 0..2 {
+            verifier.verify(&token).await.unwrap();
+        }
+    };
+    for number in 0..20 {
+        round(number).await;
+    }
+    let before = MEMORY.current_usage();
+    for number in 20..220 {
+        round(number).await;
+    }
+    let more = MEMORY.current_usage().saturating_sub(before);
+    assert!(more < 4 * MEGABYTE, "200 sets and tokens more: {more} bytes");
+}
