@@ -1,37 +1,162 @@
-//! What a configuration makes of a token, step by step: for whoever gets 401 and does not see why.
+//! Shows step by step what a configuration makes of a token, for answers 401 and 403 that have no
+//! visible reason.
 //!
-//! `cargo run --example inspect -- --issuer https://acme.eu.auth0.com/ --audience https://api.example.com TOKEN`
+//! ```text
+//! cargo run --example inspect -- --issuer https://acme.eu.auth0.com/ \
+//!   --audience https://api.example.com TOKEN
+//! cargo run --example inspect -- --preset keycloak --arg https://sso.example.com --arg prod \
+//!   --audience orders-api --role clerk TOKEN
+//! ```
 //!
-//! The token is read from standard input if it is `-`, so that it need not stand in the shell's history. Nothing is sent to
-//! anybody but the issuer, which is asked for its keys.
+//! If TOKEN is `-`, it is read from standard input, so that the shell's history does not keep it.
+//! The only requests that are sent are those to the issuer, for its keys.
 
+use std::fmt;
 use std::io::Read as _;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
-use portcullis::{Audience, Error, InvalidToken, Issuer, Jwks, Verifier};
+use portcullis::{AccessToken, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier};
 
 #[derive(Parser)]
 #[command(about = "What a configuration makes of an access token, step by step")]
+#[command(after_help = presets())]
 struct Arguments {
     /// The issuer, exactly as it stands in `iss`.
-    #[arg(long)]
-    issuer: String,
+    #[arg(long, required_unless_present = "preset", conflicts_with = "preset")]
+    issuer: Option<String>,
+    /// A provider that is configured by its name, in place of --issuer; the list is below.
+    #[arg(long, value_name = "NAME", value_parser = preset_named)]
+    preset: Option<&'static Preset>,
+    /// An argument of the preset; once for each, in the order of the list below.
+    #[arg(long = "arg", value_name = "VALUE", requires = "preset")]
+    preset_arguments: Vec<String>,
     /// This API's identifier, as it stands in `aud`.
-    #[arg(long, required_unless_present = "client_id")]
+    #[arg(long, required_unless_present_any = ["client_id", "preset"])]
     audience: Option<String>,
     /// The application that may call, where the issuer sends no `aud` (Amazon Cognito).
     #[arg(long, conflicts_with = "audience")]
     client_id: Option<String>,
-    /// Take the keys from this file (a JWK Set), and ask nobody.
+    /// Take the keys from this file (a JWK Set), and send no request.
     #[arg(long)]
     jwks: Option<std::path::PathBuf>,
     /// Take the keys from this address, without discovery.
     #[arg(long, conflicts_with = "jwks")]
     jwks_uri: Option<String>,
+    /// A scope that the route asks for; may be repeated, and then all are needed.
+    #[arg(long)]
+    scope: Vec<Scope>,
+    /// A role that the route asks for; may be repeated.
+    #[arg(long)]
+    role: Vec<String>,
+    /// A permission that the route asks for; may be repeated.
+    #[arg(long)]
+    permission: Vec<String>,
+    /// A group that the route asks for; may be repeated.
+    #[arg(long)]
+    group: Vec<String>,
     /// The access token, or `-` to read it from standard input.
     token: String,
+}
+
+/// A constructor of [`Issuer`], by its name on the command line.
+struct Preset {
+    name: &'static str,
+    /// What each `--arg` is, in this order.
+    arguments: &'static [&'static str],
+    /// The flag that says whom the tokens are for, if no argument does.
+    audience: Option<&'static str>,
+    /// From the arguments, and from the value of that flag.
+    make: fn(&[String], &str) -> Result<Issuer, ConfigError>,
+}
+
+const AUDIENCE: Option<&str> = Some("--audience");
+const CLIENT_ID: Option<&str> = Some("--client-id");
+
+static PRESETS: [Preset; 27] = [
+    preset("auth0", &["DOMAIN"], AUDIENCE, |of, to| Issuer::auth0(&of[0], to)),
+    preset("okta", &["DOMAIN", "SERVER"], AUDIENCE, |of, to| Issuer::okta(&of[0], &of[1], to)),
+    preset("entra", &["TENANT"], AUDIENCE, |of, to| Issuer::entra(&of[0], to)),
+    preset("entra-multi-tenant", &[], AUDIENCE, |_, to| Issuer::entra_multi_tenant(to)),
+    preset("cognito", &["REGION", "POOL"], CLIENT_ID, |of, to| Issuer::cognito(&of[0], &of[1], [to])),
+    preset("keycloak", &["BASE_URL", "REALM"], AUDIENCE, |of, to| Issuer::keycloak(&of[0], &of[1], to)),
+    preset("google", &[], AUDIENCE, |_, to| Issuer::google(to)),
+    preset("firebase", &["PROJECT"], None, |of, _| Issuer::firebase(&of[0])),
+    preset("supabase", &["PROJECT"], None, |of, _| Issuer::supabase(&of[0])),
+    preset("clerk", &["FRONTEND_API", "ORIGIN"], None, |of, _| Issuer::clerk(&of[0], [&of[1]])),
+    preset("workos", &["CLIENT"], None, |of, _| Issuer::workos(&of[0])),
+    preset("zitadel", &["DOMAIN", "PROJECT"], None, |of, _| Issuer::zitadel(&of[0], &of[1])),
+    preset("ory", &["PROJECT"], AUDIENCE, |of, to| Issuer::ory(&of[0], to)),
+    preset("authentik", &["DOMAIN", "APPLICATION"], AUDIENCE, |of, to| Issuer::authentik(&of[0], &of[1], to)),
+    preset("authelia", &["DOMAIN"], AUDIENCE, |of, to| Issuer::authelia(&of[0], to)),
+    preset("kanidm", &["DOMAIN", "CLIENT"], None, |of, _| Issuer::kanidm(&of[0], &of[1])),
+    preset("pingone", &["ENVIRONMENT"], AUDIENCE, |of, to| Issuer::pingone(&of[0], to)),
+    preset("curity", &["ISS"], AUDIENCE, |of, to| Issuer::curity(&of[0], to)),
+    preset("duende", &["ISS"], AUDIENCE, |of, to| Issuer::duende(&of[0], to)),
+    preset("descope", &["PROJECT"], AUDIENCE, |of, to| Issuer::descope(&of[0], to)),
+    preset("logto", &["DOMAIN"], AUDIENCE, |of, to| Issuer::logto(&of[0], to)),
+    preset("github-actions", &["REPOSITORY"], AUDIENCE, |of, to| Issuer::github_actions([&of[0]], to)),
+    preset("kubernetes", &["ISS"], AUDIENCE, |of, to| Issuer::kubernetes(&of[0], to)),
+    preset("apple", &[], AUDIENCE, |_, to| Issuer::apple(to)),
+    preset("cloudflare-access", &["TEAM"], AUDIENCE, |of, to| Issuer::cloudflare_access(&of[0], to)),
+    preset("gcp-iap", &[], AUDIENCE, |_, to| Issuer::gcp_iap(to)),
+    preset("aws-alb", &["LOAD_BALANCER_ARN", "ISS"], None, |of, _| Issuer::aws_alb(&of[0], &of[1])),
+];
+
+const fn preset(
+    name: &'static str,
+    arguments: &'static [&'static str],
+    audience: Option<&'static str>,
+    make: fn(&[String], &str) -> Result<Issuer, ConfigError>,
+) -> Preset {
+    Preset { name, arguments, audience, make }
+}
+
+/// For `--help`: how each preset is called.
+fn presets() -> String {
+    let calls: String = PRESETS.iter().map(|preset| format!("  {preset}\n")).collect();
+    format!("Presets (docs/providers.md says what each argument is):\n{calls}")
+}
+
+fn preset_named(name: &str) -> Result<&'static Preset, String> {
+    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        let known: Vec<_> = PRESETS.iter().map(|preset| preset.name).collect();
+        format!("expected one of {}", known.join(", "))
+    })
+}
+
+impl Preset {
+    fn issuer(&self, arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
+        let values = &arguments.preset_arguments;
+        // One of the two at most: clap has checked that.
+        let audience = arguments.audience.as_deref().map(|value| ("--audience", value));
+        let client_id = arguments.client_id.as_deref().map(|value| ("--client-id", value));
+        let for_whom = audience.or(client_id);
+        if values.len() != self.arguments.len() || for_whom.map(|(flag, _)| flag) != self.audience {
+            let flags = values.iter().map(|value| ("--arg", value.as_str())).chain(for_whom);
+            let found: String = flags.map(|(flag, value)| format!(" {flag} {value}")).collect();
+            return Err(format!("expected {self}, found --preset {}{found}", self.name).into());
+        }
+        Ok((self.make)(values, for_whom.map_or("", |(_, value)| value))?)
+    }
+}
+
+impl fmt::Display for Preset {
+    /// As it is written on the command line.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "--preset {}", self.name)?;
+        for argument in self.arguments {
+            write!(formatter, " --arg {argument}")?;
+        }
+        match self.audience {
+            Some(flag) => {
+                let value = flag.trim_start_matches('-').replace('-', "_").to_uppercase();
+                write!(formatter, " {flag} {value}")
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The steps of a verification, in order, and the errors that each may end with.
@@ -59,30 +184,27 @@ const STEPS: [(&str, &[&str]); 6] = [
 ];
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments = Arguments::parse();
+async fn main() {
+    if let Err(error) = run(Arguments::parse()).await {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let verifier = Verifier::new(issuer(&arguments)?)?;
+    let rule = rule(&arguments);
     let mut token = arguments.token;
     if token == "-" {
         token.clear();
         std::io::stdin().read_to_string(&mut token)?;
     }
     let token = token.trim();
-    let audience = match arguments.client_id {
-        Some(client) => Audience::client_id([client]),
-        None => Audience::any_of(arguments.audience),
-    };
-    let mut issuer = Issuer::new(arguments.issuer, audience)?;
-    if let Some(file) = arguments.jwks {
-        issuer = issuer.jwks(Jwks::from_json(std::fs::read(file)?)?);
-    }
-    if let Some(uri) = arguments.jwks_uri {
-        issuer = issuer.jwks_uri(&uri)?;
-    }
-    let verifier = Verifier::new(issuer)?;
 
     println!("What it says (nothing of it is verified yet):");
     for (name, part) in ["header", "claims"].iter().zip(token.split('.')) {
-        let decoded = BASE64_URL_SAFE_NO_PAD.decode(part).ok();
+        // AWS load balancers pad it.
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok();
         let json = decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
         match json {
             Some(json) => println!("  {name}: {json:#}"),
@@ -108,7 +230,51 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let token = result?;
+    if let Some(rule) = rule {
+        if let Err(error) = rule.check(&token) {
+            println!("  ✗ what the route asks for: {rule}\n\nRefused ({}): {error}", error.code());
+            println!("\nWhat the token says:");
+            show(&token);
+            std::process::exit(1);
+        }
+        println!("  ✓ what the route asks for: {rule}");
+    }
     println!("\nAccepted. What handlers see:");
+    show(&token);
+    Ok(())
+}
+
+fn issuer(arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
+    let mut issuer = match (arguments.preset, &arguments.issuer) {
+        (Some(preset), _) => preset.issuer(arguments)?,
+        (None, iss) => {
+            let audience = match &arguments.client_id {
+                Some(client) => Audience::client_id([client]),
+                None => Audience::any_of(arguments.audience.as_deref()),
+            };
+            // Never empty: clap has checked that it is there if no preset is.
+            Issuer::new(iss.as_deref().unwrap_or_default(), audience)?
+        }
+    };
+    if let Some(file) = &arguments.jwks {
+        issuer = issuer.jwks(Jwks::from_json(std::fs::read(file)?)?);
+    }
+    if let Some(uri) = &arguments.jwks_uri {
+        issuer = issuer.jwks_uri(uri)?;
+    }
+    Ok(issuer)
+}
+
+/// Everything that the route asks for; `None` if nothing beyond a good token.
+fn rule(arguments: &Arguments) -> Option<Rule> {
+    let scopes = arguments.scope.iter().cloned().map(Rule::scope);
+    let roles = arguments.role.iter().cloned().map(Rule::role);
+    let permissions = arguments.permission.iter().cloned().map(Rule::permission);
+    let groups = arguments.group.iter().cloned().map(Rule::group);
+    scopes.chain(roles).chain(permissions).chain(groups).reduce(Rule::and)
+}
+
+fn show(token: &AccessToken) {
     println!("  issuer    {}", token.issuer());
     println!("  subject   {}", token.subject().unwrap_or("-"));
     println!("  client_id {}", token.client_id().unwrap_or("-"));
@@ -118,5 +284,4 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("  {claim:<9} {value}");
         }
     }
-    Ok(())
 }

@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "https://api.example.com";
+/// Another API's, which the demo does not know of.
+const ORDERS: &str = "https://orders.example.com";
 /// Where the native app listens.
 const CALLBACK: &str = "http://127.0.0.1:8976/callback";
 /// Where the single-page app is.
@@ -92,6 +94,17 @@ fn exchange(code: &str) -> Pairs<'_> {
     ]
 }
 
+fn machine() -> Pairs<'static> {
+    let (id, secret) = MACHINE;
+    vec![
+        ("grant_type", "client_credentials"),
+        ("client_id", id),
+        ("client_secret", secret),
+        ("audience", AUDIENCE),
+        ("scope", "openid read:messages"),
+    ]
+}
+
 impl Demo {
     async fn authorize(&self, query: &Pairs<'_>) -> reqwest::Response {
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
@@ -113,6 +126,20 @@ impl Demo {
     async fn refusal(&self, form: &Pairs<'_>) -> (u16, String) {
         let (status, body) = self.token(form).await;
         (status.as_u16(), body["error"].as_str().unwrap_or("none").to_owned())
+    }
+
+    /// The `error` of a refusal with status 400, and the sentence beside it.
+    async fn error(&self, form: &Pairs<'_>) -> (String, String) {
+        let (status, body) = self.token(form).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        let text = |name: &str| body[name].as_str().unwrap().to_owned();
+        (text("error"), text("error_description"))
+    }
+
+    async fn post_json(&self, body: &Value) -> (StatusCode, Value) {
+        let request = self.http.post(format!("{}oauth/token", self.iss)).json(body);
+        let response = request.send().await.unwrap();
+        (response.status(), response.json().await.unwrap())
     }
 
     async fn call(&self, path: &str, token: &str) -> (StatusCode, String) {
@@ -192,14 +219,16 @@ async fn a_person_is_asked_unless_the_app_forbids_it() {
 }
 
 #[tokio::test]
-async fn scopes_are_granted_as_far_as_they_exist() {
+async fn scopes_are_granted_as_asked_for() {
     let demo = demo().await;
     let challenge = challenge();
     for (asked, granted, refresh, id, scoped) in [
         ("openid offline_access read:messages", "openid offline_access read:messages", true, true, 200),
         ("write:messages", "write:messages", false, false, 403),
-        ("read:messages admin", "read:messages", false, false, 200),
+        ("read:messages admin", "read:messages admin", false, false, 200),
+        ("invoices:pay openid", "invoices:pay openid", false, true, 403),
         ("read:messages read:messages", "read:messages", false, false, 200),
+        (" read:messages  admin ", "read:messages admin", false, false, 200),
         ("orders:read", "orders:read", false, false, 403),
         ("", "", false, false, 403),
     ] {
@@ -298,14 +327,7 @@ async fn a_code_is_used_once() {
 #[tokio::test]
 async fn a_machine_gets_a_token_by_form_or_json() {
     let demo = demo().await;
-    let (id, secret) = MACHINE;
-    let pairs = vec![
-        ("grant_type", "client_credentials"),
-        ("client_id", id),
-        ("client_secret", secret),
-        ("audience", AUDIENCE),
-        ("scope", "openid read:messages"),
-    ];
+    let pairs = machine();
     let json: HashMap<_, _> = pairs.iter().copied().collect();
     let by_json = demo.http.post(format!("{}oauth/token", demo.iss)).json(&json).send().await.unwrap();
     for tokens in [demo.token(&pairs).await.1, by_json.json().await.unwrap()] {
@@ -313,13 +335,13 @@ async fn a_machine_gets_a_token_by_form_or_json() {
         assert!(tokens.get("refresh_token").is_none());
         let (status, claims) = demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
         assert_eq!(status, StatusCode::OK);
-        assert!(claims.contains(&format!("\"sub\":\"{id}@clients\"")), "{claims}");
+        assert!(claims.contains(&format!("\"sub\":\"{}@clients\"", MACHINE.0)), "{claims}");
     }
     for (name, parameter, value, expected) in [
         ("wrong secret", "client_secret", "x", (401, "invalid_client")),
         ("no secret", "client_secret", "", (401, "invalid_client")),
         ("the native app", "client_id", NATIVE_APP, (401, "invalid_client")),
-        ("unknown audience", "audience", "https://other.example", (403, "access_denied")),
+        ("a long audience", "audience", &"x".repeat(1_025), (400, "invalid_request")),
         ("no audience", "audience", "", (400, "invalid_request")),
     ] {
         let (status, error) = demo.refusal(&with(pairs.clone(), parameter, value)).await;
@@ -327,6 +349,152 @@ async fn a_machine_gets_a_token_by_form_or_json() {
     }
     let not_json = demo.http.post(format!("{}oauth/token", demo.iss)).header("content-type", "application/json");
     assert_eq!(not_json.body("{").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+/// The demo as the issuer of an API under development.
+#[tokio::test]
+async fn a_machine_gets_audience_scope_and_claims_as_asked_for() {
+    let demo = demo().await;
+    let verifier = Verifier::new(Issuer::new(&demo.iss, ORDERS).unwrap()).unwrap();
+    let claims = json!({ "org_id": "org_1", "roles": ["clerk"], "permissions": ["refund"] });
+    let text = claims.to_string();
+    let pairs = with(machine(), "audience", ORDERS);
+    let pairs = with(with(pairs, "scope", "openid invoices:pay orders:read"), "claims", &text);
+
+    // JSON has the claims as an object, or as a form has them.
+    let members = pairs.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
+    let as_text = Value::Object(members.collect());
+    let mut as_object = as_text.clone();
+    as_object["claims"] = claims;
+    for (name, (status, tokens)) in [
+        ("form", demo.token(&pairs).await),
+        ("text in JSON", demo.post_json(&as_text).await),
+        ("an object in JSON", demo.post_json(&as_object).await),
+    ] {
+        assert_eq!(status, StatusCode::OK, "{name}: {tokens}");
+        assert_eq!(tokens["scope"], "invoices:pay orders:read", "{name}");
+        let access_token = tokens["access_token"].as_str().unwrap();
+        let token = verifier.verify(access_token).await.unwrap();
+        assert_eq!(token.audience().collect::<Vec<_>>(), [ORDERS], "{name}");
+        assert_eq!(token.scope().as_str(), "invoices:pay orders:read", "{name}");
+        assert_eq!(token.claim("org_id"), Some(&json!("org_1")), "{name}");
+        assert!(token.has_role("clerk"), "{name}");
+        assert_eq!(token.claim("permissions"), Some(&json!(["refund"])), "{name}: not the scope");
+        let (status, _) = demo.call("/private", access_token).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{name}: for another API");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_gets_a_scope_without_asking_or_another_that_it_asks_for() {
+    let demo = demo().await;
+    for (asked, granted, scoped) in [
+        ("", "read:messages write:messages orders:read", 200),
+        ("invoices:pay", "invoices:pay", 403),
+        ("openid", "", 403),
+    ] {
+        let (_, tokens) = demo.token(&with(machine(), "scope", asked)).await;
+        assert_eq!(tokens["scope"], granted, "{asked}");
+        let token = tokens["access_token"].as_str().unwrap();
+        assert_eq!(demo.call("/private", token).await.0, StatusCode::OK, "{asked}");
+        assert_eq!(demo.call("/scoped", token).await.0.as_u16(), scoped, "{asked}");
+    }
+}
+
+/// RFC 6749 §3.3, and the issuer's own limits.
+#[tokio::test]
+async fn scopes_have_limits() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let tokens = |count: usize| {
+        let tokens: Vec<_> = (0..count).map(|number| format!("scope:{number}")).collect();
+        tokens.join(" ")
+    };
+    for (name, scope) in [
+        ("20 tokens", tokens(20)),
+        ("one token, 21 times", ["read:messages"; 21].join(" ")),
+        ("1,024 bytes", "x".repeat(1_024)),
+        ("every special character", "!#$%&'()*+,-./:;<=>?@[]^_`{|}~".to_owned()),
+    ] {
+        let (status, answer) = demo.token(&with(machine(), "scope", &scope)).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {answer}");
+        let asked = with(authorization(&challenge), "scope", &scope);
+        let query = redirected(&demo.authorize(&asked).await);
+        assert!(query.contains_key("code"), "{name}: {query:?}");
+    }
+    for (name, scope, found) in [
+        ("21 tokens", tokens(21), "found 21"),
+        ("1,025 bytes", "x".repeat(1_025), "found 1025"),
+        ("a quotation mark", "a\"b".to_owned(), "found U+0022"),
+        ("a backslash", "a\\b".to_owned(), "found U+005C"),
+        ("a tab", "a\tb".to_owned(), "found U+0009"),
+        ("a letter outside ASCII", "ä".to_owned(), "found U+00E4"),
+    ] {
+        let (error, sentence) = demo.error(&with(machine(), "scope", &scope)).await;
+        assert_eq!(error, "invalid_scope", "{name}");
+        assert!(sentence.ends_with(found), "{name}: {sentence}");
+        let asked = with(authorization(&challenge), "scope", &scope);
+        let query = redirected(&demo.authorize(&asked).await);
+        assert_eq!(query["error"], "invalid_scope", "{name}");
+        assert_eq!(query["error_description"], sentence, "{name}");
+    }
+}
+
+/// The page on which a person decides shows the scope as text, whatever an app asks for.
+#[tokio::test]
+async fn a_scope_is_no_markup() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let asked = with(with(authorization(&challenge), "scope", "<b>&lt;"), "prompt", "");
+    let page = demo.authorize(&asked).await.text().await.unwrap();
+    assert!(page.contains("<code>&lt;b&gt;&amp;lt;</code>"), "{page}");
+}
+
+#[tokio::test]
+async fn claims_have_limits() {
+    let demo = demo().await;
+    let members = |count: usize| {
+        let members: Vec<_> = (0..count).map(|number| format!("\"c{number}\":{number}")).collect();
+        format!("{{{}}}", members.join(","))
+    };
+    let bytes = |count: usize| format!("{{\"c\":\"{}\"}}", "x".repeat(count - 8));
+    assert_eq!(bytes(4_096).len(), 4_096);
+    for (name, claims) in [
+        ("no member", "{}".to_owned()),
+        ("a reserved name within", "{\"org\":{\"sub\":\"org_1\"}}".to_owned()),
+        ("50 members", members(50)),
+        ("4,096 bytes", bytes(4_096)),
+    ] {
+        let (status, answer) = demo.token(&with(machine(), "claims", &claims)).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {answer}");
+        let token = answer["access_token"].as_str().unwrap();
+        assert_eq!(demo.call("/private", token).await.0, StatusCode::OK, "{name}");
+    }
+    for (name, claims, found) in [
+        ("51 members", members(51), "found 51"),
+        ("4,097 bytes", bytes(4_097), "found 4097"),
+        ("an array", "[]".to_owned(), "found another JSON value"),
+        ("a string", "\"org_id\"".to_owned(), "found another JSON value"),
+        ("half an object", "{\"org_id\":".to_owned(), "found invalid JSON"),
+        ("no JSON", "org_id=org_1".to_owned(), "found invalid JSON"),
+    ] {
+        let (error, sentence) = demo.error(&with(machine(), "claims", &claims)).await;
+        assert_eq!(error, "invalid_request", "{name}");
+        assert!(sentence.ends_with(found), "{name}: {sentence}");
+    }
+    for name in ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"] {
+        let claims = json!({ "org_id": "org_1", name: 1 }).to_string();
+        let (error, sentence) = demo.error(&with(machine(), "claims", &claims)).await;
+        assert_eq!(error, "invalid_request", "{name}");
+        assert!(sentence.ends_with(&format!("found {name}")), "{sentence}");
+    }
+    // In a JSON body, what is not `claims` is a string.
+    for (name, value) in [("claims", json!([])), ("scope", json!({})), ("audience", json!(1))] {
+        let body = json!({ "grant_type": "client_credentials", name: value });
+        let (status, answer) = demo.post_json(&body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{name}");
+        assert_eq!(answer["error"], "invalid_request", "{name}");
+    }
 }
 
 #[tokio::test]

@@ -271,24 +271,30 @@ await page.emulateMedia({ colorScheme: "light" });
 await part("break", "#break");
 
 await check("the operator rotates the keys: the next token's key is fetched for it", async () => {
-  // One fetch in ten seconds, and an attempt to break in has just spent it.
+  // Three fetches at once, and one more each five seconds; attempts to break in may have spent them.
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   const fetches = Number(await text("health-fetches"));
   await $("op-rotate").click();
   assert.match(await until(() => text("op-said"), /key-2/), /key-2/);
   await $("refresh").click();
-  assert.equal(await until(async () => decoded(await text("new-access-token"))[0].kid, "key-2"), "key-2");
+  assert.match(await until(async () => decoded(await text("new-access-token"))[0].kid, /^key-2-/), /^key-2-/);
   assert.equal((await call("private")).status, 200);
   assert.ok((await until(async () => Number(await text("health-fetches")) > fetches, true)), "a fetch");
   assert.equal(await until(() => text("health-keys"), "2"), "2");
 });
 
-await check("a key that is newer than the last fetch: refused for now, and the page says until when", async () => {
-  await $("op-rotate").click();
-  assert.match(await until(() => text("op-said"), /key-3/), /key-3/);
-  await $("refresh").click();
-  assert.equal(await until(async () => decoded(await text("new-access-token"))[0].kid, "key-3"), "key-3");
-  assert.equal((await call("private")).status, 401);
+await check("keys newer than the fetches that may be made: refused for now, and the page says until when", async () => {
+  // Each rotation has one fetch for its first token, until the budget is spent: three and what comes back meanwhile.
+  let status = 200;
+  for (let rotations = 3; status === 200 && rotations < 12; rotations += 1) {
+    const name = new RegExp(`key-${rotations}\\b`);
+    await $("op-rotate").click();
+    assert.match(await until(() => text("op-said"), name), name);
+    await $("refresh").click();
+    assert.match(await until(async () => decoded(await text("new-access-token"))[0].kid, name), name);
+    ({ status } = await call("private"));
+  }
+  assert.equal(status, 401);
   assert.match(await text("reason-call"), /^Refused by: unknown_key\./);
   const explained = await page.locator("#call-answer").textContent();
   assert.match(explained, /may be new.* looked for again in \d+ s/);
@@ -296,13 +302,13 @@ await check("a key that is newer than the last fetch: refused for now, and the p
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   assert.equal((await call("private")).status, 200);
   await $("op-withdraw").click();
-  assert.equal(await until(() => text("health-published"), "key-3"), "key-3");
+  assert.match(await until(() => text("health-published"), /^key-\d+-\w+$/), /^key-\d+-\w+$/);
 });
 
 await check("what happened is told in its order, the newest first", async () => {
   const entries = (await $("event-log").locator("li").allTextContents()).reverse();
   const cause = entries.findLastIndex((entry) => entry.includes("A token came that no key at hand verifies."));
-  const effect = entries.findLastIndex((entry) => entry.includes("Fetched: 3 keys."));
+  const effect = entries.findLastIndex((entry) => /Fetched: \d+ keys\./.test(entry));
   assert.ok(cause >= 0 && cause < effect, entries.join("\n"));
 });
 

@@ -1,9 +1,12 @@
 //! The demo's own issuer: what the Auth0 tutorials ask of a tenant, on a loopback port.
 //!
-//! A demo. It knows one person, asks for no password and keeps everything in memory; the rules of the protocol it keeps:
-//! exact redirect URIs, PKCE with S256 only, codes used once and by whom they were issued to, refresh tokens rotated and
-//! revoked, errors by their RFC names. Keys, signatures and the clock are those of `portcullis::testing::TestIssuer`.
+//! A demo. It knows one person, asks for no password, grants every scope that is asked for, gives a
+//! machine any audience and claims, and keeps everything in memory. It follows the rules of the
+//! protocol: exact redirect URIs, PKCE with S256 only, codes used once and by the client they were
+//! issued to, refresh tokens rotated and revoked, errors by their RFC names. Keys, signatures and
+//! the clock are those of `portcullis::testing::TestIssuer`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +23,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use form_urlencoded::Serializer;
 use portcullis::Algorithm;
 use portcullis::testing::{TestIssuer, TokenBuilder};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tower_http::cors::CorsLayer;
 
@@ -39,10 +42,18 @@ const API_SCOPES: [&str; 2] = ["read:messages", "write:messages"];
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
 const TOKEN_LIFETIME: u64 = 3600;
-/// Codes, pending consents and families of refresh tokens kept, and the longest `state` or `nonce`, in bytes: what a
-/// stranger can ask for has a bound.
+/// Limits on what a client can make the issuer keep or sign: codes, pending consents and families
+/// of refresh tokens; bytes of `state`, `nonce` and `audience`; tokens and bytes of `scope`;
+/// members and bytes of `claims`.
 const MAX_KEPT: usize = 1_000;
 const MAX_OPAQUE: usize = 1_024;
+const MAX_SCOPE_TOKENS: usize = 20;
+const MAX_SCOPE: usize = 1_024;
+const MAX_CLAIMS_MEMBERS: usize = 50;
+const MAX_CLAIMS: usize = 4_096;
+/// Claims that a client cannot choose. Issuer, dates, subject and client are what the issuer
+/// states; audience and scope have their own parameters; `cnf` would name a key without a proof.
+const RESERVED_CLAIMS: [&str; 10] = ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"];
 
 /// An issuer with the endpoints that an app needs to get a token.
 #[derive(Clone)]
@@ -51,7 +62,7 @@ pub(crate) struct EmbeddedIssuer(Arc<Inner>);
 struct Inner {
     issuer: TestIssuer,
     audience: String,
-    /// What may be granted for the API.
+    /// What a machine is granted that asks for no scope.
     api_scopes: Vec<String>,
     /// The redirect URI of the single-page app.
     page: String,
@@ -95,12 +106,14 @@ struct Family {
 }
 
 impl EmbeddedIssuer {
-    /// An issuer of tokens for `audience`, to be served at `iss`; it may also grant `scope`. `page`: where the single-page app
-    /// is, an origin and a slash.
+    /// An issuer of tokens for `audience`, to be served at `iss`. A machine that asks for no scope
+    /// gets `API_SCOPES` and `scope`. `page`: where the single-page app is, an origin and a slash.
     pub(crate) fn new(iss: &str, audience: &str, scope: &str, page: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
-        let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?;
+        // Each process has keys of its own, and an API that cached those of the one before must not take these for them.
+        let issuer =
+            TestIssuer::offline_with(iss, Algorithm::RS256)?.kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
         let (audience, page) = (audience.to_owned(), page.to_owned());
         Ok(Self(Arc::new(Inner { issuer, audience, api_scopes, page, state: Mutex::default() })))
     }
@@ -203,7 +216,10 @@ impl EmbeddedIssuer {
             return refuse("unsupported_response_type", "response_type: expected code");
         }
         if parameter("audience") != Some(&self.0.audience) {
-            return refuse("access_denied", &format!("audience: expected {}", self.0.audience));
+            // A sign-in is for the demo's API only, whose audience is set at its start.
+            let own = &self.0.audience;
+            let sentence = format!("audience: expected {own}, or start the demo with --audience");
+            return refuse("access_denied", &sentence);
         }
         if parameter("code_challenge_method") != Some("S256") {
             return refuse("invalid_request", "code_challenge_method: expected S256 (plain proves nothing)");
@@ -214,10 +230,14 @@ impl EmbeddedIssuer {
                 return refuse("invalid_request", "code_challenge: expected a SHA-256 hash in base64url");
             }
         };
+        let scope = match granted(parameter("scope").unwrap_or_default(), true) {
+            Ok(scope) => scope,
+            Err(sentence) => return refuse("invalid_scope", &sentence),
+        };
         Ok(Authorization {
             client,
             redirect_uri: redirect_uri.to_owned(),
-            scope: self.granted(parameter("scope").unwrap_or_default(), true),
+            scope,
             nonce: parameter("nonce").map(str::to_owned),
             challenge: challenge.to_owned(),
             state,
@@ -298,32 +318,37 @@ impl EmbeddedIssuer {
         Ok(json!({}))
     }
 
-    /// RFC 6749 §4.4.
+    /// RFC 6749 §4.4. The token is for the API that `audience` names, and has the members of
+    /// `claims`: so the demo can be the issuer of an API under development.
     fn machine(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let (id, secret) = MACHINE;
         if parameters.get("client_id") != Some(id) || parameters.get("client_secret") != Some(secret) {
             return Err(TokenError::client("client_id and client_secret: wrong"));
         }
-        if parameters.required("audience")? != self.0.audience {
-            return Err(TokenError::new(StatusCode::FORBIDDEN, "access_denied", "audience: unknown"));
+        let audience = parameters.required("audience")?;
+        if audience.len() > MAX_OPAQUE {
+            let found = audience.len();
+            let sentence = format!("audience: expected at most {MAX_OPAQUE} bytes, found {found}");
+            return Err(TokenError::request(sentence));
         }
-        // Auth0 grants a machine all that it may have unless it asks for less; never an identity.
-        let everything = self.0.api_scopes.join(" ");
-        let scope = self.granted(parameters.get("scope").unwrap_or(&everything), false);
-        Ok(self.tokens(&format!("{id}@clients"), id, &scope))
-    }
-
-    /// Of the scope asked for, what there is, each token once; an identity only for a person.
-    fn granted(&self, asked: &str, person: bool) -> String {
-        let asked = |token: &&str| has(asked, token);
-        let identity = IDENTITY_SCOPES.into_iter().filter(|_| person);
-        let tokens = identity.chain(self.0.api_scopes.iter().map(String::as_str)).filter(asked);
-        tokens.collect::<Vec<_>>().join(" ")
+        let scope = match parameters.get("scope") {
+            Some(asked) => granted(asked, false).map_err(TokenError::scope)?,
+            // As Auth0: a machine that asks for no scope gets all that the demo's API has.
+            None => self.0.api_scopes.join(" "),
+        };
+        let claims = match parameters.get("claims") {
+            Some(text) if !text.is_empty() => custom_claims(text).map_err(TokenError::request)?,
+            _ => Map::new(),
+        };
+        let mut token = self.access_token(&format!("{id}@clients"), id, &scope).claim("aud", audience);
+        for (name, value) in claims {
+            token = token.claim(&name, value);
+        }
+        Ok(token_response(token, &scope))
     }
 
     fn tokens(&self, subject: &str, client: &str, scope: &str) -> Value {
-        let token = self.access_token(subject, client, scope).build();
-        json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
+        token_response(self.access_token(subject, client, scope), scope)
     }
 
     /// As Auth0's.
@@ -333,7 +358,8 @@ impl EmbeddedIssuer {
             true => json!([self.0.audience, userinfo]),
             false => json!(self.0.audience),
         };
-        let permissions: Vec<_> = self.0.api_scopes.iter().filter(|token| has(scope, token)).collect();
+        let is_permission = |token: &&str| !token.is_empty() && !IDENTITY_SCOPES.contains(token);
+        let permissions: Vec<_> = scope.split(' ').filter(is_permission).collect();
         let token = self.0.issuer.token().like_auth0().subject(subject).scope(scope);
         let token = token.claim("aud", audience).claim("azp", client).valid_for(Duration::from_secs(TOKEN_LIFETIME));
         let token = token.claim("permissions", json!(permissions)).claim("https://example.com/plan", "pro");
@@ -481,12 +507,20 @@ impl IntoResponse for Refusal {
 struct TokenError {
     status: StatusCode,
     error: &'static str,
-    description: &'static str,
+    description: Cow<'static, str>,
 }
 
 impl TokenError {
-    fn new(status: StatusCode, error: &'static str, description: &'static str) -> Self {
-        Self { status, error, description }
+    fn new(status: StatusCode, error: &'static str, description: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, error, description: description.into() }
+    }
+
+    fn request(description: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
+    }
+
+    fn scope(description: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_scope", description)
     }
 
     fn grant(description: &'static str) -> Self {
@@ -509,9 +543,16 @@ impl Parameters {
                 once_each(body).ok_or(TokenError::new(StatusCode::BAD_REQUEST, "invalid_request", repeated));
             return parameters.map(Self);
         }
-        serde_json::from_slice(body).map(Self).map_err(|_| {
-            TokenError::new(StatusCode::BAD_REQUEST, "invalid_request", "body: expected a JSON object of strings")
-        })
+        let expected = "body: expected a JSON object of strings";
+        let members: HashMap<String, Value> =
+            serde_json::from_slice(body).map_err(|_| TokenError::request(expected))?;
+        let as_text = |(name, value): (String, Value)| match value {
+            Value::String(text) => Ok((name, text)),
+            // A form has the claims as JSON in a string; in JSON they may be the object itself.
+            Value::Object(_) if name == "claims" => Ok((name, value.to_string())),
+            _ => Err(TokenError::request(expected)),
+        };
+        members.into_iter().map(as_text).collect::<Result<_, TokenError>>().map(Self)
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -556,6 +597,60 @@ fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
+/// Every scope token that is asked for, once, in the order asked for; an identity only for a
+/// person. An error is the sentence that says why it is no scope (RFC 6749 §3.3), or too large.
+fn granted(asked: &str, person: bool) -> Result<String, String> {
+    if asked.len() > MAX_SCOPE {
+        return Err(format!("scope: expected at most {MAX_SCOPE} bytes, found {}", asked.len()));
+    }
+    let is_allowed = |char: char| matches!(char, ' ' | '!' | '#'..='[' | ']'..='~');
+    if let Some(other) = asked.chars().find(|char| !is_allowed(*char)) {
+        // As a number: an `error_description` may not contain it either (RFC 6749 §5.2).
+        let found = u32::from(other);
+        let expected = "printable ASCII without quotation mark and backslash";
+        return Err(format!("scope: expected {expected}, found U+{found:04X}"));
+    }
+    let mut tokens: Vec<&str> = Vec::new();
+    for token in asked.split(' ').filter(|token| !token.is_empty()) {
+        if !tokens.contains(&token) {
+            tokens.push(token);
+        }
+    }
+    if tokens.len() > MAX_SCOPE_TOKENS {
+        let found = tokens.len();
+        return Err(format!("scope: expected at most {MAX_SCOPE_TOKENS} tokens, found {found}"));
+    }
+    tokens.retain(|token| person || !IDENTITY_SCOPES.contains(token));
+    Ok(tokens.join(" "))
+}
+
+/// The claims that a client asks for. An error is the sentence that says why it cannot have them.
+fn custom_claims(text: &str) -> Result<Map<String, Value>, String> {
+    if text.len() > MAX_CLAIMS {
+        return Err(format!("claims: expected at most {MAX_CLAIMS} bytes, found {}", text.len()));
+    }
+    let claims = match serde_json::from_str(text) {
+        Ok(Value::Object(claims)) => claims,
+        Ok(_) => return Err("claims: expected a JSON object, found another JSON value".to_owned()),
+        Err(_) => return Err("claims: expected a JSON object, found invalid JSON".to_owned()),
+    };
+    if claims.len() > MAX_CLAIMS_MEMBERS {
+        let found = claims.len();
+        return Err(format!("claims: expected at most {MAX_CLAIMS_MEMBERS} members, found {found}"));
+    }
+    let reserved = RESERVED_CLAIMS.into_iter().find(|name| claims.contains_key(*name));
+    match reserved {
+        Some(name) => Err(format!("claims: expected none that the issuer sets, found {name}")),
+        None => Ok(claims),
+    }
+}
+
+/// RFC 6749 §5.1.
+fn token_response(token: TokenBuilder, scope: &str) -> Value {
+    let token = token.build();
+    json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
+}
+
 fn has(scope: &str, token: &str) -> bool {
     scope.split(' ').any(|own| own == token)
 }
@@ -574,9 +669,10 @@ fn redirect(to: &str, parameters: &[(&str, Option<&str>)]) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
 }
 
-/// What is written into it was generated here, or chosen by whoever started the demo; nothing of the request is.
+/// Of the request only the scope is written into the page: printable ASCII, as [`granted`] has
+/// checked, in which `<` and `&` could begin markup.
 fn consent_page(request: &str, client: &str, scope: &str) -> Response {
-    let scope = scope.replace('&', "&amp;").replace('<', "&lt;");
+    let scope = scope.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let body = format!(
         "<h1>Sign in to the demo</h1><p><b>{client}</b> wants to act for Alice:</p><p><code>{scope}</code></p>\
          <form method=post action=/authorize><input type=hidden name=request value={request}>\

@@ -45,6 +45,15 @@ Open http://127.0.0.1:3000 in a browser, or type what it prints.
 
 `cargo run --example native_client` signs in at it as a native app does.
 
+As the issuer of your own API:
+  Issuer::new(\"http://127.0.0.1:4000/\", \"https://orders.example.com\")
+A token for it has the audience, the scope and the claims that are asked for:
+  curl http://127.0.0.1:4000/oauth/token -d grant_type=client_credentials \\
+    -d client_id=machine -d client_secret=machine-secret \\
+    -d audience=https://orders.example.com -d scope=orders:read \\
+    --data-urlencode 'claims={\"org_id\":\"org_1\"}'
+Its keys are new after each start.
+
 With a tenant of yours:
   cargo run --example protected_api -- --issuer https://TENANT.eu.auth0.com/ \\
     --audience https://api.example.com --client-id CLIENT
@@ -277,6 +286,12 @@ and call the API:
 or sign in as a person, with Authorization Code + PKCE, from another terminal:
 
   {client}
+
+As the issuer of your own API, with its audience, its scope and claims of your choice:
+
+  curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} \\
+    -d client_secret={secret} -d audience=https://orders.example.com -d scope=orders:read \\
+    --data-urlencode 'claims={{\"org_id\":\"org_1\"}}'
 
 Ctrl-C stops both.
 "

@@ -112,6 +112,7 @@ pub(crate) fn health(verifier: &Verifier) -> Value {
             "ignored_keys": issuer.ignored.iter().map(|reason| format!("{reason:?}")).collect::<Vec<_>>(),
             "age_seconds": seconds(issuer.age),
             "next_fetch_seconds": seconds(issuer.next_fetch),
+            "unknown_key_after_seconds": issuer.unknown_key_after.map(|time| time.as_secs_f64().ceil()),
             "fetching": issuer.fetching,
             "stale": issuer.stale,
             "fetches": issuer.fetches,

@@ -5,7 +5,7 @@ const PENDING = "portcullis-demo.pending";
 const PATIENCE_MS = 20_000;
 const POLL_MS = 1_000;
 /** How long after a fetch portcullis asks for no unknown key. */
-const BUDGET_SECONDS = 10;
+const BUDGET_SECONDS = 5;
 const LOG_LENGTH = 40;
 
 /** What `/demo/config` answered. */
@@ -807,8 +807,7 @@ function keyState({ keys, fetching, stale }) {
 }
 
 /** When portcullis would ask the issuer for a key that it does not know. */
-function budgetOf({ keys, age_seconds: age }) {
-  const left = BUDGET_SECONDS - (age ?? BUDGET_SECONDS);
+function budgetOf({ keys, unknown_key_after_seconds: left }) {
   return keys && left > 0 ? `in ${left} s` : "now";
 }
 
