@@ -28,6 +28,11 @@ impl<'a> Way<'a> {
         Self { name: name.into(), app: app.with_state(()), tokens, next: 0, times: Vec::new() }
     }
 
+    /// Without its state: axum makes the layers anew for each request, as it does for many small services.
+    pub fn without_state(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
+        Self { name: name.into(), app, tokens, next: 0, times: Vec::new() }
+    }
+
     /// The next requests of this way, made before they are measured.
     pub fn requests(&mut self, count: usize) -> Result<Vec<Request<Body>>, Failure> {
         let mut request = || {

@@ -38,6 +38,9 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
         Way::new("portcullis, no token", app(), &[]),
         Way::new("portcullis, the same token again", app(), &distinct[..1]),
         Way::new("portcullis, a token never seen", app(), &distinct),
+        Way::without_state("a layer that does nothing, router without state", contenders::behind_nothing(), &distinct),
+        Way::without_state("portcullis, the same token again, router without state", app(), &distinct[..1]),
+        Way::without_state("portcullis, a token never seen, router without state", app(), &distinct),
     ];
     let contenders = runtime.block_on(contenders::all(&issuer, AUDIENCE, algorithm))?;
     ways.extend(contenders.into_iter().map(|Contender { name, app }| Way::new(name, app, &distinct)));

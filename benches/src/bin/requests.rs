@@ -13,6 +13,7 @@ use portcullis_benches::contenders::{self, Failure};
 use portcullis_benches::limit::{ALGORITHMS, Limit, tokens};
 use portcullis_benches::rounds::{Way, median, minimum};
 use tokio::runtime::Runtime;
+use tower::layer::util::Identity;
 
 const ROUNDS: usize = 61;
 const PER_ROUND: usize = 200;
@@ -50,6 +51,22 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
         Way::new("portcullis, no token", usual(&verifier)?, &[]),
         Way::new("portcullis, a kept token, scope, own claims", usual(&verifier)?, &distinct[..1]),
         Way::new("portcullis, a token never seen", contenders::portcullis(&verifier), &distinct),
+        Way::without_state("a layer that does nothing, router without state", contenders::behind_nothing(), &distinct),
+        Way::without_state(
+            "the signature alone, behind a layer that does nothing, router without state",
+            contenders::signature_alone(Limit::new(&issuer, algorithm, &[])?).route_layer(Identity::new()),
+            &distinct,
+        ),
+        Way::without_state(
+            "portcullis, a kept token, scope, own claims, router without state",
+            usual(&verifier)?,
+            &distinct[..1],
+        ),
+        Way::without_state(
+            "portcullis, a token never seen, router without state",
+            contenders::portcullis(&verifier),
+            &distinct,
+        ),
     ];
     for contender in runtime.block_on(contenders::all(&issuer, AUDIENCE, algorithm))? {
         ways.push(Way::new(contender.name, contender.app, &distinct));
@@ -70,12 +87,12 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
     };
     let (least, handler) = (minimum(&limits), minimum(&unprotected.times));
     println!("\n{algorithm}: tokens of {} bytes; the limit is {:.1} µs", distinct[0].len(), median(&limits) * 1e6);
-    println!("  {:<58} {:>9} {:>9}", "× limit", "median", "minimum");
+    println!("  {:<76} {:>9} {:>9}", "× limit", "median", "minimum");
     for way in &ways {
         let minimum = (minimum(&way.times) - handler) / least;
-        println!("  {:<58} {:>9.3} {:>9.3}", way.name, median(&ratios(way)), minimum);
+        println!("  {:<76} {:>9.3} {:>9.3}", way.name, median(&ratios(way)), minimum);
     }
-    println!("  {:<58} {:>9.3}", "(an unprotected handler)", median(&unprotected.times) / median(&limits));
+    println!("  {:<76} {:>9.3}", "(an unprotected handler)", median(&unprotected.times) / median(&limits));
     Ok(ways.iter().map(|way| (way.name.clone(), median(&ratios(way)))).collect())
 }
 

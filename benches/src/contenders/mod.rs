@@ -55,6 +55,11 @@ pub fn unprotected() -> Router {
     Router::new().route("/", get(async || "auth0|6553da60a54af58e29493993".to_owned()))
 }
 
+/// The handler behind a layer that does nothing: what axum itself takes for a layer.
+pub fn behind_nothing() -> Router {
+    unprotected().route_layer(tower::layer::util::Identity::new())
+}
+
 /// Nothing but the signature, of the token in `Authorization`.
 pub fn signature_alone(limit: Limit) -> Router {
     let limit = Arc::new(limit);
