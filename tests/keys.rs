@@ -297,15 +297,11 @@ async fn many_who_see_a_new_key_share_one_fetch() {
     api.issuer.rotate().unwrap();
     api.issuer.delay(Duration::from_millis(20));
     let mut requests = JoinSet::new();
-    // Old, new and unknown keys in between each other.
+    // Old and new keys in between each other.
     for number in 0..200 {
         let api = Arc::clone(&api);
-        let (token, expected) = match number % 4 {
-            0 => (api.issuer.token().header("kid", format!("junk-{number}")).build(), "unknown_key"),
-            1 => (old.clone(), "ok"),
-            _ => (api.issuer.token().build(), "ok"),
-        };
-        requests.spawn(async move { assert_eq!(api.verdict(&token).await, expected) });
+        let token = if number % 3 == 0 { old.clone() } else { api.issuer.token().build() };
+        requests.spawn(async move { assert_eq!(api.verdict(&token).await, "ok") });
     }
     requests.join_all().await;
     assert_eq!(api.issuer.jwks_fetches(), 2);

@@ -16,8 +16,10 @@ const RESOURCE = 'https://api.example.com';
 const ALGORITHMS = { rs256: ['RS256'], ps256: ['PS256'], es256: ['ES256'], eddsa: ['EdDSA', 'Ed25519'] };
 const names = Object.keys(ALGORITHMS);
 
-// The API asks for the keys again over an unknown `kid` at most every 10 seconds.
-const KEY_FETCH_PAUSE_MS = 11_000;
+// The API fetches the keys for unknown `kid`s three times at once and then once in 5 seconds: after
+// this pause it may do so three times again.
+const KEY_FETCH_PAUSE_MS = 16_000;
+const MOST_FETCHES_AT_ONCE = 3;
 
 // ---- cases ----------------------------------------------------------------------------------------------------------
 
@@ -196,16 +198,17 @@ async function rotate(query = '') {
   }
   return fresh;
 }
-async function oneFetchSinceRotation() {
+async function fetchesSinceRotation(most) {
   const fetches = (await jwksRequests()).count - fetchesBefore;
-  expect('one fetch of the keys', `${fetches} fetches`, fetches === 1);
+  const wanted = most === 1 ? 'one fetch of the keys' : `one to ${most} fetches of the keys`;
+  expect(wanted, `${fetches} fetches`, fetches >= 1 && fetches <= most);
 }
 
 test('rotation with overlap: four new tokens at once, one fetch, old tokens stay good', async () => {
   const fresh = await rotate('?keep=1');
   await Promise.all(names.map((name) => acceptedByPrivate(fresh[name])));
   for (const name of names) await acceptedByPrivate(tokens[name]);
-  await oneFetchSinceRotation();
+  await fetchesSinceRotation(1);
 });
 
 let fresh;
@@ -222,7 +225,8 @@ for (const name of names) {
     await call('/private', tokens[name], 401, INVALID_TOKEN);
   });
 }
-test('rotation: one fetch for all of these', oneFetchSinceRotation);
+// The first new token causes one; each withdrawn key's old token may cause another.
+test('rotation: no more fetches than may be made at once', () => fetchesSinceRotation(MOST_FETCHES_AT_ONCE));
 
 let failed = 0;
 for (const { name, run } of cases) {
