@@ -9,17 +9,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cache::Charge;
 use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
-use crate::events;
 use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
+use crate::telemetry;
+use crate::token::claim_path::{ClaimPath, names};
 use crate::token::claims::Claims as Registered;
 use crate::token::json::most_bytes_read;
-use crate::token::path::{ClaimPath, names};
+use crate::token::profile::Shape;
 use crate::token::scope::Scope;
-use crate::token::shape::Shape;
+use crate::token_cache::Charge;
 
 /// A *verified* access token (RFC 9068): signature, issuer, audience and time were checked by a
 /// [`Verifier`](crate::Verifier), and nothing else makes one.
@@ -270,7 +270,7 @@ impl AccessToken {
             if value.is_none()
                 && let Some(pointer) = path.dotted(self.tree())
             {
-                events::dotted_claim_path(path.as_str(), &pointer);
+                telemetry::dotted_claim_path(path.as_str(), &pointer);
             }
             value
         })

@@ -69,41 +69,37 @@ mod guides {
 
 mod access_token;
 mod algorithm;
-#[cfg(feature = "axum")]
-mod axum;
-mod cache;
 mod clock;
 mod error;
-mod events;
+#[cfg(feature = "axum")]
+mod extract;
 mod health;
-mod http;
 mod issuer;
-mod issuers;
 mod keys;
-mod lookup;
-mod permits;
+mod middleware;
 mod providers;
 mod rule;
-mod template;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod token_cache;
 mod token_source;
-mod trusted;
 mod verifier;
 
 pub use access_token::AccessToken;
 pub use algorithm::Algorithm;
-#[cfg(feature = "axum")]
-pub use axum::{Claims, Rejection};
 pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
+#[cfg(feature = "axum")]
+pub use extract::{Claims, Rejection};
 pub use health::{IssuerHealth, WarmUpError};
-pub use http::answer::{Answer, AnswerWith, EmptyBody, ProblemJson};
-pub use http::layer::ProtectLayer;
-pub use http::service::{Protect, ResponseFuture};
 pub use issuer::Issuer;
-pub use issuers::Issuers;
+pub use issuer::issuers::Issuers;
 pub use keys::jwks::{Jwks, VerifiedJws};
+pub use middleware::future::ResponseFuture;
+pub use middleware::layer::ProtectLayer;
+pub use middleware::rejection::{Answer, AnswerWith, EmptyBody, ProblemJson};
+pub use middleware::service::Protect;
 pub use rule::Rule;
 pub use token::audience::Audience;
 pub use token::scope::Scope;

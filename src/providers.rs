@@ -8,10 +8,11 @@ use url::Url;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
-use crate::issuer::{Issuer, PlainHttp, secure_url};
-use crate::template;
+use crate::issuer::Issuer;
+use crate::keys::url::{PlainHttp, secure_url};
 use crate::token::audience::Audience;
-use crate::token::shape::Is;
+use crate::token::profile::Is;
+use crate::token::tenant;
 use crate::token_source::TokenSource;
 
 impl Issuer {
@@ -52,7 +53,7 @@ impl Issuer {
     ///
     /// When `tenant` is no GUID in lower case.
     pub fn entra(tenant: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        if !template::is_tenant(tenant) {
+        if !tenant::is_tenant(tenant) {
             return Err(ConfigError::new(format!("tenant {tenant:?}: expected a GUID in lower case")));
         }
         let mut issuer = Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?;

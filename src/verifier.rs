@@ -14,21 +14,21 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::access_token::{AccessToken, Implies};
-use crate::cache::{self, Entry, EntryIssuer, TokenCache};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
-use crate::events;
 use crate::health::{IssuerHealth, WarmUpError};
-use crate::issuers::Issuers;
-use crate::keys::fetch::default_client;
-use crate::keys::in_flight::MAX_PER_ORIGIN;
+use crate::issuer::active::Signature;
+use crate::issuer::issuers::Issuers;
+use crate::issuer::registry::{Found, Known, LookupFuture, TrustedIssuers};
 use crate::keys::remote::Fetching;
-use crate::lookup::{Found, Known, LookupFuture, TrustedIssuers};
+use crate::keys::remote::fetch::default_client;
+use crate::keys::remote::limits::MAX_PER_ORIGIN;
+use crate::telemetry;
 use crate::token::claims::Claims;
 use crate::token::jws::{Header, Jws};
-use crate::token::typ::check_kind;
+use crate::token::token_type::check_kind;
+use crate::token_cache::{self, Entry, EntryIssuer, TokenCache};
 use crate::token_source::TokenSource;
-use crate::trusted::Signature;
 
 /// Verifies access tokens (RFC 9068 §4, RFC 8725): everything but HTTP.
 ///
@@ -147,7 +147,7 @@ impl VerifierBuilder {
 
     /// Reads the time from a clock that a test moves.
     #[cfg(feature = "testing")]
-    pub fn clock(mut self, clock: &crate::testing::TestClock) -> Self {
+    pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
         self.clock = Clock::Test(clock.clone());
         self
     }
@@ -163,7 +163,7 @@ impl VerifierBuilder {
         let client = LazyCell::new(|| own(false));
         let issuers = TrustedIssuers::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
         #[cfg(feature = "testing")]
-        events::testing_in_release();
+        telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache })))
@@ -196,7 +196,7 @@ impl Verifier {
             client: None,
             clock: Clock::default(),
             implies: None,
-            cached_tokens: cache::DEFAULT_CAPACITY,
+            cached_tokens: token_cache::DEFAULT_CAPACITY,
         }
     }
 
@@ -283,7 +283,7 @@ impl Verifier {
     /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.
     pub(crate) fn begin(&self, token: &str) -> Verification {
         let cached = self.verified_before(token);
-        events::token_cache(cached.is_some());
+        telemetry::token_cache(cached.is_some());
         if let Some(token) = cached {
             return Verification::Done(Ok(token));
         }
@@ -291,7 +291,7 @@ impl Verifier {
             Ok(Attempt::Verified(token)) => Verification::Done(Ok(token)),
             Ok(Attempt::Wait(wait)) => {
                 let verification = self.clone().verify_after(wait, token.to_owned());
-                Verification::Waiting(Box::pin(verification.instrument(events::waiting())))
+                Verification::Waiting(Box::pin(verification.instrument(telemetry::waiting())))
             }
             Err(error) => Verification::Done(Err(self.refused(token, error))),
         }
@@ -386,7 +386,7 @@ impl Verifier {
     /// Tells the log. Never the token, nor a claim of it.
     fn refused(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
-            events::token_refused(&error, None, None, None);
+            telemetry::token_refused(&error, None, None, None);
             return error;
         }
         let jws = Jws::split(token).ok();
@@ -396,7 +396,7 @@ impl Verifier {
         let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
         let kid = header.as_ref().and_then(|header| header.kid.as_deref());
         let alg = header.as_ref().map(|header| header.algorithm.name());
-        events::token_refused(&error, issuer, kid, alg);
+        telemetry::token_refused(&error, issuer, kid, alg);
         error
     }
 

@@ -8,8 +8,8 @@ use super::pem;
 use super::signature::{Curve, PublicKey, SignatureVerifier};
 use crate::algorithm::Algorithm;
 use crate::error::IgnoredKey;
-use crate::template;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
+use crate::token::tenant;
 
 /// RFC 7518 §3.3: at least 2048 bits. At most 8192, since the cost of a signature grows with the square.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
@@ -119,7 +119,7 @@ impl Jwk {
     /// Whether the key may sign for this tenant of its issuer, if that has many.
     pub(crate) fn serves(&self, tenant: Option<&str>) -> bool {
         match (&self.issuer, tenant) {
-            (Some(issuer), Some(tenant)) => template::key_serves(issuer, tenant),
+            (Some(issuer), Some(tenant)) => tenant::key_serves(issuer, tenant),
             _ => true,
         }
     }

@@ -1,12 +1,8 @@
-//! Key sets → keys ready to verify. Knows no request.
+//! Key sets → keys that verify signatures. No network in this folder's own files: `remote/` fetches.
 
-pub(crate) mod discovery;
-pub(crate) mod fetch;
-pub(crate) mod in_flight;
 pub(crate) mod jwk;
 pub(crate) mod jwks;
-pub(crate) mod lifetime;
 pub(crate) mod pem;
 pub(crate) mod remote;
-pub(crate) mod schedule;
 pub(crate) mod signature;
+pub(crate) mod url;

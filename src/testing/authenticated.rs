@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{TestIssuer, TokenBuilder};
 use crate::access_token::AccessToken;
 use crate::algorithm::Algorithm;
-use crate::http::service::Anonymous;
+use crate::middleware::service::Anonymous;
 use crate::token::audience::Audience;
 use crate::verifier::{Verification, Verifier};
 

@@ -16,7 +16,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{Answered, Shared};
+use super::issuer::{Answered, Shared};
 
 /// A free loopback port, bound and not served yet.
 pub(super) struct Port {

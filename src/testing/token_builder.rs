@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
-use super::{AUDIENCE, NamedKey, TestIssuer};
+use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 
 /// A token to be, from [`TestIssuer::token`]: good, until you make it something else.
 ///

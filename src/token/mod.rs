@@ -1,10 +1,11 @@
-//! Bytes → claims. Knows no HTTP, no network, no clock.
+//! Bytes → claims. No HTTP, no network, no clock.
 
 pub(crate) mod audience;
+pub(crate) mod claim_path;
 pub(crate) mod claims;
 pub(crate) mod json;
 pub(crate) mod jws;
-pub(crate) mod path;
+pub(crate) mod profile;
 pub(crate) mod scope;
-pub(crate) mod shape;
-pub(crate) mod typ;
+pub(crate) mod tenant;
+pub(crate) mod token_type;

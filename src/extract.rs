@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
 use crate::error::Error;
-use crate::events;
-use crate::http::answer::{EmptyBody, MadeInside, refuse};
-use crate::http::challenge::{Challenges, DEFAULT_REALM};
-use crate::http::service::Anonymous;
+use crate::middleware::challenge::{Challenges, DEFAULT_REALM};
+use crate::middleware::rejection::{EmptyBody, MadeInside, refuse};
+use crate::middleware::service::Anonymous;
+use crate::telemetry;
 
 /// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
 ///
@@ -69,7 +69,7 @@ pub enum Rejection {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         if self.is_told_by_the_request() {
-            events::request_refused(&self);
+            telemetry::request_refused(&self);
         }
         let challenges = Challenges::for_error(DEFAULT_REALM, &self);
         let mut response = refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody);
@@ -82,7 +82,7 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         match self {
             Self::NotProtected => {
-                events::not_protected();
+                telemetry::not_protected();
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
             Self::Refused(error) => error.into_response(),

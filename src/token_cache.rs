@@ -21,9 +21,9 @@ use arc_swap::ArcSwapOption;
 
 use crate::access_token::AccessToken;
 use crate::clock::Now;
+use crate::issuer::active::TrustedIssuer;
+use crate::issuer::registry::Known;
 use crate::keys::jwks::Jwks;
-use crate::lookup::Known;
-use crate::trusted::TrustedIssuer;
 
 /// Tokens that there is room for unless configured otherwise.
 pub(crate) const DEFAULT_CAPACITY: u64 = 10_000;

@@ -1,8 +1,18 @@
 //! One issuer's keys: fetched once for all who wait, kept, refreshed ahead, never lost to a worse answer.
 
+mod address;
+mod cache_control;
+mod discovery;
+mod download;
+pub(crate) mod fetch;
+mod hedge;
+pub(crate) mod limits;
+mod per_kid;
+pub(crate) mod schedule;
+mod task;
+
 use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
-use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -11,22 +21,21 @@ use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use url::Url;
 
-use super::fetch::{Answer, Http, Validators};
-use super::in_flight::{Doubts, Places};
-use super::jwk::Jwk;
 use super::jwks::Jwks;
 use super::pem;
-use super::schedule::{Budget, GRACE, KeyPolicy, Plan, Refusal, Schedule};
-use super::{discovery, fetch};
 use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::FetchError;
-use crate::events::{self, IssuerName};
 use crate::health::IssuerHealth;
-use crate::issuer::PlainHttp;
+use crate::keys::url::PlainHttp;
+use crate::telemetry::{self, IssuerName};
+use fetch::Validators;
+use limits::Places;
+use schedule::{Budget, GRACE, KeyPolicy, Plan, Refusal, Schedule};
+use task::{FetchTask, News, launch};
 
 /// What to fetch, and what to make of it.
 pub(crate) struct Source {
@@ -60,9 +69,6 @@ impl Source {
         Schedule::new(self.policy.clone(), budget)
     }
 }
-
-/// Keys kept that were fetched one by one.
-const MAX_BY_KID: usize = 4;
 
 impl Location {
     fn server(&self) -> &Url {
@@ -266,13 +272,13 @@ impl RemoteJwks {
     /// refresh has not quite ended.
     fn tell_stale(&self, fresh_until: u64, now: Now) {
         self.counts.stale_serves.fetch_add(1, Ordering::Relaxed);
-        events::stale_served(&self.source.issuer);
+        telemetry::stale_served(&self.source.issuer);
         if self.stale_told.load(Ordering::Relaxed) != fresh_until
             && self.lock().schedule.has_failed()
             && self.stale_told.swap(fresh_until, Ordering::Relaxed) != fresh_until
         {
             let until = Duration::from_nanos(fresh_until) + self.source.policy.max_stale;
-            events::keys_stale(&self.source.issuer, until.saturating_sub(now.uptime));
+            telemetry::keys_stale(&self.source.issuer, until.saturating_sub(now.uptime));
         }
     }
 
@@ -347,7 +353,7 @@ impl RemoteJwks {
         };
         // Who waited was counted before.
         self.counts.unknown_kids.fetch_add(u64::from(!waited), Ordering::Relaxed);
-        events::unknown_kid(&self.source.issuer, outcome);
+        telemetry::unknown_kid(&self.source.issuer, outcome);
         fetching.map_or(Refetch::Refuse(failure), Refetch::Wait)
     }
 
@@ -414,108 +420,6 @@ impl RemoteJwks {
         }
     }
 
-    async fn fetch(&self, known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
-        let limit = self.source.policy.timeout;
-        let start = Instant::now();
-        let doubts = match (self.lock().schedule.has_failed(), self.proven.load(Ordering::Relaxed)) {
-            (true, _) => Doubts::Failed,
-            (false, false) => Doubts::Unproven,
-            (false, true) => Doubts::None,
-        };
-        let Ok(_place) = timeout_at(start + limit, self.places.take(doubts)).await else {
-            return Err(FetchError::NoTurn { limit });
-        };
-        let waited = start.elapsed();
-        match timeout_at(start + limit, self.fetch_within_limit(known, kid)).await {
-            Ok(answer) => answer,
-            // Not the server's fault, if it was asked at the last moment.
-            Err(_) if waited > limit / 2 => Err(FetchError::NoTurn { limit }),
-            Err(_) => Err(FetchError::Timeout { limit }),
-        }
-    }
-
-    async fn fetch_within_limit(&self, mut known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
-        let url = match &self.source.location {
-            Location::PemByKid(prefix) => return self.fetch_by_kid(prefix, kid, known).await,
-            Location::Jwks(url) => url.clone(),
-            Location::Discovery { at, same_origin } => {
-                let now = self.clock.now().uptime;
-                match known.jwks_uri.take().filter(|(_, until)| now < *until) {
-                    Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
-                    None => {
-                        let Source { issuer, plain_http, .. } = &self.source;
-                        let (url, hint) = discovery::jwks_uri(&self.http(), &issuer.iss, at, *plain_http).await?;
-                        if *same_origin && url.origin() != at.origin() {
-                            return Err(FetchError::OtherOrigin { url: fetch::named(&url) });
-                        }
-                        known.jwks_uri.insert((url, now + self.source.policy.lifetime(hint))).0.clone()
-                    }
-                }
-            }
-        };
-        // Only of what came from the same address can anything be said to be the same.
-        let came = known.came.take().filter(|came| came.from == url);
-        let (validators, hint) = came.map(|came| (came.validators, came.hint)).unwrap_or_default();
-        let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
-            Answer::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
-            Answer::Document { body, validators, lifetime } => (Some(self.read(&url, &body)?), validators, lifetime),
-        };
-        known.came = Some(Came { from: url, validators, hint });
-        Ok(Fetched { jwks, lifetime: self.source.policy.lifetime(hint), known })
-    }
-
-    /// The keys at hand, and that of this name, each by itself. One that does not exist (any more) is left out; any other failure
-    /// is one of the whole, and so is that there is none.
-    async fn fetch_by_kid(&self, prefix: &Url, kid: Option<&str>, known: Known) -> Result<Fetched, FetchError> {
-        let current = self.current.load_full();
-        let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
-        let (mut keys, mut lifetime) = (Vec::new(), None);
-        // The one that was asked for last is the first to go, so that names that mean nothing push out nothing.
-        let names = at_hand.take(MAX_BY_KID - 1).chain(kid);
-        for name in names {
-            let mut url = prefix.clone();
-            url.set_path(&format!("{}{name}", prefix.path()));
-            match self.http().get(&url, &Validators::default()).await {
-                Ok(Answer::Document { body, lifetime: hint, .. }) => {
-                    let expected = "a P-256 public key in PEM";
-                    let key = Jwk::from_pem(name, &body);
-                    let url = fetch::named(&url);
-                    keys.push(Arc::new(key.ok_or(FetchError::Document { url, expected })?));
-                    lifetime = lifetime.or(hint);
-                }
-                Err(FetchError::Status { status: 400 | 403 | 404 | 410, .. }) => {}
-                Err(error) => return Err(error),
-                Ok(Answer::NotModified { .. }) => {
-                    return Err(FetchError::Status { url: fetch::named(&url), status: 304 });
-                }
-            }
-        }
-        // That a key does not exist is an answer, not a failure: else whoever names one that does not, first thing, would have
-        // the others wait. That all those at hand are gone is rather a failure of the server.
-        let had_some = current.is_some_and(|jwks| !jwks.is_empty());
-        if keys.is_empty() && had_some {
-            return Err(FetchError::NoUsableKey { url: fetch::named(prefix), ignored: Vec::new() });
-        }
-        Ok(Fetched { jwks: Some(Jwks::of(keys)), lifetime: self.source.policy.lifetime(lifetime), known })
-    }
-
-    fn http(&self) -> Http<'_> {
-        let Source { private_addresses, policy, .. } = &self.source;
-        Http { client: &self.client, private_addresses: *private_addresses, patience: policy.timeout / 2 }
-    }
-
-    /// A set without one key that the issuer may sign with is no set: it would take the good one's place.
-    fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
-        let url = || fetch::named(url);
-        match Jwks::read(document, self.source.rsa) {
-            None => Err(FetchError::Document { url: url(), expected: "a JSON object with an array `keys`" }),
-            Some(jwks) if !jwks.serves_any(&self.source.algorithms) => {
-                Err(FetchError::NoUsableKey { url: url(), ignored: jwks.ignored().to_vec() })
-            }
-            Some(jwks) => Ok(jwks),
-        }
-    }
-
     /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
     fn finish(&self, number: u64, answer: Result<Fetched, FetchError>, took: Duration) {
         let now = self.clock.now();
@@ -560,24 +464,6 @@ impl RemoteJwks {
     }
 }
 
-/// What is told of a fetch.
-enum News {
-    Fetched { changed: bool, lifetime: Duration, jwks: Option<Arc<Jwks>> },
-    Failed { error: Arc<FetchError>, retry_after: Duration },
-}
-
-impl News {
-    fn tell(self, issuer: &IssuerName, took: Duration, now: Now) {
-        match self {
-            Self::Fetched { changed, lifetime, jwks } => {
-                let (keys, ignored) = jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
-                events::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
-            }
-            Self::Failed { error, retry_after } => events::keys_not_fetched(issuer, &error, retry_after, took, now),
-        }
-    }
-}
-
 /// From 0, excluded, to 1: for what must not happen everywhere at once. Guessing it gains nothing.
 fn chance() -> f64 {
     let drawn = RandomState::new().hash_one(()) >> 11;
@@ -591,40 +477,6 @@ pub(crate) enum Refetch {
     LookAgain,
     /// With what the last fetch ended with, if it failed: then nobody knows whether there is such a key.
     Refuse(Option<Arc<FetchError>>),
-}
-
-/// A fetch in its own task. However it ends (an answer, a panic, its runtime shut down), the state hears of it and
-/// those who wait are woken, in this order.
-struct FetchTask {
-    keys: Arc<RemoteJwks>,
-    number: u64,
-    known: Known,
-    /// Of the token that caused it.
-    kid: Option<String>,
-    answer: Option<Result<Fetched, FetchError>>,
-    since: Instant,
-    _ended: watch::Sender<()>,
-}
-
-/// Not under the lock: a runtime that is shutting down drops the task at once, and its drop takes the lock.
-fn launch(task: Option<FetchTask>, runtime: &Handle) {
-    if let Some(task) = task {
-        runtime.spawn(task.run());
-    }
-}
-
-impl FetchTask {
-    async fn run(mut self) {
-        let answer = self.keys.fetch(mem::take(&mut self.known), self.kid.as_deref()).await;
-        self.answer = Some(answer);
-    }
-}
-
-impl Drop for FetchTask {
-    fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));
-        self.keys.finish(self.number, answer, self.since.elapsed());
-    }
 }
 
 #[cfg(test)]

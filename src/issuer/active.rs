@@ -5,18 +5,19 @@ use std::sync::{Arc, Weak};
 
 use reqwest::Client;
 
+use super::{Issuer, KeySource};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
-use crate::events::{IssuerName, Throttle};
 use crate::health::IssuerHealth;
-use crate::issuer::{Issuer, KeySource, PlainHttp};
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
+use crate::keys::url::PlainHttp;
+use crate::telemetry::{IssuerName, Throttle};
 use crate::token::claims::Claims;
 use crate::token::json::most_bytes_read;
 use crate::token::jws::{Header, Jws};
-use crate::token::typ::TypRule;
+use crate::token::token_type::TypRule;
 
 /// Most memory that the claims of a token that is not verified yet may take when they are read, in bytes: about what takes as
 /// long as a signature. Real claims stay under 16 KiB.

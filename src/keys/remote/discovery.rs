@@ -7,7 +7,7 @@ use url::Url;
 
 use super::fetch::{self, Answer, Http, Validators};
 use crate::error::FetchError;
-use crate::issuer::{PlainHttp, secure_url};
+use crate::keys::url::{PlainHttp, secure_url};
 
 /// How much of what an issuer wrote is quoted in an error, in characters; and the longest address that is used, in bytes.
 const MAX_QUOTED: usize = 200;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::error::{ConfigError, InvalidToken};
-
-/// What stands for the tenant, in Entra's metadata and key sets too.
-const PLACEHOLDER: &str = "{tenantid}";
+use crate::token::tenant::{PLACEHOLDER, is_tenant};
 
 /// What comes before and after the tenant in `iss`, and which tenants are trusted.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,26 +44,4 @@ impl Template {
         let refusal = || InvalidToken::Tenant { presented: tid.map(str::to_owned) };
         self.tenant(iss).filter(|tenant| tid == Some(tenant)).ok_or_else(refusal)
     }
-}
-
-pub(crate) fn has_placeholder(iss: &str) -> bool {
-    iss.contains(PLACEHOLDER)
-}
-
-/// Whether a key with this member `issuer` may sign for this tenant: a template is for all of them, anything else for the
-/// one that it names. Compared by tenant and not as a whole, since keys say `…/v2.0` that sign tokens of version 1.0 too.
-pub(crate) fn key_serves(key_issuer: &str, tenant: &str) -> bool {
-    has_placeholder(key_issuer) || key_issuer.split('/').any(|segment| segment == tenant)
-}
-
-/// A GUID in lower case, as Entra writes it: one tenant, one spelling.
-pub(crate) fn is_tenant(text: &str) -> bool {
-    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
-    let mut groups = text.split('-');
-    let fits = |length| {
-        groups.next().is_some_and(|group| {
-            group.len() == length && group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        })
-    };
-    GROUPS.into_iter().all(fits) && groups.next().is_none()
 }

@@ -10,9 +10,10 @@ use http::request::Parts;
 use serde_json::Value;
 use tower_layer::Layer;
 
-use super::answer::{AnswerWith, EmptyBody, ProblemJson};
 use super::challenge::DEFAULT_REALM;
-use super::service::{Policy, Protect, Route};
+use super::config::{Policy, Route};
+use super::rejection::{AnswerWith, EmptyBody, ProblemJson};
+use super::service::Protect;
 use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::rule::Rule;

@@ -1,5 +1,13 @@
 //! Whom we trust: for which audience, with which keys and rules.
 
+pub(crate) mod active;
+pub(crate) mod issuers;
+pub(crate) mod lookup;
+pub(crate) mod permits;
+pub(crate) mod registry;
+pub(crate) mod single_flight;
+pub(crate) mod template;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +19,15 @@ use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
-use crate::keys::schedule::KeyPolicy;
-use crate::template::{self, Template};
+use crate::keys::remote::schedule::KeyPolicy;
+use crate::keys::url::{PlainHttp, normal_url, secure_url};
 use crate::token::audience::Audience;
-use crate::token::path::ClaimPath;
-use crate::token::shape::{ClaimRule, Is, Shape};
-use crate::token::typ::TypRule;
+use crate::token::claim_path::ClaimPath;
+use crate::token::profile::{ClaimRule, Is, Shape};
+use crate::token::tenant;
+use crate::token::token_type::TypRule;
 use crate::token_source::TokenSource;
+use template::Template;
 
 /// For clocks kept by NTP; more would prolong a stolen token's life.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -69,13 +79,6 @@ pub(crate) enum KeySource {
     Secret(Arc<Jwk>),
 }
 
-/// Where an issuer may be reached over plain http.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum PlainHttp {
-    OnLoopback,
-    Anywhere,
-}
-
 /// Where an issuer's metadata are, and what they may say.
 #[derive(Clone, Default, PartialEq)]
 struct Discovery {
@@ -120,7 +123,7 @@ impl Issuer {
     /// When `iss` or the audience is empty, or has white space around it.
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let iss = iss.into();
-        if template::has_placeholder(&iss) {
+        if tenant::has_placeholder(&iss) {
             return Err(ConfigError::new(format!("issuer {iss:?}: expected one tenant's; for many use `template`")));
         }
         Self::with(iss, audience.into())
@@ -606,44 +609,5 @@ fn checked_audience(audience: Audience, iss: &str) -> Result<Audience, ConfigErr
         false => Err(ConfigError::new(format!(
             "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
         ))),
-    }
-}
-
-/// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
-/// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
-/// was asked for keys.
-fn normal_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
-    let url = secure_url(what, text, plain_http)?;
-    let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
-    match same && url.query().is_none() && url.fragment().is_none() {
-        true => Ok(url),
-        false => Err(ConfigError::new(format!(
-            "{what} {text:?}: expected a URL in its normal form, without query and fragment"
-        ))),
-    }
-}
-
-/// An absolute `https` URL without credentials; `http` only where nothing is in between, or where that is accepted.
-pub(crate) fn secure_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
-    // With a password in it, it is not quoted.
-    let quoted = if text.contains('@') { "…" } else { text };
-    let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
-    let url = Url::parse(text).map_err(|_| error("an absolute https URL"))?;
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => return Err(error("an absolute https URL")),
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(error("a URL without user and password"));
-    }
-    match url.scheme() {
-        "https" => Ok(url),
-        "http" if loopback || plain_http == PlainHttp::Anywhere => Ok(url),
-        "http" => {
-            Err(error("https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)"))
-        }
-        _ => Err(error("https")),
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::path::ClaimPath;
-use super::typ::TypRule;
+use super::claim_path::ClaimPath;
+use super::token_type::TypRule;
 use crate::error::InvalidToken;
 
 /// How to read the tokens of one issuer, and what must be in them.

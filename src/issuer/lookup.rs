@@ -1,26 +1,24 @@
-//! From `iss` to the issuer: the listed ones, and what a look-up brought.
+//! Issuers that an application's lookup resolves, and what is cached of its answers.
 
-use std::collections::{HashMap, HashSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use reqwest::Client;
 use tokio::runtime::Handle;
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+use super::Issuer;
+use super::active::{Origin, TrustedIssuer};
+use super::issuers::{Ask, Lookup};
+use super::permits::Permits;
+use super::registry::{Found, Known};
+use super::single_flight::SingleFlight;
 use crate::clock::{Clock, Now, nanos};
-use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
-use crate::events::{self, Throttle};
-use crate::issuer::Issuer;
-use crate::issuers::{Ask, Issuers, Lookup};
-use crate::permits::Permits;
-use crate::trusted::{Origin, TrustedIssuer};
+use crate::error::{ConfigError, Error, InvalidToken};
+use crate::telemetry::{self, Throttle};
 
 /// Strangers remembered, and for how long: what a token can name is bounded, and a tenant that signs up is not kept out.
 const MAX_STRANGERS: u64 = 1024;
@@ -47,15 +45,7 @@ const MAX_LOOKUPS: usize = 64;
 const SHORTEST_FRESH: Duration = Duration::from_secs(1);
 const LONGEST_FRESH: Duration = Duration::from_secs(24 * 3600);
 
-/// The [`Issuers`] of a verifier.
-pub(crate) struct TrustedIssuers {
-    listed: HashMap<Arc<str>, Arc<TrustedIssuer>>,
-    /// Those among them that stand for many tenants.
-    templates: Vec<Arc<TrustedIssuer>>,
-    looked_up: Option<Arc<LookedUpIssuers>>,
-}
-
-struct LookedUpIssuers {
+pub(super) struct LookedUpIssuers {
     lookup: Lookup,
     client: Client,
     clock: Clock,
@@ -67,8 +57,8 @@ struct LookedUpIssuers {
     strangers: Cache<String, Duration>,
     /// Held while any of the three changes, so that no two changes of one name mix. A look-up's end is rare.
     changing: Mutex<()>,
-    /// Look-ups under way, shared by all who ask for the same issuer.
-    under_way: Mutex<HashMap<String, Weak<SharedLookup>>>,
+    /// Lookups in progress, shared by all who ask for the same issuer.
+    under_way: Arc<SingleFlight<Result<Arc<Kept>, Error>>>,
     /// For names that are not kept, so that tokens which anyone can write do not delay the renewal of those that are.
     permits: Arc<Permits>,
     /// How often something was forgotten: an answer from before that is not one any more.
@@ -81,7 +71,7 @@ struct LookedUpIssuers {
 /// What a look-up said of one name.
 pub(crate) struct Kept {
     name: Arc<str>,
-    issuer: Arc<TrustedIssuer>,
+    pub(super) issuer: Arc<TrustedIssuer>,
     /// When it said so; until when that holds; and from when on it is asked again in the background. Uptime, the latter two in
     /// nanoseconds.
     at: Duration,
@@ -105,183 +95,61 @@ impl Kept {
         nanos(now) >= from && self.ask_from.compare_exchange(from, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    fn is_proven(&self) -> bool {
+    pub(super) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Relaxed)
     }
 }
 
-type SharedLookup = OnceCell<Result<Arc<Kept>, Error>>;
-
-/// An issuer, or what to wait for.
-pub(crate) enum Found {
-    Issuer(Known),
-    Lookup(LookupFuture),
-}
-
-/// An issuer that is trusted, and by which look-up's word, if it is not listed.
-#[derive(Clone)]
-pub(crate) struct Known {
-    pub(crate) issuer: Arc<TrustedIssuer>,
-    kept: Option<Arc<Kept>>,
-}
-
-impl Known {
-    fn listed(issuer: &Arc<TrustedIssuer>) -> Self {
-        Self { issuer: Arc::clone(issuer), kept: None }
-    }
-
-    /// Then it is trusted as long as the verifier lives.
-    pub(crate) fn is_listed(&self) -> bool {
-        self.kept.is_none()
-    }
-
-    fn looked_up(kept: Arc<Kept>) -> Self {
-        Self { issuer: Arc::clone(&kept.issuer), kept: Some(kept) }
-    }
-}
-
-pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<Known, Error>> + Send>>;
-
-impl TrustedIssuers {
-    /// `guarded` is the client for looked-up issuers that may not be at private addresses.
-    pub(crate) fn new(
-        issuers: Issuers,
+impl LookedUpIssuers {
+    /// `guarded` is the client for issuers that may not be at private addresses.
+    pub(super) fn new(
+        lookup: Lookup,
         client: impl Fn() -> Result<Client, ConfigError>,
         guarded: impl FnOnce() -> Result<Client, ConfigError>,
         clock: Clock,
-    ) -> Result<Self, ConfigError> {
-        let (mut listed, mut templates) = (HashMap::new(), Vec::new());
-        for config in issuers.listed {
-            let issuer = Arc::new(TrustedIssuer::new(config, Origin::Listed, &client, &clock)?);
-            if issuer.config.template.is_some() {
-                templates.push(Arc::clone(&issuer));
-            }
-            listed.extend(issuer.config.names().map(|iss| (Arc::clone(iss), Arc::clone(&issuer))));
+    ) -> Result<Arc<Self>, ConfigError> {
+        if lookup.capacity == 0 {
+            return Err(ConfigError::new("keep_at_most: expected at least 1 issuer, 0 came"));
         }
-        let looked_up = match issuers.lookup {
-            None => None,
-            Some(lookup) => {
-                if lookup.capacity == 0 {
-                    return Err(ConfigError::new("keep_at_most: expected at least 1 issuer, 0 came"));
-                }
-                if lookup.fresh < SHORTEST_FRESH || lookup.fresh > LONGEST_FRESH {
-                    let came = lookup.fresh;
-                    return Err(ConfigError::new(format!("look_up_again_after {came:?}: expected 1s to 24h")));
-                }
-                let client = if lookup.private_addresses { client()? } else { guarded()? };
-                // Least recently used, since an admission by frequency would keep turning a new tenant away.
-                let kept = || {
-                    let kept = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
-                    kept.eviction_policy(EvictionPolicy::lru()).build()
-                };
-                let strangers = Cache::builder().max_capacity(MAX_STRANGERS);
-                Some(Arc::new(LookedUpIssuers {
-                    proven: kept(),
-                    unproven: kept(),
-                    lookup,
-                    client,
-                    clock,
-                    strangers: strangers.eviction_policy(EvictionPolicy::lru()).build(),
-                    changing: Mutex::default(),
-                    under_way: Mutex::default(),
-                    permits: Permits::new(MAX_LOOKUPS),
-                    forgotten: AtomicU64::new(0),
-                    failures: Throttle::default(),
-                    unusable: Throttle::default(),
-                    fetches: Arc::default(),
-                }))
-            }
+        if lookup.fresh < SHORTEST_FRESH || lookup.fresh > LONGEST_FRESH {
+            let came = lookup.fresh;
+            return Err(ConfigError::new(format!("look_up_again_after {came:?}: expected 1s to 24h")));
+        }
+        let client = if lookup.private_addresses { client()? } else { guarded()? };
+        // Least recently used, since an admission by frequency would keep turning a new tenant away.
+        let kept = || {
+            let kept = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
+            kept.eviction_policy(EvictionPolicy::lru()).build()
         };
-        Ok(Self { listed, templates, looked_up })
+        let strangers = Cache::builder().max_capacity(MAX_STRANGERS);
+        Ok(Arc::new(Self {
+            proven: kept(),
+            unproven: kept(),
+            lookup,
+            client,
+            clock,
+            strangers: strangers.eviction_policy(EvictionPolicy::lru()).build(),
+            changing: Mutex::default(),
+            under_way: Arc::default(),
+            permits: Permits::new(MAX_LOOKUPS),
+            forgotten: AtomicU64::new(0),
+            failures: Throttle::default(),
+            unusable: Throttle::default(),
+            fetches: Arc::default(),
+        }))
     }
 
-    /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
-    pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
-        let caches = self.looked_up.iter().flat_map(|looked_up| [&looked_up.proven, &looked_up.unproven]);
-        // So that those are gone by now that are over the limit or idle.
-        let caches = caches.inspect(|kept| kept.run_pending_tasks());
-        let kept = caches.flat_map(|kept| kept.iter().map(|(_, kept)| Arc::clone(&kept.issuer)));
-        // Once, by however many names it is kept.
-        let mut seen = HashSet::new();
-        self.listed().into_iter().chain(kept).filter(|issuer| seen.insert(Arc::as_ptr(issuer))).collect()
+    /// All that are kept, those that are idle or over the limit aside.
+    pub(super) fn all(&self) -> Vec<Arc<TrustedIssuer>> {
+        let caches = [&self.proven, &self.unproven].into_iter().inspect(|kept| kept.run_pending_tasks());
+        caches.flat_map(|kept| kept.iter().map(|(_, kept)| Arc::clone(&kept.issuer))).collect()
     }
 
-    pub(crate) fn has_lookup(&self) -> bool {
-        self.looked_up.is_some()
-    }
-
-    /// The listed ones.
-    pub(crate) fn listed(&self) -> Vec<Arc<TrustedIssuer>> {
-        // Not once more for each alias.
-        let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
-        listed.map(|(_, issuer)| Arc::clone(issuer)).collect()
-    }
-
-    /// A token of this issuer was verified.
-    pub(crate) fn verified(&self, known: &Known) {
-        if let (Some(looked_up), Some(kept)) = (&self.looked_up, &known.kept)
-            && !kept.is_proven()
-        {
-            looked_up.promote(kept);
-        }
-    }
-
-    fn template(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
-        self.templates
-            .iter()
-            .find(|issuer| issuer.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some()))
-    }
-
-    /// The issuer that `iss` names, if it is known by now. Asks nobody.
-    pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<TrustedIssuer>> {
-        let kept = || self.looked_up.as_ref()?.kept(iss).map(|kept| Arc::clone(&kept.issuer));
-        self.listed.get(iss).or_else(|| self.template(iss)).cloned().or_else(kept)
-    }
-
-    /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
-    pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Found, Error> {
-        if let Some(issuer) = self.listed.get(iss).or_else(|| self.template(iss)) {
-            return Ok(Found::Issuer(Known::listed(issuer)));
-        }
-        match &self.looked_up {
-            Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
-            _ => {
-                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted: self.probably_meant(iss) }.into())
-            }
-        }
-    }
-
-    /// The listed issuer that a token with this `iss` is probably meant for: the commonest mistakes, on either side.
-    fn probably_meant(&self, iss: &str) -> Option<Arc<str>> {
-        let listed = |name: &str| self.listed.get_key_value(name).map(|(name, _)| Arc::clone(name));
-        let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
-        let entra = || {
-            let tenant = iss.strip_prefix(ENTRA_V1)?.trim_end_matches('/');
-            let version_2 = format!("https://login.microsoftonline.com/{tenant}/v2.0");
-            listed(&version_2).or_else(|| self.template(&version_2).map(|_| version_2.into()))
-        };
-        listed(&other).or_else(entra)
-    }
-
-    /// Drops what is kept of the issuer with this name: of a looked-up one all, of a listed one its keys. Whether there was
-    /// such an issuer.
-    pub(crate) fn forget(&self, iss: &str) -> bool {
-        match self.listed.get(iss).or_else(|| self.template(iss)) {
-            Some(issuer) => {
-                issuer.forget_keys();
-                true
-            }
-            None => self.looked_up.as_ref().is_some_and(|looked_up| looked_up.forget(iss)),
-        }
-    }
-}
-
-impl LookedUpIssuers {
-    fn kept(&self, name: &str) -> Option<Arc<Kept>> {
+    pub(super) fn kept(&self, name: &str) -> Option<Arc<Kept>> {
         self.proven.get(name).or_else(|| self.unproven.get(name))
     }
 
-    fn find(self: &Arc<Self>, iss: &str, now: Now) -> Result<Found, Error> {
+    pub(super) fn find(self: &Arc<Self>, iss: &str, now: Now) -> Result<Found, Error> {
         if let Some(kept) = self.kept(iss).filter(|kept| kept.holds(now.uptime)) {
             self.ask_ahead(&kept, now.uptime);
             return Ok(Found::Issuer(Known::looked_up(kept)));
@@ -318,20 +186,18 @@ impl LookedUpIssuers {
 
     /// Asks, or shares the answer that another request is waiting for. Whoever asks may be dropped: then the next one does.
     async fn ask_once(self: Arc<Self>, iss: String) -> Result<Known, Error> {
-        let shared = Shared::enter(self, iss);
-        let (looked_up, iss) = (&shared.looked_up, &shared.iss);
-        let Some(lookup) = &shared.lookup else { return Err(unknown(iss).into()) };
-        let answer = lookup.get_or_init(|| async {
+        let flight = self.under_way.join(iss.clone());
+        let answer = flight.result(|| async {
             // Once more if something was forgotten meanwhile: then the answer may be from before that.
             for _ in 0..2 {
-                let before = looked_up.forgotten();
-                if let Some(answer) = looked_up.ask(iss, before).await {
+                let before = self.forgotten();
+                if let Some(answer) = self.ask(&iss, before).await {
                     return answer;
                 }
             }
             Err(forgotten_again())
         });
-        answer.await.clone().map(Known::looked_up)
+        answer.await.map(Known::looked_up)
     }
 
     /// Asks, within [`LOOKUP_TIMEOUT`], the time that it has to wait for a permit included. `None`: something was forgotten
@@ -357,11 +223,11 @@ impl LookedUpIssuers {
     }
 
     /// Drops what is kept under this name, and the issuer's other names with it. Whether there was anything.
-    fn forget(&self, iss: &str) -> bool {
+    pub(super) fn forget(&self, iss: &str) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.forgotten.fetch_add(1, Ordering::AcqRel);
         // Those who ask from now on share no answer with those who asked before.
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.under_way.detach();
         let was_stranger = self.strangers.remove(iss).is_some();
         let Some(known) = self.kept(iss) else { return was_stranger };
         for cache in [&self.proven, &self.unproven] {
@@ -439,9 +305,9 @@ impl LookedUpIssuers {
     /// The look-up failed. That is no news about the token, so never a 401; and who was trusted a moment ago still is.
     fn without_answer(&self, iss: &str, error: String) -> Result<Arc<Kept>, Error> {
         let now = self.clock.now().uptime;
-        events::lookup_failure_counted();
+        telemetry::lookup_failure_counted();
         if let Some(unsaid) = self.failures.turn(now) {
-            events::lookup_failed(&error, unsaid);
+            telemetry::lookup_failed(&error, unsaid);
         }
         match self.kept(iss) {
             Some(kept) if now < kept.at + self.lookup.fresh + MAX_STALE => {
@@ -457,12 +323,12 @@ impl LookedUpIssuers {
 
     fn tell_unusable(&self, iss: &str, error: &ConfigError, now: Duration) {
         if let Some(unsaid) = self.unusable.turn(now) {
-            events::lookup_unusable(iss, error, unsaid);
+            telemetry::lookup_unusable(iss, error, unsaid);
         }
     }
 
     /// A first token with this name was verified. Not if the look-up has said something else meanwhile.
-    fn promote(&self, kept: &Arc<Kept>) {
+    pub(super) fn promote(&self, kept: &Arc<Kept>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now().uptime;
         if kept.forgotten.load(Ordering::Acquire) {
@@ -483,48 +349,8 @@ impl LookedUpIssuers {
 
 /// Whether a look-up may be asked for it: no issuer can be configured with white space around it, and no database likes a
 /// NUL. Whatever it is, it is kept for a while.
-fn may_be_an_issuer(iss: &str) -> bool {
+pub(super) fn may_be_an_issuer(iss: &str) -> bool {
     !iss.is_empty() && iss.len() <= MAX_ISS_BYTES && iss.trim() == iss && !iss.chars().any(char::is_control)
-}
-
-/// One request's share in a look-up. The last one to leave removes it.
-struct Shared {
-    looked_up: Arc<LookedUpIssuers>,
-    iss: String,
-    /// `None` once it has left.
-    lookup: Option<Arc<SharedLookup>>,
-}
-
-impl Shared {
-    fn enter(looked_up: Arc<LookedUpIssuers>, iss: String) -> Self {
-        let mut under_way = looked_up.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let lookup = match under_way.get(&iss).and_then(Weak::upgrade) {
-            Some(lookup) => lookup,
-            None => {
-                let lookup = Arc::new(SharedLookup::new());
-                under_way.insert(iss.clone(), Arc::downgrade(&lookup));
-                lookup
-            }
-        };
-        drop(under_way);
-        Self { looked_up, iss, lookup: Some(lookup) }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let mut under_way = self.looked_up.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(lookup) = self.lookup.take() else { return };
-        let own = under_way.get(&self.iss).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), &*lookup));
-        // An answer is not for those who come later: that is what is kept for.
-        let answered = lookup.initialized();
-        // Given back under the lock, so that of two who leave at once the second sees that it is the last.
-        drop(lookup);
-        let last = under_way.get(&self.iss).is_some_and(|entry| entry.strong_count() == 0);
-        if own && (answered || last) {
-            under_way.remove(&self.iss);
-        }
-    }
 }
 
 /// The application forgets faster than its look-up answers.

@@ -1,0 +1,143 @@
+//! Why an issuer's keys could not be fetched, and why members of a key set are ignored.
+
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+use super::ConfigError;
+
+/// Why an issuer's keys could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// No answer: DNS, connection, TLS, or the connection broke.
+    #[error("{url}: no answer: {}", Chain(source))]
+    Transport {
+        /// What was asked for.
+        url: String,
+        /// The HTTP client's error.
+        source: reqwest::Error,
+    },
+    /// No complete answer within the time limit.
+    #[error("no complete answer within {limit:?}")]
+    Timeout {
+        /// For discovery and key set together.
+        limit: Duration,
+    },
+    /// Too many other fetches were under way for so long: of all issuers, or of those on the same server.
+    #[error("no turn to ask within {limit:?}, too many fetches are under way")]
+    NoTurn {
+        /// For waiting and fetching together.
+        limit: Duration,
+    },
+    /// The address is private, loopback or link-local, where a looked-up issuer's keys may not be.
+    #[error("{url}: expected a public address")]
+    PrivateAddress {
+        /// What was to be asked for.
+        url: String,
+    },
+    /// Another status than 200. Redirects are not followed.
+    #[error("{url}: expected status 200, {status} came")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// What came.
+        status: u16,
+    },
+    /// The HTTP client followed a redirect, which could lead anywhere.
+    #[error("{url}: expected no redirect")]
+    Redirected {
+        /// What was asked for.
+        url: String,
+    },
+    /// More bytes than any honest document has. Counted while reading.
+    #[error("{url}: expected at most {limit} bytes")]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// In bytes.
+        limit: usize,
+    },
+    /// Not the JSON document it should be.
+    #[error("{url}: expected {expected}")]
+    Document {
+        /// What was asked for.
+        url: String,
+        /// Which document.
+        expected: &'static str,
+    },
+    /// The metadata belong to another issuer (OpenID Connect Discovery §4.3, RFC 8414 §3.3).
+    #[error("{url}: expected metadata of issuer {expected:?}, {presented:?} came")]
+    IssuerMismatch {
+        /// What was asked for.
+        url: String,
+        /// The issuer, as configured.
+        expected: String,
+        /// The document's `issuer`.
+        presented: String,
+    },
+    /// The metadata point to a `jwks_uri` that may not be used.
+    #[error("`jwks_uri` in the issuer's metadata: {0}")]
+    JwksUri(ConfigError),
+    /// The metadata point to a `jwks_uri` on another server than their own, against the configuration.
+    #[error("`jwks_uri` {url}: expected the origin of the metadata")]
+    OtherOrigin {
+        /// What they say.
+        url: String,
+    },
+    /// A key set without one usable key.
+    #[error("{url}: expected at least one usable key, ignored {ignored:?}")]
+    NoUsableKey {
+        /// What was asked for.
+        url: String,
+        /// Why each key was left out.
+        ignored: Vec<IgnoredKey>,
+    },
+    /// No tokio runtime to fetch on.
+    #[error("fetching needs a tokio runtime, none is running here")]
+    NoRuntime,
+    /// The fetch ended without an answer: its runtime was shut down.
+    #[error("the fetch was cut off")]
+    Interrupted,
+}
+
+/// An error and its causes, down to the one that says what happened: "connection refused" is three levels deep.
+struct Chain<'a>(&'a reqwest::Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(formatter, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Why a member of a key set was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IgnoredKey {
+    /// A member is missing, of the wrong type, length or value.
+    Malformed,
+    /// `kty` or `crv` is not known here.
+    Type,
+    /// A symmetric key (`oct`): published, hence no secret.
+    Symmetric,
+    /// It has its private part with it: anybody can sign with it.
+    Private,
+    /// `use` or `key_ops` do not allow verification (RFC 7517 §4.2, §4.3).
+    Use,
+    /// `alg` is unknown here or does not fit the key.
+    Algorithm,
+    /// RSA under 2048 or over 8192 bits.
+    RsaSize,
+    /// An Ed25519 point of small order, for which anybody can sign.
+    SmallOrder,
+    /// This and all further members: beyond the number that is read of one set.
+    TooMany,
+    /// The cryptography chosen by feature cannot do it: ES512 and RSA over 4096 bits need `aws-lc-rs`.
+    NotInThisBackend,
+}

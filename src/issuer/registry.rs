@@ -1,0 +1,151 @@
+//! From `iss` to the issuer: the configured ones, and those that a lookup resolved.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use reqwest::Client;
+
+use super::active::{Origin, TrustedIssuer};
+use super::issuers::Issuers;
+use super::lookup::{Kept, LookedUpIssuers, may_be_an_issuer};
+use crate::clock::{Clock, Now};
+use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
+
+/// The [`Issuers`] of a verifier.
+pub(crate) struct TrustedIssuers {
+    listed: HashMap<Arc<str>, Arc<TrustedIssuer>>,
+    /// Those among them that stand for many tenants.
+    templates: Vec<Arc<TrustedIssuer>>,
+    looked_up: Option<Arc<LookedUpIssuers>>,
+}
+
+/// An issuer, or what to wait for.
+pub(crate) enum Found {
+    Issuer(Known),
+    Lookup(LookupFuture),
+}
+
+/// An issuer that is trusted, and by which look-up's word, if it is not listed.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) issuer: Arc<TrustedIssuer>,
+    kept: Option<Arc<Kept>>,
+}
+
+impl Known {
+    fn listed(issuer: &Arc<TrustedIssuer>) -> Self {
+        Self { issuer: Arc::clone(issuer), kept: None }
+    }
+
+    /// Then it is trusted as long as the verifier lives.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.kept.is_none()
+    }
+
+    pub(super) fn looked_up(kept: Arc<Kept>) -> Self {
+        Self { issuer: Arc::clone(&kept.issuer), kept: Some(kept) }
+    }
+}
+
+pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<Known, Error>> + Send>>;
+
+impl TrustedIssuers {
+    /// `guarded` is the client for looked-up issuers that may not be at private addresses.
+    pub(crate) fn new(
+        issuers: Issuers,
+        client: impl Fn() -> Result<Client, ConfigError>,
+        guarded: impl FnOnce() -> Result<Client, ConfigError>,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        let (mut listed, mut templates) = (HashMap::new(), Vec::new());
+        for config in issuers.listed {
+            let issuer = Arc::new(TrustedIssuer::new(config, Origin::Listed, &client, &clock)?);
+            if issuer.config.template.is_some() {
+                templates.push(Arc::clone(&issuer));
+            }
+            listed.extend(issuer.config.names().map(|iss| (Arc::clone(iss), Arc::clone(&issuer))));
+        }
+        let looked_up =
+            issuers.lookup.map(|lookup| LookedUpIssuers::new(lookup, &client, guarded, clock)).transpose()?;
+        Ok(Self { listed, templates, looked_up })
+    }
+
+    /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
+    pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
+        let kept = self.looked_up.iter().flat_map(|looked_up| looked_up.all());
+        // Once, by however many names it is kept.
+        let mut seen = HashSet::new();
+        self.listed().into_iter().chain(kept).filter(|issuer| seen.insert(Arc::as_ptr(issuer))).collect()
+    }
+
+    pub(crate) fn has_lookup(&self) -> bool {
+        self.looked_up.is_some()
+    }
+
+    /// The listed ones.
+    pub(crate) fn listed(&self) -> Vec<Arc<TrustedIssuer>> {
+        // Not once more for each alias.
+        let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
+        listed.map(|(_, issuer)| Arc::clone(issuer)).collect()
+    }
+
+    /// A token of this issuer was verified.
+    pub(crate) fn verified(&self, known: &Known) {
+        if let (Some(looked_up), Some(kept)) = (&self.looked_up, &known.kept)
+            && !kept.is_proven()
+        {
+            looked_up.promote(kept);
+        }
+    }
+
+    fn template(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
+        self.templates
+            .iter()
+            .find(|issuer| issuer.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some()))
+    }
+
+    /// The issuer that `iss` names, if it is known by now. Asks nobody.
+    pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<TrustedIssuer>> {
+        let kept = || self.looked_up.as_ref()?.kept(iss).map(|kept| Arc::clone(&kept.issuer));
+        self.listed.get(iss).or_else(|| self.template(iss)).cloned().or_else(kept)
+    }
+
+    /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
+    pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Found, Error> {
+        if let Some(issuer) = self.listed.get(iss).or_else(|| self.template(iss)) {
+            return Ok(Found::Issuer(Known::listed(issuer)));
+        }
+        match &self.looked_up {
+            Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
+            _ => {
+                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted: self.probably_meant(iss) }.into())
+            }
+        }
+    }
+
+    /// The listed issuer that a token with this `iss` is probably meant for: the commonest mistakes, on either side.
+    fn probably_meant(&self, iss: &str) -> Option<Arc<str>> {
+        let listed = |name: &str| self.listed.get_key_value(name).map(|(name, _)| Arc::clone(name));
+        let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
+        let entra = || {
+            let tenant = iss.strip_prefix(ENTRA_V1)?.trim_end_matches('/');
+            let version_2 = format!("https://login.microsoftonline.com/{tenant}/v2.0");
+            listed(&version_2).or_else(|| self.template(&version_2).map(|_| version_2.into()))
+        };
+        listed(&other).or_else(entra)
+    }
+
+    /// Drops what is kept of the issuer with this name: of a looked-up one all, of a listed one its keys. Whether there was
+    /// such an issuer.
+    pub(crate) fn forget(&self, iss: &str) -> bool {
+        match self.listed.get(iss).or_else(|| self.template(iss)) {
+            Some(issuer) => {
+                issuer.forget_keys();
+                true
+            }
+            None => self.looked_up.as_ref().is_some_and(|looked_up| looked_up.forget(iss)),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Hedged requests (Dean and Barroso, *The Tail at Scale*): a second request is sent beside one that is late.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+/// The first good answer; if there is none, the last bad one.
+pub(super) async fn first_good<const N: usize, F, T, E>(mut tries: [Pin<&mut F>; N]) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let (mut has_ended, mut failures) = ([false; N], 0);
+    poll_fn(|context| {
+        for (attempt, has_ended) in tries.iter_mut().zip(&mut has_ended).filter(|(_, has_ended)| !**has_ended) {
+            if let Poll::Ready(answer) = attempt.as_mut().poll(context) {
+                *has_ended = true;
+                failures += 1;
+                if answer.is_ok() || failures == N {
+                    return Poll::Ready(answer);
+                }
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,67 @@
+//! A fetch as a task of its own, and what is told of it.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Fetched, Known, RemoteJwks};
+use crate::clock::Now;
+use crate::error::FetchError;
+use crate::keys::jwks::Jwks;
+use crate::telemetry::{self, IssuerName};
+
+/// What is told of a fetch.
+pub(super) enum News {
+    Fetched { changed: bool, lifetime: Duration, jwks: Option<Arc<Jwks>> },
+    Failed { error: Arc<FetchError>, retry_after: Duration },
+}
+
+impl News {
+    pub(super) fn tell(self, issuer: &IssuerName, took: Duration, now: Now) {
+        match self {
+            Self::Fetched { changed, lifetime, jwks } => {
+                let (keys, ignored) = jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
+                telemetry::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
+            }
+            Self::Failed { error, retry_after } => telemetry::keys_not_fetched(issuer, &error, retry_after, took, now),
+        }
+    }
+}
+
+/// A fetch in its own task. However it ends (an answer, a panic, its runtime shut down), the state hears of it and
+/// those who wait are woken, in this order.
+pub(super) struct FetchTask {
+    pub(super) keys: Arc<RemoteJwks>,
+    pub(super) number: u64,
+    pub(super) known: Known,
+    /// Of the token that caused it.
+    pub(super) kid: Option<String>,
+    pub(super) answer: Option<Result<Fetched, FetchError>>,
+    pub(super) since: Instant,
+    pub(super) _ended: watch::Sender<()>,
+}
+
+/// Not under the lock: a runtime that is shutting down drops the task at once, and its drop takes the lock.
+pub(super) fn launch(task: Option<FetchTask>, runtime: &Handle) {
+    if let Some(task) = task {
+        runtime.spawn(task.run());
+    }
+}
+
+impl FetchTask {
+    async fn run(mut self) {
+        let answer = self.keys.fetch(mem::take(&mut self.known), self.kid.as_deref()).await;
+        self.answer = Some(answer);
+    }
+}
+
+impl Drop for FetchTask {
+    fn drop(&mut self) {
+        let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));
+        self.keys.finish(self.number, answer, self.since.elapsed());
+    }
+}

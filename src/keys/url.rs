@@ -1,0 +1,51 @@
+//! Which URLs may be fetched: `https`, and `http` where it is accepted.
+
+use url::Url;
+
+use crate::error::ConfigError;
+
+/// Where an issuer may be reached over plain http.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PlainHttp {
+    OnLoopback,
+    Anywhere,
+}
+
+/// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
+/// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
+/// was asked for keys.
+pub(crate) fn normal_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
+    let url = secure_url(what, text, plain_http)?;
+    let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
+    match same && url.query().is_none() && url.fragment().is_none() {
+        true => Ok(url),
+        false => Err(ConfigError::new(format!(
+            "{what} {text:?}: expected a URL in its normal form, without query and fragment"
+        ))),
+    }
+}
+
+/// An absolute `https` URL without credentials; `http` only where nothing is in between, or where that is accepted.
+pub(crate) fn secure_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
+    // With a password in it, it is not quoted.
+    let quoted = if text.contains('@') { "…" } else { text };
+    let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
+    let url = Url::parse(text).map_err(|_| error("an absolute https URL"))?;
+    let loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(error("an absolute https URL")),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(error("a URL without user and password"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if loopback || plain_http == PlainHttp::Anywhere => Ok(url),
+        "http" => {
+            Err(error("https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)"))
+        }
+        _ => Err(error("https")),
+    }
+}

@@ -1,0 +1,132 @@
+//! [`ResponseFuture`]: waits for keys, for the inner service, or for nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::request::Parts;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::config::Route;
+use super::rejection::{Answer, EmptyBody};
+use super::service::{After, copy};
+use crate::access_token::AccessToken;
+use crate::error::Error;
+
+pin_project! {
+    /// The response, when it is there: the inner service's, or a refusal.
+    pub struct ResponseFuture<S, B, R, A = EmptyBody>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        pub(super) state: State<S, B, R, A>,
+    }
+}
+
+type Verifying = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
+
+pin_project! {
+    #[project = StateProjection]
+    pub(super) enum State<S, B, R, A>
+    where
+        S: Service<Request<B>>,
+    {
+        /// Refused; the answer is ready.
+        Refused { response: Option<Response<R>> },
+        /// Let through.
+        Inner { #[pin] future: S::Future, route: Arc<Route<A>>, after: After },
+        /// Waiting for keys. Only this way costs a boxed future.
+        Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
+        /// Let through; waiting until the inner service is ready.
+        Readying { waiting: Option<Box<Waiting<S, B, A>>> },
+    }
+}
+
+impl<A> Route<A> {
+    pub(super) fn let_through<S, B, R>(
+        self: Arc<Self>,
+        service: &mut S,
+        request: Parts,
+        body: B,
+        mut after: After,
+    ) -> State<S, B, R, A>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        A: Answer<R>,
+    {
+        if A::READS_REQUEST && cfg!(feature = "axum") {
+            after.0.get_or_insert_default().request = Some(copy(&request));
+        }
+        let future = service.call(Request::from_parts(request, body));
+        State::Inner { future, route: self, after }
+    }
+}
+
+/// Boxed: most requests wait for nothing, and their futures should be small to move.
+pub(super) struct Waiting<S, B, A> {
+    pub(super) parts: Parts,
+    pub(super) body: B,
+    pub(super) service: S,
+    pub(super) route: Arc<Route<A>>,
+    pub(super) after: After,
+}
+
+impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    A: Answer<R>,
+    R: Default,
+{
+    type Output = Result<Response<R>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Inner { future, route, after } => {
+                    let response = ready!(future.poll(context))?;
+                    return Poll::Ready(Ok(route.finish(response, std::mem::take(after))));
+                }
+                StateProjection::Refused { response } => match response.take() {
+                    Some(response) => return Poll::Ready(Ok(response)),
+                    // Polled again after it was ready, which no executor does; waiting for ever is the mildest answer.
+                    None => return Poll::Pending,
+                },
+                StateProjection::Verifying { verification, waiting } => {
+                    let verified = ready!(verification.as_mut().poll(context));
+                    let Some(mut waiting) = waiting.take() else { return Poll::Pending };
+                    match waiting.route.authorize(verified, &mut waiting.parts) {
+                        Ok(()) => State::Readying { waiting: Some(waiting) },
+                        Err(error) => {
+                            let Waiting { parts, route, after, .. } = *waiting;
+                            State::Refused { response: Some(route.refuse(error, &parts, after)) }
+                        }
+                    }
+                }
+                StateProjection::Readying { waiting } => {
+                    if let Some(waiting) = waiting {
+                        ready!(waiting.service.poll_ready(context))?;
+                    }
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    let Waiting { parts, body, mut service, route, after } = *waiting;
+                    route.let_through(&mut service, parts, body, after)
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, B, R, A> fmt::Debug for ResponseFuture<S, B, R, A>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,10 @@
+//! Requests → credentials, errors → responses. Never sees a key.
+
+pub(crate) mod challenge;
+pub(crate) mod config;
+pub(crate) mod credentials;
+pub(crate) mod future;
+pub(crate) mod layer;
+pub(crate) mod origin;
+pub(crate) mod rejection;
+pub(crate) mod service;
