@@ -76,7 +76,7 @@ expect "/private with one" 200 '"claims":\{.*"sub":"machine@clients"' "$api/priv
 expect "/scoped with its scope" 200 '"claims"' "$api/scoped" -H "Authorization: bearer $reader"
 expect "/scoped without" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
 expect "/readyz" 200 '"keys":1' "$api/readyz"
-expect "the reason, for the page" 401 '^x-demo-reason: signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
+expect "the reason, for the page" 401 '^x-demo-reason: bad_signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
@@ -113,8 +113,8 @@ inspect() {
   echo "ok  inspect says: $3"
 }
 inspect https://api.example.com "$reader" '^Accepted'
-inspect https://other.example.com "$reader" '^Refused (audience)'
-inspect https://api.example.com "${reader%????}AAAA" '^Refused (signature)'
+inspect https://other.example.com "$reader" '^Refused (wrong_audience)'
+inspect https://api.example.com "${reader%????}AAAA" '^Refused (bad_signature)'
 inspect https://api.example.com opaque '^Refused (opaque)'
 
 # The issuer is stopped before an API that trusts it sees its first token.

@@ -19,11 +19,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protect = ProtectLayer::new(Verifier::new(gateway.issuer())?);
 
     // Pages of the API's own origin may use both. Pages of another origin may if it is listed.
-    let header = TokenSource::header("x-gateway-assertion")?.from_origins(["https://partner.test:8443"])?;
+    let header =
+        TokenSource::header("x-gateway-assertion")?.from_origins(["https://partner.test:8443"])?;
     let cookie = TokenSource::cookie("session", ["https://partner.test:8443"])?;
     let app = Router::new()
-        .route("/header", any(hello).layer(protect.clone().token_from([header])))
-        .route("/cookie", any(hello).layer(protect.token_from([cookie])));
+        .route("/header", any(hello).layer(protect.clone().token_sources([header])))
+        .route("/cookie", any(hello).layer(protect.token_sources([cookie])));
 
     println!("TOKEN={}", gateway.token().subject("alice").build());
     println!("curl -i http://{address}/header -H \"x-gateway-assertion: $TOKEN\"");

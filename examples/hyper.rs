@@ -22,14 +22,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("curl -i http://127.0.0.1:3000/ -H 'Authorization: Bearer {}'", issuer.token().subject("alice").build());
+    println!(
+        "curl -i http://127.0.0.1:3000/ -H 'Authorization: Bearer {}'",
+        issuer.token().subject("alice").build()
+    );
 
     let service = ServiceBuilder::new().layer(protect).service(service_fn(greet));
     loop {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) =
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+            {
                 eprintln!("connection: {error}");
             }
         });

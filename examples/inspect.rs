@@ -17,7 +17,9 @@ use std::io::Read as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
-use portcullis::{AccessToken, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier};
+use portcullis::{
+    AccessToken, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier,
+};
 
 #[derive(Parser)]
 #[command(about = "What a configuration makes of an access token, step by step")]
@@ -36,7 +38,7 @@ struct Arguments {
     #[arg(long, required_unless_present_any = ["client_id", "preset"])]
     audience: Option<String>,
     /// The application that may call, where the issuer sends no `aud` (Amazon Cognito).
-    #[arg(long, conflicts_with = "audience")]
+    #[arg(long, conflicts_with = "wrong_audience")]
     client_id: Option<String>,
     /// Take the keys from this file (a JWK Set), and send no request.
     #[arg(long)]
@@ -79,8 +81,12 @@ static PRESETS: [Preset; 27] = [
     preset("okta", &["DOMAIN", "SERVER"], AUDIENCE, |of, to| Issuer::okta(&of[0], &of[1], to)),
     preset("entra", &["TENANT"], AUDIENCE, |of, to| Issuer::entra(&of[0], to)),
     preset("entra-multi-tenant", &[], AUDIENCE, |_, to| Issuer::entra_multi_tenant(to)),
-    preset("cognito", &["REGION", "POOL"], CLIENT_ID, |of, to| Issuer::cognito(&of[0], &of[1], [to])),
-    preset("keycloak", &["BASE_URL", "REALM"], AUDIENCE, |of, to| Issuer::keycloak(&of[0], &of[1], to)),
+    preset("cognito", &["REGION", "POOL"], CLIENT_ID, |of, to| {
+        Issuer::cognito(&of[0], &of[1], [to])
+    }),
+    preset("keycloak", &["BASE_URL", "REALM"], AUDIENCE, |of, to| {
+        Issuer::keycloak(&of[0], &of[1], to)
+    }),
     preset("google", &[], AUDIENCE, |_, to| Issuer::google(to)),
     preset("firebase", &["PROJECT"], None, |of, _| Issuer::firebase(&of[0])),
     preset("supabase", &["PROJECT"], None, |of, _| Issuer::supabase(&of[0])),
@@ -88,7 +94,9 @@ static PRESETS: [Preset; 27] = [
     preset("workos", &["CLIENT"], None, |of, _| Issuer::workos(&of[0])),
     preset("zitadel", &["DOMAIN", "PROJECT"], None, |of, _| Issuer::zitadel(&of[0], &of[1])),
     preset("ory", &["PROJECT"], AUDIENCE, |of, to| Issuer::ory(&of[0], to)),
-    preset("authentik", &["DOMAIN", "APPLICATION"], AUDIENCE, |of, to| Issuer::authentik(&of[0], &of[1], to)),
+    preset("authentik", &["DOMAIN", "APPLICATION"], AUDIENCE, |of, to| {
+        Issuer::authentik(&of[0], &of[1], to)
+    }),
     preset("authelia", &["DOMAIN"], AUDIENCE, |of, to| Issuer::authelia(&of[0], to)),
     preset("kanidm", &["DOMAIN", "CLIENT"], None, |of, _| Issuer::kanidm(&of[0], &of[1])),
     preset("pingone", &["ENVIRONMENT"], AUDIENCE, |of, to| Issuer::pingone(&of[0], to)),
@@ -96,10 +104,14 @@ static PRESETS: [Preset; 27] = [
     preset("duende", &["ISS"], AUDIENCE, |of, to| Issuer::duende(&of[0], to)),
     preset("descope", &["PROJECT"], AUDIENCE, |of, to| Issuer::descope(&of[0], to)),
     preset("logto", &["DOMAIN"], AUDIENCE, |of, to| Issuer::logto(&of[0], to)),
-    preset("github-actions", &["REPOSITORY"], AUDIENCE, |of, to| Issuer::github_actions([&of[0]], to)),
+    preset("github-actions", &["REPOSITORY"], AUDIENCE, |of, to| {
+        Issuer::github_actions([&of[0]], to)
+    }),
     preset("kubernetes", &["ISS"], AUDIENCE, |of, to| Issuer::kubernetes(&of[0], to)),
     preset("apple", &[], AUDIENCE, |_, to| Issuer::apple(to)),
-    preset("cloudflare-access", &["TEAM"], AUDIENCE, |of, to| Issuer::cloudflare_access(&of[0], to)),
+    preset("cloudflare-access", &["TEAM"], AUDIENCE, |of, to| {
+        Issuer::cloudflare_access(&of[0], to)
+    }),
     preset("gcp-iap", &[], AUDIENCE, |_, to| Issuer::gcp_iap(to)),
     preset("aws-alb", &["LOAD_BALANCER_ARN", "ISS"], None, |of, _| Issuer::aws_alb(&of[0], &of[1])),
 ];
@@ -163,14 +175,24 @@ impl fmt::Display for Preset {
 const STEPS: [(&str, &[&str]); 6] = [
     (
         "its form and kind: three parts, base64url, JSON, `typ`",
-        &["too_large", "opaque", "encrypted", "malformed", "critical", "type"],
+        &[
+            "too_large",
+            "opaque",
+            "encrypted",
+            "malformed",
+            "unsupported_critical",
+            "unexpected_type",
+        ],
     ),
     ("its claims: what every access token has", &["missing_claim", "claim_type"]),
-    ("its issuer: trusted, and with this algorithm", &["unknown_issuer", "unsupported_algorithm", "tenant"]),
+    (
+        "its issuer: trusted, and with this algorithm",
+        &["unknown_issuer", "unsupported_algorithm", "tenant_mismatch"],
+    ),
     (
         "for whom, until when, and what the issuer's tokens say",
         &[
-            "audience",
+            "wrong_audience",
             "expired",
             "not_yet_valid",
             "issued_in_the_future",
@@ -180,7 +202,7 @@ const STEPS: [(&str, &[&str]); 6] = [
         ],
     ),
     ("the issuer's keys", &["keys_unavailable", "unknown_key"]),
-    ("its signature", &["signature"]),
+    ("its signature", &["bad_signature"]),
 ];
 
 #[tokio::main]
@@ -205,7 +227,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     for (name, part) in ["header", "claims"].iter().zip(token.split('.')) {
         // AWS load balancers pad it.
         let decoded = BASE64_URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok();
-        let json = decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        let json =
+            decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
         match json {
             Some(json) => println!("  {name}: {json:#}"),
             None => println!("  {name}: not JSON in base64url"),
@@ -221,7 +244,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
                 println!("  ✗ {step}\n\nRefused ({code}): {error}");
                 if let Err(Error::InvalidToken(InvalidToken::UnknownKey { .. })) = &result {
                     for issuer in verifier.health() {
-                        println!("{} has {} usable keys, ignored: {:?}", issuer.iss, issuer.keys, issuer.ignored);
+                        println!(
+                            "{} has {} usable keys, ignored: {:?}",
+                            issuer.iss, issuer.keys, issuer.ignored
+                        );
                     }
                 }
                 std::process::exit(1);

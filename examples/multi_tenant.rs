@@ -10,10 +10,12 @@ use portcullis::{Issuer, Issuers, Verifier};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (acme, globex, stranger) = (TestIssuer::start()?, TestIssuer::start()?, TestIssuer::start()?);
+    let (acme, globex, stranger) =
+        (TestIssuer::start()?, TestIssuer::start()?, TestIssuer::start()?);
 
     // Stands for a database of tenants, by the `iss` of their tokens.
-    let tenants: HashMap<String, &str> = [(acme.iss().to_owned(), "acme"), (globex.iss().to_owned(), "globex")].into();
+    let tenants: HashMap<String, &str> =
+        [(acme.iss().to_owned(), "acme"), (globex.iss().to_owned(), "globex")].into();
     let tenants = Arc::new(tenants);
 
     let by_issuer = Arc::clone(&tenants);
@@ -27,13 +29,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     // As many as there are tenants, and some more: else they push each other's keys out.
-    let issuers = issuers.keep_at_most(10_000);
+    let issuers = issuers.max_cached(10_000);
     // Only because these test issuers are on loopback: leave this call out.
     let verifier = Verifier::new(issuers.danger_allow_private_addresses())?;
 
     for issuer in [&acme, &globex, &stranger] {
         match verifier.verify(&issuer.token().subject("alice").build()).await {
-            Ok(token) => println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()]),
+            Ok(token) => {
+                println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()])
+            }
             Err(error) => println!("refused: {error}"),
         }
     }

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Parser;
 use oauth2::basic::{BasicClient, BasicRequestTokenError};
 use oauth2::{
-    AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, HttpRequest, HttpResponse, PkceCodeChallenge,
-    RedirectUrl, RequestTokenError, Scope, TokenResponse, TokenUrl,
+    AsyncHttpClient, AuthUrl, AuthorizationCode, ClientId, CsrfToken, HttpRequest, HttpResponse,
+    PkceCodeChallenge, RedirectUrl, RequestTokenError, Scope, TokenResponse, TokenUrl,
 };
 use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -56,13 +56,14 @@ async fn main() {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // Redirects are the browser's business; a client that follows them can be led anywhere.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    let callback = TcpListener::bind(&arguments.callback)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --callback", arguments.callback))?;
+    let callback = TcpListener::bind(&arguments.callback).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another with --callback", arguments.callback)
+    })?;
 
     let callback_address = callback.local_addr()?;
     let metadata = discover(&http, &arguments.issuer).await?;
-    let endpoint = |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata have no {name}"));
+    let endpoint =
+        |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata have no {name}"));
     let client = BasicClient::new(ClientId::new(arguments.client_id.clone()))
         .set_auth_uri(AuthUrl::new(endpoint("authorization_endpoint")?.to_owned())?)
         .set_token_uri(TokenUrl::new(endpoint("token_endpoint")?.to_owned())?)
@@ -92,7 +93,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .authorize_url(CsrfToken::new_random)
         .set_pkce_challenge(challenge)
         .add_extra_param("audience", &arguments.audience)
-        .add_scopes(["openid", "offline_access", &arguments.scope].map(|scope| Scope::new(scope.to_owned())));
+        .add_scopes(
+            ["openid", "offline_access", &arguments.scope]
+                .map(|scope| Scope::new(scope.to_owned())),
+        );
     if arguments.no_browser {
         request = request.add_extra_param("prompt", "none");
     }
@@ -103,10 +107,16 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let query = if arguments.no_browser {
         let response = http.get(url.clone()).send().await?;
         match response.headers().get("location").and_then(|value| value.to_str().ok()) {
-            Some(location) => location.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default(),
+            Some(location) => {
+                location.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default()
+            }
             None => {
                 let status = response.status();
-                return Err(format!("expected a redirect, {status} came: {}", response.text().await?).into());
+                return Err(format!(
+                    "expected a redirect, {status} came: {}",
+                    response.text().await?
+                )
+                .into());
             }
         }
     } else {
@@ -126,11 +136,15 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         Some(iss) if iss != arguments.issuer => {
             return Err(format!("the answer is from {iss}, not from {}", arguments.issuer).into());
         }
-        None if is_promised => return Err("the answer does not say whose it is, as this issuer always does".into()),
+        None if is_promised => {
+            return Err("the answer does not say whose it is, as this issuer always does".into());
+        }
         _ => {}
     }
     if let Some(error) = parameter("error") {
-        return Err(format!("{error}: {}", parameter("error_description").unwrap_or_default()).into());
+        return Err(
+            format!("{error}: {}", parameter("error_description").unwrap_or_default()).into()
+        );
     }
     let code = parameter("code").ok_or("the answer has no code")?;
     println!("\n   The answer came back, and its state is ours.\n");
@@ -156,7 +170,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     );
     call(&http, &arguments.api, tokens.access_token().secret()).await?;
 
-    step(6, "Refresh, and call again", "A new access token without the person; the refresh token is replaced, too.");
+    step(
+        6,
+        "Refresh, and call again",
+        "A new access token without the person; the refresh token is replaced, too.",
+    );
     let refresh = tokens.refresh_token().ok_or("no refresh token: is offline_access allowed?")?;
     let tokens = client
         .exchange_refresh_token(refresh)
@@ -198,8 +216,11 @@ fn told<E: Error + 'static>(error: &BasicRequestTokenError<E>) -> String {
 
 async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn Error>> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-    let unreachable = |error| format!("cannot reach {url}: {error}; is `cargo run --example protected_api` running?");
-    let metadata: Value = http.get(&url).send().await.map_err(unreachable)?.error_for_status()?.json().await?;
+    let unreachable = |error| {
+        format!("cannot reach {url}: {error}; is `cargo run --example protected_api` running?")
+    };
+    let metadata: Value =
+        http.get(&url).send().await.map_err(unreachable)?.error_for_status()?.json().await?;
     match metadata["issuer"].as_str() {
         Some(presented) if presented == issuer => Ok(metadata),
         Some(presented) => Err(format!("--issuer: expected {presented}, {issuer} came").into()),
@@ -213,7 +234,8 @@ async fn receive_callback(listener: &TcpListener, state: &str) -> String {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         // Browsers open connections ahead and say nothing on them.
-        let served = tokio::time::timeout(Duration::from_secs(1), serve_callback(stream, state)).await;
+        let served =
+            tokio::time::timeout(Duration::from_secs(1), serve_callback(stream, state)).await;
         if let Ok(Ok(Some(query))) = served {
             return query;
         }
@@ -226,34 +248,45 @@ async fn serve_callback(stream: TcpStream, state: &str) -> io::Result<Option<Str
     let mut line = String::new();
     (&mut stream).take(LONGEST).read_line(&mut line).await?;
     let target = line.split(' ').nth(1).unwrap_or_default();
-    let query = target.strip_prefix("/callback?").filter(|query| parameter(query, "state").as_deref() == Some(state));
+    let query = target
+        .strip_prefix("/callback?")
+        .filter(|query| parameter(query, "state").as_deref() == Some(state));
     let (status, text) = match query {
         Some(_) => ("200 OK", "You can close this window."),
         // A favicon, say.
         None => ("404 Not Found", "This is not the answer that is waited for."),
     };
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}", text.len());
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+        text.len()
+    );
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     Ok(query.map(str::to_owned))
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
-    form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<dyn Error>> {
     for path in ["/private", "/scoped"] {
         let response = http.get(format!("{api}{path}")).bearer_auth(token).send().await?;
         let status = response.status();
-        let challenge = response.headers().get("www-authenticate").and_then(|value| value.to_str().ok());
+        let challenge =
+            response.headers().get("www-authenticate").and_then(|value| value.to_str().ok());
         println!("   GET {path}: {status}");
         if !status.is_success() {
             let challenge = challenge.map(|challenge| format!(": {challenge}")).unwrap_or_default();
             return Err(format!("GET {path}: expected 200, {status} came{challenge}").into());
         }
         let body = response.text().await?;
-        println!("   {}", body.chars().take(100).collect::<String>() + if body.len() > 100 { " …" } else { "" });
+        println!(
+            "   {}",
+            body.chars().take(100).collect::<String>() + if body.len() > 100 { " …" } else { "" }
+        );
     }
     Ok(())
 }
@@ -263,7 +296,8 @@ struct Http<'a>(&'a reqwest::Client);
 
 impl<'c> AsyncHttpClient<'c> for Http<'_> {
     type Error = reqwest::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, reqwest::Error>> + Send + 'c>>;
+    type Future =
+        std::pin::Pin<Box<dyn Future<Output = Result<HttpResponse, reqwest::Error>> + Send + 'c>>;
 
     fn call(&'c self, request: HttpRequest) -> Self::Future {
         Box::pin(async move {

@@ -15,7 +15,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new().route("/orders", get(orders)).route_layer(protect);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
-    println!("curl -i http://{}/orders -H \"Authorization: Bearer $TOKEN\"", listener.local_addr()?);
+    println!(
+        "curl -i http://{}/orders -H \"Authorization: Bearer $TOKEN\"",
+        listener.local_addr()?
+    );
     axum::serve(listener, app).await?;
     Ok(())
 }

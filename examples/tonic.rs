@@ -21,7 +21,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = format!("http://{}", listener.local_addr()?);
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     tokio::spawn(
-        Server::builder().layer(protect).add_service(HealthServer::new(Greeter)).serve_with_incoming(incoming),
+        Server::builder()
+            .layer(protect)
+            .add_service(HealthServer::new(Greeter))
+            .serve_with_incoming(incoming),
     );
 
     let mut client = HealthClient::new(Endpoint::new(address)?.connect().await?);
@@ -39,16 +42,25 @@ struct Greeter;
 
 #[tonic::async_trait]
 impl Health for Greeter {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         // The layer put it there; a service that is reached another way has none.
-        let token = request.extensions().get::<AccessToken>().ok_or_else(|| Status::internal("no layer"))?;
+        let token = request
+            .extensions()
+            .get::<AccessToken>()
+            .ok_or_else(|| Status::internal("no layer"))?;
         println!("asked by {}", token.subject().unwrap_or("a machine"));
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 
     type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("watch"))
     }
 }

@@ -18,7 +18,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let required: Scope = "orders:write".parse()?;
     let messages = [
-        Message { token: issuer.token().subject("alice").scope("orders:write").build(), order: "a bicycle" },
+        Message {
+            token: issuer.token().subject("alice").scope("orders:write").build(),
+            order: "a bicycle",
+        },
         Message { token: issuer.token().subject("bob").build(), order: "a boat" },
         Message { token: issuer.token().expired().build(), order: "yesterday's paper" },
     ];

@@ -14,10 +14,10 @@ use crate::error::{ClaimsError, Error};
 use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
 use crate::telemetry;
-use crate::token::claim_path::{ClaimPath, names};
+use crate::token::claim_path::{ClaimPath, listed_strings};
 use crate::token::claims::Claims as Registered;
 use crate::token::json::most_bytes_read;
-use crate::token::profile::Shape;
+use crate::token::profile::TokenProfile;
 use crate::token::scope::Scope;
 use crate::token_cache::Charge;
 
@@ -54,7 +54,7 @@ struct Inner {
     verifier: u64,
     clock: Clock,
     implies: Option<Arc<Implies>>,
-    shape: Arc<Shape>,
+    profile: Arc<TokenProfile>,
     leeway: Duration,
     /// The claims as a tree, once somebody has asked for it.
     tree: OnceLock<Value>,
@@ -115,7 +115,9 @@ impl Typed {
             return Ok(value);
         }
         // Another thread may have been faster: then this one is not kept.
-        let _ = last.0.set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
+        let _ = last
+            .0
+            .set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
         Ok(value)
     }
 }
@@ -144,7 +146,7 @@ impl AccessToken {
             },
             subject: claims.subject.as_deref().map(text),
             client_id: claims.client_id().map(text),
-            scope: match &issuer.shape.scope_prefix {
+            scope: match &issuer.profile.scope_prefix {
                 Some(prefix) => claims.scope.with_unprefixed(prefix),
                 None => claims.scope,
             },
@@ -153,7 +155,7 @@ impl AccessToken {
             verifier,
             clock,
             implies,
-            shape: Arc::clone(&issuer.shape),
+            profile: Arc::clone(&issuer.profile),
             leeway: issuer.leeway,
             tree: OnceLock::new(),
             typed: Typed::default(),
@@ -206,7 +208,10 @@ impl AccessToken {
     pub fn require_scope(&self, required: &Scope) -> Result<(), Error> {
         match required.iter().all(|asked| self.has_scope(asked)) {
             true => Ok(()),
-            false => Err(Error::InsufficientScope { required: required.clone(), granted: self.scope().clone() }),
+            false => Err(Error::InsufficientScope {
+                required: required.clone(),
+                granted: self.scope().clone(),
+            }),
         }
     }
 
@@ -234,7 +239,9 @@ impl AccessToken {
     pub async fn expired(&self) {
         // The wall clock may be corrected meanwhile, so it is looked at now and then.
         const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
-        while let Some(left) = self.0.expires_at.checked_sub(self.0.clock.now().unix).filter(|left| !left.is_zero()) {
+        while let Some(left) =
+            self.0.expires_at.checked_sub(self.0.clock.now().unix).filter(|left| !left.is_zero())
+        {
             tokio::time::sleep(left.min(AT_LEAST_EVERY)).await;
         }
     }
@@ -246,22 +253,24 @@ impl AccessToken {
         // One string lists several with commas in between. What is between two commas, if nothing is, names nothing.
         let split = |name: &str| name.split(',').any(|one| one.trim() == permission);
         !permission.is_empty()
-            && self.found(&self.0.shape.permissions).any(|value| match value {
+            && self.found(&self.0.profile.permissions).any(|value| match value {
                 Value::String(several) => split(several),
-                other => names(other).any(|name| name == permission),
+                other => listed_strings(other).any(|name| name == permission),
             })
     }
 
     /// Whether the token grants this role: `roles`, or where the issuer is configured to have them
     /// ([`roles_at`](crate::Issuer::roles_at)).
     pub fn has_role(&self, role: &str) -> bool {
-        !role.is_empty() && self.found(&self.0.shape.roles).flat_map(names).any(|name| name == role)
+        !role.is_empty()
+            && self.found(&self.0.profile.roles).flat_map(listed_strings).any(|name| name == role)
     }
 
     /// Whether the token is of a member of this group: `groups`, or where the issuer is configured to have them
     /// ([`groups_at`](crate::Issuer::groups_at)).
     pub fn in_group(&self, group: &str) -> bool {
-        !group.is_empty() && self.found(&self.0.shape.groups).flat_map(names).any(|name| name == group)
+        !group.is_empty()
+            && self.found(&self.0.profile.groups).flat_map(listed_strings).any(|name| name == group)
     }
 
     fn found<'a>(&'a self, paths: &'a [ClaimPath]) -> impl Iterator<Item = &'a Value> {
@@ -321,7 +330,12 @@ impl AccessToken {
 
     /// Bytes of memory that it takes before its claims are read.
     pub(crate) fn bytes(&self) -> usize {
-        size_of::<Inner>() + self.0.text.len()
+        let own = |text: &Option<Text>| match text {
+            Some(Text::Own(text)) => text.len(),
+            _ => 0,
+        };
+        let Inner { text, scope, subject, client_id, .. } = &*self.0;
+        size_of::<Inner>() + text.len() + scope.capacity() + own(subject) + own(client_id)
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -346,11 +360,17 @@ impl AccessToken {
     /// # Errors
     ///
     /// [`ClaimsError`] when the claims do not fit the type. Its text has no claim in it.
-    pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<T>, ClaimsError> {
-        let read = || serde_json::from_str(self.raw_claims()).map_err(|error| ClaimsError::new::<T>(&error));
+    pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+    ) -> Result<Arc<T>, ClaimsError> {
+        let read = || {
+            serde_json::from_str(self.raw_claims()).map_err(|error| ClaimsError::new::<T>(&error))
+        };
         let has_room = || {
             let charge = self.0.charge.get();
-            charge.is_none_or(|charge| charge.add(most_bytes_read(self.raw_claims()) + size_of::<T>()))
+            charge.is_none_or(|charge| {
+                charge.add(most_bytes_read(self.raw_claims()) + size_of::<T>())
+            })
         };
         self.0.typed.get_or(has_room, read)
     }
@@ -372,6 +392,9 @@ impl AccessToken {
 
 impl fmt::Debug for AccessToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("AccessToken").field("issuer", &self.0.issuer).finish_non_exhaustive()
+        formatter
+            .debug_struct("AccessToken")
+            .field("issuer", &self.0.issuer)
+            .finish_non_exhaustive()
     }
 }

@@ -112,7 +112,10 @@ impl Algorithm {
     }
 
     pub(crate) fn is_rsa(self) -> bool {
-        matches!(self, Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512)
+        matches!(
+            self,
+            Self::RS256 | Self::RS384 | Self::RS512 | Self::PS256 | Self::PS384 | Self::PS512
+        )
     }
 }
 
@@ -130,7 +133,9 @@ impl FromStr for Algorithm {
     /// When the name is none of those that this crate verifies.
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         Self::from_name(name).ok_or_else(|| {
-            ConfigError::new(format!("algorithm {name:?}: expected a JWS signature algorithm such as \"RS256\""))
+            ConfigError::new(format!(
+                "algorithm {name:?}: expected a JWS signature algorithm such as \"RS256\""
+            ))
         })
     }
 }

@@ -89,7 +89,11 @@ mod test_clock {
         /// A clock that shows the present, to the second.
         pub fn new() -> Self {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Self { start: Duration::from_secs(now.as_secs()), passed: Arc::default(), corrected: Arc::default() }
+            Self {
+                start: Duration::from_secs(now.as_secs()),
+                passed: Arc::default(),
+                corrected: Arc::default(),
+            }
         }
 
         /// Lets time pass.
@@ -118,7 +122,10 @@ mod test_clock {
             let corrected = self.corrected.load(Ordering::SeqCst);
             let by = Duration::from_secs(corrected.unsigned_abs());
             let unix = self.start + passed;
-            Now { unix: if corrected < 0 { unix.saturating_sub(by) } else { unix + by }, uptime: passed }
+            Now {
+                unix: if corrected < 0 { unix.saturating_sub(by) } else { unix + by },
+                uptime: passed,
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::middleware::challenge::{Challenges, DEFAULT_REALM};
-use crate::middleware::rejection::{EmptyBody, MadeInside, refuse};
-use crate::middleware::service::Anonymous;
+use crate::middleware::rejection::{EmptyBody, MadeInside, reject};
+use crate::middleware::service::Unauthenticated;
 use crate::telemetry;
 
 /// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
@@ -72,7 +72,8 @@ impl IntoResponse for Error {
             telemetry::request_refused(&self);
         }
         let challenges = Challenges::for_error(DEFAULT_REALM, &self);
-        let mut response = refuse(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody);
+        let mut response =
+            reject(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody, None);
         response.extensions_mut().insert(MadeInside);
         response
     }
@@ -98,12 +99,12 @@ impl<S: Sync> FromRequestParts<S> for AccessToken {
     }
 }
 
-/// Behind [`ProtectLayer::optional`](crate::ProtectLayer::optional): `None` without a token.
+/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` without a token.
 impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
-        match (parts.extensions.get::<AccessToken>(), parts.extensions.get::<Anonymous>()) {
+        match (parts.extensions.get::<AccessToken>(), parts.extensions.get::<Unauthenticated>()) {
             (Some(token), _) => Ok(Some(token.clone())),
             (None, Some(_)) => Ok(None),
             (None, None) => Err(Rejection::NotProtected),
@@ -111,12 +112,14 @@ impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
     }
 }
 
-/// Behind [`ProtectLayer::optional`](crate::ProtectLayer::optional): `None` without a token.
-impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestParts<S> for Claims<T> {
+/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` without a token.
+impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestParts<S>
+    for Claims<T>
+{
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Rejection> {
-        match parts.extensions.get::<Anonymous>() {
+        match parts.extensions.get::<Unauthenticated>() {
             Some(_) => Ok(None),
             None => <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some),
         }
@@ -125,7 +128,7 @@ impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestPa
 
 /// Why there is no token: the client sent none where it may, and now needs one; or nobody has looked.
 fn not_there(parts: &Parts) -> Rejection {
-    match parts.extensions.get::<Anonymous>() {
+    match parts.extensions.get::<Unauthenticated>() {
         Some(_) => Rejection::Refused(Error::Missing),
         None => Rejection::NotProtected,
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{FetchError, IgnoredKey};
+use crate::error::{FetchError, IgnoredKeyReason};
 
 /// The state of one issuer's keys, from [`Verifier::health`](crate::Verifier::health).
 ///
@@ -27,7 +27,7 @@ pub struct IssuerHealth {
     /// [`stale`](Self::stale): an issuer that nobody asked for is fetched when somebody does.
     pub keys: usize,
     /// Why the other members of the key set were left out.
-    pub ignored: Vec<IgnoredKey>,
+    pub ignored: Vec<IgnoredKeyReason>,
     /// How long ago the keys were fetched or found unchanged; `None` for fixed keys and before the first fetch.
     pub age: Option<Duration>,
     /// How long until a request causes the next fetch; one with an unknown `kid` may cause it earlier. `None` for fixed keys.
@@ -53,7 +53,7 @@ pub struct IssuerHealth {
 
 impl IssuerHealth {
     /// Of an issuer whose keys are never fetched.
-    pub(crate) fn fixed(iss: &Arc<str>, keys: usize, ignored: Vec<IgnoredKey>) -> Self {
+    pub(crate) fn fixed(iss: &Arc<str>, keys: usize, ignored: Vec<IgnoredKeyReason>) -> Self {
         Self {
             iss: Arc::clone(iss),
             keys,

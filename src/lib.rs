@@ -89,7 +89,9 @@ mod verifier;
 
 pub use access_token::AccessToken;
 pub use algorithm::Algorithm;
-pub use error::{ClaimsError, ConfigError, Error, FetchError, IgnoredKey, InvalidRequest, InvalidToken};
+pub use error::{
+    ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
+};
 #[cfg(feature = "axum")]
 pub use extract::{Claims, Rejection};
 pub use health::{IssuerHealth, WarmUpError};
@@ -98,7 +100,7 @@ pub use issuer::issuers::Issuers;
 pub use keys::jwks::{Jwks, VerifiedJws};
 pub use middleware::future::ResponseFuture;
 pub use middleware::layer::ProtectLayer;
-pub use middleware::rejection::{Answer, AnswerWith, EmptyBody, ProblemJson};
+pub use middleware::rejection::{Answer, EmptyBody, ProblemJson, RejectWith};
 pub use middleware::service::Protect;
 pub use rule::Rule;
 pub use token::audience::Audience;

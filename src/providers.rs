@@ -11,7 +11,7 @@ use crate::error::ConfigError;
 use crate::issuer::Issuer;
 use crate::keys::url::{PlainHttp, secure_url};
 use crate::token::audience::Audience;
-use crate::token::profile::Is;
+use crate::token::profile::Condition;
 use crate::token::tenant;
 use crate::token_source::TokenSource;
 
@@ -19,7 +19,7 @@ impl Issuer {
     /// Auth0: `https://{domain}/`, with the tenant's domain or a custom one.
     ///
     /// With RBAC, ask for [`permission`](crate::ProtectLayer::permission): without it any application gets whatever scope it
-    /// asks for. Where the API is set to the RFC 9068 profile, add [`rfc9068`](Self::rfc9068).
+    /// asks for. Where the API is set to the RFC 9068 profile, add [`require_rfc9068`](Self::require_rfc9068).
     ///
     /// ```
     /// let issuer = portcullis::Issuer::auth0("acme.eu.auth0.com", "https://api.example.com")?;
@@ -40,7 +40,11 @@ impl Issuer {
     /// # Errors
     ///
     /// When `domain` is no host name.
-    pub fn okta(domain: &str, server: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+    pub fn okta(
+        domain: &str,
+        server: &str,
+        audience: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
         Self::new(format!("https://{}/oauth2/{}", host(domain)?, segment(server)?), audience)
     }
 
@@ -54,15 +58,18 @@ impl Issuer {
     /// When `tenant` is no GUID in lower case.
     pub fn entra(tenant: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         if !tenant::is_tenant(tenant) {
-            return Err(ConfigError::new(format!("tenant {tenant:?}: expected a GUID in lower case")));
+            return Err(ConfigError::new(format!(
+                "tenant {tenant:?}: expected a GUID in lower case"
+            )));
         }
-        let mut issuer = Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?;
+        let mut issuer =
+            Self::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?;
         // Microsoft's rule, also for one tenant: a key whose `issuer` names another one does not sign for this.
-        issuer.shape().tenant = Some(tenant.to_owned());
+        issuer.profile().tenant = Some(tenant.to_owned());
         issuer
             .require_claim("tid", [tenant])
             // Where users sign in to the API's own registration, its ID tokens have the same audience, and no `azp`.
-            .with_claim("azp")
+            .require_claim_present("azp")
             .algorithms([Algorithm::RS256])
     }
 
@@ -74,8 +81,8 @@ impl Issuer {
     /// When the audience is empty.
     pub fn entra_multi_tenant(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         Self::template("https://login.microsoftonline.com/{tenantid}/v2.0", audience)?
-            .discovery_at("https://login.microsoftonline.com/common/v2.0")?
-            .with_claim("azp")
+            .discovery_url("https://login.microsoftonline.com/common/v2.0")?
+            .require_claim_present("azp")
             .algorithms([Algorithm::RS256])
     }
 
@@ -106,10 +113,17 @@ impl Issuer {
     ///
     /// When `base` is no URL; and, from [`Verifier::new`](crate::Verifier::new), when it is an `http` one that is not on loopback,
     /// without [`danger_allow_http`](Self::danger_allow_http).
-    pub fn keycloak(base: &str, realm: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+    pub fn keycloak(
+        base: &str,
+        realm: &str,
+        audience: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
         // Over plain http only after `danger_allow_http`, which `Verifier::new` sees.
         secure_url("base", base, PlainHttp::Anywhere)?;
-        let issuer = Self::new(format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?), audience)?;
+        let issuer = Self::new(
+            format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?),
+            audience,
+        )?;
         // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
         Ok(issuer.require_claim("typ", ["Bearer"]).roles_at(["/realm_access/roles"]))
     }
@@ -121,7 +135,9 @@ impl Issuer {
     ///
     /// When the audience is empty.
     pub fn google(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        Self::new("https://accounts.google.com", audience)?.alias("accounts.google.com")?.algorithms([Algorithm::RS256])
+        Self::new("https://accounts.google.com", audience)?
+            .alias("accounts.google.com")?
+            .algorithms([Algorithm::RS256])
     }
 
     /// Firebase Authentication of a project. As its documentation asks, `sub` must not be empty and `auth_time` must be in the
@@ -133,8 +149,8 @@ impl Issuer {
     pub fn firebase(project: &str) -> Result<Self, ConfigError> {
         Self::new(format!("https://securetoken.google.com/{}", segment(project)?), project)?
             .jwks_uri("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com")?
-            .claim_rule("sub", Is::Text)
-            .claim_rule("auth_time", Is::Past)
+            .claim_rule("sub", Condition::Text)
+            .claim_rule("auth_time", Condition::Past)
             .algorithms([Algorithm::RS256])
     }
 
@@ -148,7 +164,8 @@ impl Issuer {
     /// When `project` is no host name's part.
     pub fn supabase(project: &str) -> Result<Self, ConfigError> {
         let iss = format!("https://{}.supabase.co/auth/v1", host(project)?);
-        let issuer = Self::with_keys(&iss, "authenticated", "/.well-known/jwks.json")?.roles_at(["role"]);
+        let issuer =
+            Self::with_keys(&iss, "authenticated", "/.well-known/jwks.json")?.roles_at(["role"]);
         issuer.algorithms([Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA])
     }
 
@@ -168,9 +185,9 @@ impl Issuer {
     ) -> Result<Self, ConfigError> {
         let iss = frontend_api.trim_end_matches('/');
         Self::with_keys(iss, Audience::authorized_party(origins), "/.well-known/jwks.json")?
-            .refuse_claim("sts", ["pending"])
+            .reject_claim("sts", ["pending"])
             // Tokens of a JWT template, which are for others, have none.
-            .with_claim("sid")
+            .require_claim_present("sid")
             .permissions_at(["/o/per", "org_permissions"])
             .roles_at(["/o/rol", "org_role"])
             .algorithms([Algorithm::RS256])
@@ -202,7 +219,9 @@ impl Issuer {
         let issuer = Self::new(format!("https://{}", host(domain)?), project)?;
         // Its ID tokens have the same audience, and no `jti`. And roles only by the claim that names the project: the one that
         // does not is about whichever project's client asked.
-        Ok(issuer.with_claim("jti").roles_at([format!("urn:zitadel:iam:org:project:{project}:roles")]))
+        Ok(issuer
+            .require_claim_present("jti")
+            .roles_at([format!("urn:zitadel:iam:org:project:{project}:roles")]))
     }
 
     /// Ory Network; set the project, or the client, to JWT access tokens. Custom claims are under `ext`.
@@ -220,9 +239,13 @@ impl Issuer {
     /// # Errors
     ///
     /// When `domain` is no host name.
-    pub fn authentik(domain: &str, application: &str, client: impl Into<Audience>) -> Result<Self, ConfigError> {
+    pub fn authentik(
+        domain: &str,
+        application: &str,
+        client: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
         let iss = format!("https://{}/application/o/{}/", host(domain)?, segment(application)?);
-        Ok(Self::new(iss, client)?.with_claim("uid"))
+        Ok(Self::new(iss, client)?.require_claim_present("uid"))
     }
 
     /// Authelia; give the client an `access_token_signed_response_alg`, else its access tokens are opaque. `typ` is `at+jwt`.
@@ -231,7 +254,7 @@ impl Issuer {
     ///
     /// When `domain` is no host name.
     pub fn authelia(domain: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        Ok(Self::new(format!("https://{}", host(domain)?), audience)?.rfc9068())
+        Ok(Self::new(format!("https://{}", host(domain)?), audience)?.require_rfc9068())
     }
 
     /// Kanidm: each client is an issuer of its own, and its name the audience. `typ` is `at+jwt`.
@@ -241,7 +264,7 @@ impl Issuer {
     /// When `domain` is no host name.
     pub fn kanidm(domain: &str, client: &str) -> Result<Self, ConfigError> {
         let iss = format!("https://{}/oauth2/openid/{}", host(domain)?, segment(client)?);
-        Ok(Self::new(iss, client)?.rfc9068())
+        Ok(Self::new(iss, client)?.require_rfc9068())
     }
 
     /// PingOne: `https://auth.pingone.com/{environment}/as`. For another region, or a custom domain, use [`new`](Self::new).
@@ -269,7 +292,7 @@ impl Issuer {
     ///
     /// When `iss` is empty.
     pub fn duende(iss: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        Self::new(iss, audience)?.types(["at+jwt"])
+        Self::new(iss, audience)?.allowed_types(["at+jwt"])
     }
 
     /// Descope: `iss` is the bare project id, or `https://api.descope.com/{project}`. Permissions and roles are those of the user
@@ -282,7 +305,7 @@ impl Issuer {
     /// When `project` has odd characters.
     pub fn descope(project: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let at = format!("https://api.descope.com/{}", segment(project)?);
-        let issuer = Self::new(project, audience)?.refuse_claim("drn", ["DSR"]);
+        let issuer = Self::new(project, audience)?.reject_claim("drn", ["DSR"]);
         issuer.jwks_uri(&format!("{at}/.well-known/jwks.json"))?.alias(at)
     }
 
@@ -328,7 +351,8 @@ impl Issuer {
     ///
     /// When the audience is empty.
     pub fn apple(audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        Self::with_keys("https://appleid.apple.com", audience, "/auth/keys")?.algorithms([Algorithm::RS256])
+        Self::with_keys("https://appleid.apple.com", audience, "/auth/keys")?
+            .algorithms([Algorithm::RS256])
     }
 
     /// Cloudflare Access in front: `https://{team}.cloudflareaccess.com`; the audience is the application's AUD tag. The token is
@@ -337,7 +361,10 @@ impl Issuer {
     /// # Errors
     ///
     /// When `team` is no host name's part.
-    pub fn cloudflare_access(team: &str, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+    pub fn cloudflare_access(
+        team: &str,
+        audience: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
         let iss = format!("https://{}.cloudflareaccess.com", host(team)?);
         Self::with_keys(&iss, audience, "/cdn-cgi/access/certs")?
             .token_in_header("cf-access-jwt-assertion")?
@@ -371,24 +398,33 @@ impl Issuer {
     pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Self, ConfigError> {
         let parts: Vec<_> = load_balancer.split(':').collect();
         let [_, _, "elasticloadbalancing", region, _, _] = parts.as_slice() else {
-            return Err(ConfigError::new(format!("load balancer {load_balancer:?}: expected its ARN")));
+            return Err(ConfigError::new(format!(
+                "load balancer {load_balancer:?}: expected its ARN"
+            )));
         };
         let mut issuer = Self::new(iss, Audience::danger_any_audience())?
-            .pem_by_kid(&format!("https://public-keys.auth.elb.{}.amazonaws.com/", host(region)?))?
+            .pem_key_prefix(&format!(
+                "https://public-keys.auth.elb.{}.amazonaws.com/",
+                host(region)?
+            ))?
             .token_in_header("x-amzn-oidc-data")?
             .algorithms([Algorithm::ES256])?;
-        issuer.shape().padding = true;
-        issuer.shape().signer = Some(load_balancer.to_owned());
+        issuer.profile().padding = true;
+        issuer.profile().signer = Some(load_balancer.to_owned());
         Ok(issuer)
     }
 
     /// An issuer whose keys are at a path under `iss`.
-    fn with_keys(iss: &str, audience: impl Into<Audience>, path: &str) -> Result<Self, ConfigError> {
+    fn with_keys(
+        iss: &str,
+        audience: impl Into<Audience>,
+        path: &str,
+    ) -> Result<Self, ConfigError> {
         Self::new(iss, audience)?.jwks_uri(&format!("{}{path}", iss.trim_end_matches('/')))
     }
 
     /// Looks for this issuer's tokens in this header, which a gateway in front sets, instead of in `Authorization`: by default,
-    /// where [`ProtectLayer::token_from`](crate::ProtectLayer::token_from) says nothing else, and if the issuer is listed.
+    /// where [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources) says nothing else, and if the issuer is listed.
     ///
     /// # Errors
     ///
@@ -403,7 +439,11 @@ impl Issuer {
 fn host(name: &str) -> Result<&str, ConfigError> {
     let url = format!("https://{name}/");
     match Url::parse(&url) {
-        Ok(parsed) if parsed.as_str() == url && parsed.path() == "/" && parsed.username().is_empty() => Ok(name),
+        Ok(parsed)
+            if parsed.as_str() == url && parsed.path() == "/" && parsed.username().is_empty() =>
+        {
+            Ok(name)
+        }
         _ => Err(ConfigError::new(format!(
             "domain {name:?}: expected a host name in lower case, without scheme and path"
         ))),
@@ -412,10 +452,13 @@ fn host(name: &str) -> Result<&str, ConfigError> {
 
 /// One segment of a path.
 fn segment(name: &str) -> Result<&str, ConfigError> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     match !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain) {
         true => Ok(name),
-        false => Err(ConfigError::new(format!("{name:?}: expected letters, digits, `-`, `.`, `_` and `~`"))),
+        false => Err(ConfigError::new(format!(
+            "{name:?}: expected letters, digits, `-`, `.`, `_` and `~`"
+        ))),
     }
 }
 
@@ -436,20 +479,31 @@ mod tests {
                 "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com",
             ),
             (Issuer::supabase("p"), "https://p.supabase.co/auth/v1/.well-known/jwks.json"),
-            (Issuer::clerk("https://clerk.a.test/", ["https://a.test"]), "https://clerk.a.test/.well-known/jwks.json"),
+            (
+                Issuer::clerk("https://clerk.a.test/", ["https://a.test"]),
+                "https://clerk.a.test/.well-known/jwks.json",
+            ),
             (Issuer::workos("client_1"), "https://api.workos.com/sso/jwks/client_1"),
             (Issuer::descope("P2", "a"), "https://api.descope.com/P2/.well-known/jwks.json"),
             (Issuer::apple("a"), "https://appleid.apple.com/auth/keys"),
-            (Issuer::cloudflare_access("acme", "a"), "https://acme.cloudflareaccess.com/cdn-cgi/access/certs"),
+            (
+                Issuer::cloudflare_access("acme", "a"),
+                "https://acme.cloudflareaccess.com/cdn-cgi/access/certs",
+            ),
             (Issuer::gcp_iap("a"), "https://www.gstatic.com/iap/verify/public_key-jwk"),
             (
-                Issuer::aws_alb("arn:aws:elasticloadbalancing:eu-west-1:1:loadbalancer/app/lb/5", "https://idp.test"),
+                Issuer::aws_alb(
+                    "arn:aws:elasticloadbalancing:eu-west-1:1:loadbalancer/app/lb/5",
+                    "https://idp.test",
+                ),
                 "https://public-keys.auth.elb.eu-west-1.amazonaws.com/",
             ),
         ];
         for (issuer, expected) in cases {
             match issuer.unwrap().key_source {
-                KeySource::JwksUri(url) | KeySource::PemByKid(url) => assert_eq!(url.as_str(), expected),
+                KeySource::JwksUri(url) | KeySource::PemByKid(url) => {
+                    assert_eq!(url.as_str(), expected)
+                }
                 _ => panic!("{expected}: expected an address"),
             }
         }
@@ -460,7 +514,7 @@ mod tests {
             (Issuer::google("a"), "https://accounts.google.com/"),
         ];
         for (issuer, expected) in discovered {
-            assert_eq!(issuer.unwrap().discovery_url().unwrap().as_str(), expected);
+            assert_eq!(issuer.unwrap().metadata_url().unwrap().as_str(), expected);
         }
     }
 }

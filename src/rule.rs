@@ -24,7 +24,7 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// let may_refund = Rule::scope("orders:refund").and(Rule::role("support").or(Rule::permission("refund:any")));
 /// assert_eq!(may_refund.to_string(), "scope \"orders:refund\" and (role \"support\" or permission \"refund:any\")");
 ///
-/// // On a route: `protect.clone().require(may_refund)`; without HTTP: `may_refund.check(&token)?`.
+/// // On a route: `protect.clone().rule(may_refund)`; without HTTP: `may_refund.check(&token)?`.
 /// ```
 ///
 /// A token that lacks a scope is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
@@ -43,7 +43,7 @@ enum Kind {
     Group(Cow<'static, str>),
     Issuer(Cow<'static, str>),
     Claim(Cow<'static, str>, Arc<ClaimTest>),
-    Test(Cow<'static, str>, Arc<Test>),
+    Custom(Cow<'static, str>, Arc<Test>),
     Acr(Arc<[String]>),
     MaxAuthAge(Duration),
     All(Arc<[Rule]>),
@@ -115,7 +115,10 @@ impl Rule {
     ///
     /// let own_organization = Rule::claim("org_id", |org| org == "org_1");
     /// ```
-    pub fn claim(claim: impl Into<Cow<'static, str>>, test: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Self {
+    pub fn claim(
+        claim: impl Into<Cow<'static, str>>,
+        test: impl Fn(&Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
         Self(Kind::Claim(claim.into(), Arc::new(test)))
     }
 
@@ -124,15 +127,15 @@ impl Rule {
     /// ```
     /// use portcullis::Rule;
     ///
-    /// let own_profile = Rule::test("own profile", |token, request| {
+    /// let own_profile = Rule::custom("own profile", |token, request| {
     ///     token.subject().is_some_and(|subject| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}"))
     /// });
     /// ```
-    pub fn test(
+    pub fn custom(
         name: impl Into<Cow<'static, str>>,
         test: impl Fn(&AccessToken, &Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self(Kind::Test(name.into(), Arc::new(test)))
+        Self(Kind::Custom(name.into(), Arc::new(test)))
     }
 
     /// The user signed in by one of these authentication context classes: `acr` (RFC 9470 §3). If not, the client is told to
@@ -168,7 +171,7 @@ impl Rule {
         Self(Kind::All([].into()))
     }
 
-    /// Checks a token where there is no request. A [`test`](Self::test) gets an empty one.
+    /// Checks a token where there is no request. A [`test`](Self::custom) gets an empty one.
     ///
     /// # Errors
     ///
@@ -190,7 +193,10 @@ impl Rule {
             Err(Error::InsufficientScope { .. } | Error::Forbidden { .. })
                 if token.require_scope(&self.scopes()).is_err() =>
             {
-                Err(Error::InsufficientScope { required: self.scopes(), granted: token.scope().clone() })
+                Err(Error::InsufficientScope {
+                    required: self.scopes(),
+                    granted: token.scope().clone(),
+                })
             }
             Err(Error::InsufficientScope { .. }) => {
                 Err(Error::Forbidden { rule: self.to_string(), scope: self.scopes() })
@@ -201,29 +207,40 @@ impl Rule {
 
     fn evaluate(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
         let forbidden = || Error::Forbidden { rule: self.to_string(), scope: self.scopes() };
-        let ok_if = |holds: bool, error: &dyn Fn() -> Error| if holds { Ok(()) } else { Err(error()) };
+        let ok_if =
+            |holds: bool, error: &dyn Fn() -> Error| if holds { Ok(()) } else { Err(error()) };
         match &self.0 {
             Kind::Scope(scope) => token.require_scope(scope),
-            Kind::AnyScope(scopes) => ok_if(scopes.iter().any(|scope| token.require_scope(scope).is_ok()), &|| {
-                Error::InsufficientScope { required: self.scopes(), granted: token.scope().clone() }
-            }),
+            Kind::AnyScope(scopes) => {
+                ok_if(scopes.iter().any(|scope| token.require_scope(scope).is_ok()), &|| {
+                    Error::InsufficientScope {
+                        required: self.scopes(),
+                        granted: token.scope().clone(),
+                    }
+                })
+            }
             Kind::Permission(permission) => ok_if(token.has_permission(permission), &forbidden),
             Kind::Role(role) => ok_if(token.has_role(role), &forbidden),
             Kind::Group(group) => ok_if(token.in_group(group), &forbidden),
             Kind::Issuer(iss) => ok_if(token.issuer() == iss, &forbidden),
-            Kind::Claim(claim, test) => ok_if(token.claim(claim).is_some_and(|value| test(value)), &forbidden),
-            Kind::Test(_, test) => ok_if(test(token, request), &forbidden),
+            Kind::Claim(claim, test) => {
+                ok_if(token.claim(claim).is_some_and(|value| test(value)), &forbidden)
+            }
+            Kind::Custom(_, test) => ok_if(test(token, request), &forbidden),
             Kind::Acr(classes) => {
                 let acr = token.claim("acr").and_then(Value::as_str);
-                ok_if(acr.is_some_and(|acr| classes.iter().any(|class| class == acr)), &|| self.step_up().into())
+                ok_if(acr.is_some_and(|acr| classes.iter().any(|class| class == acr)), &|| {
+                    self.step_up().into()
+                })
             }
             Kind::MaxAuthAge(age) => {
                 let signed_in = token.claim("auth_time").and_then(Value::as_f64);
                 let signed_in = signed_in.and_then(|time| Duration::try_from_secs_f64(time).ok());
                 let now = token.clock().now().unix;
                 // In the future nobody has signed in, but for clocks that differ.
-                let is_recent =
-                    |time: Duration| time <= now.saturating_add(CLOCKS_DIFFER) && now.saturating_sub(time) <= *age;
+                let is_recent = |time: Duration| {
+                    time <= now.saturating_add(CLOCKS_DIFFER) && now.saturating_sub(time) <= *age
+                };
                 ok_if(signed_in.is_some_and(is_recent), &|| self.step_up().into())
             }
             Kind::All(rules) => self.check_all(rules, token, request),
@@ -242,11 +259,15 @@ impl Rule {
         for rule in rules {
             match rule.evaluate(token, request) {
                 Ok(()) => {}
-                Err(Error::InsufficientAuthentication { .. }) => step_up = Err(self.step_up().into()),
+                Err(Error::InsufficientAuthentication { .. }) => {
+                    step_up = Err(self.step_up().into())
+                }
                 Err(Error::InsufficientScope { granted, .. }) => {
                     return Err(Error::InsufficientScope { required: self.scopes(), granted });
                 }
-                Err(Error::Forbidden { rule, .. }) => return Err(Error::Forbidden { rule, scope: self.scopes() }),
+                Err(Error::Forbidden { rule, .. }) => {
+                    return Err(Error::Forbidden { rule, scope: self.scopes() });
+                }
                 Err(other) => return Err(other),
             }
         }
@@ -274,8 +295,12 @@ impl Rule {
         match &self.0 {
             Kind::Acr(classes) => StepUp { acr_values: classes.to_vec(), max_age: None },
             Kind::MaxAuthAge(age) => StepUp { acr_values: Vec::new(), max_age: Some(*age) },
-            Kind::All(rules) => rules.iter().map(Self::step_up).fold(StepUp::default(), StepUp::and),
-            Kind::Any(rules) => rules.iter().map(Self::step_up).find(|one| !one.is_empty()).unwrap_or_default(),
+            Kind::All(rules) => {
+                rules.iter().map(Self::step_up).fold(StepUp::default(), StepUp::and)
+            }
+            Kind::Any(rules) => {
+                rules.iter().map(Self::step_up).find(|one| !one.is_empty()).unwrap_or_default()
+            }
             _ => StepUp::default(),
         }
     }
@@ -296,7 +321,11 @@ impl StepUp {
     /// Of two lists of classes, what is in both; of two ages, the younger.
     fn and(self, other: Self) -> Self {
         let acr_values = match (self.acr_values.is_empty(), other.acr_values.is_empty()) {
-            (false, false) => self.acr_values.into_iter().filter(|class| other.acr_values.contains(class)).collect(),
+            (false, false) => self
+                .acr_values
+                .into_iter()
+                .filter(|class| other.acr_values.contains(class))
+                .collect(),
             (true, _) => other.acr_values,
             (_, true) => self.acr_values,
         };
@@ -307,7 +336,10 @@ impl StepUp {
 
 impl From<StepUp> for Error {
     fn from(step_up: StepUp) -> Self {
-        Self::InsufficientAuthentication { acr_values: step_up.acr_values, max_age: step_up.max_age }
+        Self::InsufficientAuthentication {
+            acr_values: step_up.acr_values,
+            max_age: step_up.max_age,
+        }
     }
 }
 
@@ -334,7 +366,9 @@ impl fmt::Display for Rule {
                     write!(formatter, " {between} ")?;
                 }
                 match &rule.0 {
-                    Kind::All(several) | Kind::Any(several) if several.len() > 1 => write!(formatter, "({rule})")?,
+                    Kind::All(several) | Kind::Any(several) if several.len() > 1 => {
+                        write!(formatter, "({rule})")?
+                    }
                     _ => write!(formatter, "{rule}")?,
                 }
             }
@@ -351,7 +385,7 @@ impl fmt::Display for Rule {
             Kind::Group(group) => write!(formatter, "group {group:?}"),
             Kind::Issuer(iss) => write!(formatter, "issuer {iss:?}"),
             Kind::Claim(claim, _) => write!(formatter, "claim {claim:?}"),
-            Kind::Test(name, _) => formatter.write_str(name),
+            Kind::Custom(name, _) => formatter.write_str(name),
             Kind::Acr(classes) => write!(formatter, "acr of {classes:?}"),
             Kind::MaxAuthAge(age) => write!(formatter, "signed in within {age:?}"),
             Kind::All(rules) if rules.is_empty() => formatter.write_str("nothing"),

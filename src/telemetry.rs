@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::error::{Error, FetchError, IgnoredKey};
+use crate::error::{Error, FetchError, IgnoredKeyReason};
 
 /// An issuer, as the log and the metrics name it.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub(crate) struct Throttle(Mutex<Told>);
 #[derive(Default)]
 struct Told {
     at: Option<Duration>,
-    unsaid: u64,
+    suppressed: u64,
 }
 
 impl Throttle {
@@ -50,11 +50,11 @@ impl Throttle {
     pub(crate) fn turn(&self, now: Duration) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.at.is_some_and(|at| now < at + Self::EVERY) {
-            told.unsaid += 1;
+            told.suppressed += 1;
             return None;
         }
         told.at = Some(now);
-        Some(std::mem::take(&mut told.unsaid))
+        Some(std::mem::take(&mut told.suppressed))
     }
 }
 
@@ -66,19 +66,19 @@ pub(crate) fn keys_fetched(
     issuer: &IssuerName,
     changed: bool,
     keys: usize,
-    ignored: &[IgnoredKey],
+    ignored: &[IgnoredKeyReason],
     lifetime: Duration,
     took: Duration,
     now: Now,
 ) {
-    if let Some(unsaid) = issuer.turn(now) {
+    if let Some(suppressed) = issuer.turn(now) {
         let (lifetime_s, ignored_keys) = (lifetime.as_secs(), ignored.len());
         let some: Vec<_> = ignored.iter().take(MAX_REASONS).collect();
         tracing::info!(
             target: "portcullis", event = "keys_fetched", issuer = &*issuer.iss, changed, keys, ignored = ?some, ignored_keys,
-            lifetime_s, unsaid, "key set fetched"
+            lifetime_s, suppressed, "key set fetched"
         );
-        if changed && ignored.contains(&IgnoredKey::TooMany) {
+        if changed && ignored.contains(&IgnoredKeyReason::TooMany) {
             tracing::warn!(
                 target: "portcullis", event = "key_set_cut", issuer = &*issuer.iss, keys,
                 "the key set has more keys than are read; tokens of the others are refused"
@@ -90,17 +90,17 @@ pub(crate) fn keys_fetched(
 }
 
 /// A fetch failed.
-pub(crate) fn keys_not_fetched(
+pub(crate) fn key_fetch_failed(
     issuer: &IssuerName,
     error: &FetchError,
     retry_after: Duration,
     took: Duration,
     now: Now,
 ) {
-    if let Some(unsaid) = issuer.turn(now) {
+    if let Some(suppressed) = issuer.turn(now) {
         let retry_after_s = retry_after.as_secs_f64();
         tracing::warn!(
-            target: "portcullis", event = "keys_not_fetched", issuer = &*issuer.iss, %error, retry_after_s, unsaid,
+            target: "portcullis", event = "key_fetch_failed", issuer = &*issuer.iss, %error, retry_after_s, suppressed,
             "key set not fetched"
         );
     }
@@ -127,7 +127,12 @@ pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
 }
 
 /// A token was refused. `issuer`: whose it says to be, if we trust that one.
-pub(crate) fn token_refused(error: &Error, issuer: Option<&str>, kid: Option<&str>, alg: Option<&str>) {
+pub(crate) fn token_refused(
+    error: &Error,
+    issuer: Option<&str>,
+    kid: Option<&str>,
+    alg: Option<&str>,
+) {
     let reason = error.code();
     if tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
         let detail = match error {
@@ -191,9 +196,9 @@ pub(crate) fn waiting() -> tracing::Span {
     tracing::info_span!(target: "portcullis", "verify_access_token")
 }
 
-/// A look-up failed. `unsaid`: how many did since the last one that was told.
-pub(crate) fn lookup_failed(error: &str, unsaid: u64) {
-    tracing::error!(target: "portcullis", event = "lookup_failed", error, unsaid, "issuer look-up failed");
+/// A look-up failed. `suppressed`: how many did since the last one that was told.
+pub(crate) fn lookup_failed(error: &str, suppressed: u64) {
+    tracing::error!(target: "portcullis", event = "lookup_failed", error, suppressed, "issuer look-up failed");
 }
 
 /// As [`lookup_failed`], each time.
@@ -201,11 +206,11 @@ pub(crate) fn lookup_failure_counted() {
     meters::lookup_failure();
 }
 
-/// A look-up returned what cannot be used. `iss`: of what it returned, and not what it was asked for; `unsaid`: as in
+/// A look-up returned what cannot be used. `iss`: of what it returned, and not what it was asked for; `suppressed`: as in
 /// [`lookup_failed`].
-pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, unsaid: u64) {
+pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, suppressed: u64) {
     tracing::warn!(
-        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, unsaid, "a look-up returned an issuer that cannot be used"
+        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, suppressed, "a look-up returned an issuer that cannot be used"
     );
 }
 
@@ -250,7 +255,8 @@ pub(crate) fn testing_in_release() {
         event = "testing_in_release",
         "the feature `testing` of portcullis is on in a release build; it belongs in `[dev-dependencies]`"
     );
-    WAS_HEARD.store(tracing::enabled!(target: "portcullis", tracing::Level::WARN), Ordering::Relaxed);
+    WAS_HEARD
+        .store(tracing::enabled!(target: "portcullis", tracing::Level::WARN), Ordering::Relaxed);
 }
 
 #[cfg(feature = "metrics")]
@@ -278,7 +284,8 @@ mod meters {
     }
 
     pub(super) fn fetch(issuer: &IssuerName, outcome: &'static str, took: Duration) {
-        counter!("portcullis_key_fetches_total", "issuer" => label(issuer), "outcome" => outcome).increment(1);
+        counter!("portcullis_key_fetches_total", "issuer" => label(issuer), "outcome" => outcome)
+            .increment(1);
         histogram!("portcullis_key_fetch_duration_seconds", "issuer" => label(issuer), "outcome" => outcome)
             .record(took.as_secs_f64());
     }
@@ -287,7 +294,8 @@ mod meters {
     /// issuers together there is no such thing.
     pub(super) fn fetched_at(issuer: &IssuerName, unix: Duration) {
         if issuer.is_listed() {
-            gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer)).set(unix.as_secs_f64());
+            gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer))
+                .set(unix.as_secs_f64());
         }
     }
 
@@ -296,7 +304,8 @@ mod meters {
     }
 
     pub(super) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
-        counter!("portcullis_unknown_kids_total", "issuer" => label(issuer), "outcome" => outcome).increment(1);
+        counter!("portcullis_unknown_kids_total", "issuer" => label(issuer), "outcome" => outcome)
+            .increment(1);
     }
 
     pub(super) fn refusal(reason: &'static str) {

@@ -21,8 +21,8 @@ use arc_swap::ArcSwapOption;
 
 use crate::access_token::AccessToken;
 use crate::clock::Now;
-use crate::issuer::active::TrustedIssuer;
-use crate::issuer::registry::Known;
+use crate::issuer::active::ActiveIssuer;
+use crate::issuer::registry::ResolvedIssuer;
 use crate::keys::jwks::Jwks;
 
 /// Tokens that there is room for unless configured otherwise.
@@ -72,7 +72,8 @@ impl Charge {
     /// Takes as many bytes more; `false`, and none, if there is no room for them.
     pub(crate) fn add(&self, bytes: usize) -> bool {
         let Some(cache) = self.cache.upgrade() else { return true };
-        if self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE || !cache.take(bytes, 0) {
+        let is_too_much = self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE;
+        if is_too_much || !cache.take(bytes, 0) && !(cache.sweep(None) && cache.take(bytes, 0)) {
             return false;
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -123,13 +124,18 @@ pub(crate) struct Entry {
 /// Whose token it is.
 pub(crate) enum EntryIssuer {
     /// Trusted as long as the verifier lives.
-    Listed(Arc<TrustedIssuer>),
+    Listed(Arc<ActiveIssuer>),
     /// By a look-up's word. Weak: a cached token keeps no tenant alive that was evicted.
-    LookedUp(Weak<TrustedIssuer>),
+    LookedUp(Weak<ActiveIssuer>),
 }
 
 impl Entry {
-    pub(crate) fn new(token: AccessToken, known: &Known, keys: Option<&Arc<Jwks>>, now: Now) -> Self {
+    pub(crate) fn new(
+        token: AccessToken,
+        known: &ResolvedIssuer,
+        keys: Option<&Arc<Jwks>>,
+        now: Now,
+    ) -> Self {
         let issuer = match known.is_listed() {
             true => EntryIssuer::Listed(Arc::clone(&known.issuer)),
             false => EntryIssuer::LookedUp(Arc::downgrade(&known.issuer)),
@@ -164,8 +170,9 @@ impl TokenCache {
             seen: array::from_fn(|_| AtomicU64::new(0)),
             kept: array::from_fn(|_| ArcSwapOption::empty()),
         };
-        let most_bytes =
-            usize::try_from(capacity.min(MAX_CAPACITY)).unwrap_or(usize::MAX).saturating_mul(BYTES_PER_TOKEN);
+        let most_bytes = usize::try_from(capacity.min(MAX_CAPACITY))
+            .unwrap_or(usize::MAX)
+            .saturating_mul(BYTES_PER_TOKEN);
         let (bytes, swept) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Self { sets: (0..sets).map(|_| set()).collect(), bytes, most_bytes, swept }
     }
@@ -180,22 +187,29 @@ impl TokenCache {
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Frees what is older than [`LONGEST`], in some of the sets, others each time.
-    fn sweep(&self, now: Now) {
+    /// Frees what is older than [`LONGEST`] (with `now`), and what takes more than its share, in some of the sets, others each
+    /// time: else one tenant's large tokens would take the room of all others. Whether anything was freed.
+    fn sweep(&self, now: Option<Now>) -> bool {
         let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
+        let may_go = |entry: &Arc<Entry>| {
+            now.is_some_and(|now| !entry.is_recent(now)) || entry.token.charged() > BYTES_PER_TOKEN
+        };
+        let mut has_freed = false;
         for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
-            for (own, kept) in set.ways() {
-                if kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now)) {
+            for (own, kept) in set.slots() {
+                if kept.load().as_ref().is_some_and(may_go) {
                     own.store(0, Ordering::Relaxed);
                     kept.store(None);
+                    has_freed = true;
                 }
             }
         }
+        has_freed
     }
 
     fn remove(&self, token: &str) {
-        let Some(place) = self.place(token) else { return };
-        for (own, kept) in place.sets.into_iter().flat_map(Set::ways) {
+        let Some(place) = self.candidates(token) else { return };
+        for (own, kept) in place.sets.into_iter().flat_map(Set::slots) {
             let found = kept.load();
             if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
                 // Not if another token has taken the slot meanwhile.
@@ -210,8 +224,12 @@ impl TokenCache {
     }
 
     /// Exactly this token, if it is kept and still `is_good`.
-    pub(crate) fn get(&self, token: &str, is_good: impl FnOnce(&Entry) -> bool) -> Option<AccessToken> {
-        let Place { sets, tag, .. } = self.place(token)?;
+    pub(crate) fn get(
+        &self,
+        token: &str,
+        is_good: impl FnOnce(&Entry) -> bool,
+    ) -> Option<AccessToken> {
+        let Candidates { sets, tag, .. } = self.candidates(token)?;
         let kept = sets.into_iter().find_map(|set| {
             let way = set.tags.iter().position(|own| own.load(Ordering::Relaxed) == tag)?;
             let kept = set.kept.get(way)?.load();
@@ -228,17 +246,16 @@ impl TokenCache {
 
     /// Keeps a token that was just verified, if it was before.
     pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
-        let Some(place) = self.place(token) else { return };
+        let Some(place) = self.candidates(token) else { return };
         let [first, _] = place.sets;
-        if !first.was_seen(place.rest) {
+        if !first.record_sighting(place.rest) {
             return;
         }
         let Some((own, kept)) = place.choose(now) else { return };
         let entry = entry();
         let bytes = entry.token.bytes() + size_of::<Entry>();
         let leaving = kept.load().as_ref().map_or(0, |entry| entry.token.charged());
-        if !self.take(bytes, leaving) {
-            self.sweep(now);
+        if !self.take(bytes, leaving) && !(self.sweep(Some(now)) && self.take(bytes, leaving)) {
             return;
         }
         // Counted before it is there, so that nothing that takes it out again can count below zero.
@@ -247,7 +264,7 @@ impl TokenCache {
         own.store(place.tag, Ordering::Relaxed);
     }
 
-    fn place(&self, token: &str) -> Option<Place<'_>> {
+    fn candidates(&self, token: &str) -> Option<Candidates<'_>> {
         let [a, b, c, d, e, f, g, h] = *token.as_bytes().last_chunk()?;
         let end = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         // It is base64url. A multiplication spreads it: the upper half depends on every character.
@@ -256,53 +273,59 @@ impl TokenCache {
         let (one, other) = (spread(0x9e37_79b9_7f4a_7c15), spread(0xc2b2_ae3d_27d4_eb4f));
         // 0, which an empty place has, is no base64url; and where nothing is kept, nothing is found.
         let tag = u32::from_le_bytes([a, b, c, d]);
-        Some(Place { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
+        Some(Candidates { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
     }
 }
 
 /// Where a token belongs: into one of two sets, so that few find both full.
-struct Place<'a> {
+struct Candidates<'a> {
     sets: [&'a Set; 2],
     tag: u32,
     /// What a set remembers it by: bits of the product that did not choose the set.
     rest: u16,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Candidates<'a> {
     /// In this order: its own place; one with what is older than [`LONGEST`], so that long tokens which nobody uses do not take
     /// up the bytes of others; an empty one, in the emptier set; one that nobody used since a token last wanted it; any.
-    fn choose(&self, now: Now) -> Option<Way<'a>> {
+    fn choose(&self, now: Now) -> Option<Slot<'a>> {
         let [first, second] = self.sets;
-        let sets = if second.empty().count() > first.empty().count() { [second, first] } else { [first, second] };
-        let ways = || sets.into_iter().flat_map(Set::ways);
-        let is_stale = |kept: &ArcSwapOption<Entry>| kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now));
+        let sets = if second.empty().count() > first.empty().count() {
+            [second, first]
+        } else {
+            [first, second]
+        };
+        let slots = || sets.into_iter().flat_map(Set::slots);
+        let is_stale = |kept: &ArcSwapOption<Entry>| {
+            kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now))
+        };
         let is_unused = |kept: &ArcSwapOption<Entry>| {
             kept.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))
         };
-        ways()
+        slots()
             .find(|(own, _)| own.load(Ordering::Relaxed) == self.tag)
-            .or_else(|| ways().find(|(_, kept)| is_stale(kept)))
+            .or_else(|| slots().find(|(_, kept)| is_stale(kept)))
             .or_else(|| sets.into_iter().find_map(|set| set.empty().next()))
-            .or_else(|| ways().find(|(_, kept)| is_unused(kept)))
-            .or_else(|| ways().nth(usize::from(self.rest) % (2 * WAYS)))
+            .or_else(|| slots().find(|(_, kept)| is_unused(kept)))
+            .or_else(|| slots().nth(usize::from(self.rest) % (2 * WAYS)))
     }
 }
 
 /// A place in a set: its tag, and what is kept there.
-type Way<'a> = (&'a AtomicU32, &'a ArcSwapOption<Entry>);
+type Slot<'a> = (&'a AtomicU32, &'a ArcSwapOption<Entry>);
 
 impl Set {
-    fn ways(&self) -> impl Iterator<Item = Way<'_>> {
+    fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         self.tags.iter().zip(&self.kept)
     }
 
-    fn empty(&self) -> impl Iterator<Item = Way<'_>> {
-        self.ways().filter(|(_, kept)| kept.load().is_none())
+    fn empty(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.slots().filter(|(_, kept)| kept.load().is_none())
     }
 
     /// Whether this token was verified before; it is, from now on. Two threads at once may forget one, which is verified once
     /// more; one in 8,000 is taken for another, and kept at once.
-    fn was_seen(&self, token: u16) -> bool {
+    fn record_sighting(&self, token: u16) -> bool {
         let [newer, older] = self.seen.each_ref().map(|four| four.load(Ordering::Relaxed));
         let is_one_of = |four: u64| (0..4).any(|number| (four >> (16 * number)) as u16 == token);
         if is_one_of(newer) || is_one_of(older) {

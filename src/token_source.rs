@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::error::ConfigError;
 
-/// Where a request may have its access token; for [`ProtectLayer::token_from`](crate::ProtectLayer::token_from).
+/// Where a request may have its access token; for [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources).
 ///
 /// ```
 /// use portcullis::TokenSource;
@@ -20,10 +20,10 @@ use crate::error::ConfigError;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct TokenSource(pub(crate) Place);
+pub struct TokenSource(pub(crate) TokenLocation);
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum TokenLocation {
     Authorization,
     Header { name: HeaderName, allowed: AllowedOrigins },
     Cookie { name: String, allowed: AllowedOrigins },
@@ -48,7 +48,7 @@ impl AllowedOrigins {
 impl TokenSource {
     /// `Authorization: Bearer …` (RFC 6750 §2.1): the default, and for most APIs the only one.
     pub fn authorization() -> Self {
-        Self(Place::Authorization)
+        Self(TokenLocation::Authorization)
     }
 
     /// A header that carries the token and nothing else, as a gateway in front sets it: `Cf-Access-Jwt-Assertion`,
@@ -69,11 +69,15 @@ impl TokenSource {
         N::Error: Display,
     {
         match name.try_into() {
-            Ok(http::header::AUTHORIZATION) => {
-                Err(ConfigError::new("token source header `Authorization`: expected `TokenSource::authorization()`"))
+            Ok(http::header::AUTHORIZATION) => Err(ConfigError::new(
+                "token source header `Authorization`: expected `TokenSource::authorization()`",
+            )),
+            Ok(name) => {
+                Ok(Self(TokenLocation::Header { name, allowed: AllowedOrigins::default() }))
             }
-            Ok(name) => Ok(Self(Place::Header { name, allowed: AllowedOrigins::default() })),
-            Err(error) => Err(ConfigError::new(format!("token source: expected a header's name: {error}"))),
+            Err(error) => {
+                Err(ConfigError::new(format!("token source: expected a header's name: {error}")))
+            }
         }
     }
 
@@ -85,7 +89,7 @@ impl TokenSource {
     /// - A navigation of the whole window may (the page after a sign-in, a link in a mail), from wherever it comes.
     /// - Unsafe methods and websockets may not without `Origin`, and nothing may with another one.
     ///
-    /// What may not is answered 400, or, with [`optional`](crate::ProtectLayer::optional), treated as without a token. The
+    /// What may not is answered 400, or, with [`optional`](crate::ProtectLayer::allow_anonymous), treated as without a token. The
     /// API's own origin is that of the `Host` header (over `http` on loopback only), or what the browser calls
     /// `same-origin`: list it if a proxy rewrites `Host` and the API has websockets. A name that begins with `__Host-` keeps
     /// subdomains from setting the cookie.
@@ -98,7 +102,8 @@ impl TokenSource {
         name: impl Into<String>,
         origins: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
-        Self(Place::Cookie { name: name.into(), allowed: AllowedOrigins::default() }).from_origins(origins)
+        Self(TokenLocation::Cookie { name: name.into(), allowed: AllowedOrigins::default() })
+            .from_origins(origins)
     }
 
     /// Other origins whose pages may use a token from a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header).
@@ -107,11 +112,18 @@ impl TokenSource {
     ///
     /// Returns an error if an origin is not one as browsers send it (see [`cookie`](Self::cookie)), or if this is neither a
     /// cookie nor a header.
-    pub fn from_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+    pub fn from_origins<T: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
         let origins: Vec<String> = origins.into_iter().map(Into::into).collect();
-        let is_origin = |text: &String| Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text);
+        let is_origin = |text: &String| {
+            Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == *text)
+        };
         if let Some(odd) = origins.iter().find(|text| !is_origin(text)) {
-            return Err(ConfigError::new(format!("origin {odd:?}: expected one as `https://app.example.com`")));
+            return Err(ConfigError::new(format!(
+                "origin {odd:?}: expected one as `https://app.example.com`"
+            )));
         }
         self.allowed("from_origins")?.listed = origins;
         Ok(self)
@@ -138,8 +150,12 @@ impl TokenSource {
 
     fn allowed(&mut self, method: &str) -> Result<&mut AllowedOrigins, ConfigError> {
         match &mut self.0 {
-            Place::Header { allowed, .. } | Place::Cookie { allowed, .. } => Ok(allowed),
-            other => Err(ConfigError::new(format!("{method}: expected a cookie or a header, found {other:?}"))),
+            TokenLocation::Header { allowed, .. } | TokenLocation::Cookie { allowed, .. } => {
+                Ok(allowed)
+            }
+            other => Err(ConfigError::new(format!(
+                "{method}: expected a cookie or a header, found {other:?}"
+            ))),
         }
     }
 
@@ -152,16 +168,20 @@ impl TokenSource {
     /// When `name` is no subprotocol's name (RFC 6455 §4.1).
     pub fn websocket_protocol(name: &str) -> Result<Self, ConfigError> {
         let is_token = !name.is_empty()
-            && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte));
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte));
         match HeaderValue::from_str(name) {
-            Ok(name) if is_token => Ok(Self(Place::WebSocketProtocol(name))),
-            _ => Err(ConfigError::new(format!("token source: expected a websocket subprotocol's name, {name:?} came"))),
+            Ok(name) if is_token => Ok(Self(TokenLocation::WebSocketProtocol(name))),
+            _ => Err(ConfigError::new(format!(
+                "token source: expected a websocket subprotocol's name, {name:?} came"
+            ))),
         }
     }
 
     /// A query parameter (RFC 6750 §2.3). Dangerous: addresses end up in logs, histories and `Referer` headers, and the token
     /// with them (OAuth 2.1 §5.1 forbids it). Answers to such requests get `Cache-Control: no-store`.
     pub fn danger_query(name: impl Into<String>) -> Self {
-        Self(Place::Query(name.into()))
+        Self(TokenLocation::Query(name.into()))
     }
 }

@@ -17,16 +17,16 @@ use crate::access_token::{AccessToken, Implies};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
-use crate::issuer::active::Signature;
+use crate::issuer::active::SignatureCheck;
 use crate::issuer::issuers::Issuers;
-use crate::issuer::registry::{Found, Known, LookupFuture, TrustedIssuers};
+use crate::issuer::registry::{IssuerRegistry, LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
 use crate::keys::remote::fetch::default_client;
 use crate::keys::remote::limits::MAX_PER_ORIGIN;
 use crate::telemetry;
 use crate::token::claims::Claims;
 use crate::token::jws::{Header, Jws};
-use crate::token::token_type::check_kind;
+use crate::token::token_type::reject_other_jwt_types;
 use crate::token_cache::{self, Entry, EntryIssuer, TokenCache};
 use crate::token_source::TokenSource;
 
@@ -52,7 +52,7 @@ pub struct Verifier(Arc<Inner>);
 struct Inner {
     /// Tells this verifier and its clones from all others in the process.
     id: u64,
-    issuers: TrustedIssuers,
+    issuers: IssuerRegistry,
     clock: Clock,
     implies: Option<Arc<Implies>>,
     cache: Arc<TokenCache>,
@@ -60,26 +60,27 @@ struct Inner {
 
 /// Where a verification stands.
 pub(crate) enum Verification {
-    Done(Result<AccessToken, Error>),
-    Waiting(Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>),
+    Ready(Result<AccessToken, Error>),
+    Pending(Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>),
 }
 
 /// What was waited for already.
 #[derive(Default)]
-struct Progress {
-    issuer: Option<Known>,
-    fetched: bool,
+struct Resume {
+    issuer: Option<ResolvedIssuer>,
+    /// How often a fetch was waited for.
+    waits: u8,
 }
 
 enum Attempt {
-    Verified(AccessToken),
-    Wait(Wait),
+    Ready(AccessToken),
+    Pending(Pending),
 }
 
-enum Wait {
+enum Pending {
     Lookup(LookupFuture),
     /// Of this issuer, which may be evicted meanwhile.
-    Keys(Known, Fetching),
+    Fetch(ResolvedIssuer, Fetching),
 }
 
 /// Optional settings of a [`Verifier`]; from [`Verifier::builder`].
@@ -94,7 +95,10 @@ pub struct VerifierBuilder {
 
 impl fmt::Debug for VerifierBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("VerifierBuilder").field("issuers", &self.issuers).finish_non_exhaustive()
+        formatter
+            .debug_struct("VerifierBuilder")
+            .field("issuers", &self.issuers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,14 +122,14 @@ impl VerifierBuilder {
     /// application's; a token whose claims would take more than 128 KiB is verified each time. The table itself takes 64 bytes for
     /// each, from the start; two million are the most. What has expired is never used; its memory is freed when another token
     /// needs it.
-    pub fn cache_tokens(mut self, tokens: u64) -> Self {
+    pub fn token_cache_capacity(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self
     }
 
     /// Keeps no verified tokens: each request verifies its token's signature.
     pub fn without_token_cache(self) -> Self {
-        self.cache_tokens(0)
+        self.token_cache_capacity(0)
     }
 
     /// Whether a scope token that is granted (the first) implies one that is asked for (the second), for all tokens and all
@@ -140,7 +144,10 @@ impl VerifierBuilder {
     ///     .build()?;
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
-    pub fn scope_implies(mut self, implies: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Self {
+    pub fn scope_implies(
+        mut self,
+        implies: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.implies = Some(Arc::new(implies));
         self
     }
@@ -161,7 +168,8 @@ impl VerifierBuilder {
         let own = |guarded| self.client.clone().map_or_else(|| default_client(guarded), Ok);
         // Made when it is needed, once: it reads the system's root certificates, which takes tens of milliseconds.
         let client = LazyCell::new(|| own(false));
-        let issuers = TrustedIssuers::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
+        let issuers =
+            IssuerRegistry::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -209,8 +217,8 @@ impl Verifier {
     /// [`Error::InvalidToken`], or [`Error::KeysUnavailable`] when the issuer is trusted but its keys cannot be had.
     pub async fn verify(&self, token: &str) -> Result<AccessToken, Error> {
         match self.begin(token) {
-            Verification::Done(result) => result,
-            Verification::Waiting(future) => future.await,
+            Verification::Ready(result) => result,
+            Verification::Pending(future) => future.await,
         }
     }
 
@@ -229,7 +237,8 @@ impl Verifier {
         let mut fetches = JoinSet::new();
         if let Ok(runtime) = Handle::try_current() {
             for issuer in &issuers {
-                let (issuer, turns, clock) = (Arc::clone(issuer), Arc::clone(&turns), self.0.clock.clone());
+                let (issuer, turns, clock) =
+                    (Arc::clone(issuer), Arc::clone(&turns), self.0.clock.clone());
                 let warm_up = async move {
                     let _turn = turns.acquire().await;
                     if let Some(fetching) = issuer.warm_up(clock.now()) {
@@ -245,8 +254,11 @@ impl Verifier {
             .filter(|issuer| issuer.can_warm_up())
             .map(|issuer| issuer.health(self.0.clock.now()))
             .filter(|health| !health.is_ready());
-        let reason = |health: IssuerHealth| health.last_error.unwrap_or_else(|| Arc::new(FetchError::NoRuntime));
-        let failed: Vec<_> = failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
+        let reason = |health: IssuerHealth| {
+            health.last_error.unwrap_or_else(|| Arc::new(FetchError::NoRuntime))
+        };
+        let failed: Vec<_> =
+            failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError { failed }) }
     }
 
@@ -254,7 +266,8 @@ impl Verifier {
     /// Fetches nothing.
     pub fn health(&self) -> Vec<IssuerHealth> {
         let now = self.0.clock.now();
-        let mut health: Vec<_> = self.0.issuers.known().iter().map(|issuer| issuer.health(now)).collect();
+        let mut health: Vec<_> =
+            self.0.issuers.known().iter().map(|issuer| issuer.health(now)).collect();
         health.sort_by(|one, other| one.iss.cmp(&other.iss));
         health
     }
@@ -282,58 +295,62 @@ impl Verifier {
 
     /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        let cached = self.verified_before(token);
+        let cached = self.cached(token);
         telemetry::token_cache(cached.is_some());
         if let Some(token) = cached {
-            return Verification::Done(Ok(token));
+            return Verification::Ready(Ok(token));
         }
-        match self.attempt(token, &Progress::default()) {
-            Ok(Attempt::Verified(token)) => Verification::Done(Ok(token)),
-            Ok(Attempt::Wait(wait)) => {
-                let verification = self.clone().verify_after(wait, token.to_owned());
-                Verification::Waiting(Box::pin(verification.instrument(telemetry::waiting())))
+        match self.attempt(token, &Resume::default()) {
+            Ok(Attempt::Ready(token)) => Verification::Ready(Ok(token)),
+            Ok(Attempt::Pending(wait)) => {
+                let verification = self.clone().resume(wait, token.to_owned());
+                Verification::Pending(Box::pin(verification.instrument(telemetry::waiting())))
             }
-            Err(error) => Verification::Done(Err(self.refused(token, error))),
+            Err(error) => Verification::Ready(Err(self.log_rejection(token, error))),
         }
     }
 
     /// The token, if it was verified a moment ago and nothing has changed since. If anything has, the steps will say what.
-    fn verified_before(&self, token: &str) -> Option<AccessToken> {
+    fn cached(&self, token: &str) -> Option<AccessToken> {
         self.0.cache.get(token, |entry| {
             let now = self.0.clock.now();
             if !entry.is_recent(now) || !entry.token().is_good_at(now) {
                 return false;
             }
             match entry.issuer() {
-                EntryIssuer::Listed(issuer) => issuer.still_has(entry.keys(), now),
-                EntryIssuer::LookedUp(issuer) => match self.0.issuers.find(entry.token().issuer(), now) {
-                    Ok(Found::Issuer(known)) => {
-                        std::ptr::eq(Arc::as_ptr(&known.issuer), issuer.as_ptr())
-                            && known.issuer.still_has(entry.keys(), now)
+                EntryIssuer::Listed(issuer) => issuer.recheck(entry.keys(), now),
+                EntryIssuer::LookedUp(issuer) => {
+                    match self.0.issuers.find(entry.token().issuer(), now) {
+                        Ok(Resolution::Ready(known)) => {
+                            std::ptr::eq(Arc::as_ptr(&known.issuer), issuer.as_ptr())
+                                && known.issuer.recheck(entry.keys(), now)
+                        }
+                        _ => false,
                     }
-                    _ => false,
-                },
+                }
             }
         })
     }
 
-    async fn verify_after(self, mut wait: Wait, token: String) -> Result<AccessToken, Error> {
-        let mut progress = Progress::default();
-        // Ends: with an issuer at hand no look-up is waited for, and after one fetch no other.
+    async fn resume(self, mut wait: Pending, token: String) -> Result<AccessToken, Error> {
+        let mut progress = Resume::default();
+        // Ends: once there is an issuer, no lookup is waited for; and the waits for fetches are counted.
         loop {
             match wait {
-                Wait::Lookup(lookup) => {
-                    progress.issuer = Some(lookup.await.map_err(|error| self.refused(&token, error))?);
+                Pending::Lookup(lookup) => {
+                    progress.issuer =
+                        Some(lookup.await.map_err(|error| self.log_rejection(&token, error))?);
                 }
-                Wait::Keys(issuer, fetching) => {
+                Pending::Fetch(issuer, fetching) => {
                     fetching.finished().await;
-                    progress = Progress { issuer: Some(issuer), fetched: true };
+                    progress =
+                        Resume { issuer: Some(issuer), waits: progress.waits.saturating_add(1) };
                 }
             }
             match self.attempt(&token, &progress) {
-                Ok(Attempt::Verified(token)) => return Ok(token),
-                Ok(Attempt::Wait(next)) => wait = next,
-                Err(error) => return Err(self.refused(&token, error)),
+                Ok(Attempt::Ready(token)) => return Ok(token),
+                Ok(Attempt::Pending(next)) => wait = next,
+                Err(error) => return Err(self.log_rejection(&token, error)),
             }
         }
     }
@@ -342,17 +359,24 @@ impl Verifier {
     ///
     /// Whatever can be refused without a key is refused before one is asked for: a token that would be refused anyway
     /// causes no network access and spends no fetch.
-    fn attempt(&self, token: &str, progress: &Progress) -> Result<Attempt, Error> {
+    fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
         let now = self.0.clock.now();
         let jws = Jws::split(token)?;
         let header = jws.header()?;
-        check_kind(header.typ.as_deref())?;
+        reject_other_jwt_types(header.typ.as_deref())?;
         let claims = Claims::parse(jws.unverified_payload())?;
         let known = match &progress.issuer {
             Some(known) => known.clone(),
-            None => match self.0.issuers.find(&claims.issuer, now).map_err(|error| explain(error, &header))? {
-                Found::Issuer(known) => known,
-                Found::Lookup(lookup) => return Ok(Attempt::Wait(Wait::Lookup(lookup))),
+            None => match self
+                .0
+                .issuers
+                .find(&claims.issuer, now)
+                .map_err(|error| clarify_microsoft_token(error, &header))?
+            {
+                Resolution::Ready(known) => known,
+                Resolution::Pending(lookup) => {
+                    return Ok(Attempt::Pending(Pending::Lookup(lookup)));
+                }
             },
         };
         let issuer = &known.issuer;
@@ -362,29 +386,35 @@ impl Verifier {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
                 // Nothing is fetched for it. The client is told that it expired only if that is the issuer's word.
-                let verified = issuer.verifies_already(&jws, &header, tenant, now);
+                let verified = issuer.verifies_with_cached_keys(&jws, &header, tenant, now);
                 return Err(InvalidToken::Expired { expires_at, now: unix, verified }.into());
             }
-            Err(refusal) => return Err(explain(refusal.into(), &header)),
+            Err(refusal) => return Err(clarify_microsoft_token(refusal.into(), &header)),
         }
-        issuer.check_shape(&jws, &header, &claims, now)?;
-        let signature = issuer.verify_signature(&jws, &header, tenant, progress.fetched, now);
-        let (payload, keys) = match signature.map_err(|error| explain(error, &header))? {
-            Signature::Verified(payload, keys) => (payload, keys),
-            Signature::Wait(fetching) => return Ok(Attempt::Wait(Wait::Keys(known.clone(), fetching))),
-        };
+        issuer.check_profile(&jws, &header, &claims, now)?;
+        let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
+        let (payload, keys) =
+            match signature.map_err(|error| clarify_microsoft_token(error, &header))? {
+                SignatureCheck::Ready(payload, keys) => (payload, keys),
+                SignatureCheck::Pending(fetching) => {
+                    return Ok(Attempt::Pending(Pending::Fetch(known.clone(), fetching)));
+                }
+            };
         if issuer.checks_claims_late(&jws) {
             issuer.check_claims(&jws, now)?;
         }
         self.0.issuers.verified(&known);
         let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
-        let verified = AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
-        self.0.cache.insert(token, now, || Entry::new(verified.clone(), &known, keys.as_ref(), now));
-        Ok(Attempt::Verified(verified))
+        let verified =
+            AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
+        self.0
+            .cache
+            .insert(token, now, || Entry::new(verified.clone(), &known, keys.as_ref(), now));
+        Ok(Attempt::Ready(verified))
     }
 
     /// Tells the log. Never the token, nor a claim of it.
-    fn refused(&self, token: &str, error: Error) -> Error {
+    fn log_rejection(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
             telemetry::token_refused(&error, None, None, None);
             return error;
@@ -404,12 +434,15 @@ impl Verifier {
     pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
         let mut sources = Vec::new();
         for issuer in self.0.issuers.listed() {
-            let source = issuer.config.token_source.clone().unwrap_or_else(TokenSource::authorization);
+            let source =
+                issuer.config.token_source.clone().unwrap_or_else(TokenSource::authorization);
             if !sources.contains(&source) {
                 sources.push(source);
             }
         }
-        if sources.is_empty() || self.0.issuers.has_lookup() && !sources.contains(&TokenSource::authorization()) {
+        if sources.is_empty()
+            || self.0.issuers.has_lookup() && !sources.contains(&TokenSource::authorization())
+        {
             sources.push(TokenSource::authorization());
         }
         sources
@@ -422,10 +455,12 @@ impl Verifier {
 }
 
 /// Says what is the matter with a token of Microsoft's own, where it would otherwise be a riddle.
-fn explain(error: Error, header: &Header<'_>) -> Error {
+fn clarify_microsoft_token(error: Error, header: &Header<'_>) -> Error {
     match error {
         Error::InvalidToken(
-            InvalidToken::UnknownIssuer { .. } | InvalidToken::Audience { .. } | InvalidToken::Signature,
+            InvalidToken::UnknownIssuer { .. }
+            | InvalidToken::WrongAudience { .. }
+            | InvalidToken::BadSignature,
         ) if header.has_nonce => InvalidToken::MicrosoftNonce.into(),
         other => other,
     }
@@ -435,6 +470,8 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = self.0.issuers.known();
         let mut debug = formatter.debug_struct("Verifier");
-        debug.field("issuers", &known.iter().map(|issuer| &issuer.config).collect::<Vec<_>>()).finish_non_exhaustive()
+        debug
+            .field("issuers", &known.iter().map(|issuer| &issuer.config).collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }

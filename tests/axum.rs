@@ -72,12 +72,14 @@ async fn handlers_get_the_token_and_their_own_claims() {
 async fn claims_that_do_not_fit_are_refused_without_an_error_in_the_challenge() {
     let issuer = issuer();
     let app = app(&issuer);
-    for (name, token) in [("missing", issuer.token()), ("of another type", issuer.token().claim("org_id", 1))] {
+    for (name, token) in
+        [("missing", issuer.token()), ("of another type", issuer.token().claim("org_id", 1))]
+    {
         let response = call(&app, "GET", "/organization", Some(token.build())).await;
         println!("{name}");
         assert_challenge(&response).status(403).realm("api").no_error();
         let error = response.extensions().get::<Error>().unwrap();
-        assert_eq!((error.code(), error.oauth_error()), ("claims", None), "{name}");
+        assert_eq!((error.code(), error.oauth_error()), ("claims_mismatch", None), "{name}");
         let Error::Claims(error) = error else { panic!("{name}") };
         assert_eq!(error.missing_field(), (name == "missing").then_some("org_id"), "{name}");
     }
@@ -90,7 +92,11 @@ async fn a_handler_refuses_as_the_layer_does() {
     let token = issuer.token().scope("orders:delete").build();
     assert_eq!(call(&app, "DELETE", "/organization", Some(token)).await.status(), StatusCode::OK);
     let response = call(&app, "DELETE", "/organization", Some(issuer.token().build())).await;
-    assert_challenge(&response).status(403).realm("api").error("insufficient_scope").scope("orders:delete");
+    assert_challenge(&response)
+        .status(403)
+        .realm("api")
+        .error("insufficient_scope")
+        .scope("orders:delete");
 }
 
 /// Wiring is our fault: 500, not 401, and no challenge that a client would answer in vain.
@@ -123,6 +129,11 @@ async fn routes_are_open_or_closed_as_written() {
         ("GET", "/unknown", Some(&any), 404),
     ] {
         let response = call(&app, method, path, token.cloned()).await;
-        assert_eq!(response.status().as_u16(), status, "{method} {path}, with a token: {}", token.is_some());
+        assert_eq!(
+            response.status().as_u16(),
+            status,
+            "{method} {path}, with a token: {}",
+            token.is_some()
+        );
     }
 }

@@ -14,11 +14,15 @@ fn read(values: &[&[u8]]) -> Result<Vec<String>, String> {
     }
     let challenges = challenges(&headers).map_err(|error| error.to_string())?;
     let line = |challenge: Challenge| {
-        let parameters = challenge.parameters.iter().map(|(name, value)| format!(" {name}={value};"));
-        [challenge.scheme, challenge.token68.map_or_else(String::new, |token| format!(" <{token}>"))]
-            .into_iter()
-            .chain(parameters)
-            .collect::<String>()
+        let parameters =
+            challenge.parameters.iter().map(|(name, value)| format!(" {name}={value};"));
+        [
+            challenge.scheme,
+            challenge.token68.map_or_else(String::new, |token| format!(" <{token}>")),
+        ]
+        .into_iter()
+        .chain(parameters)
+        .collect::<String>()
     };
     Ok(challenges.into_iter().map(line).collect())
 }
@@ -29,11 +33,27 @@ fn every_form_of_the_grammar_is_read() {
         ("a scheme alone", "Negotiate", &["Negotiate"]),
         ("a parameter", "Bearer realm=\"api\"", &["Bearer realm=api;"]),
         ("a parameter without quotes", "Bearer max_age=5", &["Bearer max_age=5;"]),
-        ("several", "Bearer realm=\"api\", error=\"x\",scope=\"a b\"", &["Bearer realm=api; error=x; scope=a b;"]),
-        ("white space where it may be", "Bearer   realm = \"api\"\t ,\t error\t=x", &["Bearer realm=api; error=x;"]),
+        (
+            "several",
+            "Bearer realm=\"api\", error=\"x\",scope=\"a b\"",
+            &["Bearer realm=api; error=x; scope=a b;"],
+        ),
+        (
+            "white space where it may be",
+            "Bearer   realm = \"api\"\t ,\t error\t=x",
+            &["Bearer realm=api; error=x;"],
+        ),
         ("names in any case", "Bearer ReAlM=\"Api\"", &["Bearer realm=Api;"]),
-        ("two challenges", "Basic realm=\"old\", Bearer scope=\"a\"", &["Basic realm=old;", "Bearer scope=a;"]),
-        ("the second without parameters", "Bearer scope=\"a\", Negotiate", &["Bearer scope=a;", "Negotiate"]),
+        (
+            "two challenges",
+            "Basic realm=\"old\", Bearer scope=\"a\"",
+            &["Basic realm=old;", "Bearer scope=a;"],
+        ),
+        (
+            "the second without parameters",
+            "Bearer scope=\"a\", Negotiate",
+            &["Bearer scope=a;", "Negotiate"],
+        ),
         ("the first without", "Negotiate, Bearer scope=\"a\"", &["Negotiate", "Bearer scope=a;"]),
         ("three without", "A, B,C", &["A", "B", "C"]),
         ("token68", "Negotiate YWJj/+==, Bearer a=b", &["Negotiate <YWJj/+==>", "Bearer a=b;"]),
@@ -42,7 +62,11 @@ fn every_form_of_the_grammar_is_read() {
         ("a comma in quotes", "Bearer a=\"x, Basic realm=y\"", &["Bearer a=x, Basic realm=y;"]),
         ("escapes", r#"Bearer a="q\"\\\z""#, &[r#"Bearer a=q"\z;"#]),
         ("an empty value", "Bearer a=\"\"", &["Bearer a=;"]),
-        ("empty elements", ", ,Bearer a=b,, ,c=d , ,Basic e=f,", &["Bearer a=b; c=d;", "Basic e=f;"]),
+        (
+            "empty elements",
+            ", ,Bearer a=b,, ,c=d , ,Basic e=f,",
+            &["Bearer a=b; c=d;", "Basic e=f;"],
+        ),
         ("nothing after a scheme's space", "Bearer ", &["Bearer"]),
         ("white space, and another challenge", "Bearer \t, Basic", &["Bearer", "Basic"]),
         ("white space at the end", "Bearer \t", &["Bearer"]),
@@ -65,7 +89,11 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
     for (name, value, expected) in [
         ("no scheme", "=x", "an authentication scheme at byte 0"),
         ("a quotation mark first", "\"Bearer\"", "an authentication scheme at byte 0"),
-        ("a parameter twice", "Bearer a=1, A=2", "a parameter that was not there before at byte 12"),
+        (
+            "a parameter twice",
+            "Bearer a=1, A=2",
+            "a parameter that was not there before at byte 12",
+        ),
         ("no comma between parameters", "Bearer a=\"1\" b=\"2\"", "a comma at byte 13"),
         ("an open quotation", "Bearer a=\"b", "a quotation mark at byte 11"),
         ("a backslash at the end", "Bearer a=\"b\\", "a character after the backslash at byte 12"),
@@ -77,16 +105,32 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
         ),
         ("two equals signs", "Bearer a==b", "a value at byte 9"),
         ("a word after another", "Bearer a b", "an equals sign at byte 9"),
-        ("a parameter after token68", "Bearer abc=, d=e", "another challenge, after one without parameters at byte 13"),
+        (
+            "a parameter after token68",
+            "Bearer abc=, d=e",
+            "another challenge, after one without parameters at byte 13",
+        ),
         ("a tab after the scheme", "Bearer\ta=b", "a comma at byte 7"),
-        ("letters that no token has", "Bearer a=b, \u{fc}=c", "an authentication scheme at byte 12"),
+        (
+            "letters that no token has",
+            "Bearer a=b, \u{fc}=c",
+            "an authentication scheme at byte 12",
+        ),
         (
             "a parameter without the scheme's space",
             "Bearer,a=b",
             "another challenge, after one without parameters at byte 7",
         ),
-        ("nor after a tab", "Bearer\t,a=b", "another challenge, after one without parameters at byte 8"),
-        ("nor for the second", "A, B, a=b", "another challenge, after one without parameters at byte 6"),
+        (
+            "nor after a tab",
+            "Bearer\t,a=b",
+            "another challenge, after one without parameters at byte 8",
+        ),
+        (
+            "nor for the second",
+            "A, B, a=b",
+            "another challenge, after one without parameters at byte 6",
+        ),
         ("a semicolon", "Bearer a=b; c=d", "a comma at byte 10"),
         ("a slash in a scheme", "Bea/rer", "a comma at byte 3"),
     ] {
@@ -102,7 +146,10 @@ fn written(challenges: &[Challenge]) -> String {
     let one = |challenge: &Challenge| {
         let token68 = challenge.token68.iter().map(|token| format!(" {token}"));
         let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
-        let parameters = challenge.parameters.iter().map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
+        let parameters = challenge
+            .parameters
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{}\"", quoted(value)));
         let parameters = parameters.collect::<Vec<_>>().join(", ");
         let space = if parameters.is_empty() { "" } else { " " };
         format!("{}{}{space}{parameters}", challenge.scheme, token68.collect::<String>())
@@ -114,8 +161,11 @@ fn written(challenges: &[Challenge]) -> String {
 /// the plainest way to write it.
 #[test]
 fn hostile_values_are_read_or_refused() {
-    let parse =
-        |value: &[u8]| challenges(&[(WWW_AUTHENTICATE, HeaderValue::from_bytes(value).unwrap())].into_iter().collect());
+    let parse = |value: &[u8]| {
+        challenges(
+            &[(WWW_AUTHENTICATE, HeaderValue::from_bytes(value).unwrap())].into_iter().collect(),
+        )
+    };
     let (mut read, mut refused) = (0, 0);
     for value in ["Bearer realm=\"a\\\"b\", error=x, Basic, Digest YWJj==", ",A b = \"c\" ,,d=e"] {
         let bytes = value.as_bytes();
@@ -126,7 +176,11 @@ fn hostile_values_are_read_or_refused() {
                     Ok(challenges) => {
                         read += 1;
                         let again = written(&challenges);
-                        assert_eq!(parse(again.as_bytes()).as_ref(), Ok(&challenges), "{changed:?}, {again}");
+                        assert_eq!(
+                            parse(again.as_bytes()).as_ref(),
+                            Ok(&challenges),
+                            "{changed:?}, {again}"
+                        );
                     }
                     Err(_) => refused += 1,
                 }
@@ -134,7 +188,10 @@ fn hostile_values_are_read_or_refused() {
         }
     }
     assert!(read > 100 && refused > 100, "{read} {refused}");
-    let long = format!("Bearer {}", (0..20_000).map(|number| format!("a{number}=\"\\b\",")).collect::<String>());
+    let long = format!(
+        "Bearer {}",
+        (0..20_000).map(|number| format!("a{number}=\"\\b\",")).collect::<String>()
+    );
     assert_eq!(parse(long.as_bytes()).unwrap()[0].parameters.len(), 20_000);
 }
 
@@ -143,7 +200,11 @@ fn assertions_hold_or_say_what_came() {
     type Assertion = fn(ChallengeAssertion) -> ChallengeAssertion;
     let response = |values: &[&str]| {
         let response = Response::builder().status(401);
-        values.iter().fold(response, |response, value| response.header("www-authenticate", *value)).body(()).unwrap()
+        values
+            .iter()
+            .fold(response, |response, value| response.header("www-authenticate", *value))
+            .body(())
+            .unwrap()
     };
     let bearer = "Basic realm=\"x\", bearer realm=\"api\", error=\"invalid_token\", scope=\"a b\", max_age=\"5\"";
     let hold: [(&str, Assertion); 8] = [
@@ -154,7 +215,9 @@ fn assertions_hold_or_say_what_came() {
         ("scope in another order", |challenge| challenge.scope("b a")),
         ("any parameter", |challenge| challenge.parameter("MAX_AGE", "5")),
         ("none of that name", |challenge| challenge.without("error_description")),
-        ("all at once", |challenge| challenge.status(401).realm("api").error("invalid_token").scope("a b")),
+        ("all at once", |challenge| {
+            challenge.status(401).realm("api").error("invalid_token").scope("a b")
+        }),
     ];
     for (_, assertion) in hold {
         assertion(assert_challenge(&response(&[bearer])));
@@ -162,8 +225,18 @@ fn assertions_hold_or_say_what_came() {
     assert_challenge(&response(&["Bearer realm=\"api\""])).no_error();
 
     let fail: [(&str, &[&str], Assertion, &str); 14] = [
-        ("no reason known", &[bearer], |challenge| challenge.reason("expired"), "expected reason \"expired\"; 401"),
-        ("another status", &[bearer], |challenge| challenge.status(403), "expected status 403; 401 Unauthorized came"),
+        (
+            "no reason known",
+            &[bearer],
+            |challenge| challenge.reason("expired"),
+            "expected reason \"expired\"; 401",
+        ),
+        (
+            "another status",
+            &[bearer],
+            |challenge| challenge.status(403),
+            "expected status 403; 401 Unauthorized came",
+        ),
         ("another realm", &[bearer], |challenge| challenge.realm("x"), "expected realm=\"x\"; 401"),
         (
             "another error",
@@ -174,17 +247,48 @@ fn assertions_hold_or_say_what_came() {
         ("an error", &[bearer], |challenge| challenge.no_error(), "expected no error"),
         ("less scope", &[bearer], |challenge| challenge.scope("a"), "expected scope=\"a\""),
         ("more scope", &[bearer], |challenge| challenge.scope("a b c"), "expected scope=\"a b c\""),
-        ("no scope", &["Bearer a=b"], |challenge| challenge.scope("a"), "WWW-Authenticate: \"Bearer a=b\""),
-        ("no such parameter", &[bearer], |challenge| challenge.parameter("x", ""), "expected x=\"\""),
-        ("that parameter", &[bearer], |challenge| challenge.without("max_age"), "expected no max_age"),
-        ("no header", &[], |challenge| challenge, "expected a Bearer challenge; 401 Unauthorized came without"),
-        ("another scheme", &["Basic realm=x"], |challenge| challenge, "expected a Bearer challenge"),
+        (
+            "no scope",
+            &["Bearer a=b"],
+            |challenge| challenge.scope("a"),
+            "WWW-Authenticate: \"Bearer a=b\"",
+        ),
+        (
+            "no such parameter",
+            &[bearer],
+            |challenge| challenge.parameter("x", ""),
+            "expected x=\"\"",
+        ),
+        (
+            "that parameter",
+            &[bearer],
+            |challenge| challenge.without("max_age"),
+            "expected no max_age",
+        ),
+        (
+            "no header",
+            &[],
+            |challenge| challenge,
+            "expected a Bearer challenge; 401 Unauthorized came without",
+        ),
+        (
+            "another scheme",
+            &["Basic realm=x"],
+            |challenge| challenge,
+            "expected a Bearer challenge",
+        ),
         ("two", &["Bearer", "Bearer a=b"], |challenge| challenge, "expected one Bearer challenge"),
-        ("none that can be read", &["Bearer a=b c=d"], |challenge| challenge, "expected a comma at byte 11"),
+        (
+            "none that can be read",
+            &["Bearer a=b c=d"],
+            |challenge| challenge,
+            "expected a comma at byte 11",
+        ),
     ];
     for (name, values, assertion, expected) in fail {
         let response = response(values);
-        let panicked = catch_unwind(AssertUnwindSafe(|| assertion(assert_challenge(&response)))).unwrap_err();
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| assertion(assert_challenge(&response)))).unwrap_err();
         let said = panicked.downcast_ref::<String>().map_or("no sentence", String::as_str);
         assert!(said.contains(expected), "{name}: {said}");
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, Audience, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier};
+use portcullis::{
+    Algorithm, Audience, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier,
+};
 
 /// One of each kind, in the order of the table in docs/errors.md.
 fn errors() -> Vec<Error> {
@@ -32,21 +34,21 @@ fn errors() -> Vec<Error> {
         InvalidToken::Encrypted,
         InvalidToken::Malformed("x"),
         InvalidToken::UnsupportedAlgorithm { presented: text() },
-        InvalidToken::Critical,
-        InvalidToken::Type { presented: None },
+        InvalidToken::UnsupportedCritical,
+        InvalidToken::UnexpectedType { presented: None },
         InvalidToken::MissingClaim("x"),
         InvalidToken::ClaimType { claim: "x", expected: "x" },
         InvalidToken::ClaimValue { claim: text(), expected: text() },
         InvalidToken::MicrosoftNonce,
-        InvalidToken::UnknownIssuer { presented: text(), trusted: None },
-        InvalidToken::Tenant { presented: None },
-        InvalidToken::Audience { expected: Audience::from("x"), presented: vec![] },
+        InvalidToken::UnknownIssuer { presented: text(), similar: None },
+        InvalidToken::TenantMismatch { presented: None },
+        InvalidToken::WrongAudience { expected: Audience::from("x"), presented: vec![] },
         InvalidToken::Expired { expires_at: time, now: time, verified: true },
         InvalidToken::NotYetValid { not_before: time, now: time },
         InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
         InvalidToken::SenderConstrained,
         InvalidToken::UnknownKey { kid: None },
-        InvalidToken::Signature,
+        InvalidToken::BadSignature,
     ];
     errors.extend(tokens.map(Error::from));
     errors
@@ -59,8 +61,11 @@ fn the_table_of_codes_is_true_and_complete() {
     let rows = documented.lines().filter(|line| line.starts_with("| `"));
     let documented: Vec<_> = rows
         .map(|row| {
-            let cells: Vec<_> = row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
-            let [code, status, error, cause, cure] = cells.as_slice() else { panic!("expected five cells: {row}") };
+            let cells: Vec<_> =
+                row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
+            let [code, status, error, cause, cure] = cells.as_slice() else {
+                panic!("expected five cells: {row}")
+            };
             assert!(cause.len() > 10 && cure.len() > 10, "{code}: a cause and a cure");
             ((*code).to_owned(), (*status).to_owned(), (*error).to_owned())
         })
@@ -84,14 +89,29 @@ async fn a_slash_too_many_or_too_few_is_named() {
     ] {
         let issuer = TestIssuer::offline_with(trusted, Algorithm::EdDSA).unwrap();
         let verifier = Verifier::new(issuer.issuer()).unwrap();
-        let said =
-            async |iss: &str| verifier.verify(&issuer.token().issued_by(iss).build()).await.unwrap_err().to_string();
-        assert!(said(presented).await.contains(&format!("{trusted:?} is: only the slash at the end differs")));
+        let said = async |iss: &str| {
+            verifier.verify(&issuer.token().issued_by(iss).build()).await.unwrap_err().to_string()
+        };
+        assert!(
+            said(presented)
+                .await
+                .contains(&format!("{trusted:?} is: only the slash at the end differs"))
+        );
         let aliased = issuer.issuer().alias("https://alias.example").unwrap();
         let verifier = Verifier::new(aliased).unwrap();
-        let error = verifier.verify(&issuer.token().issued_by("https://alias.example/").build()).await.unwrap_err();
-        assert!(error.to_string().contains("\"https://alias.example\" is: only"), "the name that differs: {error}");
-        assert!(said("https://other.example/").await.ends_with("\"https://other.example/\" is not trusted"));
+        let error = verifier
+            .verify(&issuer.token().issued_by("https://alias.example/").build())
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("\"https://alias.example\" is: only"),
+            "the name that differs: {error}"
+        );
+        assert!(
+            said("https://other.example/")
+                .await
+                .ends_with("\"https://other.example/\" is not trusted")
+        );
     }
 }
 
@@ -103,10 +123,19 @@ fn errors_say_what_to_do() {
         (InvalidToken::Encrypted, "ask the issuer not to encrypt access tokens"),
         (InvalidToken::MicrosoftNonce, "ask for one with a scope of this API"),
         (
-            InvalidToken::Audience { expected: Audience::client_id(["a", "b"]), presented: vec!["c".into()] },
+            InvalidToken::WrongAudience {
+                expected: Audience::client_id(["a", "b"]),
+                presented: vec!["c".into()],
+            },
             "client_id one of [\"a\", \"b\"] and no `aud`, [\"c\"] came",
         ),
-        (InvalidToken::Audience { expected: Audience::authorized_party(["a"]), presented: vec![] }, "azp \"a\""),
+        (
+            InvalidToken::WrongAudience {
+                expected: Audience::authorized_party(["a"]),
+                presented: vec![],
+            },
+            "azp \"a\"",
+        ),
     ] {
         assert!(error.to_string().contains(words), "{error}");
     }

@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::routing::get;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{AccessToken, Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
 use tower::{Layer as _, ServiceExt as _};
 use tracing::field::{Field, Visit};
@@ -37,7 +37,12 @@ impl Visit for Fields {
 }
 
 impl<S: tracing::Subscriber> Layer<S> for Log {
-    fn on_new_span(&self, attributes: &tracing::span::Attributes<'_>, _: &tracing::span::Id, _: Context<'_, S>) {
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: Context<'_, S>,
+    ) {
         if attributes.metadata().target() == "portcullis" {
             assert_eq!(attributes.metadata().name(), "verify_access_token");
             self.1.fetch_add(1, Ordering::SeqCst);
@@ -50,7 +55,11 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
         }
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut line = format!("{} {}", event.metadata().level(), fields.0.remove("event").unwrap_or_default());
+        let mut line = format!(
+            "{} {}",
+            event.metadata().level(),
+            fields.0.remove("event").unwrap_or_default()
+        );
         assert!(fields.0.remove("message").is_some(), "{line}");
         for (name, value) in fields.0 {
             let told = [
@@ -58,7 +67,7 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
                 "reason",
                 "changed",
                 "keys",
-                "unsaid",
+                "suppressed",
                 "usable_for_s",
                 "configured",
                 "pointer",
@@ -86,11 +95,12 @@ async fn events_and_metrics_have_names_that_stay() {
     let (log, recorder) = (Log::default(), DebuggingRecorder::new());
     let snapshotter = recorder.snapshotter();
     let _recorder = metrics::set_default_local_recorder(&recorder);
-    let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
+    let _subscriber =
+        tracing::subscriber::set_default(tracing_subscriber::registry().with(log.clone()));
     let said = |expected: &[&str]| assert_eq!(log.take(), expected);
 
     let (issuer, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
-    issuer.clock(&clock);
+    issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     let fetched = async |times| {
         while verifier.health()[0].fetches < times {
@@ -105,7 +115,9 @@ async fn events_and_metrics_have_names_that_stay() {
     let good = || issuer.token().build();
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     assert_eq!(log.1.load(Ordering::SeqCst), 1, "a span around the wait for keys");
-    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0"]);
+    said(&[
+        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
+    ]);
 
     // A key that is not there: asked for, missing; remembered; another one while the budget is spent.
     let kid = |kid: &str| issuer.token().header("kid", kid).build();
@@ -113,7 +125,7 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(verdict(&verifier, &kid("a")).await, "unknown_key");
     said(&[
         "DEBUG unknown_kid issuer outcome=fetched",
-        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0",
+        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
         "DEBUG unknown_kid issuer outcome=missing",
         "DEBUG token_refused alg issuer kid reason=unknown_key",
     ]);
@@ -128,11 +140,11 @@ async fn events_and_metrics_have_names_that_stay() {
     }
 
     // An outage: the refresh fails; past their lifetime the keys are used, which is said once.
-    issuer.behave(Behaviour::Status(404));
+    issuer.set_behavior(Behavior::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(5).await;
-    said(&["WARN keys_not_fetched error issuer retry_after_s unsaid=0"]);
+    said(&["WARN key_fetch_failed error issuer retry_after_s suppressed=0"]);
     clock.advance(Duration::from_secs(50));
     for _ in 0..2 {
         assert_eq!(verdict(&verifier, &good()).await, "ok");
@@ -141,18 +153,23 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(
         BTreeSet::from_iter(log.take()),
         BTreeSet::from_iter(
-            ["WARN keys_stale issuer usable_for_s=3600", "WARN keys_not_fetched error issuer retry_after_s unsaid=0"]
-                .map(String::from)
+            [
+                "WARN keys_stale issuer usable_for_s=3600",
+                "WARN key_fetch_failed error issuer retry_after_s suppressed=0"
+            ]
+            .map(String::from)
         )
     );
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(7).await;
-    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=0"]);
+    said(&[
+        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
+    ]);
 
     // Another outage is another period.
-    issuer.behave(Behaviour::Status(404));
+    issuer.set_behavior(Behavior::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(8).await;
@@ -160,7 +177,7 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(9).await;
     assert_eq!(log.take().iter().filter(|line| line.contains("keys_stale")).count(), 1);
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(10).await;
@@ -172,7 +189,10 @@ async fn events_and_metrics_have_names_that_stay() {
     for (credentials, expected) in [
         (None, "DEBUG request_refused reason=missing"),
         (Some("Bearer".to_owned()), "DEBUG request_refused detail reason=invalid_request"),
-        (Some(format!("Bearer {}", good())), "DEBUG request_refused detail reason=insufficient_scope"),
+        (
+            Some(format!("Bearer {}", good())),
+            "DEBUG request_refused detail reason=insufficient_scope",
+        ),
         (
             Some(format!("Bearer {}", issuer.token().expired().build())),
             "DEBUG token_refused alg detail issuer kid reason=expired",
@@ -183,8 +203,9 @@ async fn events_and_metrics_have_names_that_stay() {
         ),
         (Some("Bearer opaque".to_owned()), "DEBUG token_refused detail reason=opaque"),
     ] {
-        let request =
-            credentials.into_iter().fold(Request::get("/"), |request, one| request.header("authorization", one));
+        let request = credentials
+            .into_iter()
+            .fold(Request::get("/"), |request, one| request.header("authorization", one));
         app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         said(&[expected]);
     }
@@ -193,66 +214,83 @@ async fn events_and_metrics_have_names_that_stay() {
     said(&["ERROR not_protected"]);
 
     // Look-ups that fail, each counted, and told once in a second; and what cannot be used.
-    let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
+    let broken =
+        Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
     let broken = Verifier::builder(broken).clock(&clock).build().unwrap();
     for (passes, expected) in [(0, Some(0)), (0, None), (0, None), (1, Some(2))] {
         clock.advance(Duration::from_secs(passes));
         assert_eq!(verdict(&broken, &good()).await, "lookup_failed");
         let mut lines = log.take();
         assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg detail kid reason=lookup_failed");
-        let expected = expected.map(|unsaid| format!("ERROR lookup_failed error unsaid={unsaid}"));
+        let expected =
+            expected.map(|suppressed| format!("ERROR lookup_failed error suppressed={suppressed}"));
         assert_eq!(lines, Vec::from_iter(expected));
     }
-    let wrong = Verifier::new(Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok())).unwrap();
+    let wrong =
+        Verifier::new(Issuers::lookup(|_| Issuer::new("https://other.example/", AUDIENCE).ok()))
+            .unwrap();
     assert_eq!(verdict(&wrong, &good()).await, "unknown_issuer");
-    said(&["WARN lookup_unusable error issuer unsaid=0", "DEBUG token_refused alg detail kid reason=unknown_issuer"]);
+    said(&[
+        "WARN lookup_unusable error issuer suppressed=0",
+        "DEBUG token_refused alg detail kid reason=unknown_issuer",
+    ]);
 
     // A looked-up issuer has no label of its own.
-    let looked_up = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
+    let looked_up =
+        Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
     let looked_up = Verifier::builder(looked_up).clock(&clock).build().unwrap();
     assert_eq!(verdict(&looked_up, &good()).await, "ok");
 
     // And of their fetches the log is told once in a second, however many there are; the metrics count all.
-    let others: Vec<_> = (0..5).map(|_| TestIssuer::start_with(Algorithm::EdDSA).unwrap()).collect();
+    let others: Vec<_> =
+        (0..5).map(|_| TestIssuer::start_with(Algorithm::EdDSA).unwrap()).collect();
     log.take();
     for other in &others {
-        other.clock(&clock);
+        other.set_clock(&clock);
         assert_eq!(verdict(&looked_up, &other.token().build()).await, "ok");
     }
     said(&[]);
     clock.advance(Duration::from_secs(1));
     let another = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    another.clock(&clock);
+    another.set_clock(&clock);
     assert_eq!(verdict(&looked_up, &another.token().build()).await, "ok");
-    said(&["INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s unsaid=5"]);
+    said(&[
+        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=5",
+    ]);
 
     // A set that is cut, with some of the reasons.
     let large = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    large.clock(&clock);
+    large.set_clock(&clock);
     for _ in 0..500 {
         large.publish(serde_json::json!({ "kty": "AKP" }));
     }
     let cut = Verifier::builder(large.issuer()).clock(&clock).build().unwrap();
     large.rotate().unwrap();
-    assert_eq!(verdict(&cut, &large.token().build()).await, "keys_unavailable", "the good ones come last");
+    assert_eq!(
+        verdict(&cut, &large.token().build()).await,
+        "keys_unavailable",
+        "the good ones come last"
+    );
     log.take();
-    large.behave(Behaviour::Body({
+    large.set_behavior(Behavior::Body({
         let mut set = large.jwks_json();
         set["keys"].as_array_mut().unwrap().reverse();
         let keys_uri = format!("{}.well-known/jwks.json", large.iss());
-        serde_json::json!({ "keys": set["keys"], "issuer": large.iss(), "jwks_uri": keys_uri }).to_string()
+        serde_json::json!({ "keys": set["keys"], "issuer": large.iss(), "jwks_uri": keys_uri })
+            .to_string()
     }));
     clock.advance(Duration::from_secs(60));
     assert_eq!(verdict(&cut, &large.token().build()).await, "ok");
     said(&[
-        "INFO keys_fetched changed=true ignored ignored_keys=499 issuer keys=2 lifetime_s unsaid=0",
+        "INFO keys_fetched changed=true ignored ignored_keys=499 issuer keys=2 lifetime_s suppressed=0",
         "WARN key_set_cut issuer keys=2",
     ]);
 
     // A path that names nothing, where what was meant is there: said once.
     let dotted = issuer.issuer().roles_at(["realm_access.roles"]);
     let dotted = Verifier::builder(dotted).clock(&clock).build().unwrap();
-    let token = issuer.token().claim("realm_access", serde_json::json!({ "roles": ["admin"] })).build();
+    let token =
+        issuer.token().claim("realm_access", serde_json::json!({ "roles": ["admin"] })).build();
     let token = dotted.verify(&token).await.unwrap();
     log.take();
     assert!(!token.has_role("admin") && !token.has_role("admin"));
@@ -262,17 +300,23 @@ async fn events_and_metrics_have_names_that_stay() {
     let token = issuer.token().scope("orders:read").build();
     let router = || axum::Router::<()>::new().route("/", get(async || ""));
     let call = async |layer: &ProtectLayer, token: Option<&str>| {
-        let request = token
-            .iter()
-            .fold(Request::get("/"), |request, token| request.header("authorization", format!("Bearer {token}")));
-        layer.layer(router()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+        let request = token.iter().fold(Request::get("/"), |request, token| {
+            request.header("authorization", format!("Bearer {token}"))
+        });
+        layer
+            .layer(router())
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     };
     let spans = log.1.load(Ordering::SeqCst);
     for _ in 0..3 {
         assert_eq!(call(&layer, Some(&token)).await, 200);
     }
     assert_eq!(log.1.load(Ordering::SeqCst), spans, "no span where nothing is waited for");
-    assert_eq!(call(&layer.clone().optional(), None).await, 200);
+    assert_eq!(call(&layer.clone().allow_anonymous(), None).await, 200);
     assert_eq!(call(&ProtectLayer::new(broken), Some(&token)).await, 503);
 
     let mut metrics = BTreeMap::new();
@@ -290,7 +334,10 @@ async fn events_and_metrics_have_names_that_stay() {
             DebugValue::Gauge(_) => "a time".to_owned(),
             DebugValue::Histogram(durations) => format!("{} times", durations.len()),
         };
-        metrics.insert(format!("{} {}", key.key().name(), labels.collect::<Vec<_>>().join(" ")), value);
+        metrics.insert(
+            format!("{} {}", key.key().name(), labels.collect::<Vec<_>>().join(" ")),
+            value,
+        );
     }
     let metrics: Vec<_> = metrics.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
-use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{Algorithm, Issuer, Issuers, Verifier};
 use tokio::sync::Semaphore;
 
@@ -16,7 +16,8 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
     let mut issuers = Vec::new();
     let mut servers = Vec::new();
     for server in 0..3 {
-        let (jwks, held, asked) = (keys.jwks_json().to_string(), Arc::clone(&gate), Arc::new(AtomicUsize::new(0)));
+        let (jwks, held, asked) =
+            (keys.jwks_json().to_string(), Arc::clone(&gate), Arc::new(AtomicUsize::new(0)));
         servers.push(Arc::clone(&asked));
         let router = Router::new().fallback(async move || {
             asked.fetch_add(1, Ordering::SeqCst);
@@ -28,8 +29,9 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
         tokio::spawn(async move { axum::serve(listener, router).await });
         for tenant in 0..20 {
             let iss = format!("https://{server}-{tenant}.example/");
-            let issuer = Issuer::new(iss, AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
-            issuers.push(issuer.fetch_timeout(std::time::Duration::from_secs(60)).unwrap());
+            let issuer =
+                Issuer::new(iss, AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
+            issuers.push(issuer.keys_fetch_timeout(std::time::Duration::from_secs(60)).unwrap());
         }
     }
     let names: Vec<_> = issuers.iter().map(|issuer| issuer.iss().to_owned()).collect();
@@ -58,17 +60,20 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
 /// Tokens that anybody can write name tenants whose servers hang, each another one.
 async fn unproven_issuers_and_failing_ones_leave_the_others_their_turn() {
     let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
-    acme.clock(&clock);
+    acme.set_clock(&clock);
     let mut hanging = Vec::new();
     for _ in 0..40 {
         let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-        issuer.behave(Behaviour::Hang);
+        issuer.set_behavior(Behavior::Hang);
         hanging.push(issuer);
     }
     let issuers = Issuers::lookup(|iss| {
-        Issuer::new(iss, AUDIENCE).and_then(|issuer| issuer.fetch_timeout(std::time::Duration::from_secs(60))).ok()
+        Issuer::new(iss, AUDIENCE)
+            .and_then(|issuer| issuer.keys_fetch_timeout(std::time::Duration::from_secs(60)))
+            .ok()
     });
-    let verifier = Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
+    let verifier =
+        Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
     assert!(verifier.verify(&acme.token().build()).await.is_ok());
     let mut requests = tokio::task::JoinSet::new();
     for issuer in &hanging {

@@ -86,12 +86,17 @@ impl Walk {
     async fn start(cached_tokens: u64) -> Self {
         let (server, clock) = (Server::default(), TestClock::new());
         let keys = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
-        keys.clock(&clock);
+        keys.set_clock(&clock);
         let uri = server.start().await;
-        let issuer = Issuer::new(keys.iss(), AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
+        let issuer =
+            Issuer::new(keys.iss(), AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
         // No fetch ends by itself: answers come when the walk says so.
-        let issuer = issuer.fetch_timeout(Duration::from_secs(60)).unwrap();
-        let verifier = Verifier::builder(issuer).clock(&clock).cache_tokens(cached_tokens).build().unwrap();
+        let issuer = issuer.keys_fetch_timeout(Duration::from_secs(60)).unwrap();
+        let verifier = Verifier::builder(issuer)
+            .clock(&clock)
+            .token_cache_capacity(cached_tokens)
+            .build()
+            .unwrap();
         let (requests, trail) = (JoinSet::new(), Vec::new());
         let (now, since, served, fetches) = (Duration::ZERO, None, None, 0);
         Self { server, keys, clock, verifier, now, served, fetches, since, requests, trail }
@@ -106,8 +111,9 @@ impl Walk {
     fn request(&mut self, token: String, stays: bool) {
         if stays {
             let verifier = self.verifier.clone();
-            self.requests
-                .spawn(async move { verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok") });
+            self.requests.spawn(async move {
+                verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok")
+            });
         } else {
             let mut request = pin!(self.verifier.verify(&token));
             let _ = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -124,15 +130,25 @@ impl Walk {
             tokio::task::yield_now().await;
         }
         let mut turns = 0;
-        while self.verifier.health()[0].fetches < self.fetches || self.fetching() != (self.server.waiting() > 0) {
+        while self.verifier.health()[0].fetches < self.fetches
+            || self.fetching() != (self.server.waiting() > 0)
+        {
             turns += 1;
-            assert!(turns < 5000, "what was asked does not arrive, or what was answered: {:?}", self.trail);
+            assert!(
+                turns < 5000,
+                "what was asked does not arrive, or what was answered: {:?}",
+                self.trail
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.since = if self.fetching() { self.since.or(Some(self.now)) } else { None };
         while let Some(verdict) = self.requests.try_join_next() {
             let verdict = verdict.unwrap();
-            assert!(["ok", "unknown_key", "keys_unavailable"].contains(&verdict), "{verdict}: {:?}", self.trail);
+            assert!(
+                ["ok", "unknown_key", "keys_unavailable"].contains(&verdict),
+                "{verdict}: {:?}",
+                self.trail
+            );
         }
     }
 
@@ -140,7 +156,9 @@ impl Walk {
         match dice.below(10) {
             0..3 => {
                 // While a fetch is under way, not so long that it is given up.
-                let longest = self.since.map_or(3000, |since| 59_u64.saturating_sub((self.now - since).as_secs()));
+                let longest = self
+                    .since
+                    .map_or(3000, |since| 59_u64.saturating_sub((self.now - since).as_secs()));
                 let seconds = [1, 5, 10, 60, 500, 3000][dice.below(6) as usize].min(longest);
                 self.trail.push(format!("{seconds} s pass"));
                 self.now += Duration::from_secs(seconds);
@@ -163,7 +181,8 @@ impl Walk {
             }
             8 => self.answer((StatusCode::OK, self.keys.jwks_json().to_string())),
             _ => {
-                let bad = [(404, ""), (200, "<html>"), (200, "{\"keys\":[]}")][dice.below(3) as usize];
+                let bad =
+                    [(404, ""), (200, "<html>"), (200, "{\"keys\":[]}")][dice.below(3) as usize];
                 self.answer((StatusCode::from_u16(bad.0).unwrap(), bad.1.to_owned()));
             }
         }
@@ -192,9 +211,15 @@ impl Walk {
         match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(_)) => assert!(age < LIFETIME + MAX_STALE, "too old: {:?}", self.trail),
             Poll::Ready(Err(error)) => {
-                assert!(age >= LIFETIME + MAX_STALE, "a good set is lost: {error} {:?}", self.trail);
+                assert!(
+                    age >= LIFETIME + MAX_STALE,
+                    "a good set is lost: {error} {:?}",
+                    self.trail
+                );
             }
-            Poll::Pending => assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail),
+            Poll::Pending => {
+                assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail)
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
-use portcullis::{Algorithm, Error, FetchError, IgnoredKey, Issuer, Verifier};
+use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
+use portcullis::{Algorithm, Error, FetchError, IgnoredKeyReason, Issuer, Verifier};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -31,8 +31,12 @@ async fn api() -> Api {
 async fn api_with(configure: impl Fn(Issuer) -> Issuer) -> Api {
     let clock = TestClock::new();
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    issuer.clock(&clock);
-    let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).without_token_cache().build().unwrap();
+    issuer.set_clock(&clock);
+    let verifier = Verifier::builder(configure(issuer.issuer()))
+        .clock(&clock)
+        .without_token_cache()
+        .build()
+        .unwrap();
     Api { clock, issuer, verifier }
 }
 
@@ -73,7 +77,7 @@ fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> 
 #[tokio::test]
 async fn all_who_come_at_a_cold_start_share_one_fetch() {
     let api = Arc::new(api().await);
-    api.issuer.delay(Duration::from_millis(50));
+    api.issuer.set_delay(Duration::from_millis(50));
     let mut requests = JoinSet::new();
     for _ in 0..100 {
         let api = Arc::clone(&api);
@@ -86,7 +90,7 @@ async fn all_who_come_at_a_cold_start_share_one_fetch() {
 #[tokio::test]
 async fn a_dropped_request_cancels_no_fetch() {
     let api = api().await;
-    api.issuer.delay(Duration::from_millis(20));
+    api.issuer.set_delay(Duration::from_millis(20));
     let token = api.issuer.token().build();
     {
         let mut first = pin!(api.verifier.verify(&token));
@@ -132,25 +136,30 @@ async fn keys_are_kept_ten_minutes_and_refreshed_ahead() {
 
 #[tokio::test]
 async fn the_server_s_word_on_lifetime_is_taken_within_bounds() {
-    for (value, lifetime) in
-        [("max-age=900", 900), ("max-age=15", 60), ("no-store", 60), ("max-age=soon", 60), ("max-age=315360000", 3600)]
-    {
+    for (value, lifetime) in [
+        ("max-age=900", 900),
+        ("max-age=15", 60),
+        ("no-store", 60),
+        ("max-age=soon", 60),
+        ("max-age=315360000", 3600),
+    ] {
         let api = api().await;
-        api.issuer.header(http::header::CACHE_CONTROL, value);
+        api.issuer.set_header(http::header::CACHE_CONTROL, value);
         check_lifetime(&api, value, lifetime).await;
     }
     let api = api_with(|issuer| issuer.keys_max_age(Duration::from_secs(100)).unwrap()).await;
-    api.issuer.header(http::header::CACHE_CONTROL, "max-age=900");
+    api.issuer.set_header(http::header::CACHE_CONTROL, "max-age=900");
     check_lifetime(&api, "configured", 100).await;
 }
 
 #[tokio::test]
 async fn keys_that_have_not_changed_are_not_sent_again() {
-    for (validator, value) in
-        [(http::header::ETAG, "\"v1\""), (http::header::LAST_MODIFIED, "Fri, 20 Nov 2026 12:00:00 GMT")]
-    {
+    for (validator, value) in [
+        (http::header::ETAG, "\"v1\""),
+        (http::header::LAST_MODIFIED, "Fri, 20 Nov 2026 12:00:00 GMT"),
+    ] {
         let api = api().await;
-        api.issuer.header(validator.clone(), value);
+        api.issuer.set_header(validator.clone(), value);
         assert_eq!(api.good().await, "ok");
         // Whoever asks with the validator is told 304, so what is served from here on came with the first answer.
         for round in 1..=3 {
@@ -161,8 +170,12 @@ async fn keys_that_have_not_changed_are_not_sent_again() {
         }
         api.issuer.rotate().unwrap();
         api.seconds_pass(10);
-        assert_eq!(api.good().await, "unknown_key", "{validator}: the server says that nothing has changed");
-        api.issuer.header(validator.clone(), "\"v2\"");
+        assert_eq!(
+            api.good().await,
+            "unknown_key",
+            "{validator}: the server says that nothing has changed"
+        );
+        api.issuer.set_header(validator.clone(), "\"v2\"");
         api.seconds_pass(10);
         assert_eq!(api.good().await, "ok", "{validator}");
     }
@@ -179,10 +192,13 @@ async fn metadata_are_kept_as_long_as_they_are_fresh() {
         assert_eq!((api.issuer.metadata_fetches(), api.issuer.jwks_fetches()), (1, round + 1));
     }
     // After a failure they are asked for again: the keys may have moved.
-    api.issuer.behave(Behaviour::Status(404));
+    api.issuer.set_behavior(Behavior::Status(404));
     api.seconds_pass(10);
-    assert_eq!(api.verdict(&api.issuer.token().header("kid", "new").build()).await, "keys_unavailable");
-    api.issuer.behave(Behaviour::Serve);
+    assert_eq!(
+        api.verdict(&api.issuer.token().header("kid", "new").build()).await,
+        "keys_unavailable"
+    );
+    api.issuer.set_behavior(Behavior::Serve);
     api.issuer.rotate().unwrap();
     api.seconds_pass(10);
     assert_eq!(api.good().await, "ok");
@@ -234,7 +250,7 @@ async fn a_rotation_under_the_old_kid_is_served_at_once() {
         document["keys"][0]["kid"] = "same".into();
         document["issuer"] = api.issuer.iss().into();
         document["jwks_uri"] = format!("{}.well-known/jwks.json", api.issuer.iss()).into();
-        api.issuer.behave(Behaviour::Body(document.to_string()));
+        api.issuer.set_behavior(Behavior::Body(document.to_string()));
     };
     serve_as_same();
     api.seconds_pass(60);
@@ -249,8 +265,9 @@ async fn a_rotation_under_the_old_kid_is_served_at_once() {
     // Forged signatures under that name use the budget up, and delay the next rotation by five seconds, not more.
     for second in 0..60 {
         api.seconds_pass(1);
-        let forged = api.issuer.token().header("kid", "same").claim("jti", second).tampered().build();
-        assert_eq!(api.verdict(&forged).await, "signature");
+        let forged =
+            api.issuer.token().header("kid", "same").claim("jti", second).tampered().build();
+        assert_eq!(api.verdict(&forged).await, "bad_signature");
     }
     api.issuer.rotate().unwrap();
     serve_as_same();
@@ -264,10 +281,12 @@ async fn a_rotation_under_the_old_kid_is_served_at_once() {
 
 /// An attacker who names keys that do not exist: few fetches, and a rotation waits for five seconds at the worst.
 #[tokio::test]
-async fn a_constant_flood_of_unknown_keys_causes_few_fetches_and_delays_a_rotation_by_five_seconds() {
+async fn a_constant_flood_of_unknown_keys_causes_few_fetches_and_delays_a_rotation_by_five_seconds()
+{
     let api = api().await;
     assert_eq!(api.good().await, "ok");
-    let junk = |number: u64| api.issuer.token().header("kid", format!("junk-{number}")).tampered().build();
+    let junk =
+        |number: u64| api.issuer.token().header("kid", format!("junk-{number}")).tampered().build();
     for number in 0..2000 {
         assert_eq!(api.verdict(&junk(number)).await, "unknown_key");
         api.clock.advance(Duration::from_millis(2));
@@ -295,7 +314,7 @@ async fn many_who_see_a_new_key_share_one_fetch() {
     assert_eq!(api.verdict(&old).await, "ok");
     api.seconds_pass(10);
     api.issuer.rotate().unwrap();
-    api.issuer.delay(Duration::from_millis(20));
+    api.issuer.set_delay(Duration::from_millis(20));
     let mut requests = JoinSet::new();
     // Old and new keys in between each other.
     for number in 0..200 {
@@ -315,7 +334,11 @@ async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
     api.issuer.rotate().unwrap();
     api.issuer.withdraw_old_keys();
     api.seconds_pass(530);
-    assert_eq!(api.verdict(&old).await, "ok", "served from the set at hand, which starts the refresh");
+    assert_eq!(
+        api.verdict(&old).await,
+        "ok",
+        "served from the set at hand, which starts the refresh"
+    );
     api.refreshed().await;
     assert_eq!(api.verdict(&old).await, "unknown_key");
 }
@@ -324,30 +347,42 @@ async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
 #[tokio::test]
 async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
     // While the issuer cannot be asked, nothing says whether it has such a key: unavailable, not invalid.
-    for (name, behaviour, verdict) in
-        [("answering", Behaviour::Serve, "unknown_key"), ("failing", Behaviour::Status(500), "keys_unavailable")]
-    {
+    for (name, behavior, verdict) in [
+        ("answering", Behavior::Serve, "unknown_key"),
+        ("failing", Behavior::Status(500), "keys_unavailable"),
+    ] {
         let api = api().await;
         assert_eq!(api.good().await, "ok");
-        api.issuer.behave(behaviour);
-        let junk = |number: usize| api.issuer.token().header("kid", format!("junk-{number}")).build();
+        api.issuer.set_behavior(behavior);
+        let junk =
+            |number: usize| api.issuer.token().header("kid", format!("junk-{number}")).build();
         // Each fetch is tried twice if it fails.
         let requests = if verdict == "unknown_key" { 1 } else { 2 };
         for (passes, fetches) in [(0, 3), (4, 0), (1, 1), (5, 1), (60, 3)] {
             api.seconds_pass(passes);
             let asked = || api.verifier.health()[0].fetches;
-            let (before, before_requests) = (asked(), api.issuer.jwks_fetches() + api.issuer.metadata_fetches());
+            let (before, before_requests) =
+                (asked(), api.issuer.jwks_fetches() + api.issuer.metadata_fetches());
             for number in 0..100 {
-                assert_eq!(api.verdict(&junk(1000 * passes as usize + number)).await, verdict, "{name}");
+                assert_eq!(
+                    api.verdict(&junk(1000 * passes as usize + number)).await,
+                    verdict,
+                    "{name}"
+                );
             }
             assert_eq!(asked() - before, fetches, "{name}: after {passes} s");
-            let requested = api.issuer.jwks_fetches() + api.issuer.metadata_fetches() - before_requests;
+            let requested =
+                api.issuer.jwks_fetches() + api.issuer.metadata_fetches() - before_requests;
             assert!(requested as u64 <= fetches * requests, "{name}: {requested} requests");
             assert_eq!(api.good().await, "ok", "{name}: known keys are never behind the budget");
         }
         api.seconds_pass(10);
         let forged = api.issuer.token().tampered().build();
-        assert_eq!(api.verdict(&forged).await, "signature", "{name}: what is wrong under a known key is known");
+        assert_eq!(
+            api.verdict(&forged).await,
+            "bad_signature",
+            "{name}: what is wrong under a known key is known"
+        );
     }
 }
 
@@ -357,7 +392,7 @@ async fn a_client_that_disconnects_does_not_burn_the_budget() {
     assert_eq!(api.good().await, "ok");
     api.seconds_pass(10);
     api.issuer.rotate().unwrap();
-    api.issuer.delay(Duration::from_millis(20));
+    api.issuer.set_delay(Duration::from_millis(20));
     let junk = api.issuer.token().header("kid", "junk").build();
     {
         let mut request = pin!(api.verifier.verify(&junk));
@@ -375,12 +410,27 @@ async fn a_kid_that_the_newest_set_lacks_is_remembered() {
     let junk = api.issuer.token().header("kid", "junk").build();
     assert_eq!(api.verdict(&junk).await, "unknown_key");
     assert_eq!(api.issuer.jwks_fetches(), 2);
-    for (seconds, fetches) in
-        [(4, 2), (1, 3), (9, 3), (1, 4), (19, 4), (1, 5), (39, 5), (1, 6), (59, 6), (1, 7), (59, 7), (1, 8)]
-    {
+    for (seconds, fetches) in [
+        (4, 2),
+        (1, 3),
+        (9, 3),
+        (1, 4),
+        (19, 4),
+        (1, 5),
+        (39, 5),
+        (1, 6),
+        (59, 6),
+        (1, 7),
+        (59, 7),
+        (1, 8),
+    ] {
         api.seconds_pass(seconds);
         assert_eq!(api.verdict(&junk).await, "unknown_key");
-        assert_eq!(api.issuer.jwks_fetches(), fetches, "less and less often, down to once a minute");
+        assert_eq!(
+            api.issuer.jwks_fetches(),
+            fetches,
+            "less and less often, down to once a minute"
+        );
     }
 }
 
@@ -402,13 +452,17 @@ async fn a_new_key_without_a_name_of_its_own_is_found() {
         // Both documents of the issuer at once, so that only the key's name differs from what it would serve.
         set["issuer"] = api.issuer.iss().into();
         set["jwks_uri"] = uri.into();
-        api.issuer.behave(Behaviour::Body(set.to_string()));
+        api.issuer.set_behavior(Behavior::Body(set.to_string()));
         assert_eq!(api.verdict(&token().build()).await, "ok", "{name}");
         let fetches = api.issuer.jwks_fetches();
         for _ in 0..20 {
-            assert_eq!(api.verdict(&token().tampered().build()).await, "signature", "{name}");
+            assert_eq!(api.verdict(&token().tampered().build()).await, "bad_signature", "{name}");
         }
-        assert_eq!(api.issuer.jwks_fetches(), fetches + 2, "{name}: forgeries have the same budget");
+        assert_eq!(
+            api.issuer.jwks_fetches(),
+            fetches + 2,
+            "{name}: forgeries have the same budget"
+        );
     }
 }
 
@@ -447,7 +501,11 @@ async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
     for (name, token) in bad {
         assert_ne!(api.verdict(&token.build()).await, "ok", "{name}");
     }
-    assert_eq!(api.issuer.metadata_fetches() + api.issuer.jwks_fetches(), 0, "nobody was asked at a cold start");
+    assert_eq!(
+        api.issuer.metadata_fetches() + api.issuer.jwks_fetches(),
+        0,
+        "nobody was asked at a cold start"
+    );
 
     // With keys at hand they spend nothing of the budget either.
     assert_eq!(api.good().await, "ok");
@@ -460,36 +518,36 @@ async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
 
 /// All that an issuer can answer in place of its keys.
 /// `good`: the key set that they are not.
-fn bad_answers(good: &Value) -> Vec<(&'static str, Behaviour)> {
+fn bad_answers(good: &Value) -> Vec<(&'static str, Behavior)> {
     vec![
-        ("404", Behaviour::Status(404)),
-        ("401", Behaviour::Status(401)),
-        ("429", Behaviour::Status(429)),
-        ("500", Behaviour::Status(500)),
-        ("503", Behaviour::Status(503)),
-        ("204", Behaviour::Status(204)),
-        ("304 that nobody asked for", Behaviour::Status(304)),
-        ("nothing", Behaviour::Body(String::new())),
-        ("HTML", Behaviour::Body("<!doctype html><title>Welcome</title>".into())),
-        ("cut off", Behaviour::Body(r#"{"keys":[{"kty":"OKP","#.into())),
-        ("an array", Behaviour::Body("[]".into())),
-        ("no keys", Behaviour::Body("{}".into())),
-        ("an empty set", Behaviour::Body(r#"{"keys":[]}"#.into())),
-        ("no usable key", Behaviour::Body(r#"{"keys":[{"kty":"AKP"},null]}"#.into())),
-        ("a byte order mark", Behaviour::Body(format!("\u{feff}{good}"))),
-        ("nested deeply", Behaviour::Body("[".repeat(200_000))),
-        ("a redirect", Behaviour::Redirect("/elsewhere".into())),
-        ("a closed connection", Behaviour::Close),
-        ("no answer", Behaviour::Hang),
+        ("404", Behavior::Status(404)),
+        ("401", Behavior::Status(401)),
+        ("429", Behavior::Status(429)),
+        ("500", Behavior::Status(500)),
+        ("503", Behavior::Status(503)),
+        ("204", Behavior::Status(204)),
+        ("304 that nobody asked for", Behavior::Status(304)),
+        ("nothing", Behavior::Body(String::new())),
+        ("HTML", Behavior::Body("<!doctype html><title>Welcome</title>".into())),
+        ("cut off", Behavior::Body(r#"{"keys":[{"kty":"OKP","#.into())),
+        ("an array", Behavior::Body("[]".into())),
+        ("no keys", Behavior::Body("{}".into())),
+        ("an empty set", Behavior::Body(r#"{"keys":[]}"#.into())),
+        ("no usable key", Behavior::Body(r#"{"keys":[{"kty":"AKP"},null]}"#.into())),
+        ("a byte order mark", Behavior::Body(format!("\u{feff}{good}"))),
+        ("nested deeply", Behavior::Body("[".repeat(200_000))),
+        ("a redirect", Behavior::Redirect("/elsewhere".into())),
+        ("a closed connection", Behavior::Close),
+        ("no answer", Behavior::Hang),
     ]
 }
 
 /// How many requests one fetch makes: a second one where another try may help.
-fn requests(answer: &Behaviour) -> usize {
+fn requests(answer: &Behavior) -> usize {
     match answer {
-        Behaviour::Status(status) if *status >= 500 => 2,
+        Behavior::Status(status) if *status >= 500 => 2,
         // Half of the time limit is waited before another try is started beside the first.
-        Behaviour::Close | Behaviour::Hang => 2,
+        Behavior::Close | Behavior::Hang => 2,
         _ => 1,
     }
 }
@@ -498,7 +556,7 @@ fn requests(answer: &Behaviour) -> usize {
 fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
     let config = Issuer::new(issuer.iss(), AUDIENCE)
         .and_then(|config| config.jwks_uri(&format!("{}.well-known/jwks.json", issuer.iss())))
-        .and_then(|config| config.fetch_timeout(Duration::from_millis(300)))
+        .and_then(|config| config.keys_fetch_timeout(Duration::from_millis(300)))
         .unwrap();
     Verifier::builder(config).clock(clock).build().unwrap()
 }
@@ -506,22 +564,22 @@ fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
 #[tokio::test]
 async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    for (name, behaviour) in bad_answers(&issuer.jwks_json()) {
+    for (name, behavior) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
-        issuer.clock(&clock);
+        issuer.set_clock(&clock);
         let api = Api {
             verifier: impatient(&issuer, &clock),
             clock,
             issuer: TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap(),
         };
         let verdict = async || api.verdict(&issuer.token().build()).await;
-        let (before, requests) = (issuer.jwks_fetches(), requests(&behaviour));
-        issuer.behave(behaviour);
+        let (before, requests) = (issuer.jwks_fetches(), requests(&behavior));
+        issuer.set_behavior(behavior);
         assert_eq!(verdict().await, "keys_unavailable", "{name}");
         assert_eq!(verdict().await, "keys_unavailable", "{name}, again at once");
         assert_eq!(issuer.jwks_fetches(), before + requests, "{name}: not asked again at once");
 
-        issuer.behave(Behaviour::Serve);
+        issuer.set_behavior(Behavior::Serve);
         assert_eq!(verdict().await, "keys_unavailable", "{name}: still backing off");
         api.seconds_pass(1);
         assert_eq!(verdict().await, "ok", "{name}: good again");
@@ -531,17 +589,19 @@ async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
 #[tokio::test]
 async fn a_good_set_is_not_replaced_by_a_bad_answer() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    for (name, behaviour) in bad_answers(&issuer.jwks_json()) {
+    for (name, behavior) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
-        issuer.clock(&clock);
-        issuer.behave(Behaviour::Serve);
+        issuer.set_clock(&clock);
+        issuer.set_behavior(Behavior::Serve);
         let verifier = impatient(&issuer, &clock);
         let token = issuer.token().build();
-        let verdict = async |token: &str| verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok");
+        let verdict = async |token: &str| {
+            verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
+        };
         assert_eq!(verdict(&token).await, "ok", "{name}");
 
-        let (before, requests) = (issuer.jwks_fetches(), requests(&behaviour));
-        issuer.behave(behaviour);
+        let (before, requests) = (issuer.jwks_fetches(), requests(&behavior));
+        issuer.set_behavior(behavior);
         clock.advance(Duration::from_secs(10));
         let unknown = issuer.token().header("kid", "unknown").build();
         assert_eq!(verdict(&unknown).await, "keys_unavailable", "{name}: refetched in vain");
@@ -554,16 +614,20 @@ async fn a_good_set_is_not_replaced_by_a_bad_answer() {
 async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
-    api.issuer.behave(Behaviour::Status(503));
+    api.issuer.set_behavior(Behavior::Status(503));
     api.seconds_pass(600 + 3590);
     assert_eq!(api.good().await, "ok", "an hour after the end of their lifetime");
-    assert_eq!(api.issuer.metadata_fetches(), 3, "this request waited, and found that the issuer is down");
+    assert_eq!(
+        api.issuer.metadata_fetches(),
+        3,
+        "this request waited, and found that the issuer is down"
+    );
     api.seconds_pass(9);
     assert_eq!(api.good().await, "ok");
     eventually("the refresh fails", || api.issuer.metadata_fetches() == 5).await;
     api.seconds_pass(1);
     assert_eq!(api.good().await, "keys_unavailable");
-    api.issuer.behave(Behaviour::Serve);
+    api.issuer.set_behavior(Behavior::Serve);
     api.seconds_pass(30);
     assert_eq!(api.good().await, "ok", "back by itself");
 }
@@ -577,7 +641,8 @@ async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
         })
         .await;
         let good = api.issuer.jwks_json().to_string();
-        api.issuer.behave(Behaviour::Body(format!("{good}{}", " ".repeat(bytes - good.len()))));
+        api.issuer
+            .set_behavior(Behavior::Body(format!("{good}{}", " ".repeat(bytes - good.len()))));
         assert_eq!(api.good().await, expected, "{bytes} bytes");
     }
 }
@@ -611,9 +676,10 @@ async fn an_idle_issuers_keys_are_fetched_before_they_are_used_again() {
 #[tokio::test]
 async fn how_long_stale_keys_serve_can_be_set() {
     for (max_stale, serves) in [(0, false), (10, true)] {
-        let api = api_with(|issuer| issuer.keys_max_stale(Duration::from_secs(max_stale)).unwrap()).await;
+        let api =
+            api_with(|issuer| issuer.keys_max_stale(Duration::from_secs(max_stale)).unwrap()).await;
         assert_eq!(api.good().await, "ok");
-        api.issuer.behave(Behaviour::Status(404));
+        api.issuer.set_behavior(Behavior::Status(404));
         api.seconds_pass(600);
         assert_eq!(api.good().await, if serves { "ok" } else { "keys_unavailable" }, "{max_stale}");
     }
@@ -627,12 +693,16 @@ async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
         TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
     );
     let fixed = TestIssuer::offline_with("https://fixed.example/", Algorithm::EdDSA).unwrap();
-    bad.behave(Behaviour::Status(404));
-    also_bad.behave(Behaviour::Body("{}".into()));
+    bad.set_behavior(Behavior::Status(404));
+    also_bad.set_behavior(Behavior::Body("{}".into()));
     let clock = TestClock::new();
     let issuers = [good.issuer(), bad.issuer(), also_bad.issuer(), fixed.issuer()];
     let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
-    assert_eq!(verifier.health().iter().filter(|issuer| issuer.is_ready()).count(), 1, "only the fixed keys");
+    assert_eq!(
+        verifier.health().iter().filter(|issuer| issuer.is_ready()).count(),
+        1,
+        "only the fixed keys"
+    );
 
     let error = verifier.warm_up().await.unwrap_err();
     let mut failed: Vec<_> = error.failed.iter().map(|(iss, _)| iss.to_string()).collect();
@@ -643,8 +713,8 @@ async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
     assert!(error.to_string().contains("expected status 200, 404 came"), "{error}");
     assert_eq!(good.jwks_fetches(), 1);
 
-    bad.behave(Behaviour::Serve);
-    also_bad.behave(Behaviour::Serve);
+    bad.set_behavior(Behavior::Serve);
+    also_bad.set_behavior(Behavior::Serve);
     clock.advance(Duration::from_secs(1));
     assert!(verifier.warm_up().await.is_ok());
     assert_eq!(good.jwks_fetches(), 1, "those that are warm are not fetched again");
@@ -663,12 +733,12 @@ async fn health_says_how_the_keys_are_doing() {
     api.seconds_pass(100);
     let warm = health();
     assert_eq!((warm.keys, warm.stale, warm.is_ready()), (1, false, true));
-    assert_eq!(warm.ignored, [IgnoredKey::Type]);
+    assert_eq!(warm.ignored, [IgnoredKeyReason::Type]);
     assert_eq!(warm.age, Some(Duration::from_secs(100)));
     let next = warm.next_fetch.unwrap().as_secs();
     assert!((331..=428).contains(&next), "80 % of ten minutes, give or take a tenth: {next}");
 
-    api.issuer.behave(Behaviour::Status(404));
+    api.issuer.set_behavior(Behavior::Status(404));
     api.seconds_pass(500);
     assert_eq!(api.good().await, "ok");
     eventually("the refresh fails", || health().last_error.is_some()).await;
@@ -679,7 +749,7 @@ async fn health_says_how_the_keys_are_doing() {
     assert_eq!((gone.keys, gone.stale, gone.is_ready()), (0, false, false));
     assert!(gone.last_error.is_some());
 
-    api.issuer.behave(Behaviour::Serve);
+    api.issuer.set_behavior(Behavior::Serve);
     assert_eq!(api.good().await, "ok");
     assert!(health().last_error.is_none());
 
@@ -689,7 +759,10 @@ async fn health_says_how_the_keys_are_doing() {
     assert_eq!((idle.keys, idle.stale, idle.is_ready()), (0, false, false));
     assert!(api.verifier.warm_up().await.is_ok());
     assert!(health().is_ready());
-    assert_eq!(api.verdict(&api.issuer.token().header("kid", "unknown").build()).await, "unknown_key");
+    assert_eq!(
+        api.verdict(&api.issuer.token().header("kid", "unknown").build()).await,
+        "unknown_key"
+    );
     let counts = health();
     let counts = (counts.fetches, counts.failed_fetches, counts.stale_serves, counts.unknown_kids);
     assert_eq!(counts, (5, 1, 1, 1), "fetches, failed ones, stale serves, unknown kids");
@@ -702,7 +775,7 @@ async fn a_set_without_a_key_for_the_issuers_algorithms_does_not_take_the_good_o
     let token = api.issuer.token().build();
     assert_eq!(api.verdict(&token).await, "ok");
     let other = TestIssuer::offline_with("x", Algorithm::ES256).unwrap().jwks_json().to_string();
-    api.issuer.behave(Behaviour::Body(other));
+    api.issuer.set_behavior(Behavior::Body(other));
     api.seconds_pass(550);
     assert_eq!(api.verdict(&token).await, "ok");
     eventually("the refresh fails", || api.verifier.health()[0].failed_fetches == 1).await;
@@ -723,14 +796,20 @@ async fn a_fetch_is_tried_once_more_where_that_may_help() {
         ("429 with a second", vec![(429, Some("1"))], "ok", 2),
         ("429 with two", vec![(429, Some("2"))], "keys_unavailable", 1),
         ("429 with none", vec![(429, None)], "keys_unavailable", 1),
-        ("429 with a date", vec![(429, Some("Fri, 20 Nov 2026 12:00:00 GMT"))], "keys_unavailable", 1),
+        (
+            "429 with a date",
+            vec![(429, Some("Fri, 20 Nov 2026 12:00:00 GMT"))],
+            "keys_unavailable",
+            1,
+        ),
         ("404", vec![(404, None)], "keys_unavailable", 1),
         ("403", vec![(403, None)], "keys_unavailable", 1),
     ];
     for (name, answers, expected, requests) in cases {
         let keys = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
         let jwks = keys.jwks_json().to_string();
-        let (left, asked) = (Arc::new(Mutex::new(answers.into_iter())), Arc::new(AtomicUsize::new(0)));
+        let (left, asked) =
+            (Arc::new(Mutex::new(answers.into_iter())), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&asked);
         let router = Router::new().fallback(async move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -746,7 +825,9 @@ async fn a_fetch_is_tried_once_more_where_that_may_help() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/keys", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let verifier = Verifier::new(Issuer::new(keys.iss(), AUDIENCE).unwrap().jwks_uri(&uri).unwrap()).unwrap();
+        let verifier =
+            Verifier::new(Issuer::new(keys.iss(), AUDIENCE).unwrap().jwks_uri(&uri).unwrap())
+                .unwrap();
         let result = verifier.verify(&keys.token().build()).await;
         assert_eq!(result.map_or_else(|error| error.code(), |_| "ok"), expected, "{name}");
         assert_eq!(asked.load(Ordering::SeqCst), requests, "{name}");
@@ -759,18 +840,22 @@ async fn redirects_are_not_followed() {
     let target = format!("{}.well-known/jwks.json", elsewhere.iss());
     for client in [None, Some(reqwest::Client::new())] {
         let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-        issuer.behave(Behaviour::Redirect(target.clone()));
+        issuer.set_behavior(Behavior::Redirect(target.clone()));
         let own = client.is_some();
         let mut builder = Verifier::builder(issuer.issuer());
         if let Some(client) = client {
             builder = builder.client(client);
         }
         let verifier = builder.build().unwrap();
-        let Err(Error::KeysUnavailable { source, .. }) = verifier.verify(&issuer.token().build()).await else {
+        let Err(Error::KeysUnavailable { source, .. }) =
+            verifier.verify(&issuer.token().build()).await
+        else {
             panic!("expected no keys");
         };
         match (own, &*source) {
-            (false, FetchError::Status { status: 302, .. }) => assert_eq!(elsewhere.jwks_fetches(), 0),
+            (false, FetchError::Status { status: 302, .. }) => {
+                assert_eq!(elsewhere.jwks_fetches(), 0)
+            }
             // The application's client went there before anybody could object; what it brought is not used.
             (true, FetchError::Redirected { .. }) => {}
             (_, other) => panic!("{other}"),
@@ -835,20 +920,35 @@ async fn metadata_are_found_at_each_well_known_address() {
 async fn an_issuer_may_be_discovered_at_another_address() {
     const PUBLIC: &str = "https://login.example/realms/prod";
     let keys = TestIssuer::offline_with(PUBLIC, Algorithm::EdDSA).unwrap();
-    for (name, says, expected) in [("its own name", PUBLIC, "ok"), ("the other", "", "keys_unavailable")] {
+    for (name, says, expected) in
+        [("its own name", PUBLIC, "ok"), ("the other", "", "keys_unavailable")]
+    {
         let jwks = keys.jwks_json();
         let inside = serve(|base| {
             let issuer = if says.is_empty() { base } else { says };
             let metadata = json!({ "issuer": issuer, "jwks_uri": format!("{base}/keys") });
-            vec![("/realms/prod/.well-known/openid-configuration", metadata), ("/keys", jwks.clone())]
+            vec![
+                ("/realms/prod/.well-known/openid-configuration", metadata),
+                ("/keys", jwks.clone()),
+            ]
         })
         .await;
-        let issuer = Issuer::new(PUBLIC, AUDIENCE).unwrap().discovery_at(&format!("{inside}/realms/prod")).unwrap();
+        let issuer = Issuer::new(PUBLIC, AUDIENCE)
+            .unwrap()
+            .discovery_url(&format!("{inside}/realms/prod"))
+            .unwrap();
         let result = Verifier::new(issuer).unwrap().verify(&keys.token().build()).await;
-        assert_eq!(result.map_or_else(|error| error.code(), |_| "ok"), expected, "metadata say {name}");
+        assert_eq!(
+            result.map_or_else(|error| error.code(), |_| "ok"),
+            expected,
+            "metadata say {name}"
+        );
     }
     for address in ["http://keycloak:8080/realms/prod", "https://a/b/../c", "https://a/?b", "a"] {
-        assert!(Issuer::new(PUBLIC, AUDIENCE).unwrap().discovery_at(address).is_err(), "{address}");
+        assert!(
+            Issuer::new(PUBLIC, AUDIENCE).unwrap().discovery_url(address).is_err(),
+            "{address}"
+        );
     }
 }
 
@@ -856,12 +956,14 @@ async fn an_issuer_may_be_discovered_at_another_address() {
 async fn keys_on_another_server_are_used_unless_forbidden() {
     let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let uri = format!("{}.well-known/jwks.json", elsewhere.iss());
-    let base =
-        serve(|base| vec![("/.well-known/openid-configuration", json!({ "issuer": base, "jwks_uri": uri }))]).await;
+    let base = serve(|base| {
+        vec![("/.well-known/openid-configuration", json!({ "issuer": base, "jwks_uri": uri }))]
+    })
+    .await;
     let token = elsewhere.token().issued_by(&base).build();
     let issuer = || Issuer::new(&base, AUDIENCE).unwrap();
     assert!(Verifier::new(issuer()).unwrap().verify(&token).await.is_ok());
-    match Verifier::new(issuer().same_origin()).unwrap().verify(&token).await {
+    match Verifier::new(issuer().require_same_origin_keys()).unwrap().verify(&token).await {
         Err(Error::KeysUnavailable { source, .. }) => {
             assert!(matches!(*source, FetchError::OtherOrigin { .. }), "{source}");
         }
@@ -869,7 +971,13 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
     }
     // Its own server is fine.
     let own = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
-    assert!(Verifier::new(own.issuer().same_origin()).unwrap().verify(&own.token().build()).await.is_ok());
+    assert!(
+        Verifier::new(own.issuer().require_same_origin_keys())
+            .unwrap()
+            .verify(&own.token().build())
+            .await
+            .is_ok()
+    );
 }
 
 /// The Kubernetes case: one issuer wants a bearer token of its own, no other sees it.
@@ -877,17 +985,22 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
 async fn each_issuer_may_have_its_own_http_client() {
     let seen: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
     let log = Arc::clone(&seen);
-    let router = Router::new().fallback(async move |uri: axum::http::Uri, headers: axum::http::HeaderMap| {
-        log.lock().unwrap().push((uri.path().to_owned(), headers.contains_key("authorization")));
-        StatusCode::NOT_FOUND
-    });
+    let router = Router::new().fallback(
+        async move |uri: axum::http::Uri, headers: axum::http::HeaderMap| {
+            log.lock()
+                .unwrap()
+                .push((uri.path().to_owned(), headers.contains_key("authorization")));
+            StatusCode::NOT_FOUND
+        },
+    );
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut headers = axum::http::HeaderMap::new();
     headers.insert("authorization", "Bearer pod".parse().unwrap());
     let client = reqwest::Client::builder().default_headers(headers).build().unwrap();
-    let issuer = |iss: &str| Issuer::new(iss, AUDIENCE).unwrap().jwks_uri(&format!("{base}/{iss}")).unwrap();
+    let issuer =
+        |iss: &str| Issuer::new(iss, AUDIENCE).unwrap().jwks_uri(&format!("{base}/{iss}")).unwrap();
     let verifier = Verifier::new([issuer("pod").client(client), issuer("other")]).unwrap();
     assert!(verifier.warm_up().await.is_err());
     let mut seen = seen.lock().unwrap().clone();
@@ -913,9 +1026,13 @@ async fn metadata_that_are_not_used() {
         (
             "without issuer",
             |base| json!({ "jwks_uri": format!("{base}/keys") }),
-            |error| matches!(error, FetchError::Document { .. }),
+            |error| matches!(error, FetchError::InvalidDocument { .. }),
         ),
-        ("without jwks_uri", |base| json!({ "issuer": base }), |error| matches!(error, FetchError::Document { .. })),
+        (
+            "without jwks_uri",
+            |base| json!({ "issuer": base }),
+            |error| matches!(error, FetchError::InvalidDocument { .. }),
+        ),
         (
             "jwks_uri over http",
             |base| json!({ "issuer": base, "jwks_uri": "http://keys.example/keys" }),
@@ -936,16 +1053,19 @@ async fn metadata_that_are_not_used() {
             |base| json!({ "issuer": base, "jwks_uri": "https://user:password@keys.example/" }),
             |error| matches!(error, FetchError::JwksUri(_)),
         ),
-        ("an array", |_| json!([]), |error| matches!(error, FetchError::Document { .. })),
+        ("an array", |_| json!([]), |error| matches!(error, FetchError::InvalidDocument { .. })),
     ];
     for (name, metadata, expected) in cases {
         let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
-        let base =
-            serve(|base| vec![("/.well-known/openid-configuration", metadata(base)), ("/keys", keys.jwks_json())])
-                .await;
+        let base = serve(|base| {
+            vec![("/.well-known/openid-configuration", metadata(base)), ("/keys", keys.jwks_json())]
+        })
+        .await;
         let verifier = Verifier::new(Issuer::new(&base, AUDIENCE).unwrap()).unwrap();
         match verifier.verify(&keys.token().issued_by(&base).build()).await {
-            Err(Error::KeysUnavailable { source, .. }) => assert!(expected(&source), "{name}: {source}"),
+            Err(Error::KeysUnavailable { source, .. }) => {
+                assert!(expected(&source), "{name}: {source}")
+            }
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -953,19 +1073,26 @@ async fn metadata_that_are_not_used() {
 
 #[test]
 fn without_a_runtime_it_is_an_error_and_no_panic() {
-    let verifier = Verifier::new(Issuer::new("https://issuer.example/", AUDIENCE).unwrap()).unwrap();
-    let token = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap().token().build();
+    let verifier =
+        Verifier::new(Issuer::new("https://issuer.example/", AUDIENCE).unwrap()).unwrap();
+    let token = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA)
+        .unwrap()
+        .token()
+        .build();
     match poll_once(pin!(verifier.verify(&token))) {
-        Poll::Ready(Err(Error::KeysUnavailable { source, .. })) => assert!(matches!(*source, FetchError::NoRuntime)),
+        Poll::Ready(Err(Error::KeysUnavailable { source, .. })) => {
+            assert!(matches!(*source, FetchError::NoRuntime))
+        }
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
-    let outlasting = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let outlasting =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let api = outlasting.block_on(api());
-    api.issuer.behave(Behaviour::Hang);
+    api.issuer.set_behavior(Behavior::Hang);
     let token = api.issuer.token().build();
 
     let ending = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -975,9 +1102,11 @@ fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
     });
     drop(ending);
 
-    api.issuer.behave(Behaviour::Serve);
+    api.issuer.set_behavior(Behavior::Serve);
     match outlasting.block_on(api.verifier.verify(&token)) {
-        Err(Error::KeysUnavailable { source, .. }) => assert!(matches!(*source, FetchError::Interrupted), "{source}"),
+        Err(Error::KeysUnavailable { source, .. }) => {
+            assert!(matches!(*source, FetchError::Interrupted), "{source}")
+        }
         other => panic!("{other:?}"),
     }
     api.seconds_pass(1);
@@ -988,17 +1117,20 @@ fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
 #[tokio::test]
 async fn warming_up_does_not_wait_for_the_back_off() {
     let api = api().await;
-    api.issuer.behave(Behaviour::Status(404));
+    api.issuer.set_behavior(Behavior::Status(404));
     for _ in 0..8 {
         assert_eq!(api.good().await, "keys_unavailable");
         api.seconds_pass(31);
     }
     assert_eq!(api.good().await, "keys_unavailable");
-    api.issuer.behave(Behaviour::Serve);
+    api.issuer.set_behavior(Behavior::Serve);
     let fetches = api.issuer.metadata_fetches();
     assert!(api.verifier.warm_up().await.is_err(), "asked a moment ago");
     assert_eq!(api.issuer.metadata_fetches(), fetches);
     api.seconds_pass(1);
-    assert!(api.verifier.warm_up().await.is_ok(), "a second later it is asked again, not after thirty");
+    assert!(
+        api.verifier.warm_up().await.is_ok(),
+        "a second later it is asked again, not after thirty"
+    );
     assert_eq!(api.good().await, "ok");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::http::Uri;
-use portcullis::testing::{AUDIENCE, Behaviour, TestClock, TestIssuer};
+use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{Algorithm, Issuer, Jwks, Verifier};
 use serde_json::json;
 
@@ -23,7 +23,9 @@ async fn start() -> TestIssuer {
 async fn the_issuer_is_checked_also_where_the_keys_address_is_given() {
     let issuer = start().await;
     let keys = format!("{}.well-known/jwks.json", issuer.iss());
-    let verifier = Verifier::new(Issuer::new(issuer.iss(), AUDIENCE).unwrap().jwks_uri(&keys).unwrap()).unwrap();
+    let verifier =
+        Verifier::new(Issuer::new(issuer.iss(), AUDIENCE).unwrap().jwks_uri(&keys).unwrap())
+            .unwrap();
     assert!(verifier.verify(&issuer.token().build()).await.is_ok());
     let other = verifier.verify(&issuer.token().issued_by("https://other.example/").build()).await;
     assert_eq!(other.unwrap_err().code(), "unknown_issuer");
@@ -35,9 +37,12 @@ async fn the_issuer_is_checked_also_where_the_keys_address_is_given() {
 async fn two_cryptographies_in_one_binary_do_not_panic() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
         let issuer = TestIssuer::start_with(algorithm).unwrap();
-        assert!(Verifier::new(issuer.issuer()).unwrap().verify(&issuer.token().build()).await.is_ok());
+        assert!(
+            Verifier::new(issuer.issuer()).unwrap().verify(&issuer.token().build()).await.is_ok()
+        );
     }
-    let issuer = TestIssuer::offline_with_secret("https://issuer.example/", Algorithm::HS256, &[7; 32]);
+    let issuer =
+        TestIssuer::offline_with_secret("https://issuer.example/", Algorithm::HS256, &[7; 32]);
     assert!(Verifier::new(issuer.issuer()).unwrap().verify(&issuer.token().build()).await.is_ok());
 }
 
@@ -45,11 +50,11 @@ async fn two_cryptographies_in_one_binary_do_not_panic() {
 #[tokio::test]
 async fn a_hanging_issuer_does_not_stop_known_keys() {
     let (issuer, clock) = (start().await, TestClock::new());
-    issuer.clock(&clock);
+    issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     assert!(verifier.verify(&issuer.token().build()).await.is_ok());
 
-    issuer.behave(Behaviour::Hang);
+    issuer.set_behavior(Behavior::Hang);
     clock.advance(Duration::from_secs(10));
     let (junk, good) = (issuer.token().header("kid", "junk").build(), issuer.token().build());
     let mut context = Context::from_waker(Waker::noop());

@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{Request, Response, StatusCode};
 use http_body_util::combinators::{BoxBody, UnsyncBoxBody};
 use http_body_util::{BodyExt, Full};
-use portcullis::testing::{Behaviour, TestClock, TestIssuer, assert_challenge};
+use portcullis::testing::{Behavior, TestClock, TestIssuer, assert_challenge};
 use portcullis::{AccessToken, Algorithm, Error, Protect, ProtectLayer, Scope, Verifier};
 use tower::buffer::BufferLayer;
 use tower::limit::ConcurrencyLimitLayer;
@@ -34,7 +36,8 @@ fn bearer(token: &str) -> Request<()> {
 
 /// A service that says who asked.
 async fn greet(request: Request<()>) -> Result<Response<Body>, Infallible> {
-    let token = request.extensions().get::<AccessToken>().expect("the layer lets nobody through without");
+    let token =
+        request.extensions().get::<AccessToken>().expect("the layer lets nobody through without");
     Ok(Response::new(Full::from(token.subject().unwrap_or_default().to_owned())))
 }
 
@@ -54,14 +57,15 @@ async fn answer(layer: &ProtectLayer, request: Request<()>) -> Response<Body> {
 #[tokio::test]
 async fn every_answer_is_as_the_table_says() {
     let issuer = issuer().await;
-    let layer = ProtectLayer::new(verifier(&issuer)).realm("shop").scope("orders:read").scope("orders:write");
+    let layer = ProtectLayer::new(verifier(&issuer))
+        .realm("shop")
+        .scope("orders:read")
+        .scope("orders:write");
     let good = || issuer.token().scope("orders:write other orders:read");
     const MISSING: &str = r#"Bearer realm="shop", scope="orders:read orders:write""#;
-    const MALFORMED: &str =
-        r#"Bearer realm="shop", error="invalid_request", error_description="The credentials are malformed""#;
+    const MALFORMED: &str = r#"Bearer realm="shop", error="invalid_request", error_description="The credentials are malformed""#;
     const TWICE: &str = r#"Bearer realm="shop", error="invalid_request", error_description="The request has more than one access token""#;
-    const INVALID: &str =
-        r#"Bearer realm="shop", error="invalid_token", error_description="The access token is invalid""#;
+    const INVALID: &str = r#"Bearer realm="shop", error="invalid_token", error_description="The access token is invalid""#;
     const EXPIRED: &str = r#"Bearer realm="shop", error="invalid_token", error_description="The access token expired""#;
     const INSUFFICIENT: &str = r#"Bearer realm="shop", error="insufficient_scope", error_description="The access token does not grant what this operation needs", scope="orders:read orders:write""#;
 
@@ -72,14 +76,32 @@ async fn every_answer_is_as_the_table_says() {
     let cases = [
         ("good", bearer(&good().build()), 200, None, None),
         ("nothing", request(&[]), 401, Some(MISSING), Some("missing")),
-        ("another scheme", request(&[(AUTHORIZATION, b"Basic YTpi")]), 401, Some(MISSING), Some("missing")),
+        (
+            "another scheme",
+            request(&[(AUTHORIZATION, b"Basic YTpi")]),
+            401,
+            Some(MISSING),
+            Some("missing"),
+        ),
         ("two headers", twice, 400, Some(TWICE), Some("invalid_request")),
         ("illegal characters", bearer("a,b"), 400, Some(MALFORMED), Some("invalid_request")),
         ("no JWT", bearer("opaque"), 401, Some(INVALID), Some("opaque")),
         ("expired", bearer(&good().expired().build()), 401, Some(EXPIRED), Some("expired")),
-        ("another's", bearer(&good().audience("x").build()), 401, Some(INVALID), Some("audience")),
-        ("forged", bearer(&good().tampered().build()), 401, Some(INVALID), Some("signature")),
-        ("no scope", bearer(&issuer.token().build()), 403, Some(INSUFFICIENT), Some("insufficient_scope")),
+        (
+            "another's",
+            bearer(&good().audience("x").build()),
+            401,
+            Some(INVALID),
+            Some("wrong_audience"),
+        ),
+        ("forged", bearer(&good().tampered().build()), 401, Some(INVALID), Some("bad_signature")),
+        (
+            "no scope",
+            bearer(&issuer.token().build()),
+            403,
+            Some(INSUFFICIENT),
+            Some("insufficient_scope"),
+        ),
         (
             "half the scope",
             bearer(&issuer.token().scope("orders:read orders").build()),
@@ -88,14 +110,24 @@ async fn every_answer_is_as_the_table_says() {
             Some("insufficient_scope"),
         ),
         // Not 403: a client that is told 403 does not refresh its token.
-        ("expired and no scope", bearer(&issuer.token().expired().build()), 401, Some(EXPIRED), Some("expired")),
+        (
+            "expired and no scope",
+            bearer(&issuer.token().expired().build()),
+            401,
+            Some(EXPIRED),
+            Some("expired"),
+        ),
     ];
     for (name, request, status, challenge, code) in cases {
         let response = answer(&layer, request).await;
         assert_eq!(response.status().as_u16(), status, "{name}");
         let challenges: Vec<_> = response.headers().get_all(WWW_AUTHENTICATE).iter().collect();
         assert_eq!(challenges, challenge.into_iter().collect::<Vec<_>>(), "{name}");
-        assert_eq!(response.extensions().get::<Error>().map(Error::code), code, "{name}: left in the extensions");
+        assert_eq!(
+            response.extensions().get::<Error>().map(Error::code),
+            code,
+            "{name}: left in the extensions"
+        );
         assert_eq!(response.headers().len(), challenges.len(), "{name}: nothing else is said");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.is_empty(), status != 200, "{name}");
@@ -106,20 +138,25 @@ async fn every_answer_is_as_the_table_says() {
 #[tokio::test]
 async fn unavailable_is_not_invalid() {
     let (issuer, clock) = (issuer().await, TestClock::new());
-    issuer.clock(&clock);
-    let layer = ProtectLayer::new(Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap());
-    for behaviour in [Behaviour::Close, Behaviour::Status(500)] {
-        issuer.behave(behaviour);
+    issuer.set_clock(&clock);
+    let layer =
+        ProtectLayer::new(Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap());
+    for behavior in [Behavior::Close, Behavior::Status(500)] {
+        issuer.set_behavior(behavior);
         clock.advance(Duration::from_secs(30));
         let response = answer(&layer, bearer(&issuer.token().build())).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers().get(RETRY_AFTER).unwrap(), "5");
         assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
         assert!(matches!(response.extensions().get(), Some(Error::KeysUnavailable { .. })));
-        assert_eq!(answer(&layer, bearer("junk")).await.status(), 401, "no byte of a token makes it 503");
+        assert_eq!(
+            answer(&layer, bearer("junk")).await.status(),
+            401,
+            "no byte of a token makes it 503"
+        );
         assert_eq!(answer(&layer, request(&[])).await.status(), 401);
     }
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
     clock.advance(Duration::from_secs(30));
     assert_eq!(answer(&layer, bearer(&issuer.token().build())).await.status(), 200);
 }
@@ -130,7 +167,9 @@ async fn credentials_are_read_strictly() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
     let token = issuer.token().build();
-    let with = |before: &str, after: &str| [before.as_bytes(), token.as_bytes(), after.as_bytes()].concat();
+    let with = |before: &str, after: &str| {
+        [before.as_bytes(), token.as_bytes(), after.as_bytes()].concat()
+    };
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("as written", with("Bearer ", ""), 200),
         ("lower case", with("bearer ", ""), 200),
@@ -160,7 +199,12 @@ async fn credentials_are_read_strictly() {
     ];
     for (name, value, status) in cases {
         let response = answer(&layer, request(&[(AUTHORIZATION, &value)])).await;
-        assert_eq!(response.status().as_u16(), status, "{name}: {}", String::from_utf8_lossy(&value));
+        assert_eq!(
+            response.status().as_u16(),
+            status,
+            "{name}: {}",
+            String::from_utf8_lossy(&value)
+        );
     }
     // Every byte that a header may have, at every place of a register.
     for byte in (0x21_u8..=0xff).filter(|byte| *byte != 0x7f) {
@@ -172,7 +216,9 @@ async fn credentials_are_read_strictly() {
             assert_eq!(response.status() != 400, legal, "{byte:#x} at {place}");
         }
     }
-    for (name, second) in [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty one beside Bearer", b"")] {
+    for (name, second) in
+        [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty one beside Bearer", b"")]
+    {
         let both = request(&[(AUTHORIZATION, &with("Bearer ", "")), (AUTHORIZATION, second)]);
         assert_eq!(answer(&layer, both).await.status(), 400, "{name}");
     }
@@ -210,9 +256,12 @@ fn scopes_that_could_never_be_granted_are_refused() {
     for scope in ["", " ", "a\"b", "a\\b", "a\tb", "a\nb", "é", "a\u{7f}"] {
         assert!(scope.parse::<Scope>().is_err(), "{scope:?}");
     }
-    for (scope, text) in
-        [("a", "a"), ("a b", "a b"), ("  a  b a ", "a b"), ("https://x/y.z:w!#~", "https://x/y.z:w!#~")]
-    {
+    for (scope, text) in [
+        ("a", "a"),
+        ("a b", "a b"),
+        ("  a  b a ", "a b"),
+        ("https://x/y.z:w!#~", "https://x/y.z:w!#~"),
+    ] {
         assert_eq!(scope.parse::<Scope>().unwrap().as_str(), text);
     }
 }
@@ -281,9 +330,12 @@ async fn the_service_that_was_ready_is_the_one_called() {
     let inner = Strict { asked: false, calls: Arc::clone(&calls) };
     let mut service = ProtectLayer::new(verifier(&issuer)).layer(inner);
     // The first waits for keys, the second does not, the third is refused in between.
-    for (token, status) in
-        [(issuer.token(), 200), (issuer.token(), 200), (issuer.token().expired(), 401), (issuer.token(), 200)]
-    {
+    for (token, status) in [
+        (issuer.token(), 200),
+        (issuer.token(), 200),
+        (issuer.token().expired(), 401),
+        (issuer.token(), 200),
+    ] {
         let response = service.ready().await.unwrap().call(bearer(&token.build())).await.unwrap();
         assert_eq!(response.status(), status);
     }
@@ -294,13 +346,18 @@ async fn the_service_that_was_ready_is_the_one_called() {
 async fn services_that_need_readiness_work_behind_it() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
-    let limited =
-        ServiceBuilder::new().layer(layer.clone()).layer(ConcurrencyLimitLayer::new(1)).service(service_fn(greet));
-    let buffered = ServiceBuilder::new().layer(layer).layer(BufferLayer::new(1)).service(service_fn(greet));
+    let limited = ServiceBuilder::new()
+        .layer(layer.clone())
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(service_fn(greet));
+    let buffered =
+        ServiceBuilder::new().layer(layer).layer(BufferLayer::new(1)).service(service_fn(greet));
     for _ in 0..5 {
         let (a, b) = (limited.clone(), buffered.clone());
-        let (a, b) =
-            tokio::join!(a.oneshot(bearer(&issuer.token().build())), b.oneshot(bearer(&issuer.token().build())));
+        let (a, b) = tokio::join!(
+            a.oneshot(bearer(&issuer.token().build())),
+            b.oneshot(bearer(&issuer.token().build()))
+        );
         assert_eq!((a.unwrap().status(), b.unwrap().status()), (StatusCode::OK, StatusCode::OK));
     }
 }
@@ -309,7 +366,7 @@ async fn services_that_need_readiness_work_behind_it() {
 #[tokio::test]
 async fn a_hanging_issuer_takes_no_places_from_other_tenants() {
     let (hanging, other) = (issuer().await, issuer().await);
-    hanging.behave(Behaviour::Hang);
+    hanging.set_behavior(Behavior::Hang);
     let verifier = Verifier::new([hanging.issuer(), other.issuer()]).unwrap();
     assert!(verifier.verify(&other.token().build()).await.is_ok());
     let service = ServiceBuilder::new()
@@ -337,7 +394,11 @@ async fn when_nothing_is_fetched_the_call_is_synchronous() {
     service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
 
     let response = service.ready().await.unwrap().call(bearer(&issuer.token().build()));
-    assert_eq!(calls.load(Ordering::SeqCst), 2, "the inner service was called before anything was polled");
+    assert_eq!(
+        calls.load(Ordering::SeqCst),
+        2,
+        "the inner service was called before anything was polled"
+    );
     let polled = pin!(response).poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(polled, Poll::Ready(Ok(_))), "and nothing was waited for");
 }
@@ -345,7 +406,8 @@ async fn when_nothing_is_fetched_the_call_is_synchronous() {
 /// A layer that does something to the request on its way in.
 fn in_between<S: Clone>(
     change: impl Fn(&mut HeaderMap) + Clone,
-) -> impl Layer<S, Service = tower::util::MapRequest<S, impl Fn(Request<()>) -> Request<()> + Clone>> {
+) -> impl Layer<S, Service = tower::util::MapRequest<S, impl Fn(Request<()>) -> Request<()> + Clone>>
+{
     tower::util::MapRequestLayer::new(move |mut request: Request<()>| {
         change(request.headers_mut());
         request
@@ -355,7 +417,7 @@ fn in_between<S: Clone>(
 #[tokio::test]
 async fn nested_layers_of_one_verifier_verify_once() {
     let (issuer, clock) = (Arc::new(issuer().await), TestClock::new());
-    issuer.clock(&clock);
+    issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     let outer = ProtectLayer::new(verifier.clone()).scope("a");
     let time_passes = |seconds: u64| {
@@ -366,7 +428,7 @@ async fn nested_layers_of_one_verifier_verify_once() {
     let withdraws = {
         let (issuer, verifier) = (Arc::clone(&issuer), verifier.clone());
         in_between(move |_| {
-            issuer.behave(Behaviour::Status(404));
+            issuer.set_behavior(Behavior::Status(404));
             verifier.forget(issuer.iss());
         })
     };
@@ -378,10 +440,10 @@ async fn nested_layers_of_one_verifier_verify_once() {
         .service(service_fn(greet));
     let response = same.clone().oneshot(bearer(&token().build())).await.unwrap();
     assert_eq!(response.status(), 200, "a second verification would have found no key");
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
     let response = same.oneshot(bearer(&issuer.token().scope("a").build())).await.unwrap();
     assert_eq!(response.status(), 403, "but each layer asks for its own scope");
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
 
     // A queue between the layers may have held the request up.
     let queued = ServiceBuilder::new()
@@ -402,24 +464,41 @@ async fn nested_layers_of_one_verifier_verify_once() {
         .layer(ProtectLayer::new(another))
         .service(service_fn(greet));
     let response = two.oneshot(bearer(&token().build())).await.unwrap();
-    assert_eq!(response.status(), 401, "another verifier, with another policy, verifies for itself");
+    assert_eq!(
+        response.status(),
+        401,
+        "another verifier, with another policy, verifies for itself"
+    );
 }
 
 #[tokio::test]
 async fn a_header_replaced_between_two_layers_is_verified_again() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
-    let forged = HeaderValue::try_from(format!("Bearer {}", issuer.token().tampered().build())).unwrap();
-    let replace = in_between(move |headers: &mut HeaderMap| drop(headers.insert(AUTHORIZATION, forged.clone())));
-    let service = ServiceBuilder::new().layer(layer.clone()).layer(replace).layer(layer).service(service_fn(greet));
+    let forged =
+        HeaderValue::try_from(format!("Bearer {}", issuer.token().tampered().build())).unwrap();
+    let replace = in_between(move |headers: &mut HeaderMap| {
+        drop(headers.insert(AUTHORIZATION, forged.clone()))
+    });
+    let service = ServiceBuilder::new()
+        .layer(layer.clone())
+        .layer(replace)
+        .layer(layer)
+        .service(service_fn(greet));
     assert_eq!(service.oneshot(bearer(&issuer.token().build())).await.unwrap().status(), 401);
 }
 
 #[tokio::test]
 async fn any_body_type_can_be_refused() {
     async fn refused<R: Default + Send>(issuer: &TestIssuer) -> StatusCode {
-        let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(R::default())) });
-        ProtectLayer::new(verifier(issuer)).layer(inner).oneshot(request(&[])).await.unwrap().status()
+        let inner =
+            service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(R::default())) });
+        ProtectLayer::new(verifier(issuer))
+            .layer(inner)
+            .oneshot(request(&[]))
+            .await
+            .unwrap()
+            .status()
     }
     let issuer = issuer().await;
     assert_eq!(refused::<axum::body::Body>(&issuer).await, 401);
@@ -444,7 +523,7 @@ async fn errors_of_the_inner_service_pass() {
 #[tokio::test]
 async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
     let issuer = issuer().await;
-    issuer.delay(Duration::from_millis(20));
+    issuer.set_delay(Duration::from_millis(20));
     let called = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&called);
     let inner = service_fn(move |_: Request<()>| {
@@ -457,17 +536,18 @@ async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
         assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     assert!(!called.load(Ordering::SeqCst));
-    let response = service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
+    let response =
+        service.ready().await.unwrap().call(bearer(&issuer.token().build())).await.unwrap();
     assert_eq!((response.status(), issuer.jwks_fetches()), (StatusCode::OK, 1));
 }
 
 /// Only of the issuer's own token is it said that it expired: else unsigned tokens would tell who is trusted, and for what.
 #[tokio::test]
 async fn an_expired_token_is_called_so_only_if_it_was_verified() {
-    const INVALID: &str =
-        r#"Bearer realm="api", error="invalid_token", error_description="The access token is invalid""#;
+    const INVALID: &str = r#"Bearer realm="api", error="invalid_token", error_description="The access token is invalid""#;
     const EXPIRED: &str = r#"Bearer realm="api", error="invalid_token", error_description="The access token expired""#;
-    let (issuer, forger) = (issuer().await, TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap());
+    let (issuer, forger) =
+        (issuer().await, TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap());
     let layer = ProtectLayer::new(verifier(&issuer));
     let challenge = async |token: String| {
         let response = answer(&layer, bearer(&token)).await;
@@ -478,7 +558,11 @@ async fn an_expired_token_is_called_so_only_if_it_was_verified() {
         )
     };
     let expired = || issuer.token().expired();
-    assert_eq!(challenge(expired().build()).await, (INVALID.to_owned(), "expired"), "no key is there to verify it");
+    assert_eq!(
+        challenge(expired().build()).await,
+        (INVALID.to_owned(), "expired"),
+        "no key is there to verify it"
+    );
     assert_eq!(issuer.jwks_fetches(), 0, "and none is fetched for it");
     assert_eq!(answer(&layer, bearer(&issuer.token().build())).await.status(), 200);
     let fetches = issuer.jwks_fetches();
@@ -486,7 +570,11 @@ async fn an_expired_token_is_called_so_only_if_it_was_verified() {
         ("the issuer's", expired(), (EXPIRED, "expired")),
         ("of a trusted issuer, forged", expired().signed_by(&forger), (INVALID, "expired")),
         ("under a key that is not there", expired().header("kid", "junk"), (INVALID, "expired")),
-        ("for another API, forged", expired().audience("x").signed_by(&forger), (INVALID, "audience")),
+        (
+            "for another API, forged",
+            expired().audience("x").signed_by(&forger),
+            (INVALID, "wrong_audience"),
+        ),
         (
             "of another issuer, forged",
             expired().issued_by("https://x.example/").signed_by(&forger),
@@ -514,7 +602,14 @@ async fn a_layer_is_built_once_and_changes_nothing_that_it_made_before() {
     let further = changed.clone().scope("orders:write");
     let response = further.layer(service_fn(greet)).oneshot(bearer(&scoped)).await.unwrap();
     assert_challenge(&response).status(403).realm("shop").scope("orders:read orders:write");
-    assert_eq!(changed.layer(service_fn(greet)).oneshot(bearer(&scoped)).await.unwrap().status(), 200);
-    assert_eq!(before.oneshot(bearer(&token)).await.unwrap().status(), 200, "what was made before stays as it was");
+    assert_eq!(
+        changed.layer(service_fn(greet)).oneshot(bearer(&scoped)).await.unwrap().status(),
+        200
+    );
+    assert_eq!(
+        before.oneshot(bearer(&token)).await.unwrap().status(),
+        200,
+        "what was made before stays as it was"
+    );
     assert_eq!(layer.layer(service_fn(greet)).oneshot(bearer(&token)).await.unwrap().status(), 200);
 }

@@ -20,7 +20,7 @@ struct World {
 fn world(configure: impl Fn(Issuer) -> Issuer) -> World {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let clock = TestClock::new();
-    issuer.clock(&clock);
+    issuer.set_clock(&clock);
     let verifier = Verifier::builder(configure(issuer.issuer())).clock(&clock).build().unwrap();
     World { issuer, clock, verifier }
 }
@@ -32,8 +32,8 @@ impl World {
 
     async fn ask(&self, layer: &ProtectLayer, token: TokenBuilder) -> Response<Body> {
         let app = Router::new().route("/{*path}", get(async || "")).route_layer(layer.clone());
-        let request =
-            Request::get("/profiles/alice").header(header::AUTHORIZATION, format!("Bearer {}", token.build()));
+        let request = Request::get("/profiles/alice")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.build()));
         app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 }
@@ -90,7 +90,7 @@ async fn rules_are_about_what_they_say() {
         (Rule::claim("https://acme.example/plan.name", |plan| plan == "pro"), "ok", FORBIDDEN),
         (Rule::claim("/realm/a~1b/c~0d", |seven| *seven == 7), "ok", FORBIDDEN),
         (Rule::claim("realm/a", |_| true), FORBIDDEN, FORBIDDEN),
-        (Rule::test("hers", |token, _| token.claim("org_id").is_some()), "ok", FORBIDDEN),
+        (Rule::custom("hers", |token, _| token.claim("org_id").is_some()), "ok", FORBIDDEN),
         (Rule::acr(["silver", "gold"]), "ok", STEP_UP),
         (Rule::acr(["silver"]), STEP_UP, STEP_UP),
         (Rule::max_auth_age(Duration::from_secs(60)), "ok", STEP_UP),
@@ -102,7 +102,11 @@ async fn rules_are_about_what_they_say() {
         // A scope that is missing is said, wherever in the rule it stands, and only then.
         (Rule::role("admin").and(Rule::scope("orders:read")), FORBIDDEN, SCOPE),
         (Rule::role("admin").or(Rule::scope("orders:delete")), SCOPE, SCOPE),
-        (Rule::scope("orders:read").and(Rule::role("admin")).or(Rule::scope("orders:delete")), FORBIDDEN, SCOPE),
+        (
+            Rule::scope("orders:read").and(Rule::role("admin")).or(Rule::scope("orders:delete")),
+            FORBIDDEN,
+            SCOPE,
+        ),
         // Nothing is named nothing, whatever a token lists.
         (Rule::permission(""), FORBIDDEN, FORBIDDEN),
         (Rule::role(""), FORBIDDEN, FORBIDDEN),
@@ -133,17 +137,30 @@ async fn the_challenge_says_what_the_operation_needs() {
         (protect().role("admin"), 403, NO_ERROR.to_owned()),
         (protect().role("admin").scope("a"), 403, format!("{SCOPES}, scope=\"a\"")),
         (
-            protect().require(Rule::role("x").or(Rule::scope("a")).or(Rule::scope("b"))),
+            protect().rule(Rule::role("x").or(Rule::scope("a")).or(Rule::scope("b"))),
             403,
             format!("{SCOPES}, scope=\"a\""),
         ),
         (protect().permission("p").group("g"), 403, NO_ERROR.to_owned()),
         (protect().claim("org_id", |_| true), 403, NO_ERROR.to_owned()),
-        (protect().rule(|_, request| request.uri.path() == "/profiles/bob"), 403, NO_ERROR.to_owned()),
-        (protect().acr(["gold", "pla\"tin"]), 401, format!("{SIGN_IN}, acr_values=\"gold pla\\\"tin\"")),
+        (
+            protect()
+                .rule(Rule::custom("own path", |_, request| request.uri.path() == "/profiles/bob")),
+            403,
+            NO_ERROR.to_owned(),
+        ),
+        (
+            protect().acr(["gold", "pla\"tin"]),
+            401,
+            format!("{SIGN_IN}, acr_values=\"gold pla\\\"tin\""),
+        ),
         (protect().max_auth_age(minutes(5)), 401, format!("{SIGN_IN}, max_age=\"300\"")),
         (
-            protect().acr(["a", "b"]).max_auth_age(minutes(5)).acr(["b", "c"]).max_auth_age(minutes(1)),
+            protect()
+                .acr(["a", "b"])
+                .max_auth_age(minutes(5))
+                .acr(["b", "c"])
+                .max_auth_age(minutes(1)),
             401,
             format!("{SIGN_IN}, acr_values=\"b\", max_age=\"60\""),
         ),
@@ -153,17 +170,24 @@ async fn the_challenge_says_what_the_operation_needs() {
         assert_eq!(response.status().as_u16(), status, "{challenge}");
         assert_eq!(response.headers()[header::WWW_AUTHENTICATE], challenge);
     }
-    let own = protect().rule(|token, request| request.uri.path().strip_prefix("/profiles/") == token.subject());
+    let own = protect().rule(Rule::custom("own profile", |token, request| {
+        request.uri.path().strip_prefix("/profiles/") == token.subject()
+    }));
     assert_eq!(world.ask(&own, world.issuer.token().subject("alice")).await.status(), 200);
     assert_eq!(world.ask(&own, world.issuer.token().subject("bob")).await.status(), 403);
     let response = world.ask(&protect().without_challenge().scope("a"), world.issuer.token()).await;
-    assert_eq!((response.status().as_u16(), response.headers().contains_key(header::WWW_AUTHENTICATE)), (403, false));
+    assert_eq!(
+        (response.status().as_u16(), response.headers().contains_key(header::WWW_AUTHENTICATE)),
+        (403, false)
+    );
 }
 
 #[tokio::test]
 async fn one_scope_may_imply_another() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
-    let implies = |granted: &str, asked: &str| asked.strip_prefix(granted).is_some_and(|rest| rest.starts_with(':'));
+    let implies = |granted: &str, asked: &str| {
+        asked.strip_prefix(granted).is_some_and(|rest| rest.starts_with(':'))
+    };
     let verifier = Verifier::builder(issuer.issuer()).scope_implies(implies).build().unwrap();
     for (granted, asked, expected) in [
         ("orders", "orders:read", true),
@@ -238,16 +262,56 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             "Clerk's permissions",
             |issuer| issuer.permissions_at(["/o/per"]).roles_at(["/o/rol"]),
             json!({ "o": { "per": "manage,read", "rol": "admin" } }),
-            |token| token.has_permission("manage") && token.has_permission("read") && token.has_role("admin"),
+            |token| {
+                token.has_permission("manage")
+                    && token.has_permission("read")
+                    && token.has_role("admin")
+            },
             true,
         ),
-        ("a flag that is off", |i| i, json!({ "roles": { "admin": false } }), |token| token.has_role("admin"), false),
-        ("a flag that is null", |i| i, json!({ "roles": { "admin": null } }), |token| token.has_role("admin"), false),
-        ("a record", |i| i, json!({ "roles": [{ "name": "x" }] }), |token| token.has_role("name"), false),
-        ("a role with a comma", |i| i, json!({ "roles": "Sales, EMEA" }), |token| token.has_role("EMEA"), false),
-        ("an array in an array", |i| i, json!({ "roles": [["admin"]] }), |token| token.has_role("admin"), false),
+        (
+            "a flag that is off",
+            |i| i,
+            json!({ "roles": { "admin": false } }),
+            |token| token.has_role("admin"),
+            false,
+        ),
+        (
+            "a flag that is null",
+            |i| i,
+            json!({ "roles": { "admin": null } }),
+            |token| token.has_role("admin"),
+            false,
+        ),
+        (
+            "a record",
+            |i| i,
+            json!({ "roles": [{ "name": "x" }] }),
+            |token| token.has_role("name"),
+            false,
+        ),
+        (
+            "a role with a comma",
+            |i| i,
+            json!({ "roles": "Sales, EMEA" }),
+            |token| token.has_role("EMEA"),
+            false,
+        ),
+        (
+            "an array in an array",
+            |i| i,
+            json!({ "roles": [["admin"]] }),
+            |token| token.has_role("admin"),
+            false,
+        ),
         ("a number", |i| i, json!({ "roles": 7 }), |token| token.has_role("7"), false),
-        ("null", |i| i, json!({ "permissions": null }), |token| token.has_permission("null"), false),
+        (
+            "null",
+            |i| i,
+            json!({ "permissions": null }),
+            |token| token.has_permission("null"),
+            false,
+        ),
         (
             "Cognito's scopes",
             |issuer| issuer.scope_prefix("https://api.example.com/"),
@@ -265,12 +329,20 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             |token| token.has_scope("read"),
             false,
         ),
-        ("Okta's array", |i| i, json!({ "scp": ["a", "b c"] }), |t| t.has_scope("a") && t.has_scope("c"), true),
+        (
+            "Okta's array",
+            |i| i,
+            json!({ "scp": ["a", "b c"] }),
+            |t| t.has_scope("a") && t.has_scope("c"),
+            true,
+        ),
     ];
     for (name, configure, claims, holds, expected) in cases {
         let world = world(configure);
         let claims = claims.as_object().unwrap().clone();
-        let token = claims.into_iter().fold(world.issuer.token(), |token, (name, value)| token.claim(&name, value));
+        let token = claims
+            .into_iter()
+            .fold(world.issuer.token(), |token, (name, value)| token.claim(&name, value));
         assert_eq!(holds(&world.token(token).await), expected, "{name}");
     }
 }
@@ -323,9 +395,13 @@ async fn a_token_says_when_it_has_expired() {
 
 #[test]
 fn a_rule_is_a_sentence() {
-    let rule =
-        Rule::scope("a b").and(Rule::role("admin").or(Rule::acr(["gold"]))).and(Rule::test("own profile", |_, _| true));
-    assert_eq!(rule.to_string(), "scope \"a b\" and (role \"admin\" or acr of [\"gold\"]) and own profile");
+    let rule = Rule::scope("a b")
+        .and(Rule::role("admin").or(Rule::acr(["gold"])))
+        .and(Rule::custom("own profile", |_, _| true));
+    assert_eq!(
+        rule.to_string(),
+        "scope \"a b\" and (role \"admin\" or acr of [\"gold\"]) and own profile"
+    );
     assert_eq!(format!("{rule:?}"), format!("Rule({rule})"));
     assert!(std::panic::catch_unwind(|| Rule::scope("a\"b")).is_err());
     assert!(std::panic::catch_unwind(|| Rule::any_scope(["a", ""])).is_err());

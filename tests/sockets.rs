@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A server that reads a request and then does what it is told with the connection.
-async fn serve<F: Future<Output = ()> + Send>(behave: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr {
+async fn serve<F: Future<Output = ()> + Send>(
+    behave: impl Fn(TcpStream) -> F + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -24,10 +26,14 @@ async fn serve<F: Future<Output = ()> + Send>(behave: impl Fn(TcpStream) -> F + 
 }
 
 /// What a verifier of keys at `uri` finds.
-async fn fetch(keys: &TestIssuer, uri: &str, client: Option<reqwest::Client>) -> Result<(), String> {
+async fn fetch(
+    keys: &TestIssuer,
+    uri: &str,
+    client: Option<reqwest::Client>,
+) -> Result<(), String> {
     let issuer = Issuer::new(keys.iss(), AUDIENCE)
         .and_then(|issuer| issuer.jwks_uri(uri))
-        .and_then(|issuer| issuer.fetch_timeout(Duration::from_millis(500)))
+        .and_then(|issuer| issuer.keys_fetch_timeout(Duration::from_millis(500)))
         .unwrap();
     let issuer = client.into_iter().fold(issuer, Issuer::client);
     match Verifier::new(issuer).unwrap().verify(&keys.token().build()).await {
@@ -143,9 +149,13 @@ async fn a_private_certificate_authority_is_trusted_only_by_a_client_that_says_s
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
     let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
 
     let keys = keys();
@@ -157,8 +167,10 @@ async fn a_private_certificate_authority_is_trusted_only_by_a_client_that_says_s
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
-            let answer =
-                format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
             let _ = stream.write_all(answer.as_bytes()).await;
             let _ = stream.shutdown().await;
         }

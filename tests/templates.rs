@@ -32,20 +32,56 @@ async fn the_tenant_in_iss_is_the_one_in_tid() {
     let cases: Vec<(&str, String, Value, &str, &str)> = vec![
         ("a tenant", iss(ACME), json!(ACME), "ok", "ok"),
         ("another one", iss(GLOBEX), json!(GLOBEX), "ok", "unknown_issuer"),
-        ("another's `tid`", iss(ACME), json!(GLOBEX), "tenant", "tenant"),
-        ("no string for `tid`", iss(ACME), json!([ACME]), "tenant", "tenant"),
-        ("no `tid`", iss(ACME), Value::Null, "tenant", "tenant"),
-        ("`tid` in upper case", iss(ACME), json!(upper), "tenant", "tenant"),
+        ("another's `tid`", iss(ACME), json!(GLOBEX), "tenant_mismatch", "tenant_mismatch"),
+        ("no string for `tid`", iss(ACME), json!([ACME]), "tenant_mismatch", "tenant_mismatch"),
+        ("no `tid`", iss(ACME), Value::Null, "tenant_mismatch", "tenant_mismatch"),
+        ("`tid` in upper case", iss(ACME), json!(upper), "tenant_mismatch", "tenant_mismatch"),
         ("no GUID", iss("common"), json!("common"), "unknown_issuer", "unknown_issuer"),
         ("no tenant", iss(""), json!(""), "unknown_issuer", "unknown_issuer"),
         ("upper case", iss(&upper), json!(upper), "unknown_issuer", "unknown_issuer"),
         ("one digit less", iss(&ACME[1..]), json!(&ACME[1..]), "unknown_issuer", "unknown_issuer"),
-        ("no hexadecimal digit", iss(&ACME.replace('b', "g")), json!(ACME), "unknown_issuer", "unknown_issuer"),
-        ("a group more", iss(&format!("{ACME}-0")), json!(format!("{ACME}-0")), "unknown_issuer", "unknown_issuer"),
-        ("a path in it", iss(&format!("{ACME}/{GLOBEX}")), json!(ACME), "unknown_issuer", "unknown_issuer"),
-        ("something after", format!("{}/", iss(ACME)), json!(ACME), "unknown_issuer", "unknown_issuer"),
-        ("another host", iss(ACME).replace("login", "evil"), json!(ACME), "unknown_issuer", "unknown_issuer"),
-        ("the template itself", TEMPLATE.to_owned(), json!("{tenantid}"), "tenant", "tenant"),
+        (
+            "no hexadecimal digit",
+            iss(&ACME.replace('b', "g")),
+            json!(ACME),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "a group more",
+            iss(&format!("{ACME}-0")),
+            json!(format!("{ACME}-0")),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "a path in it",
+            iss(&format!("{ACME}/{GLOBEX}")),
+            json!(ACME),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "something after",
+            format!("{}/", iss(ACME)),
+            json!(ACME),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "another host",
+            iss(ACME).replace("login", "evil"),
+            json!(ACME),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "the template itself",
+            TEMPLATE.to_owned(),
+            json!("{tenantid}"),
+            "tenant_mismatch",
+            "tenant_mismatch",
+        ),
     ];
     for (name, iss, tid, with_any, with_acme) in cases {
         let token = entra.token().issued_by(&iss).claim("tid", tid).build();
@@ -53,7 +89,11 @@ async fn the_tenant_in_iss_is_the_one_in_tid() {
         assert_eq!(verdict(&acme_only, &token).await, with_acme, "{name}, one tenant trusted");
     }
     let token = entra.token().issued_by(&iss(ACME)).claim("tid", ACME).build();
-    assert_eq!(any.verify(&token).await.unwrap().issuer(), iss(ACME), "the tenant's, not the template");
+    assert_eq!(
+        any.verify(&token).await.unwrap().issuer(),
+        iss(ACME),
+        "the tenant's, not the template"
+    );
     assert_eq!(any.health().len(), 1);
 }
 
@@ -66,21 +106,32 @@ async fn a_key_that_names_a_tenant_signs_for_no_other() {
         ("for one", json!(iss(ACME)), "ok", "unknown_key"),
         ("for the other", json!(iss(GLOBEX)), "unknown_key", "ok"),
         ("for none of them", json!("https://login.example/common"), "unknown_key", "unknown_key"),
-        ("part of a segment", json!(format!("https://login.example/x{ACME}")), "unknown_key", "unknown_key"),
+        (
+            "part of a segment",
+            json!(format!("https://login.example/x{ACME}")),
+            "unknown_key",
+            "unknown_key",
+        ),
         ("no string", json!(7), "unknown_key", "unknown_key"),
     ];
     for (name, key_issuer, acme, globex) in cases {
         let mut set = entra.jwks_json();
         set["keys"][0]["issuer"] = key_issuer;
         let jwks = Jwks::from_json(set.to_string()).unwrap();
-        let verifier = Verifier::new(Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(jwks.clone())).unwrap();
+        let verifier =
+            Verifier::new(Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(jwks.clone()))
+                .unwrap();
         for (tenant, expected) in [(ACME, acme), (GLOBEX, globex)] {
             let token = entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
             assert_eq!(verdict(&verifier, &token).await, expected, "{name}: {tenant}");
         }
         // An issuer with one tenant has a set of its own, whatever else stands in it.
         let single = Verifier::new(Issuer::new(iss(ACME), AUDIENCE).unwrap().jwks(jwks)).unwrap();
-        assert_eq!(verdict(&single, &entra.token().issued_by(&iss(ACME)).build()).await, "ok", "{name}");
+        assert_eq!(
+            verdict(&single, &entra.token().issued_by(&iss(ACME)).build()).await,
+            "ok",
+            "{name}"
+        );
     }
 }
 
@@ -98,14 +149,20 @@ async fn keys_of_all_tenants_are_discovered_once() {
     let server = tokio::spawn(async move { axum::serve(listener, app).await });
 
     let template = Issuer::template(TEMPLATE, AUDIENCE).unwrap();
-    let template = template.discovery_at(&format!("{address}/common/v2.0")).unwrap();
+    let template = template.discovery_url(&format!("{address}/common/v2.0")).unwrap();
     let stranger = Issuer::new(iss(GLOBEX), "https://other.example").unwrap().jwks(entra.jwks());
-    let verifier = Verifier::new(Issuers::lookup(|_| None).and_listed([template, stranger]).unwrap()).unwrap();
+    let verifier =
+        Verifier::new(Issuers::lookup(|_| None).with_issuers([template, stranger]).unwrap())
+            .unwrap();
     let token = |tenant| entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
     assert_eq!(verdict(&verifier, &token(ACME)).await, "ok");
     let other = ACME.replace('7', "0");
     assert_eq!(verdict(&verifier, &token(&other)).await, "ok");
-    assert_eq!(verdict(&verifier, &token(GLOBEX)).await, "audience", "a tenant listed by name has its own rules");
+    assert_eq!(
+        verdict(&verifier, &token(GLOBEX)).await,
+        "wrong_audience",
+        "a tenant listed by name has its own rules"
+    );
     let fetches: u64 = verifier.health().iter().map(|health| health.fetches).sum();
     assert_eq!(fetches, 1);
     server.abort();
@@ -121,8 +178,11 @@ fn templates_that_cannot_work_are_refused_by_name() {
         (refused(Issuer::template(iss(ACME), AUDIENCE)), "expected {tenantid} in it"),
         (refused(Issuer::template(iss("{tenantid}{tenantid}"), AUDIENCE)), "once"),
         (refused(template().tenants(["contoso.example"])), "\"contoso.example\": expected a GUID"),
-        (refused(Issuer::new(iss(ACME), AUDIENCE).unwrap().tenants([ACME])), "expected a `template`"),
-        (built(template()), "`discovery_at`"),
+        (
+            refused(Issuer::new(iss(ACME), AUDIENCE).unwrap().tenants([ACME])),
+            "expected a `template`",
+        ),
+        (built(template()), "`discovery_url`"),
         (built(template().alias("x").unwrap().jwks(entra().jwks())), "alias \"x\""),
     ] {
         assert!(said.contains(expected), "{said}");
@@ -152,9 +212,15 @@ async fn a_key_that_names_a_tenant_does_not_sign_for_the_one_of_entra() {
         ("none", None, "ok"),
         ("all tenants", Some("https://login.microsoftonline.com/{tenantid}/v2.0".to_owned()), "ok"),
         ("this one", Some(format!("https://login.microsoftonline.com/{ACME}/v2.0")), "ok"),
-        ("consumers", Some(format!("https://login.microsoftonline.com/{CONSUMERS}/v2.0")), "unknown_key"),
+        (
+            "consumers",
+            Some(format!("https://login.microsoftonline.com/{CONSUMERS}/v2.0")),
+            "unknown_key",
+        ),
     ] {
-        let entra = portcullis::Issuer::entra(ACME, portcullis::testing::AUDIENCE).unwrap().jwks(member(issuer));
+        let entra = portcullis::Issuer::entra(ACME, portcullis::testing::AUDIENCE)
+            .unwrap()
+            .jwks(member(issuer));
         assert_eq!(verdict(&Verifier::new(entra).unwrap(), &token).await, expected, "{name}");
     }
 }

@@ -5,7 +5,9 @@ use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
 use axum::routing::any;
 use portcullis::testing::TestIssuer;
-use portcullis::{AccessToken, Algorithm, Error, InvalidRequest, ProtectLayer, TokenSource, Verifier};
+use portcullis::{
+    AccessToken, Algorithm, Error, InvalidRequest, ProtectLayer, TokenSource, Verifier,
+};
 use tower::ServiceExt as _;
 
 fn issuer() -> TestIssuer {
@@ -13,24 +15,38 @@ fn issuer() -> TestIssuer {
 }
 
 fn everywhere(issuer: &TestIssuer) -> ProtectLayer {
-    ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).token_from([
+    ProtectLayer::new(Verifier::new(issuer.issuer()).unwrap()).token_sources([
         TokenSource::authorization(),
-        TokenSource::header("x-goog-iap-jwt-assertion").unwrap().from_origins(["https://app.example"]).unwrap(),
+        TokenSource::header("x-goog-iap-jwt-assertion")
+            .unwrap()
+            .from_origins(["https://app.example"])
+            .unwrap(),
         TokenSource::cookie("__session", ["https://app.example", "https://admin.example"]).unwrap(),
         TokenSource::websocket_protocol("bearer").unwrap(),
         TokenSource::danger_query("access_token"),
     ])
 }
 
-async fn ask(layer: &ProtectLayer, method: &str, uri: &str, headers: &[(&str, String)]) -> Response<Body> {
+async fn ask(
+    layer: &ProtectLayer,
+    method: &str,
+    uri: &str,
+    headers: &[(&str, String)],
+) -> Response<Body> {
     let switch = async || (StatusCode::SWITCHING_PROTOCOLS, [(header::UPGRADE, "websocket")]);
     let app = Router::new()
         .route("/", any(async |token: AccessToken| token.subject().unwrap_or_default().to_owned()))
         .route("/ws", any(switch))
-        .route("/chat", any(async || (StatusCode::SWITCHING_PROTOCOLS, [(header::SEC_WEBSOCKET_PROTOCOL, "chat")])))
+        .route(
+            "/chat",
+            any(async || {
+                (StatusCode::SWITCHING_PROTOCOLS, [(header::SEC_WEBSOCKET_PROTOCOL, "chat")])
+            }),
+        )
         .route_layer(layer.clone());
     let request = Request::builder().method(method).uri(uri);
-    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
     app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
@@ -56,14 +72,44 @@ async fn a_token_is_found_where_it_may_be() {
         ("nowhere", "GET", "/", vec![], "missing"),
         ("authorization", "GET", "/", vec![("authorization", "Bearer TOKEN")], "ok"),
         ("a gateway's header", "GET", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN")], "ok"),
-        ("the header twice", "GET", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN"); 2], "repeated"),
-        ("the header with a scheme", "GET", "/", vec![("x-goog-iap-jwt-assertion", "Bearer TOKEN")], "credentials"),
+        (
+            "the header twice",
+            "GET",
+            "/",
+            vec![("x-goog-iap-jwt-assertion", "TOKEN"); 2],
+            "repeated",
+        ),
+        (
+            "the header with a scheme",
+            "GET",
+            "/",
+            vec![("x-goog-iap-jwt-assertion", "Bearer TOKEN")],
+            "credentials",
+        ),
         ("the header empty", "GET", "/", vec![("x-goog-iap-jwt-assertion", "")], "credentials"),
         ("a cookie", "GET", "/", vec![("cookie", "a=b; __session=TOKEN; c=d")], "ok"),
         ("a cookie in quotes", "GET", "/", vec![("cookie", "__session=\"TOKEN\"")], "ok"),
-        ("a cookie in a second line", "GET", "/", vec![("cookie", "a=b"), ("cookie", "__session=TOKEN")], "ok"),
-        ("two cookies", "GET", "/", vec![("cookie", "__session=TOKEN; __session=TOKEN")], "repeated"),
-        ("a cookie of a longer name", "GET", "/", vec![("cookie", "__session_2=TOKEN; x__session=TOKEN")], "missing"),
+        (
+            "a cookie in a second line",
+            "GET",
+            "/",
+            vec![("cookie", "a=b"), ("cookie", "__session=TOKEN")],
+            "ok",
+        ),
+        (
+            "two cookies",
+            "GET",
+            "/",
+            vec![("cookie", "__session=TOKEN; __session=TOKEN")],
+            "repeated",
+        ),
+        (
+            "a cookie of a longer name",
+            "GET",
+            "/",
+            vec![("cookie", "__session_2=TOKEN; x__session=TOKEN")],
+            "missing",
+        ),
         ("a cookie, emptied", "GET", "/", vec![("cookie", "__session=")], "missing"),
         (
             "an emptied cookie beside a header",
@@ -72,16 +118,38 @@ async fn a_token_is_found_where_it_may_be() {
             vec![("cookie", "__session="), ("authorization", "Bearer TOKEN")],
             "ok",
         ),
-        ("a websocket's protocol", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN")], "ok"),
-        ("among others", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "chat,bearer,TOKEN,v2")], "ok"),
+        (
+            "a websocket's protocol",
+            "GET",
+            "/",
+            vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN")],
+            "ok",
+        ),
+        (
+            "among others",
+            "GET",
+            "/",
+            vec![UPGRADE, ("sec-websocket-protocol", "chat,bearer,TOKEN,v2")],
+            "ok",
+        ),
         (
             "in two lines",
             "GET",
             "/",
-            vec![UPGRADE, ("sec-websocket-protocol", "bearer"), ("sec-websocket-protocol", "TOKEN")],
+            vec![
+                UPGRADE,
+                ("sec-websocket-protocol", "bearer"),
+                ("sec-websocket-protocol", "TOKEN"),
+            ],
             "ok",
         ),
-        ("other protocols", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "chat, TOKEN")], "missing"),
+        (
+            "other protocols",
+            "GET",
+            "/",
+            vec![UPGRADE, ("sec-websocket-protocol", "chat, TOKEN")],
+            "missing",
+        ),
         ("no websocket", "POST", "/", vec![("sec-websocket-protocol", "bearer, TOKEN")], "missing"),
         (
             "two in one",
@@ -90,13 +158,25 @@ async fn a_token_is_found_where_it_may_be() {
             vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN, bearer, TOKEN")],
             "repeated",
         ),
-        ("the protocol alone", "GET", "/", vec![UPGRADE, ("sec-websocket-protocol", "bearer")], "credentials"),
+        (
+            "the protocol alone",
+            "GET",
+            "/",
+            vec![UPGRADE, ("sec-websocket-protocol", "bearer")],
+            "credentials",
+        ),
         ("the query", "GET", "/?a=b&access_token=TOKEN", vec![], "ok"),
         ("the query twice", "GET", "/?access_token=TOKEN&access_token=TOKEN", vec![], "repeated"),
         ("the query, empty", "GET", "/?access_token=", vec![], "credentials"),
         ("the query, no value", "GET", "/?access_token", vec![], "missing"),
         ("the query, another name", "GET", "/?xaccess_token=TOKEN", vec![], "missing"),
-        ("header and query", "GET", "/?access_token=TOKEN", vec![("authorization", "Bearer TOKEN")], "repeated"),
+        (
+            "header and query",
+            "GET",
+            "/?access_token=TOKEN",
+            vec![("authorization", "Bearer TOKEN")],
+            "repeated",
+        ),
         (
             "header and cookie",
             "GET",
@@ -104,7 +184,13 @@ async fn a_token_is_found_where_it_may_be() {
             vec![("authorization", "Bearer TOKEN"), ("cookie", "__session=TOKEN")],
             "repeated",
         ),
-        ("Basic and a cookie", "GET", "/", vec![("authorization", "Basic YTpi"), ("cookie", "__session=TOKEN")], "ok"),
+        (
+            "Basic and a cookie",
+            "GET",
+            "/",
+            vec![("authorization", "Basic YTpi"), ("cookie", "__session=TOKEN")],
+            "ok",
+        ),
     ];
     for (name, method, uri, headers, expected) in cases {
         let headers: Vec<_> = headers.into_iter().map(|(name, value)| (name, t(value))).collect();
@@ -142,13 +228,32 @@ const WEBSOCKET: (&str, &str) = ("upgrade", "websocket");
 
 /// As Chromium sends them (`ci/gateway.sh` sees it do so), and as no browser does.
 fn browsers() -> Vec<Browser> {
-    let case = |name, method, host, headers, passes| Browser { name, method, host, headers, passes };
+    let case =
+        |name, method, host, headers, passes| Browser { name, method, host, headers, passes };
     let api = "api.example";
     vec![
         // Without an origin.
-        case("an address typed", "GET", api, &[(SITE, "none"), (MODE, "navigate"), (DEST, "document")], true),
-        case("a request of the API's own page", "GET", api, &[(SITE, "same-origin"), (MODE, "cors")], true),
-        case("an image of the API's own page", "GET", api, &[(SITE, "same-origin"), (DEST, "image")], true),
+        case(
+            "an address typed",
+            "GET",
+            api,
+            &[(SITE, "none"), (MODE, "navigate"), (DEST, "document")],
+            true,
+        ),
+        case(
+            "a request of the API's own page",
+            "GET",
+            api,
+            &[(SITE, "same-origin"), (MODE, "cors")],
+            true,
+        ),
+        case(
+            "an image of the API's own page",
+            "GET",
+            api,
+            &[(SITE, "same-origin"), (DEST, "image")],
+            true,
+        ),
         case("a client that is no browser", "GET", api, &[], true),
         case("HEAD", "HEAD", api, &[], true),
         case("OPTIONS", "OPTIONS", api, &[], true),
@@ -161,11 +266,35 @@ fn browsers() -> Vec<Browser> {
             &[(SITE, "same-site"), (MODE, "navigate"), (DEST, "document")],
             true,
         ),
-        case("cross-site fetch", "GET", api, &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "empty")], false),
-        case("cross-site image", "GET", api, &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "image")], false),
-        case("cross-site iframe", "GET", api, &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "iframe")], false),
+        case(
+            "cross-site fetch",
+            "GET",
+            api,
+            &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "empty")],
+            false,
+        ),
+        case(
+            "cross-site image",
+            "GET",
+            api,
+            &[(SITE, "cross-site"), (MODE, "no-cors"), (DEST, "image")],
+            false,
+        ),
+        case(
+            "cross-site iframe",
+            "GET",
+            api,
+            &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "iframe")],
+            false,
+        ),
         case("cross-site, nothing else said", "GET", api, &[(SITE, "cross-site")], false),
-        case("sibling image", "GET", api, &[(SITE, "same-site"), (MODE, "no-cors"), (DEST, "image")], false),
+        case(
+            "sibling image",
+            "GET",
+            api,
+            &[(SITE, "same-site"), (MODE, "no-cors"), (DEST, "image")],
+            false,
+        ),
         case("an unknown site", "GET", api, &[(SITE, "other")], false),
         case("two sites", "GET", api, &[(SITE, "same-origin"), (SITE, "cross-site")], false),
         case(
@@ -178,7 +307,13 @@ fn browsers() -> Vec<Browser> {
         case("a landing by POST", "POST", api, &LANDING, false),
         case("unsafe, from nowhere", "POST", api, &[], false),
         case("unsafe, from nowhere too", "DELETE", api, &[], false),
-        case("unsafe, of the own page, without an origin", "POST", api, &[(SITE, "same-origin")], false),
+        case(
+            "unsafe, of the own page, without an origin",
+            "POST",
+            api,
+            &[(SITE, "same-origin")],
+            false,
+        ),
         case("a websocket from nowhere", "GET", api, &[WEBSOCKET], false),
         case("a websocket over HTTP/2 from nowhere", "CONNECT", api, &[], false),
         case(
@@ -189,7 +324,13 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         // With one.
-        case("the own page", "POST", api, &[(SITE, "same-origin"), ("origin", "https://api.example")], true),
+        case(
+            "the own page",
+            "POST",
+            api,
+            &[(SITE, "same-origin"), ("origin", "https://api.example")],
+            true,
+        ),
         case(
             "the own page, behind a proxy that rewrites Host",
             "POST",
@@ -197,15 +338,63 @@ fn browsers() -> Vec<Browser> {
             &[(SITE, "same-origin"), ("origin", "https://api.example")],
             true,
         ),
-        case("the own page without a referrer", "POST", api, &[(SITE, "same-origin"), ("origin", "null")], true),
-        case("the own page, an old browser", "POST", api, &[("origin", "https://api.example")], true),
+        case(
+            "the own page without a referrer",
+            "POST",
+            api,
+            &[(SITE, "same-origin"), ("origin", "null")],
+            true,
+        ),
+        case(
+            "the own page, an old browser",
+            "POST",
+            api,
+            &[("origin", "https://api.example")],
+            true,
+        ),
         case("in upper case", "POST", "API.example", &[("origin", "https://api.example")], true),
-        case("with the port of https", "POST", "api.example:443", &[("origin", "https://api.example")], true),
-        case("with a port", "POST", "api.example:8443", &[("origin", "https://api.example:8443")], true),
-        case("another port", "POST", "api.example:8443", &[("origin", "https://api.example")], false),
-        case("a websocket of the own page", "GET", api, &[WEBSOCKET, ("origin", "https://api.example")], true),
-        case("a websocket of the own page over HTTP/2", "CONNECT", api, &[("origin", "https://api.example")], true),
-        case("the own host over http: anyone in between", "POST", api, &[("origin", "http://api.example")], false),
+        case(
+            "with the port of https",
+            "POST",
+            "api.example:443",
+            &[("origin", "https://api.example")],
+            true,
+        ),
+        case(
+            "with a port",
+            "POST",
+            "api.example:8443",
+            &[("origin", "https://api.example:8443")],
+            true,
+        ),
+        case(
+            "another port",
+            "POST",
+            "api.example:8443",
+            &[("origin", "https://api.example")],
+            false,
+        ),
+        case(
+            "a websocket of the own page",
+            "GET",
+            api,
+            &[WEBSOCKET, ("origin", "https://api.example")],
+            true,
+        ),
+        case(
+            "a websocket of the own page over HTTP/2",
+            "CONNECT",
+            api,
+            &[("origin", "https://api.example")],
+            true,
+        ),
+        case(
+            "the own host over http: anyone in between",
+            "POST",
+            api,
+            &[("origin", "http://api.example")],
+            false,
+        ),
         case(
             "the own host over http, on loopback",
             "POST",
@@ -213,7 +402,13 @@ fn browsers() -> Vec<Browser> {
             &[("origin", "http://localhost:3000")],
             true,
         ),
-        case("the same by address", "POST", "127.0.0.1:3000", &[("origin", "http://127.0.0.1:3000")], true),
+        case(
+            "the same by address",
+            "POST",
+            "127.0.0.1:3000",
+            &[("origin", "http://127.0.0.1:3000")],
+            true,
+        ),
         case("the same by IPv6", "POST", "[::1]:3000", &[("origin", "http://[::1]:3000")], true),
         case(
             "http page, https API, same host",
@@ -230,11 +425,41 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         case("the same over HTTP/2", "CONNECT", api, &[("origin", "https://evil.example")], false),
-        case("cross-site form", "POST", api, &[(SITE, "cross-site"), ("origin", "https://evil.example")], false),
-        case("cross-site form, an old browser", "POST", api, &[("origin", "https://evil.example")], false),
-        case("sibling POST", "POST", api, &[(SITE, "same-site"), ("origin", "https://user.api.example")], false),
-        case("sibling websocket", "GET", api, &[WEBSOCKET, ("origin", "https://user.api.example")], false),
-        case("a longer name", "POST", api, &[("origin", "https://api.example.evil.example")], false),
+        case(
+            "cross-site form",
+            "POST",
+            api,
+            &[(SITE, "cross-site"), ("origin", "https://evil.example")],
+            false,
+        ),
+        case(
+            "cross-site form, an old browser",
+            "POST",
+            api,
+            &[("origin", "https://evil.example")],
+            false,
+        ),
+        case(
+            "sibling POST",
+            "POST",
+            api,
+            &[(SITE, "same-site"), ("origin", "https://user.api.example")],
+            false,
+        ),
+        case(
+            "sibling websocket",
+            "GET",
+            api,
+            &[WEBSOCKET, ("origin", "https://user.api.example")],
+            false,
+        ),
+        case(
+            "a longer name",
+            "POST",
+            api,
+            &[("origin", "https://api.example.evil.example")],
+            false,
+        ),
         case("a sandbox", "POST", api, &[(SITE, "cross-site"), ("origin", "null")], false),
         case("a sandbox, an old browser", "POST", api, &[("origin", "null")], false),
         case("no origin at all", "POST", api, &[("origin", "")], false),
@@ -251,15 +476,38 @@ fn browsers() -> Vec<Browser> {
             "a landing with another's origin",
             "GET",
             api,
-            &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "document"), ("origin", "https://evil.example")],
+            &[
+                (SITE, "cross-site"),
+                (MODE, "navigate"),
+                (DEST, "document"),
+                ("origin", "https://evil.example"),
+            ],
             false,
         ),
         // With a listed one.
-        case("the app on another site", "POST", api, &[(SITE, "cross-site"), ("origin", "https://app.example")], true),
+        case(
+            "the app on another site",
+            "POST",
+            api,
+            &[(SITE, "cross-site"), ("origin", "https://app.example")],
+            true,
+        ),
         case("its websocket", "GET", api, &[WEBSOCKET, ("origin", "https://app.example")], true),
-        case("its websocket over HTTP/2", "CONNECT", api, &[("origin", "https://app.example")], true),
+        case(
+            "its websocket over HTTP/2",
+            "CONNECT",
+            api,
+            &[("origin", "https://app.example")],
+            true,
+        ),
         case("its GET", "GET", api, &[("origin", "https://app.example")], true),
-        case("a longer name than its", "POST", api, &[("origin", "https://app.example.evil.example")], false),
+        case(
+            "a longer name than its",
+            "POST",
+            api,
+            &[("origin", "https://app.example.evil.example")],
+            false,
+        ),
     ]
 }
 
@@ -269,9 +517,10 @@ async fn a_browsers_token_is_used_by_the_pages_that_may() {
     let issuer = issuer();
     let token = issuer.token().build();
     for Browser { name, method, host, headers, passes } in browsers() {
-        for (place, header, value) in
-            [("header", "x-goog-iap-jwt-assertion", token.clone()), ("cookie", "cookie", format!("__session={token}"))]
-        {
+        for (place, header, value) in [
+            ("header", "x-goog-iap-jwt-assertion", token.clone()),
+            ("cookie", "cookie", format!("__session={token}")),
+        ] {
             let mut all = vec![(header, value)];
             all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
             // RFC 9113 §8.3.1: over HTTP/2 the host is in the address.
@@ -280,11 +529,19 @@ async fn a_browsers_token_is_used_by_the_pages_that_may() {
                 all.push(("host", host.to_owned()));
             }
             let expected = if passes { "ok" } else { "origin" };
-            assert_eq!(verdict(&ask(&everywhere(&issuer), method, &uri, &all).await), expected, "{name}, by {place}");
+            assert_eq!(
+                verdict(&ask(&everywhere(&issuer), method, &uri, &all).await),
+                expected,
+                "{name}, by {place}"
+            );
             // Where a token is optional, a page that may not use it gets what anyone gets.
-            let optional = everywhere(&issuer).optional();
+            let optional = everywhere(&issuer).allow_anonymous();
             let response = ask(&optional, method, &uri, &all).await;
-            assert_eq!(verdict(&response), if passes { "ok" } else { "missing" }, "{name}, by {place}, optional");
+            assert_eq!(
+                verdict(&response),
+                if passes { "ok" } else { "missing" },
+                "{name}, by {place}, optional"
+            );
         }
     }
 }
@@ -295,8 +552,8 @@ async fn clients_that_are_no_browsers_may_be_allowed() {
     let issuer = issuer();
     let token = issuer.token().build();
     let source = TokenSource::header("x-assertion").unwrap();
-    let strict = everywhere(&issuer).token_from([source.clone()]);
-    let machines = everywhere(&issuer).token_from([source.allow_non_browsers().unwrap()]);
+    let strict = everywhere(&issuer).token_sources([source.clone()]);
+    let machines = everywhere(&issuer).token_sources([source.allow_non_browsers().unwrap()]);
     type Headers = &'static [(&'static str, &'static str)];
     let cases: [(&str, &str, Headers, bool); 6] = [
         ("POST", "POST", &[], true),
@@ -331,7 +588,10 @@ async fn a_websocket_over_http_2_gets_its_subprotocol_back() {
     );
     let wrong = [("sec-websocket-protocol", "bearer, a.b.c".to_owned())];
     let response = ask(&everywhere(&issuer), "CONNECT", "/", &wrong).await;
-    assert!(response.status() == 401 && !response.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL));
+    assert!(
+        response.status() == 401
+            && !response.headers().contains_key(header::SEC_WEBSOCKET_PROTOCOL)
+    );
 }
 
 #[tokio::test]
@@ -347,16 +607,25 @@ async fn answers_are_marked_by_where_the_token_was() {
             "{name}"
         );
     }
-    for uri in [format!("/?access_token={good}&access_token={good}"), "/?access_token=%20".to_owned()] {
+    for uri in
+        [format!("/?access_token={good}&access_token={good}"), "/?access_token=%20".to_owned()]
+    {
         let response = ask(&layer, "GET", &uri, &[]).await;
-        assert_eq!((response.status().as_u16(), response.headers().contains_key(header::CACHE_CONTROL)), (400, true));
+        assert_eq!(
+            (response.status().as_u16(), response.headers().contains_key(header::CACHE_CONTROL)),
+            (400, true)
+        );
     }
     let response = ask(&layer, "GET", "/", &[("authorization", format!("Bearer {good}"))]).await;
     assert!(!response.headers().contains_key(header::CACHE_CONTROL));
     for (uri, accepted) in [("/ws", Some("bearer")), ("/chat", Some("chat")), ("/", None)] {
-        let headers = [("upgrade", "websocket".to_owned()), ("sec-websocket-protocol", format!("bearer, {good}"))];
+        let headers = [
+            ("upgrade", "websocket".to_owned()),
+            ("sec-websocket-protocol", format!("bearer, {good}")),
+        ];
         let response = ask(&layer, "GET", uri, &headers).await;
-        let protocols: Vec<_> = response.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().collect();
+        let protocols: Vec<_> =
+            response.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().collect();
         assert_eq!(protocols, Vec::from_iter(accepted), "{uri}");
     }
 }
@@ -365,12 +634,41 @@ async fn answers_are_marked_by_where_the_token_was() {
 fn sources_that_cannot_work_are_refused() {
     assert!(TokenSource::header("Authorization").is_err());
     assert!(TokenSource::header("no header").is_err());
-    for origin in ["https://app.example/", "https://App.example", "app.example", "https://app.example:443", "null", ""]
-    {
+    for origin in [
+        "https://app.example/",
+        "https://App.example",
+        "app.example",
+        "https://app.example:443",
+        "null",
+        "",
+    ] {
         assert!(TokenSource::cookie("a", [origin]).is_err(), "{origin}");
     }
-    assert!(TokenSource::cookie("a", ["https://app.example:8443", "http://localhost:3000"]).is_ok());
+    assert!(
+        TokenSource::cookie("a", ["https://app.example:8443", "http://localhost:3000"]).is_ok()
+    );
     for name in ["", "a b", "a,b", "ä"] {
         assert!(TokenSource::websocket_protocol(name).is_err(), "{name}");
+    }
+}
+
+/// All sources are looked at before an origin is refused: a token beside a cookie is not passed over.
+#[tokio::test]
+async fn a_cookie_that_may_not_be_used_does_not_hide_another_token() {
+    let issuer = issuer();
+    let token = issuer.token().build();
+    let sources =
+        || [TokenSource::cookie("a", Vec::<String>::new()).unwrap(), TokenSource::authorization()];
+    let headers = [
+        ("cookie", format!("a={token}")),
+        ("origin", "https://evil.example".to_owned()),
+        ("authorization", format!("Bearer {token}")),
+    ];
+    for layer in [
+        everywhere(&issuer).token_sources(sources()),
+        everywhere(&issuer).token_sources(sources()).allow_anonymous(),
+    ] {
+        assert_eq!(verdict(&ask(&layer, "GET", "/", &headers).await), "repeated");
+        assert_ne!(verdict(&ask(&layer, "GET", "/", &headers[..2]).await), "ok");
     }
 }

@@ -1,6 +1,6 @@
 //! A gRPC service behind the layer.
 
-use portcullis::testing::{Behaviour, TestIssuer, TokenBuilder};
+use portcullis::testing::{Behavior, TestIssuer, TokenBuilder};
 use portcullis::{AccessToken, Algorithm, ProtectLayer, Verifier};
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
@@ -14,15 +14,28 @@ struct OnlyAlice;
 
 #[tonic::async_trait]
 impl Health for OnlyAlice {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        let token = request.extensions().get::<AccessToken>().ok_or_else(|| Status::internal("no layer"))?;
-        let status = if token.subject() == Some("alice") { ServingStatus::Serving } else { ServingStatus::Unknown };
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let token = request
+            .extensions()
+            .get::<AccessToken>()
+            .ok_or_else(|| Status::internal("no layer"))?;
+        let status = if token.subject() == Some("alice") {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::Unknown
+        };
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }
 
     type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("watch"))
     }
 }
@@ -33,28 +46,37 @@ async fn client(issuer: &TestIssuer) -> HealthClient<Channel> {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
     let service = HealthServer::new(OnlyAlice);
-    tokio::spawn(Server::builder().layer(protect).add_service(service).serve_with_incoming(incoming));
+    tokio::spawn(
+        Server::builder().layer(protect).add_service(service).serve_with_incoming(incoming),
+    );
     HealthClient::new(Endpoint::new(address).unwrap().connect().await.unwrap())
 }
 
-async fn check(client: &mut HealthClient<Channel>, token: Option<TokenBuilder>) -> Result<i32, Code> {
+async fn check(
+    client: &mut HealthClient<Channel>,
+    token: Option<TokenBuilder>,
+) -> Result<i32, Code> {
     let mut request = Request::new(HealthCheckRequest::default());
     if let Some(token) = token {
         let value = format!("Bearer {}", token.build()).parse().unwrap();
         request.metadata_mut().insert("authorization", value);
     }
-    client.check(request).await.map(|answer| answer.into_inner().status).map_err(|status| status.code())
+    client
+        .check(request)
+        .await
+        .map(|answer| answer.into_inner().status)
+        .map_err(|status| status.code())
 }
 
 #[tokio::test]
 async fn a_grpc_service_sees_the_token_and_its_clients_the_refusal() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let mut client = client(&issuer).await;
-    issuer.behave(Behaviour::Status(500));
+    issuer.set_behavior(Behavior::Status(500));
     let good = || issuer.token().subject("alice").scope("health:read");
     assert_eq!(check(&mut client, Some(good())).await, Err(Code::Unavailable), "no keys");
 
-    issuer.behave(Behaviour::Serve);
+    issuer.set_behavior(Behavior::Serve);
     let fresh = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let mut client = self::client(&fresh).await;
     let good = || fresh.token().subject("alice").scope("health:read");

@@ -13,7 +13,8 @@ use portcullis_benches::limit::{ALGORITHMS, Limit, tokens};
 use tokio::runtime::Runtime;
 
 fn issuer(algorithm: Algorithm) -> TestIssuer {
-    TestIssuer::offline_with("https://acme.eu.auth0.com/", algorithm).expect("every backend has these algorithms")
+    TestIssuer::offline_with("https://acme.eu.auth0.com/", algorithm)
+        .expect("every backend has these algorithms")
 }
 
 /// Verifies the token again and again.
@@ -37,7 +38,9 @@ fn verifications(criterion: &mut Criterion) {
         let issuer = issuer(algorithm);
         let token = tokens(&issuer, 1);
         let limit = Limit::new(&issuer, algorithm, &token).expect("a key of the algorithm");
-        criterion.bench_function(&format!("{algorithm}: signature alone"), |bencher| bencher.iter(|| limit.time(0, 1)));
+        criterion.bench_function(&format!("{algorithm}: signature alone"), |bencher| {
+            bencher.iter(|| limit.time(0, 1))
+        });
         let none_kept = Verifier::builder(issuer.issuer()).without_token_cache().build();
         let none_kept = none_kept.expect("an offline issuer is a good one");
         verify(criterion, &format!("{algorithm}: verified"), &none_kept, &token.concat());

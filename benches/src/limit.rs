@@ -11,7 +11,8 @@ use portcullis::testing::TestIssuer;
 
 use crate::contenders::Failure;
 
-pub const ALGORITHMS: [Algorithm; 4] = [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+pub const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
 /// A prime: its multiples, modulo a round number, visit everything, each far from the one before.
 pub const FAR: usize = 7_919;
@@ -19,8 +20,13 @@ pub const FAR: usize = 7_919;
 /// Tokens like Auth0's, each another.
 pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
     let token = |number: usize| {
-        let token = issuer.token().subject("auth0|6553da60a54af58e29493993").scope("openid profile read:orders");
-        let token = token.claim("jti", format!("{number:016x}")).claim("permissions", ["read:orders", "write:orders"]);
+        let token = issuer
+            .token()
+            .subject("auth0|6553da60a54af58e29493993")
+            .scope("openid profile read:orders");
+        let token = token
+            .claim("jti", format!("{number:016x}"))
+            .claim("permissions", ["read:orders", "write:orders"]);
         token.claim("https://acme.test/plan", "pro").claim("org_id", "org_9ybsU1dN2dKfDkBi").build()
     };
     (0..count).map(token).collect()
@@ -35,7 +41,11 @@ pub struct Limit {
 }
 
 impl Limit {
-    pub fn new(issuer: &TestIssuer, algorithm: Algorithm, tokens: &[String]) -> Result<Self, Failure> {
+    pub fn new(
+        issuer: &TestIssuer,
+        algorithm: Algorithm,
+        tokens: &[String],
+    ) -> Result<Self, Failure> {
         let signed = |token: &String| -> Result<_, Failure> {
             let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
             Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
@@ -45,7 +55,12 @@ impl Limit {
     }
 
     /// With as many keys, in no order.
-    pub fn with_keys(mut self, issuer: &TestIssuer, algorithm: Algorithm, count: usize) -> Result<Self, Failure> {
+    pub fn with_keys(
+        mut self,
+        issuer: &TestIssuer,
+        algorithm: Algorithm,
+        count: usize,
+    ) -> Result<Self, Failure> {
         self.keys = (0..count).map(|_| parsed(issuer, algorithm)).collect::<Result<_, _>>()?;
         Ok(self)
     }

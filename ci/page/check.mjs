@@ -243,12 +243,12 @@ await check("nothing breaks in", async () => {
   assert.equal(await until(() => text("break-summary"), "8 of 8 refused."), "8 of 8 refused.");
   const cases = {
     expired: "expired",
-    "other-audience": "audience",
+    "other-audience": "wrong_audience",
     "other-issuer": "unknown_issuer",
     "alg-none": "unsupported_algorithm",
     "hs-confusion": "unsupported_algorithm",
     "unknown-kid": "unknown_key",
-    tampered: "signature",
+    tampered: "bad_signature",
     "no-token": "missing",
   };
   for (const [name, reason] of Object.entries(cases)) {

@@ -14,8 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
@@ -53,7 +54,8 @@ const MAX_CLAIMS_MEMBERS: usize = 50;
 const MAX_CLAIMS: usize = 4_096;
 /// Claims that a client cannot choose. Issuer, dates, subject and client are what the issuer
 /// states; audience and scope have their own parameters; `cnf` would name a key without a proof.
-const RESERVED_CLAIMS: [&str; 10] = ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"];
+const RESERVED_CLAIMS: [&str; 10] =
+    ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"];
 
 /// An issuer with the endpoints that an app needs to get a token.
 #[derive(Clone)]
@@ -110,10 +112,12 @@ impl EmbeddedIssuer {
     /// gets `API_SCOPES` and `scope`. `page`: where the single-page app is, an origin and a slash.
     pub(crate) fn new(iss: &str, audience: &str, scope: &str, page: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
-        api_scopes.extend(scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned));
+        api_scopes.extend(
+            scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned),
+        );
         // Each process has keys of its own, and an API that cached those of the one before must not take these for them.
-        let issuer =
-            TestIssuer::offline_with(iss, Algorithm::RS256)?.kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
+        let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?
+            .kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
         let (audience, page) = (audience.to_owned(), page.to_owned());
         Ok(Self(Arc::new(Inner { issuer, audience, api_scopes, page, state: Mutex::default() })))
     }
@@ -142,14 +146,24 @@ impl EmbeddedIssuer {
             .layer(cors)
             // People come here by themselves, not by a script.
             .route("/authorize", get(authorize).post(decide))
-            .route("/issuer.css", get(async || ([(header::CONTENT_TYPE, "text/css")], include_str!("page/issuer.css"))))
+            .route(
+                "/issuer.css",
+                get(async || {
+                    ([(header::CONTENT_TYPE, "text/css")], include_str!("page/issuer.css"))
+                }),
+            )
+            .layer(middleware::from_fn_with_state(self.clone(), only_by_its_own_name))
             .with_state(self.clone())
     }
 
     /// A token that the API must refuse, each for one reason, and only for that: what a page cannot make without the issuer.
     pub(crate) fn bad_token(&self, case: &str) -> Option<String> {
         let issuer = self.keys();
-        let token = self.access_token(USER, SINGLE_PAGE_APP, &format!("openid {}", self.0.api_scopes.join(" ")));
+        let token = self.access_token(
+            USER,
+            SINGLE_PAGE_APP,
+            &format!("openid {}", self.0.api_scopes.join(" ")),
+        );
         let token = match case {
             "expired" => token.expired(),
             "other-audience" => token.audience("https://other-api.example.com"),
@@ -160,7 +174,11 @@ impl EmbeddedIssuer {
             // RFC 8725 §2.1: the public key, which everybody has, used as the secret of an HMAC.
             "hs-confusion" => {
                 let public_key = issuer.jwks_json()["keys"][0].to_string();
-                let forger = TestIssuer::offline_with_secret(self.iss(), Algorithm::HS256, public_key.as_bytes());
+                let forger = TestIssuer::offline_with_secret(
+                    self.iss(),
+                    Algorithm::HS256,
+                    public_key.as_bytes(),
+                );
                 token.signed_by(&forger)
             }
             _ => return None,
@@ -177,9 +195,9 @@ impl EmbeddedIssuer {
         let (before, after) = NATIVE_APP_REDIRECT_URI;
         let port = uri.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         match app {
-            NATIVE_APP => {
-                port.is_some_and(|port| port.parse().is_ok_and(|number: u16| number > 0 && number.to_string() == port))
-            }
+            NATIVE_APP => port.is_some_and(|port| {
+                port.parse().is_ok_and(|number: u16| number > 0 && number.to_string() == port)
+            }),
             _ => uri == self.0.page,
         }
     }
@@ -194,22 +212,38 @@ impl EmbeddedIssuer {
 
     /// What RFC 6749 §4.1.1, RFC 7636 §4.3 and Auth0 (`audience`) ask of an authorization request.
     fn check(&self, query: &HashMap<String, String>) -> Result<Authorization, Refusal> {
-        let parameter = |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let parameter =
+            |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let Some(client) = Self::app(parameter("client_id")) else {
-            return Err(Refusal::Page(format!("client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}")));
+            return Err(Refusal::Page(format!(
+                "client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}"
+            )));
         };
         // Before anything is sent there: a wrong address is told the person, never redirected to.
-        let Some(redirect_uri) = parameter("redirect_uri").filter(|uri| self.may_redirect(client, uri)) else {
+        let Some(redirect_uri) =
+            parameter("redirect_uri").filter(|uri| self.may_redirect(client, uri))
+        else {
             let (before, after) = NATIVE_APP_REDIRECT_URI;
-            let expected = if client == NATIVE_APP { format!("{before}PORT{after}") } else { self.0.page.clone() };
+            let expected = if client == NATIVE_APP {
+                format!("{before}PORT{after}")
+            } else {
+                self.0.page.clone()
+            };
             return Err(Refusal::Page(format!("redirect_uri: expected exactly {expected}")));
         };
         let state = parameter("state").map(str::to_owned);
-        if [&state, &parameter("nonce").map(str::to_owned)].into_iter().flatten().any(|text| text.len() > MAX_OPAQUE) {
-            return Err(Refusal::Page(format!("state and nonce: expected at most {MAX_OPAQUE} bytes")));
+        if [&state, &parameter("nonce").map(str::to_owned)]
+            .into_iter()
+            .flatten()
+            .any(|text| text.len() > MAX_OPAQUE)
+        {
+            return Err(Refusal::Page(format!(
+                "state and nonce: expected at most {MAX_OPAQUE} bytes"
+            )));
         }
         let refuse = |error, description: &str| {
-            let (iss, to, description) = (self.iss().to_owned(), redirect_uri.to_owned(), description.to_owned());
+            let (iss, to, description) =
+                (self.iss().to_owned(), redirect_uri.to_owned(), description.to_owned());
             Err(Refusal::Redirect { iss, to, error, description, state: state.clone() })
         };
         if parameter("response_type") != Some("code") {
@@ -222,12 +256,22 @@ impl EmbeddedIssuer {
             return refuse("access_denied", &sentence);
         }
         if parameter("code_challenge_method") != Some("S256") {
-            return refuse("invalid_request", "code_challenge_method: expected S256 (plain proves nothing)");
+            return refuse(
+                "invalid_request",
+                "code_challenge_method: expected S256 (plain proves nothing)",
+            );
         }
         let challenge = match parameter("code_challenge") {
-            Some(challenge) if URL_SAFE_NO_PAD.decode(challenge).is_ok_and(|hash| hash.len() == 32) => challenge,
+            Some(challenge)
+                if URL_SAFE_NO_PAD.decode(challenge).is_ok_and(|hash| hash.len() == 32) =>
+            {
+                challenge
+            }
             _ => {
-                return refuse("invalid_request", "code_challenge: expected a SHA-256 hash in base64url");
+                return refuse(
+                    "invalid_request",
+                    "code_challenge: expected a SHA-256 hash in base64url",
+                );
             }
         };
         let scope = match granted(parameter("scope").unwrap_or_default(), true) {
@@ -246,28 +290,39 @@ impl EmbeddedIssuer {
 
     fn redirect_with_code(&self, request: Authorization) -> Response {
         let code = random();
-        let parameters =
-            [("code", Some(code.as_str())), ("state", request.state.as_deref()), ("iss", Some(self.iss()))];
+        let parameters = [
+            ("code", Some(code.as_str())),
+            ("state", request.state.as_deref()),
+            ("iss", Some(self.iss())),
+        ];
         let location = redirect(&request.redirect_uri, &parameters);
         let mut grants = self.grants();
         grants.codes.retain(|_, code| self.age(code.issued) < CODE_LIFETIME);
         make_room(&mut grants.codes, |code| code.issued);
-        grants.codes.insert(code, Code { request, issued: self.keys().now(), family: random(), used: false });
+        grants.codes.insert(
+            code,
+            Code { request, issued: self.keys().now(), family: random(), used: false },
+        );
         location
     }
 
     /// RFC 6749 §4.1.3, RFC 7636 §4.6.
     fn exchange_code(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id"))
+            .ok_or(TokenError::client("client_id: unknown"))?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
         let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         if !(43..=128).contains(&verifier.len()) || !verifier.bytes().all(is_unreserved) {
-            return Err(TokenError::grant("code_verifier: expected 43 to 128 letters, digits or -._~ (RFC 7636 §4.1)"));
+            return Err(TokenError::grant(
+                "code_verifier: expected 43 to 128 letters, digits or -._~ (RFC 7636 §4.1)",
+            ));
         }
         let redirect_uri = parameters.required("redirect_uri")?;
         let mut grants = self.grants();
-        let Some(code) = grants.codes.get_mut(code).filter(|code| self.age(code.issued) < CODE_LIFETIME) else {
+        let Some(code) =
+            grants.codes.get_mut(code).filter(|code| self.age(code.issued) < CODE_LIFETIME)
+        else {
             return Err(TokenError::grant("code: unknown or expired"));
         };
         let (request, family) = (code.request.clone(), code.family.clone());
@@ -289,23 +344,30 @@ impl EmbeddedIssuer {
             answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
-            answer["refresh_token"] = grants.refresh_token(client, request.scope, family, self.keys().now()).into();
+            answer["refresh_token"] =
+                grants.refresh_token(client, request.scope, family, self.keys().now()).into();
         }
         Ok(answer)
     }
 
     /// RFC 6749 §6, with rotation (RFC 9700 §4.14): a refresh token used twice revokes the whole family.
     fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id"))
+            .ok_or(TokenError::client("client_id: unknown"))?;
         let presented = parameters.required("refresh_token")?;
         let mut grants = self.grants();
-        let family = grants.end_family(client, presented).filter(|family| family.token == presented);
+        let family =
+            grants.end_family(client, presented).filter(|family| family.token == presented);
         let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or used before"));
         };
         let mut answer = self.tokens(USER, client, &family.scope);
-        let refresh_token =
-            grants.refresh_token(client, family.scope, name_of(presented).to_owned(), self.keys().now());
+        let refresh_token = grants.refresh_token(
+            client,
+            family.scope,
+            name_of(presented).to_owned(),
+            self.keys().now(),
+        );
         answer["refresh_token"] = refresh_token.into();
         Ok(answer)
     }
@@ -313,7 +375,8 @@ impl EmbeddedIssuer {
     /// RFC 7009 §2: a refresh token, and all that came of the same sign-in. Of unknown ones nothing is said; access tokens
     /// stay good until they expire, as whoever verifies them asks nobody.
     fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id")).ok_or(TokenError::client("client_id: unknown"))?;
+        let client = Self::app(parameters.get("client_id"))
+            .ok_or(TokenError::client("client_id: unknown"))?;
         self.grants().end_family(client, parameters.required("token")?);
         Ok(json!({}))
     }
@@ -322,7 +385,9 @@ impl EmbeddedIssuer {
     /// `claims`: so the demo can be the issuer of an API under development.
     fn machine(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let (id, secret) = MACHINE;
-        if parameters.get("client_id") != Some(id) || parameters.get("client_secret") != Some(secret) {
+        if parameters.get("client_id") != Some(id)
+            || parameters.get("client_secret") != Some(secret)
+        {
             return Err(TokenError::client("client_id and client_secret: wrong"));
         }
         let audience = parameters.required("audience")?;
@@ -340,7 +405,8 @@ impl EmbeddedIssuer {
             Some(text) if !text.is_empty() => custom_claims(text).map_err(TokenError::request)?,
             _ => Map::new(),
         };
-        let mut token = self.access_token(&format!("{id}@clients"), id, &scope).claim("aud", audience);
+        let mut token =
+            self.access_token(&format!("{id}@clients"), id, &scope).claim("aud", audience);
         for (name, value) in claims {
             token = token.claim(&name, value);
         }
@@ -361,8 +427,12 @@ impl EmbeddedIssuer {
         let is_permission = |token: &&str| !token.is_empty() && !IDENTITY_SCOPES.contains(token);
         let permissions: Vec<_> = scope.split(' ').filter(is_permission).collect();
         let token = self.0.issuer.token().like_auth0().subject(subject).scope(scope);
-        let token = token.claim("aud", audience).claim("azp", client).valid_for(Duration::from_secs(TOKEN_LIFETIME));
-        let token = token.claim("permissions", json!(permissions)).claim("https://example.com/plan", "pro");
+        let token = token
+            .claim("aud", audience)
+            .claim("azp", client)
+            .valid_for(Duration::from_secs(TOKEN_LIFETIME));
+        let token =
+            token.claim("permissions", json!(permissions)).claim("https://example.com/plan", "pro");
         token.claim("jti", random())
     }
 
@@ -378,7 +448,13 @@ impl EmbeddedIssuer {
 
 impl Grants {
     /// The one good token of a family.
-    fn refresh_token(&mut self, client: &'static str, scope: String, family: String, now: SystemTime) -> String {
+    fn refresh_token(
+        &mut self,
+        client: &'static str,
+        scope: String,
+        family: String,
+        now: SystemTime,
+    ) -> String {
         make_room(&mut self.families, |family| family.used);
         let token = format!("{family}.{}", random());
         self.families.insert(family, Family { client, scope, token: token.clone(), used: now });
@@ -387,15 +463,20 @@ impl Grants {
 
     /// Ends the family that this token is, or was, of; if it is that client's.
     fn end_family(&mut self, client: &str, token: &str) -> Option<Family> {
-        let is_own = self.families.get(name_of(token)).is_some_and(|family| family.client == client);
+        let is_own =
+            self.families.get(name_of(token)).is_some_and(|family| family.client == client);
         if is_own { self.families.remove(name_of(token)) } else { None }
     }
 }
 
 /// `GET /authorize` (RFC 6749 §4.1.1).
-async fn authorize(State(issuer): State<EmbeddedIssuer>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
-    let query = once_each(query.unwrap_or_default().as_bytes())
-        .ok_or_else(|| Refusal::Page("each parameter: expected once at the most (RFC 6749 §3.1)".to_owned()))?;
+async fn authorize(
+    State(issuer): State<EmbeddedIssuer>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
+    let query = once_each(query.unwrap_or_default().as_bytes()).ok_or_else(|| {
+        Refusal::Page("each parameter: expected once at the most (RFC 6749 §3.1)".to_owned())
+    })?;
     let request = issuer.check(&query)?;
     if query.get("prompt").is_some_and(|prompt| prompt == "none") {
         return Ok(issuer.redirect_with_code(request));
@@ -413,8 +494,8 @@ async fn authorize(State(issuer): State<EmbeddedIssuer>, RawQuery(query): RawQue
 async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Response, Refusal> {
     let form = once_each(&body).unwrap_or_default();
     let pending = form.get("request").and_then(|id| issuer.grants().pending.remove(id));
-    let (_, request) =
-        pending.ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
+    let (_, request) = pending
+        .ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
     match form.get("decision").map(String::as_str) {
         Some("allow") => Ok(issuer.redirect_with_code(request)),
         _ => Err(Refusal::Redirect {
@@ -429,11 +510,17 @@ async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Res
 
 /// `POST /oauth/token` (RFC 6749 §3.2): a form, or JSON as Auth0's documentation writes it.
 async fn token(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: Bytes) -> Response {
-    let answer = Parameters::read(&headers, &body).and_then(|parameters| match parameters.required("grant_type")? {
-        "authorization_code" => issuer.exchange_code(&parameters),
-        "refresh_token" => issuer.refresh(&parameters),
-        "client_credentials" => issuer.machine(&parameters),
-        _ => Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "grant_type: unknown")),
+    let answer = Parameters::read(&headers, &body).and_then(|parameters| {
+        match parameters.required("grant_type")? {
+            "authorization_code" => issuer.exchange_code(&parameters),
+            "refresh_token" => issuer.refresh(&parameters),
+            "client_credentials" => issuer.machine(&parameters),
+            _ => Err(TokenError::new(
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "grant_type: unknown",
+            )),
+        }
     });
     answered(answer)
 }
@@ -446,9 +533,15 @@ async fn revoke(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: 
 fn answered(answer: Result<Value, TokenError>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
-        Err(error) => (error.status, json!({ "error": error.error, "error_description": error.description })),
+        Err(error) => {
+            (error.status, json!({ "error": error.error, "error_description": error.description }))
+        }
     };
-    (status, [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, "application/json")], body.to_string())
+    (
+        status,
+        [(header::CACHE_CONTROL, "no-store"), (header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
         .into_response()
 }
 
@@ -463,10 +556,12 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["token_endpoint"] = format!("{iss}oauth/token").into();
             metadata["revocation_endpoint"] = format!("{iss}oauth/revoke").into();
             metadata["response_types_supported"] = json!(["code"]);
-            metadata["grant_types_supported"] = json!(["authorization_code", "refresh_token", "client_credentials"]);
+            metadata["grant_types_supported"] =
+                json!(["authorization_code", "refresh_token", "client_credentials"]);
             metadata["code_challenge_methods_supported"] = json!(["S256"]);
             metadata["authorization_response_iss_parameter_supported"] = true.into();
-            metadata["scopes_supported"] = json!(IDENTITY_SCOPES.iter().chain(&API_SCOPES).collect::<Vec<_>>());
+            metadata["scopes_supported"] =
+                json!(IDENTITY_SCOPES.iter().chain(&API_SCOPES).collect::<Vec<_>>());
             metadata.to_string()
         }
         _ => body,
@@ -480,7 +575,13 @@ enum Refusal {
     /// Told the person: there is nobody safe to redirect to.
     Page(String),
     /// RFC 6749 §4.1.2.1, RFC 9207 §2.
-    Redirect { iss: String, to: String, error: &'static str, description: String, state: Option<String> },
+    Redirect {
+        iss: String,
+        to: String,
+        error: &'static str,
+        description: String,
+        state: Option<String>,
+    },
 }
 
 impl IntoResponse for Refusal {
@@ -511,7 +612,11 @@ struct TokenError {
 }
 
 impl TokenError {
-    fn new(status: StatusCode, error: &'static str, description: impl Into<Cow<'static, str>>) -> Self {
+    fn new(
+        status: StatusCode,
+        error: &'static str,
+        description: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self { status, error, description: description.into() }
     }
 
@@ -536,11 +641,17 @@ struct Parameters(HashMap<String, String>);
 
 impl Parameters {
     fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, TokenError> {
-        let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         if !media_type.starts_with("application/json") {
             let repeated = "each parameter: expected once at the most (RFC 6749 §3.2)";
-            let parameters =
-                once_each(body).ok_or(TokenError::new(StatusCode::BAD_REQUEST, "invalid_request", repeated));
+            let parameters = once_each(body).ok_or(TokenError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                repeated,
+            ));
             return parameters.map(Self);
         }
         let expected = "body: expected a JSON object of strings";
@@ -593,6 +704,28 @@ fn make_room<T>(kept: &mut HashMap<String, T>, since: impl Fn(&T) -> SystemTime)
     }
 }
 
+/// Refuses requests for another host name. A page of another site can have its name resolve to this address, and would then get
+/// tokens for every API that trusts this issuer.
+async fn only_by_its_own_name(
+    State(issuer): State<EmbeddedIssuer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let own = issuer.iss().parse::<Uri>().ok().and_then(|iss| iss.authority().cloned());
+    let asked = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_own = |host: &str, own: &str| {
+        let port = own.rsplit_once(':').map_or("", |(_, port)| port);
+        host == own || host == format!("localhost:{port}") || host == format!("127.0.0.1:{port}")
+    };
+    match (asked, own) {
+        (Some(host), Some(own)) if !is_own(host, own.as_str()) => {
+            (StatusCode::MISDIRECTED_REQUEST, format!("host: expected {own}, found another\n"))
+                .into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
 fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
@@ -636,7 +769,9 @@ fn custom_claims(text: &str) -> Result<Map<String, Value>, String> {
     };
     if claims.len() > MAX_CLAIMS_MEMBERS {
         let found = claims.len();
-        return Err(format!("claims: expected at most {MAX_CLAIMS_MEMBERS} members, found {found}"));
+        return Err(format!(
+            "claims: expected at most {MAX_CLAIMS_MEMBERS} members, found {found}"
+        ));
     }
     let reserved = RESERVED_CLAIMS.into_iter().find(|name| claims.contains_key(*name));
     match reserved {

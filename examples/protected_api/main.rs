@@ -88,7 +88,12 @@ struct Arguments {
     #[arg(long, env = "REQUIRED_SCOPE", default_value = "read:messages")]
     required_scope: Scope,
     /// Address of the embedded issuer
-    #[arg(long, env = "ISSUER_LISTEN", default_value = "127.0.0.1:4000", conflicts_with = "issuer")]
+    #[arg(
+        long,
+        env = "ISSUER_LISTEN",
+        default_value = "127.0.0.1:4000",
+        conflicts_with = "issuer"
+    )]
     issuer_listen: String,
 }
 
@@ -99,7 +104,9 @@ async fn main() {
     if let Some(Err(error)) = &levels {
         eprintln!("RUST_LOG: {error}; INFO and above is logged");
     }
-    let levels = levels.and_then(Result::ok).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let levels = levels
+        .and_then(Result::ok)
+        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let log = tracing_subscriber::fmt::layer().with_ansi(std::io::stdout().is_terminal());
     tracing_subscriber::registry().with(log).with(levels).init();
     if let Err(error) = run(Arguments::parse()).await {
@@ -110,10 +117,16 @@ async fn main() {
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.client_id.is_some() && arguments.issuer.is_empty() {
-        return Err("--client-id: expected with --issuer; the embedded issuer knows this page".into());
+        return Err(
+            "--client-id: expected with --issuer; the embedded issuer knows this page".into()
+        );
     }
     if arguments.jwks_uri.is_some() && arguments.issuer.len() != 1 {
-        return Err(format!("--jwks-uri: expected with exactly one --issuer, {} came", arguments.issuer.len()).into());
+        return Err(format!(
+            "--jwks-uri: expected with exactly one --issuer, {} came",
+            arguments.issuer.len()
+        )
+        .into());
     }
     let listener = bind(&arguments.listen, "--listen").await?;
     let api = origin(listener.local_addr()?)?;
@@ -132,7 +145,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     };
 
     // ---- what a service of yours needs --------------------------------------------------------------------------------
-    let verifier = Verifier::new(issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?)?;
+    let verifier = Verifier::new(
+        issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?,
+    )?;
     let protect = ProtectLayer::new(verifier.clone());
     let api_routes = Router::new()
         .route("/private", get(private).route_layer(protect.clone()))
@@ -202,7 +217,9 @@ async fn private(token: AccessToken) -> Json<Value> {
 
 /// Tells the page which check refused. A demo does; an API of yours tells its log only, as the client may be the attacker.
 async fn tell_reason(mut response: Response) -> Response {
-    if let Some(code) = response.extensions().get::<portcullis::Error>().map(portcullis::Error::code) {
+    if let Some(code) =
+        response.extensions().get::<portcullis::Error>().map(portcullis::Error::code)
+    {
         response.headers_mut().insert("x-demo-reason", HeaderValue::from_static(code));
     }
     response
@@ -248,7 +265,11 @@ async fn ctrl_c() {
 }
 
 fn print_tenant(api: &str, issuers: &[String], arguments: &Arguments) {
-    println!("API on {api}, for tokens of {} with audience {}", issuers.join(", "), arguments.audience);
+    println!(
+        "API on {api}, for tokens of {} with audience {}",
+        issuers.join(", "),
+        arguments.audience
+    );
     println!("\nOpen {api} in a browser, or call it with a token of yours:\n");
     println!("  curl -i {api}/private -H \"Authorization: Bearer $TOKEN\"\n\nCtrl-C stops it.\n");
 }

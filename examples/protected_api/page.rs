@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ORIGIN, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -53,15 +54,25 @@ impl Page {
             .route("/", get(index))
             .route("/app.css", get(async move || ([css], include_str!("page/app.css"))))
             .route("/app.js", get(async move || ([js], include_str!("page/app.js"))))
-            .route("/demo/config", get(async |State(page): State<Arc<Page>>| Json(page.config.clone())))
-            .route("/demo/health", get(async |State(page): State<Arc<Page>>| Json(page.health().await)))
+            .route(
+                "/demo/config",
+                get(async |State(page): State<Arc<Page>>| Json(page.config.clone())),
+            )
+            .route(
+                "/demo/health",
+                get(async |State(page): State<Arc<Page>>| Json(page.health().await)),
+            )
             .merge(levers)
             .with_state(Arc::clone(&page))
             .layer(middleware::map_response_with_state(page, with_page_headers))
     }
 
     async fn ask_for_token_endpoint(&self) {
-        let (None, None, Some(iss)) = (self.token_endpoint.get(), &self.embedded, self.issuers.first()) else { return };
+        let (None, None, Some(iss)) =
+            (self.token_endpoint.get(), &self.embedded, self.issuers.first())
+        else {
+            return;
+        };
         if let Some(url) = token_endpoint(iss).await {
             let _ = self.token_endpoint.set(url);
         }
@@ -69,8 +80,11 @@ impl Page {
 
     /// Nothing but the page's own files, and requests to the issuers.
     fn content_security_policy(&self) -> HeaderValue {
-        let origins =
-            self.issuers.iter().chain(self.token_endpoint.get()).filter_map(|iss| reqwest::Url::parse(iss).ok());
+        let origins = self
+            .issuers
+            .iter()
+            .chain(self.token_endpoint.get())
+            .filter_map(|iss| reqwest::Url::parse(iss).ok());
         let origins: BTreeSet<_> = origins.map(|iss| iss.origin().ascii_serialization()).collect();
         let origins: String = origins.iter().map(|origin| format!(" {origin}")).collect();
         let policy = format!(
@@ -132,7 +146,9 @@ async fn from_the_page_only(State(own): State<String>, request: Request, next: N
     let (headers, mut origins) = (request.headers(), request.headers().get_all(ORIGIN).iter());
     match headers.contains_key("x-demo") && origins.all(|origin| *origin == own) {
         true => next.run(request).await,
-        false => failed(StatusCode::FORBIDDEN, "expected the header X-Demo, and no other page's Origin"),
+        false => {
+            failed(StatusCode::FORBIDDEN, "expected the header X-Demo, and no other page's Origin")
+        }
     }
 }
 
@@ -154,22 +170,33 @@ async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Respo
             let issuer = issuer.clone();
             // An RSA key takes a while to make.
             match tokio::task::spawn_blocking(move || issuer.keys().rotate()).await {
-                Ok(Ok(kid)) => format!("New tokens are signed with {kid}; the old keys are still published."),
-                Ok(Err(error)) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+                Ok(Ok(kid)) => {
+                    format!("New tokens are signed with {kid}; the old keys are still published.")
+                }
+                Ok(Err(error)) => {
+                    return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+                }
                 Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
             }
         }
         "withdraw" => {
             issuer.keys().withdraw_old_keys();
-            "Only the newest key is published. The API trusts the old ones until its next fetch.".to_owned()
+            "Only the newest key is published. The API trusts the old ones until its next fetch."
+                .to_owned()
         }
         "stop" => {
             port.close().await;
-            "The issuer refuses connections: nobody can sign in, and no keys can be fetched.".to_owned()
+            "The issuer refuses connections: nobody can sign in, and no keys can be fetched."
+                .to_owned()
         }
         "start" => match port.open().await {
             Ok(()) => "The issuer is back.".to_owned(),
-            Err(error) => return failed(StatusCode::INTERNAL_SERVER_ERROR, &format!("its port is taken: {error}")),
+            Err(error) => {
+                return failed(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    &format!("its port is taken: {error}"),
+                );
+            }
         },
         _ => return failed(StatusCode::NOT_FOUND, "expected rotate, withdraw, stop or start"),
     };
@@ -179,7 +206,10 @@ async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Respo
 /// `POST /demo/token/{case}`: a token to try it with.
 async fn bad_token(State(page): State<Arc<Page>>, Path(case): Path<String>) -> Response {
     let Some((issuer, _)) = &page.embedded else {
-        return failed(StatusCode::NOT_FOUND, "only the demo's own issuer makes tokens that are wrong");
+        return failed(
+            StatusCode::NOT_FOUND,
+            "only the demo's own issuer makes tokens that are wrong",
+        );
     };
     match issuer.bad_token(&case) {
         Some(token) => Json(json!({ "token": token })).into_response(),

@@ -17,7 +17,10 @@ impl ClaimsError {
         let field = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
         // No more than a name, whatever a type's own `Deserialize` says.
         let is_name = |name: &str| {
-            name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/$#".contains(&byte))
+            name.len() <= 128
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~:/$#".contains(&byte))
         };
         let missing = field.map(|(name, _)| name).filter(|name| is_name(name)).map(str::to_owned);
         Self { type_name: std::any::type_name::<T>(), missing, column: error.column() }

@@ -26,7 +26,7 @@ pub enum FetchError {
     },
     /// Too many other fetches were under way for so long: of all issuers, or of those on the same server.
     #[error("no turn to ask within {limit:?}, too many fetches are under way")]
-    NoTurn {
+    ConcurrencyLimit {
         /// For waiting and fetching together.
         limit: Duration,
     },
@@ -60,7 +60,7 @@ pub enum FetchError {
     },
     /// Not the JSON document it should be.
     #[error("{url}: expected {expected}")]
-    Document {
+    InvalidDocument {
         /// What was asked for.
         url: String,
         /// Which document.
@@ -91,7 +91,7 @@ pub enum FetchError {
         /// What was asked for.
         url: String,
         /// Why each key was left out.
-        ignored: Vec<IgnoredKey>,
+        ignored: Vec<IgnoredKeyReason>,
     },
     /// No tokio runtime to fetch on.
     #[error("fetching needs a tokio runtime, none is running here")]
@@ -119,7 +119,7 @@ impl fmt::Display for Chain<'_> {
 /// Why a member of a key set was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum IgnoredKey {
+pub enum IgnoredKeyReason {
     /// A member is missing, of the wrong type, length or value.
     Malformed,
     /// `kty` or `crv` is not known here.

@@ -23,7 +23,9 @@ pub enum InvalidToken {
     )]
     Opaque,
     /// Five parts: an encrypted token (RFC 7516). None is decrypted here.
-    #[error("expected a signed JWT, an encrypted one (JWE) came; ask the issuer not to encrypt access tokens")]
+    #[error(
+        "expected a signed JWT, an encrypted one (JWE) came; ask the issuer not to encrypt access tokens"
+    )]
     Encrypted,
     /// Not a compact JWS with a JSON object as header and as payload.
     #[error("malformed: expected {0}")]
@@ -36,19 +38,19 @@ pub enum InvalidToken {
     },
     /// The header has `crit` (RFC 7515 §4.1.11), and no extension is understood here.
     #[error("the header demands extensions (`crit`), none is supported")]
-    Critical,
+    UnsupportedCritical,
     /// `typ` says that it is another kind of JWT (RFC 9068 §4, RFC 8725 §3.11).
     #[error("`typ` {presented:?} is not that of an access token of this issuer")]
-    Type {
+    UnexpectedType {
         /// The header's `typ`.
         presented: Option<String>,
     },
     /// A claim is missing that no access token may do without: `iss`, `exp`, `aud` or what the issuer is configured to send in
-    /// its place; by [`rfc9068`](crate::Issuer::rfc9068) also `sub`, `client_id`, `iat` and `jti`.
+    /// its place; by [`require_rfc9068`](crate::Issuer::require_rfc9068) also `sub`, `client_id`, `iat` and `jti`.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
     /// A claim does not say what this issuer's access tokens say ([`require_claim`](crate::Issuer::require_claim),
-    /// [`refuse_claim`](crate::Issuer::refuse_claim)).
+    /// [`reject_claim`](crate::Issuer::reject_claim)).
     #[error("claim `{claim}`: expected {expected}")]
     ClaimValue {
         /// Where the claim is, as configured.
@@ -58,7 +60,9 @@ pub enum InvalidToken {
     },
     /// The token could not be verified, and its header has `nonce`: a token for one of Microsoft's own APIs (Graph, say). Its
     /// signature is over something else than the token, so no other API can verify it.
-    #[error("a token for one of Microsoft's own APIs (the header has `nonce`); ask for one with a scope of this API")]
+    #[error(
+        "a token for one of Microsoft's own APIs (the header has `nonce`); ask for one with a scope of this API"
+    )]
     MicrosoftNonce,
     /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
     #[error("claim `{claim}`: expected {expected}")]
@@ -69,23 +73,23 @@ pub enum InvalidToken {
         expected: &'static str,
     },
     /// `iss` is none of the issuers trusted here.
-    #[error("issuer {presented:?} is not trusted{}", hint(presented, .trusted))]
+    #[error("issuer {presented:?} is not trusted{}", hint(presented, .similar))]
     UnknownIssuer {
         /// The claim `iss`, unverified.
         presented: String,
         /// A trusted issuer that was probably meant: one that differs in a slash at its end only, or the same tenant of
         /// Microsoft Entra ID for tokens of version 2.0.
-        trusted: Option<Arc<str>>,
+        similar: Option<Arc<str>>,
     },
     /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
     #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
-    Tenant {
+    TenantMismatch {
         /// The claim `tid`, unverified.
         presented: Option<String>,
     },
     /// The token was issued for somebody else (RFC 7519 §4.1.3).
     #[error("expected audience {expected}, {presented:?} came")]
-    Audience {
+    WrongAudience {
         /// What the issuer is configured with.
         expected: Audience,
         /// The claim `aud`.
@@ -129,7 +133,7 @@ pub enum InvalidToken {
     },
     /// The signature is not that of the issuer's key over these bytes.
     #[error("wrong signature")]
-    Signature,
+    BadSignature,
 }
 
 impl InvalidToken {
@@ -141,21 +145,21 @@ impl InvalidToken {
             Self::Encrypted => "encrypted",
             Self::Malformed(_) => "malformed",
             Self::UnsupportedAlgorithm { .. } => "unsupported_algorithm",
-            Self::Critical => "critical",
-            Self::Type { .. } => "type",
+            Self::UnsupportedCritical => "unsupported_critical",
+            Self::UnexpectedType { .. } => "unexpected_type",
             Self::MissingClaim(_) => "missing_claim",
             Self::ClaimType { .. } => "claim_type",
             Self::ClaimValue { .. } => "claim_value",
             Self::MicrosoftNonce => "microsoft_nonce",
             Self::UnknownIssuer { .. } => "unknown_issuer",
-            Self::Tenant { .. } => "tenant",
-            Self::Audience { .. } => "audience",
+            Self::TenantMismatch { .. } => "tenant_mismatch",
+            Self::WrongAudience { .. } => "wrong_audience",
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::IssuedInTheFuture { .. } => "issued_in_the_future",
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey { .. } => "unknown_key",
-            Self::Signature => "signature",
+            Self::BadSignature => "bad_signature",
         }
     }
 }
@@ -164,15 +168,24 @@ impl InvalidToken {
     /// What was expected, and what came where that is not a claim: for the log.
     pub(crate) fn detail(&self) -> Option<String> {
         match self {
-            Self::Audience { expected, .. } => Some(format!("expected audience {expected}")),
-            Self::UnsupportedAlgorithm { .. } => Some("the algorithm is not one of the issuer's".to_owned()),
-            Self::Type { .. } => Some("`typ` is not that of an access token of this issuer".to_owned()),
-            Self::Tenant { .. } => Some("expected `tid` to be the tenant in `iss`".to_owned()),
+            Self::WrongAudience { expected, .. } => Some(format!("expected audience {expected}")),
+            Self::UnsupportedAlgorithm { .. } => {
+                Some("the algorithm is not one of the issuer's".to_owned())
+            }
+            Self::UnexpectedType { .. } => {
+                Some("`typ` is not that of an access token of this issuer".to_owned())
+            }
+            Self::TenantMismatch { .. } => {
+                Some("expected `tid` to be the tenant in `iss`".to_owned())
+            }
             // A claim, and chosen by anyone: only what looks like an issuer, and no more of it than the log can bear.
-            Self::UnknownIssuer { presented, trusted } => {
-                let shown = is_plain_url(presented).then(|| format!("issuer {presented:?} is not trusted"));
-                let hint = trusted.is_some().then(|| hint(presented, trusted));
-                shown.or(hint.is_some().then(String::new)).map(|shown| shown + &hint.unwrap_or_default())
+            Self::UnknownIssuer { presented, similar } => {
+                let shown =
+                    is_plain_url(presented).then(|| format!("issuer {presented:?} is not trusted"));
+                let hint = similar.is_some().then(|| hint(presented, similar));
+                shown
+                    .or(hint.is_some().then(String::new))
+                    .map(|shown| shown + &hint.unwrap_or_default())
             }
             Self::UnknownKey { .. } => None,
             other => Some(other.to_string()),
@@ -187,7 +200,8 @@ const MAX_LOGGED_ISS: usize = 200;
 fn is_plain_url(iss: &str) -> bool {
     let rest = iss.strip_prefix("https://").or_else(|| iss.strip_prefix("http://"));
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]".contains(&byte);
-    iss.len() <= MAX_LOGGED_ISS && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_plain))
+    iss.len() <= MAX_LOGGED_ISS
+        && rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_plain))
 }
 
 fn hint(presented: &str, trusted: &Option<Arc<str>>) -> String {

@@ -13,7 +13,7 @@ use http::StatusCode;
 
 pub use claims::ClaimsError;
 pub use config::ConfigError;
-pub use fetch::{FetchError, IgnoredKey};
+pub use fetch::{FetchError, IgnoredKeyReason};
 pub(crate) use invalid_token::ENTRA_V1;
 pub use invalid_token::InvalidToken;
 
@@ -94,16 +94,25 @@ pub enum Error {
 impl Error {
     /// Whether the log is told by whoever answers the request. What is wrong with a token, the verifier has told it already.
     pub(crate) fn is_told_by_the_request(&self) -> bool {
-        !matches!(self, Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. })
+        !matches!(
+            self,
+            Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. }
+        )
     }
 
     /// The status of the answer to such a request.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Missing | Self::InvalidToken(_) | Self::InsufficientAuthentication { .. } => StatusCode::UNAUTHORIZED,
+            Self::Missing | Self::InvalidToken(_) | Self::InsufficientAuthentication { .. } => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::Claims(_) => StatusCode::FORBIDDEN,
-            Self::KeysUnavailable { .. } | Self::LookupFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::Claims(_) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::KeysUnavailable { .. } | Self::LookupFailed { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -142,7 +151,7 @@ impl Error {
             Self::InvalidToken(reason) => reason.code(),
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
-            Self::Claims(_) => "claims",
+            Self::Claims(_) => "claims_mismatch",
             Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
@@ -175,7 +184,9 @@ impl fmt::Display for InvalidRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Repeated => "one access token, in one place",
-            Self::Credentials => "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space",
+            Self::Credentials => {
+                "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space"
+            }
             Self::Origin => "an `Origin` that may use the cookie or the gateway's header",
         })
     }

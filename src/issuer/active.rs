@@ -11,22 +11,24 @@ use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::IssuerHealth;
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
-use crate::keys::remote::{Fetching, Keys, Location, Refetch, RemoteJwks, Source};
+use crate::keys::remote::{
+    Fetching, KeysState, Location, MAX_WAITS, RefetchOutcome, RemoteJwks, Source,
+};
 use crate::keys::url::PlainHttp;
 use crate::telemetry::{IssuerName, Throttle};
 use crate::token::claims::Claims;
 use crate::token::json::most_bytes_read;
 use crate::token::jws::{Header, Jws};
-use crate::token::token_type::TypRule;
+use crate::token::token_type::AllowedTypes;
 
 /// Most memory that the claims of a token that is not verified yet may take when they are read, in bytes: about what takes as
 /// long as a signature. Real claims stay under 16 KiB.
 const MOST_BYTES_UNVERIFIED: usize = 64 * 1024;
 
 /// An [`Issuer`] at work: its configuration and its keys.
-pub(crate) struct TrustedIssuer {
+pub(crate) struct ActiveIssuer {
     pub(crate) config: Issuer,
-    keys: TrustedKeys,
+    keys: ActiveKeys,
 }
 
 /// By whose word an issuer is trusted.
@@ -42,13 +44,13 @@ pub(crate) enum Origin {
     },
 }
 
-enum TrustedKeys {
+enum ActiveKeys {
     Secret(Arc<Jwk>),
     Fixed(Jwks),
     Remote(Arc<RemoteJwks>),
 }
 
-impl TrustedIssuer {
+impl ActiveIssuer {
     /// `client` is asked for only if keys must be fetched and the issuer has none of its own.
     pub(crate) fn new(
         config: Issuer,
@@ -70,7 +72,7 @@ impl TrustedIssuer {
         let rsa = config.rsa_algorithm();
         let location = match &config.key_source {
             KeySource::Secret(key) => {
-                let keys = TrustedKeys::Secret(Arc::clone(key));
+                let keys = ActiveKeys::Secret(Arc::clone(key));
                 return Ok(Self { config, keys });
             }
             KeySource::Fixed(jwks) => {
@@ -79,21 +81,23 @@ impl TrustedIssuer {
                     Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
                     Cow::Owned(_) => rsa,
                 };
-                let keys = TrustedKeys::Fixed(jwks.with_rsa_algorithm(rsa));
+                let keys = ActiveKeys::Fixed(jwks.with_rsa_algorithm(rsa));
                 return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
             KeySource::PemByKid(prefix) => Location::PemByKid(prefix.clone()),
-            KeySource::Discovery => {
-                Location::Discovery { at: config.discovery_url()?, same_origin: config.is_same_origin() }
-            }
+            KeySource::Discovery => Location::Discovery {
+                at: config.metadata_url()?,
+                same_origin: config.is_same_origin(),
+            },
         };
         let client = config.client.as_ref().map_or_else(client, |own| Ok(own.0.clone()))?;
         let issuer = IssuerName { iss: Arc::clone(&config.iss), throttle };
         let (algorithms, policy, plain_http) =
             (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
-        let source = Source { issuer, location, rsa, algorithms, policy, private_addresses, plain_http };
-        let keys = TrustedKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
+        let source =
+            Source { issuer, location, rsa, algorithms, policy, private_addresses, plain_http };
+        let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
         Ok(Self { config, keys })
     }
 
@@ -101,38 +105,43 @@ impl TrustedIssuer {
     pub(crate) fn check_algorithm(&self, header: &Header<'_>) -> Result<(), InvalidToken> {
         match self.config.algorithms.contains(&header.algorithm) {
             true => Ok(()),
-            false => Err(InvalidToken::UnsupportedAlgorithm { presented: header.algorithm.name().to_owned() }),
+            false => Err(InvalidToken::UnsupportedAlgorithm {
+                presented: header.algorithm.name().to_owned(),
+            }),
         }
     }
 
     /// The tenant that the token is of, where the issuer has many.
-    pub(crate) fn check_tenant<'a>(&'a self, claims: &'a Claims<'_>) -> Result<Option<&'a str>, InvalidToken> {
+    pub(crate) fn check_tenant<'a>(
+        &'a self,
+        claims: &'a Claims<'_>,
+    ) -> Result<Option<&'a str>, InvalidToken> {
         match &self.config.template {
             Some(template) => template.check(&claims.issuer, claims.tenant.as_deref()).map(Some),
-            None => Ok(self.config.shape.tenant.as_deref()),
+            None => Ok(self.config.profile.tenant.as_deref()),
         }
     }
 
     /// What this issuer's access tokens look like: `typ`, and what is configured of claims.
-    pub(crate) fn check_shape(
+    pub(crate) fn check_profile(
         &self,
         jws: &Jws<'_>,
         header: &Header<'_>,
         claims: &Claims<'_>,
         now: Now,
     ) -> Result<(), InvalidToken> {
-        let shape = &self.config.shape;
-        if !shape.padding {
+        let profile = &self.config.profile;
+        if !profile.padding {
             jws.check_unpadded()?;
         }
-        if let Some(signer) = &shape.signer
+        if let Some(signer) = &profile.signer
             && header.signer.as_deref() != Some(signer)
         {
             let expected = format!("{signer:?} in the header");
             return Err(InvalidToken::ClaimValue { claim: "signer".to_owned(), expected });
         }
-        shape.typ.check(header.typ.as_deref())?;
-        if shape.typ == TypRule::Rfc9068 {
+        profile.typ.check(header.typ.as_deref())?;
+        if profile.typ == AllowedTypes::Rfc9068 {
             claims.check_rfc9068()?;
         }
         match self.checks_claims_late(jws) {
@@ -145,14 +154,14 @@ impl TrustedIssuer {
     /// Whether the rules over claims are checked after the signature, and not before: reading the claims would cost more than
     /// the signature, and before it anyone could ask for that.
     pub(crate) fn checks_claims_late(&self, jws: &Jws<'_>) -> bool {
-        !self.config.shape.claims.is_empty()
+        !self.config.profile.claims.is_empty()
             && std::str::from_utf8(jws.unverified_payload())
                 .is_ok_and(|payload| most_bytes_read(payload) > MOST_BYTES_UNVERIFIED)
     }
 
     /// What is configured of claims.
     pub(crate) fn check_claims(&self, jws: &Jws<'_>, now: Now) -> Result<(), InvalidToken> {
-        let rules = &self.config.shape.claims;
+        let rules = &self.config.profile.claims;
         if rules.is_empty() {
             return Ok(());
         }
@@ -163,80 +172,103 @@ impl TrustedIssuer {
     }
 
     /// Whether the signature can be verified with the keys that are there. Fetches nothing.
-    pub(crate) fn verifies_already(&self, jws: &Jws<'_>, header: &Header<'_>, tenant: Option<&str>, now: Now) -> bool {
+    pub(crate) fn verifies_with_cached_keys(
+        &self,
+        jws: &Jws<'_>,
+        header: &Header<'_>,
+        tenant: Option<&str>,
+        now: Now,
+    ) -> bool {
         let verifies = |jwks: &Jwks| jwks.verify_signature(jws, header, tenant).is_ok();
         match &self.keys {
-            TrustedKeys::Secret(key) => key.verify(jws).is_some(),
-            TrustedKeys::Fixed(jwks) => verifies(jwks),
-            TrustedKeys::Remote(remote) => remote.already_there(now).is_some_and(|jwks| verifies(&jwks)),
+            ActiveKeys::Secret(key) => key.verify(jws).is_some(),
+            ActiveKeys::Fixed(jwks) => verifies(jwks),
+            ActiveKeys::Remote(remote) => remote.cached(now).is_some_and(|jwks| verifies(&jwks)),
         }
     }
 
-    /// Selects this issuer's key and verifies the signature, or says what to wait for. `fetched`: this token already
-    /// waited for a fetch, and gets no second one.
+    /// Selects this issuer's key and verifies the signature, or says what to wait for. `waits`: how often this request
+    /// has waited for a fetch.
     pub(crate) fn verify_signature<'a>(
         &self,
         jws: &'a Jws<'_>,
         header: &Header<'_>,
         tenant: Option<&str>,
-        fetched: bool,
+        waits: u8,
         now: Now,
-    ) -> Result<Signature<'a>, Error> {
+    ) -> Result<SignatureCheck<'a>, Error> {
         let remote = match &self.keys {
-            TrustedKeys::Secret(key) => {
-                return Ok(Signature::Verified(key.verify(jws).ok_or(InvalidToken::Signature)?, None));
+            ActiveKeys::Secret(key) => {
+                return Ok(SignatureCheck::Ready(
+                    key.verify(jws).ok_or(InvalidToken::BadSignature)?,
+                    None,
+                ));
             }
-            TrustedKeys::Fixed(jwks) => {
-                return Ok(Signature::Verified(jwks.verify_signature(jws, header, tenant)?, None));
+            ActiveKeys::Fixed(jwks) => {
+                return Ok(SignatureCheck::Ready(
+                    jwks.verify_signature(jws, header, tenant)?,
+                    None,
+                ));
             }
-            TrustedKeys::Remote(remote) => remote,
+            ActiveKeys::Remote(remote) => remote,
         };
         if !remote.may_have(header.kid.as_deref()) {
-            return Err(InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) }.into());
+            return Err(
+                InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) }.into()
+            );
         }
         loop {
             let jwks = match remote.keys(header.kid.as_deref(), now) {
-                Keys::Ready(jwks) => jwks,
-                Keys::Wait(fetching, _) if !fetched => return Ok(Signature::Wait(fetching)),
-                Keys::Wait(_, failure) | Keys::Unavailable(failure) => {
+                KeysState::Ready(jwks) => jwks,
+                // Once more if the keys were dropped while they were fetched.
+                KeysState::Pending(fetching, failure)
+                    if waits == 0 || failure.is_none() && waits < MAX_WAITS =>
+                {
+                    return Ok(SignatureCheck::Pending(fetching));
+                }
+                KeysState::Pending(_, failure) | KeysState::Unavailable(failure) => {
                     return Err(self.keys_unavailable(failure));
                 }
             };
             match jwks.verify_signature(jws, header, tenant) {
                 // A signature that does not fit may be that of a new key without a `kid`, or under the old one's.
-                Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::Signature)) => {
-                    let is_known = refusal == InvalidToken::Signature;
-                    match remote.refetch(&jwks, header.kid.as_deref(), is_known, fetched, now) {
-                        Refetch::Wait(fetching) => return Ok(Signature::Wait(fetching)),
-                        Refetch::LookAgain => {}
+                Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::BadSignature)) => {
+                    let kid = header.kid.as_deref();
+                    let is_forged = refusal == InvalidToken::BadSignature;
+                    let is_known = is_forged || kid.is_some_and(|kid| jwks.has_kid(kid));
+                    match remote.refetch(&jwks, kid, is_known, waits, now) {
+                        RefetchOutcome::Pending(fetching) => {
+                            return Ok(SignatureCheck::Pending(fetching));
+                        }
+                        RefetchOutcome::Retry => {}
                         // Unavailable is not invalid: the key may be one that the issuer would name, could it be asked.
-                        Refetch::Refuse(Some(failure)) if !is_known => {
+                        RefetchOutcome::Refused(Some(failure)) if !is_forged => {
                             return Err(self.keys_unavailable(Some(failure)));
                         }
-                        Refetch::Refuse(_) => return Err(refusal.into()),
+                        RefetchOutcome::Refused(_) => return Err(refusal.into()),
                     }
                 }
                 Err(error) => return Err(error.into()),
                 Ok(payload) => {
-                    remote.prove();
-                    return Ok(Signature::Verified(payload, Some(jwks)));
+                    remote.mark_established();
+                    return Ok(SignatureCheck::Ready(payload, Some(jwks)));
                 }
             }
         }
     }
 
     /// Whether these are still the keys. Has them refreshed ahead, as every use of them does.
-    pub(crate) fn still_has(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {
+    pub(crate) fn recheck(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {
         match (&self.keys, keys) {
-            (TrustedKeys::Secret(_) | TrustedKeys::Fixed(_), None) => true,
-            (TrustedKeys::Remote(remote), Some(keys)) => remote.still_has(keys, now),
+            (ActiveKeys::Secret(_) | ActiveKeys::Fixed(_), None) => true,
+            (ActiveKeys::Remote(remote), Some(keys)) => remote.recheck(keys, now),
             _ => false,
         }
     }
 
     /// Drops the keys, if they are fetched: the next token has them fetched again.
     pub(crate) fn forget_keys(&self) {
-        if let TrustedKeys::Remote(remote) = &self.keys {
+        if let ActiveKeys::Remote(remote) = &self.keys {
             remote.forget();
         }
     }
@@ -244,25 +276,29 @@ impl TrustedIssuer {
     /// Starts the fetch of keys that are not there yet; `None` if there is nothing to wait for.
     pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
         match &self.keys {
-            TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => None,
-            TrustedKeys::Remote(remote) => remote.can_warm_up().then(|| remote.warm_up(now)).flatten(),
+            ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => None,
+            ActiveKeys::Remote(remote) => {
+                remote.can_warm_up().then(|| remote.warm_up(now)).flatten()
+            }
         }
     }
 
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
         let iss = &self.config.iss;
         match &self.keys {
-            TrustedKeys::Remote(remote) => remote.health(now),
-            TrustedKeys::Fixed(jwks) => IssuerHealth::fixed(iss, jwks.len(), jwks.ignored().to_vec()),
-            TrustedKeys::Secret(_) => IssuerHealth::fixed(iss, 1, Vec::new()),
+            ActiveKeys::Remote(remote) => remote.health(now),
+            ActiveKeys::Fixed(jwks) => {
+                IssuerHealth::fixed(iss, jwks.len(), jwks.ignored().to_vec())
+            }
+            ActiveKeys::Secret(_) => IssuerHealth::fixed(iss, 1, Vec::new()),
         }
     }
 
     /// Whether its keys can be fetched before a token comes.
     pub(crate) fn can_warm_up(&self) -> bool {
         match &self.keys {
-            TrustedKeys::Secret(_) | TrustedKeys::Fixed(_) => true,
-            TrustedKeys::Remote(remote) => remote.can_warm_up(),
+            ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => true,
+            ActiveKeys::Remote(remote) => remote.can_warm_up(),
         }
     }
 
@@ -273,8 +309,8 @@ impl TrustedIssuer {
 }
 
 /// A verified signature, or what to wait for.
-pub(crate) enum Signature<'a> {
+pub(crate) enum SignatureCheck<'a> {
     /// With the set that the key is in, if that may change.
-    Verified(SignedPayload<'a>, Option<Arc<Jwks>>),
-    Wait(Fetching),
+    Ready(SignedPayload<'a>, Option<Arc<Jwks>>),
+    Pending(Fetching),
 }

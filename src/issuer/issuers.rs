@@ -20,7 +20,7 @@ use crate::issuer::Issuer;
 /// let verifier = Verifier::new([acme, globex])?;
 ///
 /// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
-/// // it does not return; a look-up that returns one for whatever fits a pattern lets strangers choose what is fetched.
+/// // it does not return; a look-up that returns one for whatever fits a pattern lets negative choose what is fetched.
 /// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/"]);
 /// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
 ///     // The issuer is made of the record's own spelling, not of the one that was asked for: else a database that compares
@@ -38,7 +38,7 @@ pub struct Issuers {
 /// A look-up, and what is kept of its answers.
 #[derive(Clone)]
 pub(crate) struct Lookup {
-    pub(crate) ask: Ask,
+    pub(crate) ask: LookupFn,
     /// Issuers kept.
     pub(crate) capacity: u64,
     /// For how long after the last request for one.
@@ -51,13 +51,13 @@ pub(crate) struct Lookup {
 
 /// Opaque closures rather than a public trait: nobody has to name the type.
 #[derive(Clone)]
-pub(crate) enum Ask {
-    Sync(Arc<SyncAsk>),
-    Async(Arc<AsyncAsk>),
+pub(crate) enum LookupFn {
+    Sync(Arc<SyncLookup>),
+    Async(Arc<AsyncLookup>),
 }
 
-type SyncAsk = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
-type AsyncAsk = dyn Fn(String) -> Answer + Send + Sync;
+type SyncLookup = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
+type AsyncLookup = dyn Fn(String) -> Answer + Send + Sync;
 type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
 
 impl Issuers {
@@ -67,16 +67,16 @@ impl Issuers {
     /// The [`Issuer`] returned must have the `iss` asked for as its name or among its aliases, or it is not trusted: make it of
     /// the spelling in your record, and not of the one that was asked for, so that this is a check. It
     /// counts for that name only; by another of its names it is asked for again, and then shares the keys. Answers are kept,
-    /// up to 1,024 ([`keep_at_most`](Self::keep_at_most)), each until nobody has asked for it for 24 hours. The closure is
-    /// asked again after 10 minutes ([`look_up_again_after`](Self::look_up_again_after)), so that a tenant that was removed or
+    /// up to 1,024 ([`max_cached`](Self::max_cached)), each until nobody has asked for it for 24 hours. The closure is
+    /// asked again after 10 minutes ([`refresh_after`](Self::refresh_after)), so that a tenant that was removed or
     /// changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30 seconds, for up to 1,024
-    /// strangers; a new tenant may be kept out for so long.
+    /// negative; a new tenant may be kept out for so long.
     ///
     /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
     /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so. (By name
     /// only with the built-in HTTP client.)
     pub fn lookup(ask: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
-        Self::looked_up(Ask::Sync(Arc::new(ask)))
+        Self::looked_up(LookupFn::Sync(Arc::new(ask)))
     }
 
     /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same name at
@@ -97,10 +97,10 @@ impl Issuers {
             let found = ask(iss);
             Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as Answer
         };
-        Self::looked_up(Ask::Async(Arc::new(ask)))
+        Self::looked_up(LookupFn::Async(Arc::new(ask)))
     }
 
-    fn looked_up(ask: Ask) -> Self {
+    fn looked_up(ask: LookupFn) -> Self {
         let lookup = Lookup {
             ask,
             capacity: 1024,
@@ -116,7 +116,10 @@ impl Issuers {
     /// # Errors
     ///
     /// When one is in the list twice.
-    pub fn and_listed(mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
+    pub fn with_issuers(
+        mut self,
+        issuers: impl IntoIterator<Item = Issuer>,
+    ) -> Result<Self, ConfigError> {
         self.add(issuers)?;
         Ok(self)
     }
@@ -124,7 +127,7 @@ impl Issuers {
     /// How many names of looked-up issuers are kept, with their keys; 1,024 by default. **Give it more than you have tenants**
     /// (and aliases): one that is pushed out costs a look-up and a fetch each time it comes back. As many again are kept, apart,
     /// of which no token was verified yet: tokens that anybody can write push out only those.
-    pub fn keep_at_most(mut self, issuers: u64) -> Self {
+    pub fn max_cached(mut self, issuers: u64) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.capacity = issuers;
         }
@@ -133,14 +136,14 @@ impl Issuers {
 
     /// How long an answer of the look-up holds, from 1 second to 24 hours; 10 minutes by default. For so long a tenant that was
     /// removed is still trusted; and for an hour more while [`lookup_async`](Self::lookup_async) fails.
-    pub fn look_up_again_after(mut self, time: Duration) -> Self {
+    pub fn refresh_after(mut self, time: Duration) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.fresh = time;
         }
         self
     }
 
-    /// Fetches looked-up issuers' keys from private, loopback and link-local addresses too. Dangerous where strangers may
+    /// Fetches looked-up issuers' keys from private, loopback and link-local addresses too. Dangerous where negative may
     /// register issuers: theirs could name an address inside your network.
     pub fn danger_allow_private_addresses(mut self) -> Self {
         if let Some(lookup) = &mut self.lookup {
@@ -163,7 +166,9 @@ impl Issuers {
         let mut seen = HashSet::new();
         match self.listed.iter().flat_map(Issuer::names).find(|iss| !seen.insert(*iss)) {
             None => Ok(()),
-            Some(twice) => Err(ConfigError::new(format!("issuer {twice:?}: expected once, it is in the list twice"))),
+            Some(twice) => Err(ConfigError::new(format!(
+                "issuer {twice:?}: expected once, it is in the list twice"
+            ))),
         }
     }
 }

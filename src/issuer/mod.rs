@@ -23,9 +23,9 @@ use crate::keys::remote::schedule::KeyPolicy;
 use crate::keys::url::{PlainHttp, normal_url, secure_url};
 use crate::token::audience::Audience;
 use crate::token::claim_path::ClaimPath;
-use crate::token::profile::{ClaimRule, Is, Shape};
+use crate::token::profile::{ClaimRequirement, Condition, TokenProfile};
 use crate::token::tenant;
-use crate::token::token_type::TypRule;
+use crate::token::token_type::AllowedTypes;
 use crate::token_source::TokenSource;
 use template::Template;
 
@@ -56,7 +56,7 @@ pub struct Issuer {
     /// Which tenants `iss` stands for, if for many.
     pub(crate) template: Option<Template>,
     pub(crate) audience: Audience,
-    pub(crate) shape: Arc<Shape>,
+    pub(crate) profile: Arc<TokenProfile>,
     pub(crate) key_source: KeySource,
     discovery: Discovery,
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
@@ -103,7 +103,8 @@ impl PartialEq for KeySource {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Discovery, Self::Discovery) => true,
-            (Self::JwksUri(own), Self::JwksUri(other)) | (Self::PemByKid(own), Self::PemByKid(other)) => own == other,
+            (Self::JwksUri(own), Self::JwksUri(other))
+            | (Self::PemByKid(own), Self::PemByKid(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
             (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
             _ => false,
@@ -124,14 +125,16 @@ impl Issuer {
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let iss = iss.into();
         if tenant::has_placeholder(&iss) {
-            return Err(ConfigError::new(format!("issuer {iss:?}: expected one tenant's; for many use `template`")));
+            return Err(ConfigError::new(format!(
+                "issuer {iss:?}: expected one tenant's; for many use `template`"
+            )));
         }
         Self::with(iss, audience.into())
     }
 
     /// Many tenants of one issuer, as Microsoft Entra ID has them: `{tenantid}` in `iss` stands for the tenant, a GUID. A
     /// token's claim `tid` must be the tenant in its `iss`; and a key with a member `issuer` that names one tenant signs for
-    /// no other. Say where the keys are with [`discovery_at`](Self::discovery_at) or [`jwks_uri`](Self::jwks_uri).
+    /// no other. Say where the keys are with [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri).
     ///
     /// Tokens of version 1.0 have another `iss`: add a second template, `https://sts.windows.net/{tenantid}/`, discovered at
     /// `https://login.microsoftonline.com/common`. Where tenants come and go, a look-up that returns `Issuer::new(iss, …)` for
@@ -144,7 +147,7 @@ impl Issuer {
     /// use portcullis::Issuer;
     ///
     /// let entra = Issuer::template("https://login.microsoftonline.com/{tenantid}/v2.0", "6e74172b-be56-4843-9ff4-e66a39bb12e3")?
-    ///     .discovery_at("https://login.microsoftonline.com/common/v2.0")?
+    ///     .discovery_url("https://login.microsoftonline.com/common/v2.0")?
     ///     .tenants(["72f988bf-86f1-41af-91ab-2d7cd011db47"])?;
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
@@ -152,7 +155,10 @@ impl Issuer {
     /// # Errors
     ///
     /// When `iss` has no `{tenantid}` in it, or two; otherwise as [`new`](Self::new).
-    pub fn template(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
+    pub fn template(
+        iss: impl Into<String>,
+        audience: impl Into<Audience>,
+    ) -> Result<Self, ConfigError> {
         let iss = iss.into();
         let template = Some(Template::new(&iss)?);
         Ok(Self { template, ..Self::with(iss, audience.into())? })
@@ -163,12 +169,18 @@ impl Issuer {
     /// # Errors
     ///
     /// When one is no GUID in lower case, or this issuer is no template.
-    pub fn tenants<T: Into<String>>(mut self, tenants: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
+    pub fn tenants<T: Into<String>>(
+        mut self,
+        tenants: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
         let tenants = tenants.into_iter().map(Into::into).collect();
         match &mut self.template {
             Some(template) => template.only(tenants)?,
             None => {
-                return Err(ConfigError::new(format!("tenants {tenants:?} of {:?}: expected a `template`", self.iss)));
+                return Err(ConfigError::new(format!(
+                    "tenants {tenants:?} of {:?}: expected a `template`",
+                    self.iss
+                )));
             }
         }
         Ok(self)
@@ -182,7 +194,7 @@ impl Issuer {
             aliases: Vec::new(),
             template: None,
             audience,
-            shape: Shape::shared(),
+            profile: TokenProfile::shared(),
             key_source: KeySource::Discovery,
             discovery: Discovery::default(),
             algorithms: Cow::Borrowed(&Algorithm::ASYMMETRIC),
@@ -227,14 +239,14 @@ impl Issuer {
     /// # Errors
     ///
     /// When `address` is no `https` URL in its normal form, without query and fragment; `http` is accepted on loopback.
-    pub fn discovery_at(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.discovery.at = Some(normal_url("discovery_at", address, self.plain_http)?);
+    pub fn discovery_url(mut self, address: &str) -> Result<Self, ConfigError> {
+        self.discovery.at = Some(normal_url("discovery_url", address, self.plain_http)?);
         Ok(self)
     }
 
     /// Fetches metadata and keys over plain http, too, from wherever the issuer is: for an issuer inside a cluster or a compose
     /// file (`http://keycloak:8080`). Dangerous, because whoever can answer in its place, on the network or by DNS, can replace
-    /// the keys and then sign any token. Call it before [`jwks_uri`](Self::jwks_uri) or [`discovery_at`](Self::discovery_at).
+    /// the keys and then sign any token. Call it before [`jwks_uri`](Self::jwks_uri) or [`discovery_url`](Self::discovery_url).
     ///
     /// For configured issuers only: a looked-up issuer that has it is not trusted.
     ///
@@ -252,7 +264,7 @@ impl Issuer {
 
     /// Uses the metadata's `jwks_uri` only if it has the same scheme, host and port as the address that the metadata came
     /// from. Some issuers have their keys elsewhere, so this is not the default.
-    pub fn same_origin(mut self) -> Self {
+    pub fn require_same_origin_keys(mut self) -> Self {
         self.discovery.same_origin = true;
         self
     }
@@ -276,10 +288,12 @@ impl Issuer {
     /// # Errors
     ///
     /// When `prefix` is no absolute `https` URL that ends with a slash; `http` is accepted on loopback.
-    pub fn pem_by_kid(mut self, prefix: &str) -> Result<Self, ConfigError> {
-        let url = secure_url("pem_by_kid", prefix, self.plain_http)?;
+    pub fn pem_key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
+        let url = secure_url("pem_key_prefix", prefix, self.plain_http)?;
         if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
-            return Err(ConfigError::new(format!("pem_by_kid {prefix:?}: expected a slash at the end")));
+            return Err(ConfigError::new(format!(
+                "pem_key_prefix {prefix:?}: expected a slash at the end"
+            )));
         }
         self.key_source = KeySource::PemByKid(url);
         self.discovery = Discovery::default();
@@ -300,7 +314,8 @@ impl Issuer {
     ///
     /// When `algorithm` is not `HS256`, `HS384` or `HS512`, or the secret is shorter than the hash.
     pub fn secret(mut self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm)) else {
+        let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm))
+        else {
             return Err(ConfigError::new(format!(
                 "algorithm {algorithm} with a secret: expected HS256, HS384 or HS512"
             )));
@@ -327,7 +342,10 @@ impl Issuer {
     /// # Errors
     ///
     /// When the list is empty, or names an HMAC algorithm: those come with [`secret`](Self::secret) and never with a key set.
-    pub fn algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Result<Self, ConfigError> {
+    pub fn algorithms(
+        mut self,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+    ) -> Result<Self, ConfigError> {
         let algorithms: Vec<_> = algorithms.into_iter().collect();
         if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
             return Err(ConfigError::new(format!(
@@ -345,8 +363,8 @@ impl Issuer {
         Ok(self)
     }
 
-    pub(crate) fn shape(&mut self) -> &mut Shape {
-        Arc::make_mut(&mut self.shape)
+    pub(crate) fn profile(&mut self) -> &mut TokenProfile {
+        Arc::make_mut(&mut self.profile)
     }
 
     /// Another audience than that given to [`new`](Self::new), or to a preset.
@@ -363,8 +381,8 @@ impl Issuer {
     /// strictest choice, and what keeps ID tokens out for certain; take it if the issuer can do it.
     ///
     /// By default `typ` may be absent, `JWT` or `at+jwt`.
-    pub fn rfc9068(mut self) -> Self {
-        self.shape().typ = TypRule::Rfc9068;
+    pub fn require_rfc9068(mut self) -> Self {
+        self.profile().typ = AllowedTypes::Rfc9068;
         self
     }
 
@@ -373,15 +391,18 @@ impl Issuer {
     /// # Errors
     ///
     /// When one is by its specification another kind of JWT (`logout+jwt`, `dpop+jwt`, …): those never pass.
-    pub fn types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Result<Self, ConfigError> {
-        self.shape().typ = TypRule::one_of(types.into_iter().map(Into::into).collect())?;
+    pub fn allowed_types<T: Into<String>>(
+        mut self,
+        types: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        self.profile().typ = AllowedTypes::one_of(types.into_iter().map(Into::into).collect())?;
         Ok(self)
     }
 
     /// Accepts any `typ`, but for those that are by their specification another kind of JWT. Dangerous where the issuer signs
     /// other things with the same keys: then only the audience tells them from access tokens.
-    pub fn danger_any_type(mut self) -> Self {
-        self.shape().typ = TypRule::Any;
+    pub fn danger_allow_any_type(mut self) -> Self {
+        self.profile().typ = AllowedTypes::Any;
         self
     }
 
@@ -393,37 +414,37 @@ impl Issuer {
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
     ) -> Self {
-        self.claim_rule(claim, Is::OneOf(values.into_iter().map(Into::into).collect()))
+        self.claim_rule(claim, Condition::OneOf(values.into_iter().map(Into::into).collect()))
     }
 
     /// Refuses tokens where this claim is one of these values, or an array with one of them; named as in
     /// [`require_claim`](Self::require_claim).
-    pub fn refuse_claim<T: Into<serde_json::Value>>(
+    pub fn reject_claim<T: Into<serde_json::Value>>(
         self,
         claim: impl Into<String>,
         values: impl IntoIterator<Item = T>,
     ) -> Self {
-        self.claim_rule(claim, Is::NoneOf(values.into_iter().map(Into::into).collect()))
+        self.claim_rule(claim, Condition::NoneOf(values.into_iter().map(Into::into).collect()))
     }
 
     /// Refuses tokens that do not have this claim, or have `null` for it; named as in [`require_claim`](Self::require_claim).
-    pub fn with_claim(self, claim: impl Into<String>) -> Self {
-        self.claim_rule(claim, Is::Present)
+    pub fn require_claim_present(self, claim: impl Into<String>) -> Self {
+        self.claim_rule(claim, Condition::Present)
     }
 
     /// Refuses tokens that have this claim at all; named as in [`require_claim`](Self::require_claim).
     pub fn without_claim(self, claim: impl Into<String>) -> Self {
-        self.claim_rule(claim, Is::Absent)
+        self.claim_rule(claim, Condition::Absent)
     }
 
-    pub(crate) fn claim_rule(mut self, claim: impl Into<String>, is: Is) -> Self {
-        self.shape().claims.push(ClaimRule { path: ClaimPath::new(claim), is });
+    pub(crate) fn claim_rule(mut self, claim: impl Into<String>, is: Condition) -> Self {
+        self.profile().claims.push(ClaimRequirement { path: ClaimPath::new(claim), is });
         self
     }
 
     /// Grants scope tokens that begin with this also without it: Amazon Cognito's `orders-api/read` is `read`, too.
     pub fn scope_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.shape().scope_prefix = Some(prefix.into());
+        self.profile().scope_prefix = Some(prefix.into());
         self
     }
 
@@ -431,7 +452,7 @@ impl Issuer {
     /// named as in [`require_claim`](Self::require_claim). Their form may be an array of strings, an object, or one string, which
     /// is split at commas. Of an object those members count whose values are objects.
     pub fn permissions_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.shape().permissions = claims.into_iter().map(ClaimPath::new).collect();
+        self.profile().permissions = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
@@ -439,14 +460,14 @@ impl Issuer {
     /// [`require_claim`](Self::require_claim). Their form may be an array of strings, an object whose members count (Zitadel),
     /// or one string.
     pub fn roles_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.shape().roles = claims.into_iter().map(ClaimPath::new).collect();
+        self.profile().roles = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
     /// Where [`AccessToken::in_group`](crate::AccessToken::in_group) looks, instead of in `groups`; as
     /// [`roles_at`](Self::roles_at).
     pub fn groups_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.shape().groups = claims.into_iter().map(ClaimPath::new).collect();
+        self.profile().groups = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
@@ -489,7 +510,9 @@ impl Issuer {
     /// When it is more than 24 hours: a withdrawn key is trusted meanwhile.
     pub fn keys_max_stale(mut self, max_stale: Duration) -> Result<Self, ConfigError> {
         if max_stale > Duration::from_secs(24 * 3600) {
-            return Err(ConfigError::new(format!("keys_max_stale {max_stale:?}: expected at most 24h")));
+            return Err(ConfigError::new(format!(
+                "keys_max_stale {max_stale:?}: expected at most 24h"
+            )));
         }
         self.key_policy.max_stale = max_stale;
         Ok(self)
@@ -501,9 +524,11 @@ impl Issuer {
     /// # Errors
     ///
     /// When it is zero or more than 60 seconds.
-    pub fn fetch_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
+    pub fn keys_fetch_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
         if timeout.is_zero() || timeout > Duration::from_secs(60) {
-            return Err(ConfigError::new(format!("fetch_timeout {timeout:?}: expected up to 60s, and not 0")));
+            return Err(ConfigError::new(format!(
+                "keys_fetch_timeout {timeout:?}: expected up to 60s, and not 0"
+            )));
         }
         self.key_policy.timeout = timeout;
         Ok(self)
@@ -528,26 +553,39 @@ impl Issuer {
     /// What only the whole configuration shows.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
-            KeySource::Discovery => drop(self.discovery_url()?),
-            KeySource::JwksUri(_) | KeySource::PemByKid(_) | KeySource::Fixed(_) | KeySource::Secret(_) => {
+            KeySource::Discovery => drop(self.metadata_url()?),
+            KeySource::JwksUri(_)
+            | KeySource::PemByKid(_)
+            | KeySource::Fixed(_)
+            | KeySource::Secret(_) => {
                 if self.discovery != Discovery::default() {
                     return Err(ConfigError::new(format!(
-                        "issuer {:?}: expected keys by discovery beside `discovery_at` and `same_origin`, others came",
+                        "issuer {:?}: expected keys by discovery beside `discovery_url` and `require_same_origin_keys`, others came",
                         self.iss
                     )));
                 }
             }
         }
-        if let Some(rule) = self.shape.claims.iter().find(|rule| rule.is == Is::OneOf(Vec::new())) {
+        if let Some(rule) =
+            self.profile.claims.iter().find(|rule| rule.is == Condition::OneOf(Vec::new()))
+        {
             let claim = rule.path.as_str();
-            return Err(ConfigError::new(format!("claim {claim:?}: expected at least one value that it may have")));
+            return Err(ConfigError::new(format!(
+                "claim {claim:?}: expected at least one value that it may have"
+            )));
         }
         if let (Some(_), Some(alias)) = (&self.template, self.aliases.first()) {
-            return Err(ConfigError::new(format!("alias {alias:?} of {:?}: expected none of a template", self.iss)));
+            return Err(ConfigError::new(format!(
+                "alias {alias:?} of {:?}: expected none of a template",
+                self.iss
+            )));
         }
         let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
         if hmac != matches!(self.key_source, KeySource::Secret(_)) {
-            return Err(ConfigError::new(format!("issuer {:?}: expected a secret or a key set, both came", self.iss)));
+            return Err(ConfigError::new(format!(
+                "issuer {:?}: expected a secret or a key set, both came",
+                self.iss
+            )));
         }
         Ok(())
     }
@@ -558,12 +596,12 @@ impl Issuer {
     }
 
     /// The address that the metadata are discovered at: `iss`, unless configured otherwise.
-    pub(crate) fn discovery_url(&self) -> Result<Url, ConfigError> {
+    pub(crate) fn metadata_url(&self) -> Result<Url, ConfigError> {
         match &self.discovery.at {
             Some(at) => Ok(at.clone()),
             None => normal_url("issuer", &self.iss, self.plain_http).map_err(|error| {
                 ConfigError::new(format!(
-                    "{error}, as its keys are to be discovered there; if they are elsewhere, say where with `discovery_at` or `jwks_uri`"
+                    "{error}, as its keys are to be discovered there; if they are elsewhere, say where with `discovery_url` or `jwks_uri`"
                 ))
             }),
         }
@@ -571,7 +609,11 @@ impl Issuer {
 
     /// What an RSA key serves whose JWK does not say.
     pub(crate) fn rsa_algorithm(&self) -> Algorithm {
-        self.algorithms.iter().copied().find(|algorithm| algorithm.is_rsa()).unwrap_or(Algorithm::RS256)
+        self.algorithms
+            .iter()
+            .copied()
+            .find(|algorithm| algorithm.is_rsa())
+            .unwrap_or(Algorithm::RS256)
     }
 }
 
@@ -580,7 +622,9 @@ impl fmt::Debug for Issuer {
         let keys = match &self.key_source {
             KeySource::Discovery => "discovery",
             // Its query may hold a key of another kind.
-            KeySource::JwksUri(uri) | KeySource::PemByKid(uri) => uri.host_str().unwrap_or_default(),
+            KeySource::JwksUri(uri) | KeySource::PemByKid(uri) => {
+                uri.host_str().unwrap_or_default()
+            }
             KeySource::Fixed(_) => "fixed",
             KeySource::Secret(_) => "secret",
         };

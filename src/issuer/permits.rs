@@ -12,6 +12,8 @@ struct State {
     free: usize,
     /// The newest last.
     waiting: Vec<oneshot::Sender<Permit>>,
+    /// At this length those that gave up are removed: twice of what was left the last time.
+    prune_at: usize,
 }
 
 /// One permit; passed on when dropped, also where nothing receives it any more.
@@ -21,7 +23,7 @@ pub(crate) struct Permit {
 
 impl Permits {
     pub(crate) fn new(number: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { free: number, waiting: Vec::new() })))
+        Arc::new(Self(Mutex::new(State { free: number, waiting: Vec::new(), prune_at: 64 })))
     }
 
     /// Waits for a permit. May be dropped.
@@ -34,8 +36,9 @@ impl Permits {
                 return own();
             }
             // Those that gave up are only met when their turn comes, which may be never while newer ones come.
-            if state.waiting.len().is_power_of_two() {
+            if state.waiting.len() >= state.prune_at {
                 state.waiting.retain(|waiting| !waiting.is_closed());
+                state.prune_at = (2 * state.waiting.len()).max(64);
             }
             let (give, given) = oneshot::channel();
             state.waiting.push(give);
@@ -95,7 +98,9 @@ mod tests {
         }
         drop(held);
         assert!(oldest.as_mut().poll(context).is_pending(), "the newest one first");
-        let Poll::Ready(held) = newest.as_mut().poll(context) else { panic!("the newest that still waits has it") };
+        let Poll::Ready(held) = newest.as_mut().poll(context) else {
+            panic!("the newest that still waits has it")
+        };
         drop(held);
         assert!(oldest.as_mut().poll(context).is_ready());
         // That one was dropped by the assertion.
@@ -126,6 +131,6 @@ mod tests {
             let mut gives_up = pin!(permits.acquire());
             assert!(gives_up.as_mut().poll(context).is_pending());
         }
-        assert!(permits.lock().waiting.len() <= 2);
+        assert!(permits.lock().waiting.len() <= 64);
     }
 }

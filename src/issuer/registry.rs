@@ -7,35 +7,35 @@ use std::sync::Arc;
 
 use reqwest::Client;
 
-use super::active::{Origin, TrustedIssuer};
+use super::active::{ActiveIssuer, Origin};
 use super::issuers::Issuers;
-use super::lookup::{Kept, LookedUpIssuers, may_be_an_issuer};
+use super::lookup::{CachedIssuer, ResolvedIssuers, is_plausible};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
 
 /// The [`Issuers`] of a verifier.
-pub(crate) struct TrustedIssuers {
-    listed: HashMap<Arc<str>, Arc<TrustedIssuer>>,
+pub(crate) struct IssuerRegistry {
+    listed: HashMap<Arc<str>, Arc<ActiveIssuer>>,
     /// Those among them that stand for many tenants.
-    templates: Vec<Arc<TrustedIssuer>>,
-    looked_up: Option<Arc<LookedUpIssuers>>,
+    templates: Vec<Arc<ActiveIssuer>>,
+    looked_up: Option<Arc<ResolvedIssuers>>,
 }
 
 /// An issuer, or what to wait for.
-pub(crate) enum Found {
-    Issuer(Known),
-    Lookup(LookupFuture),
+pub(crate) enum Resolution {
+    Ready(ResolvedIssuer),
+    Pending(LookupFuture),
 }
 
 /// An issuer that is trusted, and by which look-up's word, if it is not listed.
 #[derive(Clone)]
-pub(crate) struct Known {
-    pub(crate) issuer: Arc<TrustedIssuer>,
-    kept: Option<Arc<Kept>>,
+pub(crate) struct ResolvedIssuer {
+    pub(crate) issuer: Arc<ActiveIssuer>,
+    kept: Option<Arc<CachedIssuer>>,
 }
 
-impl Known {
-    fn listed(issuer: &Arc<TrustedIssuer>) -> Self {
+impl ResolvedIssuer {
+    fn listed(issuer: &Arc<ActiveIssuer>) -> Self {
         Self { issuer: Arc::clone(issuer), kept: None }
     }
 
@@ -44,14 +44,14 @@ impl Known {
         self.kept.is_none()
     }
 
-    pub(super) fn looked_up(kept: Arc<Kept>) -> Self {
+    pub(super) fn looked_up(kept: Arc<CachedIssuer>) -> Self {
         Self { issuer: Arc::clone(&kept.issuer), kept: Some(kept) }
     }
 }
 
-pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<Known, Error>> + Send>>;
+pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<ResolvedIssuer, Error>> + Send>>;
 
-impl TrustedIssuers {
+impl IssuerRegistry {
     /// `guarded` is the client for looked-up issuers that may not be at private addresses.
     pub(crate) fn new(
         issuers: Issuers,
@@ -61,23 +61,29 @@ impl TrustedIssuers {
     ) -> Result<Self, ConfigError> {
         let (mut listed, mut templates) = (HashMap::new(), Vec::new());
         for config in issuers.listed {
-            let issuer = Arc::new(TrustedIssuer::new(config, Origin::Listed, &client, &clock)?);
+            let issuer = Arc::new(ActiveIssuer::new(config, Origin::Listed, &client, &clock)?);
             if issuer.config.template.is_some() {
                 templates.push(Arc::clone(&issuer));
             }
             listed.extend(issuer.config.names().map(|iss| (Arc::clone(iss), Arc::clone(&issuer))));
         }
-        let looked_up =
-            issuers.lookup.map(|lookup| LookedUpIssuers::new(lookup, &client, guarded, clock)).transpose()?;
+        let looked_up = issuers
+            .lookup
+            .map(|lookup| ResolvedIssuers::new(lookup, &client, guarded, clock))
+            .transpose()?;
         Ok(Self { listed, templates, looked_up })
     }
 
     /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
-    pub(crate) fn known(&self) -> Vec<Arc<TrustedIssuer>> {
+    pub(crate) fn known(&self) -> Vec<Arc<ActiveIssuer>> {
         let kept = self.looked_up.iter().flat_map(|looked_up| looked_up.all());
         // Once, by however many names it is kept.
         let mut seen = HashSet::new();
-        self.listed().into_iter().chain(kept).filter(|issuer| seen.insert(Arc::as_ptr(issuer))).collect()
+        self.listed()
+            .into_iter()
+            .chain(kept)
+            .filter(|issuer| seen.insert(Arc::as_ptr(issuer)))
+            .collect()
     }
 
     pub(crate) fn has_lookup(&self) -> bool {
@@ -85,48 +91,50 @@ impl TrustedIssuers {
     }
 
     /// The listed ones.
-    pub(crate) fn listed(&self) -> Vec<Arc<TrustedIssuer>> {
+    pub(crate) fn listed(&self) -> Vec<Arc<ActiveIssuer>> {
         // Not once more for each alias.
         let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
         listed.map(|(_, issuer)| Arc::clone(issuer)).collect()
     }
 
     /// A token of this issuer was verified.
-    pub(crate) fn verified(&self, known: &Known) {
+    pub(crate) fn verified(&self, known: &ResolvedIssuer) {
         if let (Some(looked_up), Some(kept)) = (&self.looked_up, &known.kept)
-            && !kept.is_proven()
+            && !kept.is_established()
         {
             looked_up.promote(kept);
         }
     }
 
-    fn template(&self, iss: &str) -> Option<&Arc<TrustedIssuer>> {
-        self.templates
-            .iter()
-            .find(|issuer| issuer.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some()))
+    fn template(&self, iss: &str) -> Option<&Arc<ActiveIssuer>> {
+        self.templates.iter().find(|issuer| {
+            issuer.config.template.as_ref().is_some_and(|template| template.tenant(iss).is_some())
+        })
     }
 
     /// The issuer that `iss` names, if it is known by now. Asks nobody.
-    pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<TrustedIssuer>> {
+    pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<ActiveIssuer>> {
         let kept = || self.looked_up.as_ref()?.kept(iss).map(|kept| Arc::clone(&kept.issuer));
         self.listed.get(iss).or_else(|| self.template(iss)).cloned().or_else(kept)
     }
 
     /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
-    pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Found, Error> {
+    pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Resolution, Error> {
         if let Some(issuer) = self.listed.get(iss).or_else(|| self.template(iss)) {
-            return Ok(Found::Issuer(Known::listed(issuer)));
+            return Ok(Resolution::Ready(ResolvedIssuer::listed(issuer)));
         }
         match &self.looked_up {
-            Some(looked_up) if may_be_an_issuer(iss) => looked_up.find(iss, now),
-            _ => {
-                Err(InvalidToken::UnknownIssuer { presented: iss.to_owned(), trusted: self.probably_meant(iss) }.into())
+            Some(looked_up) if is_plausible(iss) => looked_up.find(iss, now),
+            _ => Err(InvalidToken::UnknownIssuer {
+                presented: iss.to_owned(),
+                similar: self.similar(iss),
             }
+            .into()),
         }
     }
 
     /// The listed issuer that a token with this `iss` is probably meant for: the commonest mistakes, on either side.
-    fn probably_meant(&self, iss: &str) -> Option<Arc<str>> {
+    fn similar(&self, iss: &str) -> Option<Arc<str>> {
         let listed = |name: &str| self.listed.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
         let entra = || {

@@ -63,7 +63,8 @@ impl<T> Drop for Flight<T> {
     fn drop(&mut self) {
         let mut in_progress = self.flights.lock();
         let Some(cell) = self.cell.take() else { return };
-        let is_own = in_progress.get(&self.key).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), &*cell));
+        let is_own =
+            in_progress.get(&self.key).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), &*cell));
         // A result is not for requests that come later: caches are for those.
         let is_done = cell.initialized();
         // Released under the lock, so that of two that leave at once the second sees that it is the last.

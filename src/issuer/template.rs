@@ -20,7 +20,9 @@ impl Template {
             Some((before, after)) if !after.contains(PLACEHOLDER) => {
                 Ok(Self { before: before.to_owned(), after: after.to_owned(), tenants: None })
             }
-            _ => Err(ConfigError::new(format!("issuer template {iss:?}: expected {PLACEHOLDER} in it, once"))),
+            _ => Err(ConfigError::new(format!(
+                "issuer template {iss:?}: expected {PLACEHOLDER} in it, once"
+            ))),
         }
     }
 
@@ -40,8 +42,12 @@ impl Template {
     }
 
     /// Microsoft's rule for tokens of many tenants: `tid` is the tenant in `iss`.
-    pub(crate) fn check<'a>(&self, iss: &'a str, tid: Option<&str>) -> Result<&'a str, InvalidToken> {
-        let refusal = || InvalidToken::Tenant { presented: tid.map(str::to_owned) };
+    pub(crate) fn check<'a>(
+        &self,
+        iss: &'a str,
+        tid: Option<&str>,
+    ) -> Result<&'a str, InvalidToken> {
+        let refusal = || InvalidToken::TenantMismatch { presented: tid.map(str::to_owned) };
         self.tenant(iss).filter(|tenant| tid == Some(tenant)).ok_or_else(refusal)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::pem;
 use super::signature::{Curve, PublicKey, SignatureVerifier};
 use crate::algorithm::Algorithm;
-use crate::error::IgnoredKey;
+use crate::error::IgnoredKeyReason;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
 use crate::token::tenant;
 
@@ -31,33 +31,33 @@ pub(crate) struct Jwk {
 
 impl Jwk {
     /// Reads one member of `keys`. Without `alg`, an RSA key serves `rsa`; the other types leave no choice.
-    pub(crate) fn read(member: &Value, rsa: Algorithm) -> Result<Self, IgnoredKey> {
+    pub(crate) fn read(member: &Value, rsa: Algorithm) -> Result<Self, IgnoredKeyReason> {
         let Value::Object(member) = member else {
-            return Err(IgnoredKey::Malformed);
+            return Err(IgnoredKeyReason::Malformed);
         };
         let text = |name: &str| match member.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
-            Some(_) => Err(IgnoredKey::Malformed),
+            Some(_) => Err(IgnoredKeyReason::Malformed),
         };
 
         match text("kty")? {
             Some("RSA" | "EC" | "OKP") => {}
             // RFC 8725 §3.1: a secret that is published is none, and a public key used as one lets anybody sign.
-            Some("oct") => return Err(IgnoredKey::Symmetric),
-            Some(_) => return Err(IgnoredKey::Type),
-            None => return Err(IgnoredKey::Malformed),
+            Some("oct") => return Err(IgnoredKeyReason::Symmetric),
+            Some(_) => return Err(IgnoredKeyReason::Type),
+            None => return Err(IgnoredKeyReason::Malformed),
         }
         // RFC 7518 §6.2.2, §6.3.2: whoever publishes `d`, or the primes that it follows from, lets everybody sign.
         if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| member.contains_key(*name)) {
-            return Err(IgnoredKey::Private);
+            return Err(IgnoredKeyReason::Private);
         }
         if !is_for_verification(member) {
-            return Err(IgnoredKey::Use);
+            return Err(IgnoredKeyReason::Use);
         }
         let kid = text("kid")?;
         if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
-            return Err(IgnoredKey::Malformed);
+            return Err(IgnoredKeyReason::Malformed);
         }
         let key = match text("kty")? {
             Some("RSA") => rsa_key(text("n")?, text("e")?)?,
@@ -65,16 +65,25 @@ impl Jwk {
             _ => okp_key(text("crv")?, text("x")?)?,
         };
         let (algorithm, implicit) = match text("alg")? {
-            Some(name) => (Algorithm::from_name(name).ok_or(IgnoredKey::Algorithm)?, None),
+            Some(name) => (Algorithm::from_name(name).ok_or(IgnoredKeyReason::Algorithm)?, None),
             None => (implied_algorithm(&key, rsa), Some(key.clone())),
         };
         let verifier = SignatureVerifier::public(&key, algorithm)?;
         // Of another type, it names no tenant.
         let issuer = member.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().into());
-        Ok(Self { issuer, implicit, ..Self::new(kid.map(str::to_owned), &key, algorithm, verifier) })
+        Ok(Self {
+            issuer,
+            implicit,
+            ..Self::new(kid.map(str::to_owned), &key, algorithm, verifier)
+        })
     }
 
-    fn new(kid: Option<String>, key: &PublicKey, algorithm: Algorithm, verifier: SignatureVerifier) -> Self {
+    fn new(
+        kid: Option<String>,
+        key: &PublicKey,
+        algorithm: Algorithm,
+        verifier: SignatureVerifier,
+    ) -> Self {
         let cost = if key.is_large() { LARGE_KEY_COST } else { 1 };
         Self { kid, algorithm, issuer: None, implicit: None, verifier, cost, any_kid: false }
     }
@@ -88,7 +97,7 @@ impl Jwk {
     }
 
     /// A public key that an application has by itself, in PEM: it has no name, and verifies tokens whatever name they have.
-    pub(crate) fn pinned(key: PublicKey, rsa: Algorithm) -> Result<Self, IgnoredKey> {
+    pub(crate) fn pinned(key: PublicKey, rsa: Algorithm) -> Result<Self, IgnoredKeyReason> {
         if let PublicKey::Rsa { n, e } = &key {
             check_rsa(n, e)?;
         }
@@ -101,18 +110,34 @@ impl Jwk {
     /// A secret of the application's own, for HMAC; `None` for any other algorithm.
     pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         let verifier = SignatureVerifier::secret(secret, algorithm)?;
-        Some(Self { kid: None, algorithm, issuer: None, implicit: None, verifier, cost: 1, any_kid: false })
+        Some(Self {
+            kid: None,
+            algorithm,
+            issuer: None,
+            implicit: None,
+            verifier,
+            cost: 1,
+            any_kid: false,
+        })
     }
 
     /// The same key for an issuer whose RSA keys serve `rsa` where the key set does not say; `None` if that changes
     /// nothing.
-    pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Option<Result<Self, IgnoredKey>> {
+    pub(crate) fn with_rsa_algorithm(
+        &self,
+        rsa: Algorithm,
+    ) -> Option<Result<Self, IgnoredKeyReason>> {
         let key = self.implicit.as_ref()?;
         let algorithm = implied_algorithm(key, rsa);
         (algorithm != self.algorithm).then(|| {
             let verifier = SignatureVerifier::public(key, algorithm)?;
             let own = Self::new(self.kid.clone(), key, algorithm, verifier);
-            Ok(Self { issuer: self.issuer.clone(), implicit: Some(key.clone()), any_kid: self.any_kid, ..own })
+            Ok(Self {
+                issuer: self.issuer.clone(),
+                implicit: Some(key.clone()),
+                any_kid: self.any_kid,
+                ..own
+            })
         })
     }
 
@@ -161,12 +186,14 @@ fn implied_algorithm(key: &PublicKey, rsa: Algorithm) -> Algorithm {
     }
 }
 
-fn bytes(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
-    URL_SAFE_NO_PAD.decode(text.ok_or(IgnoredKey::Malformed)?).map_err(|_| IgnoredKey::Malformed)
+fn bytes(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
+    URL_SAFE_NO_PAD
+        .decode(text.ok_or(IgnoredKeyReason::Malformed)?)
+        .map_err(|_| IgnoredKeyReason::Malformed)
 }
 
 /// RFC 7518 §2, Base64urlUInt. Leading zeros are against the rule, common, and mean nothing.
-fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
+fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
     let mut bytes = bytes(text)?;
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
     bytes.drain(..zeros);
@@ -174,51 +201,55 @@ fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKey> {
 }
 
 /// RFC 7518 §6.3.1.
-fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     let (n, e) = (unsigned(n)?, unsigned(e)?);
     check_rsa(&n, &e)?;
     Ok(PublicKey::Rsa { n, e })
 }
 
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKey> {
+fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKeyReason> {
     // By the bit: 2047 bits fill 256 bytes as well.
     let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
     if bits < RSA_BYTES.start() * 8 || bits > RSA_BYTES.end() * 8 {
-        return Err(IgnoredKey::RsaSize);
+        return Err(IgnoredKeyReason::RsaSize);
     }
     // An exponent of 1 makes every message its own signature. Large ones make verification slow: 65537 has 3 bytes, and no
     // issuer's is larger.
     let odd = e.last().is_some_and(|last| last % 2 == 1);
     if !odd || e == [1] || e.len() > 3 {
-        return Err(IgnoredKey::Malformed);
+        return Err(IgnoredKeyReason::Malformed);
     }
     Ok(())
 }
 
 /// RFC 7518 §6.2.1: coordinates of exactly the curve's length.
-fn ec_key(crv: Option<&str>, x: Option<&str>, y: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+fn ec_key(
+    crv: Option<&str>,
+    x: Option<&str>,
+    y: Option<&str>,
+) -> Result<PublicKey, IgnoredKeyReason> {
     let (curve, length) = match crv {
         Some("P-256") => (Curve::P256, 32),
         Some("P-384") => (Curve::P384, 48),
         Some("P-521") => (Curve::P521, 66),
-        Some(_) => return Err(IgnoredKey::Type),
-        None => return Err(IgnoredKey::Malformed),
+        Some(_) => return Err(IgnoredKeyReason::Type),
+        None => return Err(IgnoredKeyReason::Malformed),
     };
     let (x, y) = (bytes(x)?, bytes(y)?);
     if x.len() != length || y.len() != length {
-        return Err(IgnoredKey::Malformed);
+        return Err(IgnoredKeyReason::Malformed);
     }
     Ok(PublicKey::Ec { curve, point: [&[4], x.as_slice(), y.as_slice()].concat() })
 }
 
 /// RFC 8037 §2.
-fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKey> {
+fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     match crv {
         Some("Ed25519") => {}
-        Some(_) => return Err(IgnoredKey::Type),
-        None => return Err(IgnoredKey::Malformed),
+        Some(_) => return Err(IgnoredKeyReason::Type),
+        None => return Err(IgnoredKeyReason::Malformed),
     }
-    Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKey::Malformed)?))
+    Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKeyReason::Malformed)?))
 }
 
 /// What an RSA key over 4096 bits costs in place of one of usual size: 8192 bits take 16 times as long as 2048.

@@ -8,15 +8,15 @@ use serde_json::Value;
 use super::jwk::{Jwk, SignedPayload};
 use super::pem;
 use crate::algorithm::Algorithm;
-use crate::error::{ConfigError, IgnoredKey, InvalidToken};
+use crate::error::{ConfigError, IgnoredKeyReason, InvalidToken};
 use crate::token::jws::{Header, Jws};
 
 /// Members read of one set. The largest real ones have some hundred keys; the bound is for hostile ones, since reading a key
 /// costs up to a tenth of a millisecond.
 const MAX_MEMBERS: usize = 500;
 
-/// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature, and one of
-/// RSA over 4096 bits counts for all of them.
+/// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature. One of RSA
+/// over 4096 bits is tried last, and no other after it.
 const MAX_CANDIDATES: usize = 4;
 
 /// A set of verification keys (RFC 7517 §5), of one issuer.
@@ -39,7 +39,7 @@ const MAX_CANDIDATES: usize = 4;
 #[derive(Clone)]
 pub struct Jwks {
     keys: Vec<Arc<Jwk>>,
-    ignored: Vec<IgnoredKey>,
+    ignored: Vec<IgnoredKeyReason>,
     /// What RSA keys serve that do not say, if the application has said it.
     rsa: Option<Algorithm>,
 }
@@ -52,8 +52,9 @@ impl Jwks {
     ///
     /// When the text is not an object with an array `keys`, or no key in it can be used.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        let set = Self::read(json.as_ref(), Algorithm::RS256)
-            .ok_or_else(|| ConfigError::new("JWK Set: expected a JSON object with an array `keys` (RFC 7517 §5)"))?;
+        let set = Self::read(json.as_ref(), Algorithm::RS256).ok_or_else(|| {
+            ConfigError::new("JWK Set: expected a JSON object with an array `keys` (RFC 7517 §5)")
+        })?;
         match set.is_empty() {
             true => Err(ConfigError::new(format!(
                 "JWK Set: expected at least one usable key, found none and ignored {:?}",
@@ -64,7 +65,7 @@ impl Jwks {
     }
 
     /// Reads public keys in PEM (RFC 7468 §13), one or several: RSA (also PKCS #1), EC on P-256, P-384 or P-521 with an
-    /// uncompressed point, and Ed25519. They have no names, so each is tried for any token, whatever `kid` that has. RSA keys
+    /// uncompressed point, and Ed25519. They have no names, so each is tried for any token, whatever `kid` that has; so there may be four. RSA keys
     /// serve `RS256`, unless [`rsa_algorithm`](Self::rsa_algorithm) says otherwise.
     ///
     /// ```
@@ -89,16 +90,22 @@ impl Jwks {
                 "PEM: expected public keys (`BEGIN PUBLIC KEY`, `BEGIN RSA PUBLIC KEY`), found {found}"
             ))
         };
-        let text = std::str::from_utf8(pem.as_ref()).map_err(|_| error("bytes that are not UTF-8".to_owned()))?;
+        let text = std::str::from_utf8(pem.as_ref())
+            .map_err(|_| error("bytes that are not UTF-8".to_owned()))?;
         let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
         for block in pem::blocks(text).take(MAX_MEMBERS) {
-            let key = pem::public_key(block).ok_or_else(|| error(format!("{:?}", pem::label(block))))?;
-            let key = Jwk::pinned(key, Algorithm::RS256).map_err(|reason| error(format!("one that is {reason:?}")))?;
+            let key =
+                pem::public_key(block).ok_or_else(|| error(format!("{:?}", pem::label(block))))?;
+            let key = Jwk::pinned(key, Algorithm::RS256)
+                .map_err(|reason| error(format!("one that is {reason:?}")))?;
             jwks.keys.push(Arc::new(key));
         }
-        match jwks.is_empty() {
-            true => Err(error("none".to_owned())),
-            false => Ok(jwks),
+        match jwks.len() {
+            0 => Err(error("none".to_owned())),
+            number if number > MAX_CANDIDATES => Err(error(format!(
+                "{number} of them, of which only {MAX_CANDIDATES} can be tried for a token; use a JWK Set"
+            ))),
+            _ => Ok(jwks),
         }
     }
 
@@ -119,7 +126,9 @@ impl Jwks {
     pub fn rsa_algorithm(self, algorithm: Algorithm) -> Result<Self, ConfigError> {
         match algorithm.is_rsa() {
             true => Ok(Self { rsa: Some(algorithm), ..self.with_rsa_algorithm(algorithm) }),
-            false => Err(ConfigError::new(format!("rsa_algorithm {algorithm}: expected one of RSA, such as RS256"))),
+            false => Err(ConfigError::new(format!(
+                "rsa_algorithm {algorithm}: expected one of RSA, such as RS256"
+            ))),
         }
     }
 
@@ -136,7 +145,7 @@ impl Jwks {
         let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
         for (number, member) in members.iter().enumerate() {
             if number == MAX_MEMBERS {
-                jwks.ignored.push(IgnoredKey::TooMany);
+                jwks.ignored.push(IgnoredKeyReason::TooMany);
                 break;
             }
             match Jwk::read(member, rsa) {
@@ -157,6 +166,11 @@ impl Jwks {
         self.keys.iter().filter_map(|key| key.kid.as_deref())
     }
 
+    /// Whether a key has this name, for whatever algorithm.
+    pub(crate) fn has_kid(&self, kid: &str) -> bool {
+        self.kids().any(|own| own == kid)
+    }
+
     /// The same keys for an issuer whose RSA keys serve `rsa` where the set does not say.
     pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Self {
         let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone(), rsa: self.rsa };
@@ -172,7 +186,8 @@ impl Jwks {
 
     /// Whether `other` is a clone of this set.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.len() == other.len() && self.keys.iter().zip(&other.keys).all(|(own, other)| Arc::ptr_eq(own, other))
+        self.len() == other.len()
+            && self.keys.iter().zip(&other.keys).all(|(own, other)| Arc::ptr_eq(own, other))
     }
 
     /// Whether a key is for one of these algorithms.
@@ -191,7 +206,7 @@ impl Jwks {
     }
 
     /// Why the other members of the set were left out, one reason each; a last `TooMany` stands for all that were not read.
-    pub fn ignored(&self) -> &[IgnoredKey] {
+    pub fn ignored(&self) -> &[IgnoredKeyReason] {
         &self.ignored
     }
 
@@ -232,31 +247,40 @@ impl Jwks {
         header: &Header<'_>,
         tenant: Option<&str>,
     ) -> Result<SignedPayload<'a>, InvalidToken> {
+        // Those of usual size first, so that a large one costs no other its turn.
+        let fitting = |is_large: bool| {
+            self.candidates(header)
+                .filter(move |key| key.serves(tenant) && (key.cost > 1) == is_large)
+        };
         let mut cost = 0;
         let is_affordable = |key: &&Arc<Jwk>| {
+            let is_affordable = cost < MAX_CANDIDATES;
             cost += key.cost;
-            cost <= MAX_CANDIDATES
+            is_affordable
         };
-        let candidates = self.candidates(header).filter(|key| key.serves(tenant));
-        let mut candidates = candidates.take_while(is_affordable).peekable();
+        let mut candidates =
+            fitting(false).chain(fitting(true)).take_while(is_affordable).peekable();
         if candidates.peek().is_none() {
             return Err(InvalidToken::UnknownKey { kid: header.kid.as_deref().map(str::to_owned) });
         }
-        candidates.find_map(|key| key.verify(jws)).ok_or(InvalidToken::Signature)
+        candidates.find_map(|key| key.verify(jws)).ok_or(InvalidToken::BadSignature)
     }
 
     fn candidates<'a>(&'a self, header: &'a Header<'_>) -> impl Iterator<Item = &'a Arc<Jwk>> {
-        self.keys
-            .iter()
-            .filter(|key| key.algorithm == header.algorithm)
-            .filter(|key| key.any_kid || header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref())
+        self.keys.iter().filter(|key| key.algorithm == header.algorithm).filter(|key| {
+            key.any_kid || header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref()
+        })
     }
 }
 
 impl fmt::Debug for Jwks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = self.keys.iter().map(|key| (key.kid.as_deref(), key.algorithm));
-        formatter.debug_struct("Jwks").field("keys", &keys.collect::<Vec<_>>()).field("ignored", &self.ignored).finish()
+        formatter
+            .debug_struct("Jwks")
+            .field("keys", &keys.collect::<Vec<_>>())
+            .field("ignored", &self.ignored)
+            .finish()
     }
 }
 

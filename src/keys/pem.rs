@@ -40,7 +40,10 @@ pub(crate) fn blocks(text: &str) -> impl Iterator<Item = &str> {
 
 /// What a block says that it is; at most so much of it that an error can quote it.
 pub(crate) fn label(block: &str) -> &str {
-    let label = block.strip_prefix(BEGIN).and_then(|rest| rest.split_once(DASHES)).map_or("", |(label, _)| label);
+    let label = block
+        .strip_prefix(BEGIN)
+        .and_then(|rest| rest.split_once(DASHES))
+        .map_or("", |(label, _)| label);
     label.get(..64).unwrap_or(label)
 }
 
@@ -128,5 +131,7 @@ impl<'a> Der<'a> {
 
 /// What may be the name of a key at an address of its own: it becomes part of that address, and a token chose it.
 pub(crate) fn is_name(kid: &str) -> bool {
-    !kid.is_empty() && kid.len() <= 64 && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    !kid.is_empty()
+        && kid.len() <= 64
+        && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }

@@ -8,7 +8,7 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
 
 use crate::algorithm::Algorithm;
-use crate::error::IgnoredKey;
+use crate::error::IgnoredKeyReason;
 
 #[cfg(feature = "aws-lc-rs")]
 use aws_lc_rs::{
@@ -53,12 +53,14 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     [0; 32],
     small(1, 0, 0),
     [
-        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0, 0xd5, 0xdf,
-        0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
     ],
     [
-        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f, 0x2a, 0x20,
-        0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
     ],
     small(0xec, 0xff, 0x7f),
     small(0xed, 0xff, 0x7f),
@@ -114,12 +116,12 @@ enum Prepared {
 
 impl SignatureVerifier {
     /// Prepares a public key; finds out whether it is one (a point on its curve, say).
-    pub(crate) fn public(key: &PublicKey, algorithm: Algorithm) -> Result<Self, IgnoredKey> {
+    pub(crate) fn public(key: &PublicKey, algorithm: Algorithm) -> Result<Self, IgnoredKeyReason> {
         if !key.fits(algorithm) {
-            return Err(IgnoredKey::Algorithm);
+            return Err(IgnoredKeyReason::Algorithm);
         }
         if key.is_of_small_order() {
-            return Err(IgnoredKey::SmallOrder);
+            return Err(IgnoredKeyReason::SmallOrder);
         }
         prepare(key, algorithm).map(Self)
     }
@@ -148,7 +150,7 @@ impl SignatureVerifier {
 }
 
 #[cfg(feature = "aws-lc-rs")]
-fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey> {
+fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKeyReason> {
     use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let parsed = match key {
         PublicKey::Rsa { n, e } => {
@@ -159,7 +161,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
                 PS256 => &aws::RSA_PSS_2048_8192_SHA256,
                 PS384 => &aws::RSA_PSS_2048_8192_SHA384,
                 PS512 => &aws::RSA_PSS_2048_8192_SHA512,
-                _ => return Err(IgnoredKey::Algorithm),
+                _ => return Err(IgnoredKeyReason::Algorithm),
             };
             RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters)
         }
@@ -167,10 +169,10 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
             ES256 => ParsedPublicKey::new(&aws::ECDSA_P256_SHA256_FIXED, point),
             ES384 => ParsedPublicKey::new(&aws::ECDSA_P384_SHA384_FIXED, point),
             ES512 => ParsedPublicKey::new(&aws::ECDSA_P521_SHA512_FIXED, point),
-            _ => return Err(IgnoredKey::Algorithm),
+            _ => return Err(IgnoredKeyReason::Algorithm),
         },
         PublicKey::Ed25519(key) if algorithm == EdDSA => ParsedPublicKey::new(&aws::ED25519, key),
-        PublicKey::Ed25519(_) => return Err(IgnoredKey::Algorithm),
+        PublicKey::Ed25519(_) => return Err(IgnoredKeyReason::Algorithm),
     };
     let digest = match algorithm {
         RS256 | PS256 | ES256 => Some(&digest::SHA256),
@@ -178,25 +180,25 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         RS512 | PS512 | ES512 => Some(&digest::SHA512),
         _ => None,
     };
-    parsed.map(|key| Prepared::Parsed { key, digest }).map_err(|_| IgnoredKey::Malformed)
+    parsed.map(|key| Prepared::Parsed { key, digest }).map_err(|_| IgnoredKeyReason::Malformed)
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
-fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey> {
+fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKeyReason> {
     /// As far as the `rsa` crate goes.
     const MAX_RSA_BYTES: usize = 4096 / 8;
     let key = match key {
         PublicKey::Rsa { n, .. } if n.len() > MAX_RSA_BYTES => {
-            return Err(IgnoredKey::NotInThisBackend);
+            return Err(IgnoredKeyReason::NotInThisBackend);
         }
         PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
         PublicKey::Ec { point, .. } => DecodingKey::from_ec_der(point),
         PublicKey::Ed25519(key) => DecodingKey::from_ed_der(key),
     };
-    let algorithm = provided(algorithm).ok_or(IgnoredKey::NotInThisBackend)?;
+    let algorithm = provided(algorithm).ok_or(IgnoredKeyReason::NotInThisBackend)?;
     match (PROVIDER.verifier_factory)(&algorithm, &key) {
         Ok(_) => Ok(Prepared::Provided { algorithm, key }),
-        Err(_) => Err(IgnoredKey::Malformed),
+        Err(_) => Err(IgnoredKeyReason::Malformed),
     }
 }
 

@@ -14,7 +14,11 @@ pub(crate) enum PlainHttp {
 /// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
 /// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
 /// was asked for keys.
-pub(crate) fn normal_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
+pub(crate) fn normal_url(
+    what: &str,
+    text: &str,
+    plain_http: PlainHttp,
+) -> Result<Url, ConfigError> {
     let url = secure_url(what, text, plain_http)?;
     let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
     match same && url.query().is_none() && url.fragment().is_none() {
@@ -26,7 +30,11 @@ pub(crate) fn normal_url(what: &str, text: &str, plain_http: PlainHttp) -> Resul
 }
 
 /// An absolute `https` URL without credentials; `http` only where nothing is in between, or where that is accepted.
-pub(crate) fn secure_url(what: &str, text: &str, plain_http: PlainHttp) -> Result<Url, ConfigError> {
+pub(crate) fn secure_url(
+    what: &str,
+    text: &str,
+    plain_http: PlainHttp,
+) -> Result<Url, ConfigError> {
     // With a password in it, it is not quoted.
     let quoted = if text.contains('@') { "…" } else { text };
     let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
@@ -43,9 +51,9 @@ pub(crate) fn secure_url(what: &str, text: &str, plain_http: PlainHttp) -> Resul
     match url.scheme() {
         "https" => Ok(url),
         "http" if loopback || plain_http == PlainHttp::Anywhere => Ok(url),
-        "http" => {
-            Err(error("https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)"))
-        }
+        "http" => Err(error(
+            "https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)",
+        )),
         _ => Err(error("https")),
     }
 }

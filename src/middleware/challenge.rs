@@ -36,15 +36,20 @@ impl Challenges {
         };
         let with_error = |error: &Error, more: &str| {
             let code = error.oauth_error().unwrap_or_default();
-            value(format!("{realm}, error=\"{code}\", error_description=\"{}\"{more}", sentence(error)))
+            value(format!(
+                "{realm}, error=\"{code}\", error_description=\"{}\"{more}",
+                description(error)
+            ))
         };
         let invalid_request = |reason| with_error(&Error::InvalidRequest(reason), "");
         let (expires_at, now) = Default::default();
         let expired = InvalidToken::Expired { expires_at, now, verified: true };
-        let insufficient_scope = Error::InsufficientScope { required: Scope::none(), granted: Scope::none() };
+        let insufficient_scope =
+            Error::InsufficientScope { required: Scope::none(), granted: Scope::none() };
         let mut authentication = String::new();
         if !step_up.acr_values.is_empty() {
-            authentication += &format!(", acr_values=\"{}\"", quoted(&step_up.acr_values.join(" ")));
+            authentication +=
+                &format!(", acr_values=\"{}\"", quoted(&step_up.acr_values.join(" ")));
         }
         if let Some(max_age) = step_up.max_age {
             authentication += &format!(", max_age=\"{}\"", max_age.as_secs());
@@ -55,7 +60,7 @@ impl Challenges {
             repeated: invalid_request(InvalidRequest::Repeated),
             credentials: invalid_request(InvalidRequest::Credentials),
             origin: invalid_request(InvalidRequest::Origin),
-            invalid_token: with_error(&InvalidToken::Signature.into(), ""),
+            invalid_token: with_error(&InvalidToken::BadSignature.into(), ""),
             expired: with_error(&expired.into(), ""),
             // No error, and no scope: clients that are told either ask for another token, which would lack the same.
             forbidden: value(realm.clone()),
@@ -68,7 +73,9 @@ impl Challenges {
     /// For an error that is not of a route's own rule, such as a handler's.
     pub(crate) fn for_error(realm: &str, error: &Error) -> Self {
         match error {
-            Error::InsufficientScope { required, .. } => Self::new(realm, required, &StepUp::default()),
+            Error::InsufficientScope { required, .. } => {
+                Self::new(realm, required, &StepUp::default())
+            }
             Error::InsufficientAuthentication { acr_values, max_age } => {
                 let step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
                 Self::new(realm, &Scope::none(), &step_up)
@@ -101,19 +108,29 @@ impl Challenges {
 }
 
 /// What the client is told: the same words for everybody, and nothing of what it sent.
-pub(crate) fn sentence(error: &Error) -> &'static str {
+pub(crate) fn description(error: &Error) -> &'static str {
     match error {
         Error::Missing => "An access token is needed",
-        Error::InvalidRequest(InvalidRequest::Repeated) => "The request has more than one access token",
+        Error::InvalidRequest(InvalidRequest::Repeated) => {
+            "The request has more than one access token"
+        }
         Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
-        Error::InvalidRequest(InvalidRequest::Origin) => "The page that makes the request may not use the access token",
-        Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => "The access token expired",
+        Error::InvalidRequest(InvalidRequest::Origin) => {
+            "The page that makes the request may not use the access token"
+        }
+        Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => {
+            "The access token expired"
+        }
         Error::InvalidToken(_) => "The access token is invalid",
         Error::InsufficientScope { .. } | Error::Forbidden { .. } | Error::Claims(_) => {
             "The access token does not grant what this operation needs"
         }
-        Error::InsufficientAuthentication { .. } => "The user must sign in again, or in a stronger way",
-        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => "The access token cannot be verified now",
+        Error::InsufficientAuthentication { .. } => {
+            "The user must sign in again, or in a stronger way"
+        }
+        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => {
+            "The access token cannot be verified now"
+        }
     }
 }
 

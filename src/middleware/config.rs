@@ -9,12 +9,12 @@ use crate::verifier::Verifier;
 
 /// What one route asks for, and how it says no. Shared by a layer, its clones and all services that they made, so that making
 /// a service costs nothing: some routers make one for each request.
-pub(crate) struct Route<A> {
+pub(crate) struct ProtectConfig<A> {
     pub(crate) verifier: Verifier,
     pub(crate) rule: Rule,
     pub(crate) realm: Arc<str>,
     pub(crate) sources: Arc<[TokenSource]>,
-    pub(crate) policy: Policy,
+    pub(crate) policy: TokenPolicy,
     pub(crate) passes_preflight: bool,
     pub(crate) has_challenge: bool,
     /// Of `realm` and `rule`, once they are needed.
@@ -22,10 +22,10 @@ pub(crate) struct Route<A> {
     pub(crate) answer: Arc<A>,
 }
 
-impl<A> Route<A> {
+impl<A> ProtectConfig<A> {
     /// The same, with another way to answer.
-    pub(crate) fn answering<B>(&self, answer: Arc<B>) -> Route<B> {
-        Route {
+    pub(crate) fn answering<B>(&self, answer: Arc<B>) -> ProtectConfig<B> {
+        ProtectConfig {
             verifier: self.verifier.clone(),
             rule: self.rule.clone(),
             realm: Arc::clone(&self.realm),
@@ -40,7 +40,8 @@ impl<A> Route<A> {
 
     pub(super) fn challenges(&self) -> &Challenges {
         self.challenges.get_or_init(|| {
-            let challenges = Challenges::new(&self.realm, &self.rule.scopes(), &self.rule.step_up());
+            let challenges =
+                Challenges::new(&self.realm, &self.rule.scopes(), &self.rule.step_up());
             if self.has_challenge { challenges } else { challenges.off() }
         })
     }
@@ -48,7 +49,7 @@ impl<A> Route<A> {
 
 /// Whether a token is needed, as Envoy's JWT filter has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Policy {
+pub(crate) enum TokenPolicy {
     Required,
     /// Without one, nobody.
     Optional,

@@ -1,45 +1,62 @@
 //! RFC 6750 §2: the token in a request.
 
 use http::Request;
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
+};
 
 use super::origin::{is_upgrade, may_use};
 use crate::error::{Error, InvalidRequest};
-use crate::token_source::{AllowedOrigins, Place, TokenSource};
+use crate::token_source::{TokenLocation, TokenSource};
 
 /// A request's token, and where it was.
 #[derive(Debug)]
 pub(crate) struct Credentials<'a> {
     pub(crate) token: &'a str,
-    pub(crate) place: &'a Place,
+    pub(crate) location: &'a TokenLocation,
 }
 
 /// The one token that the request has in one of the sources. Two of them are two requests in one (RFC 6750 §2).
-pub(crate) fn find<'a, B>(request: &'a Request<B>, sources: &'a [TokenSource]) -> Result<Credentials<'a>, Error> {
-    let mut found = None;
-    for TokenSource(place) in sources {
+pub(crate) fn find<'a, B>(
+    request: &'a Request<B>,
+    sources: &'a [TokenSource],
+) -> Result<Credentials<'a>, Error> {
+    let (mut found, mut is_of_another_page) = (None, false);
+    for TokenSource(location) in sources {
         let headers = request.headers();
-        let token = match place {
-            Place::Authorization => bearer(headers)?,
-            Place::Header { name, allowed } => of_browser(request, allowed, header(headers, name)?)?,
-            Place::Cookie { name, allowed } => of_browser(request, allowed, cookie(headers, name)?)?,
-            Place::WebSocketProtocol(name) if is_upgrade(request) => websocket_protocol(headers, name)?,
-            Place::WebSocketProtocol(_) => None,
-            Place::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
+        let token = match location {
+            TokenLocation::Authorization => bearer(headers)?,
+            TokenLocation::Header { name, .. } => header(headers, name)?,
+            TokenLocation::Cookie { name, .. } => cookie(headers, name)?,
+            TokenLocation::WebSocketProtocol(name) if is_upgrade(request) => {
+                websocket_protocol(headers, name)?
+            }
+            TokenLocation::WebSocketProtocol(_) => None,
+            TokenLocation::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
         };
-        if let Some(token) = token
-            && found.replace(Credentials { token, place }).is_some()
-        {
+        let Some(token) = token else { continue };
+        if found.replace(Credentials { token, location }).is_some() {
             return Err(Error::InvalidRequest(InvalidRequest::Repeated));
         }
+        // All sources are looked at before that is answered: two tokens are two, whoever may use them.
+        if let TokenLocation::Header { allowed, .. } | TokenLocation::Cookie { allowed, .. } =
+            location
+        {
+            is_of_another_page = !may_use(request, allowed);
+        }
     }
-    found.ok_or(Error::Missing)
+    match is_of_another_page {
+        true => Err(Error::InvalidRequest(InvalidRequest::Origin)),
+        false => found.ok_or(Error::Missing),
+    }
 }
 
 /// Whether there is a token in the address, be it a good one or not.
 pub(crate) fn has_query<B>(request: &Request<B>, sources: &[TokenSource]) -> bool {
-    sources.iter().any(|TokenSource(place)| match place {
-        Place::Query(name) => !matches!(query(request.uri().query().unwrap_or_default(), name), Ok(None)),
+    sources.iter().any(|TokenSource(location)| match location {
+        TokenLocation::Query(name) => {
+            !matches!(query(request.uri().query().unwrap_or_default(), name), Ok(None))
+        }
         _ => false,
     })
 }
@@ -60,28 +77,34 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
     let Some(value) = only(headers.get_all(name).iter())? else { return Ok(None) };
     // One gateway pads each part.
-    let text = value
-        .to_str()
-        .ok()
-        .filter(|text| !text.is_empty() && all(text.as_bytes(), |byte| is_legal(byte) | (byte == b'=')));
+    let text = value.to_str().ok().filter(|text| {
+        !text.is_empty() && all(text.as_bytes(), |byte| is_legal(byte) | (byte == b'='))
+    });
     text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
 /// RFC 6265 §4.2.1; HTTP/2 may send several lines.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let pairs =
+        headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let values = pairs
+        .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     // One that was emptied is none.
     let values = values.filter(|value| !value.is_empty());
-    let unquoted =
-        |value: &'a [u8]| value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    let unquoted = |value: &'a [u8]| {
+        value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+    };
     only(values)?.map(|value| checked(unquoted(value))).transpose()
 }
 
 /// RFC 6455 §4.1: the name, and after it the token.
-fn websocket_protocol<'a>(headers: &'a HeaderMap, name: &HeaderValue) -> Result<Option<&'a str>, Error> {
+fn websocket_protocol<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderValue,
+) -> Result<Option<&'a str>, Error> {
     let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let mut offered =
+        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     let mut found = Vec::new();
     while let Some(one) = offered.next() {
         if one == name.as_bytes() {
@@ -94,18 +117,6 @@ fn websocket_protocol<'a>(headers: &'a HeaderMap, name: &HeaderValue) -> Result<
 fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
     let values = query.split('&').filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     only(values)?.map(|value| checked(value.as_bytes())).transpose()
-}
-
-/// The token, unless the page that had the browser send it may not use it.
-fn of_browser<'a, B>(
-    request: &Request<B>,
-    allowed: &AllowedOrigins,
-    token: Option<&'a str>,
-) -> Result<Option<&'a str>, Error> {
-    match token {
-        Some(_) if !may_use(request, allowed) => Err(Error::InvalidRequest(InvalidRequest::Origin)),
-        token => Ok(token),
-    }
 }
 
 fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {

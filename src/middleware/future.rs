@@ -11,9 +11,9 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::config::Route;
+use super::config::ProtectConfig;
 use super::rejection::{Answer, EmptyBody};
-use super::service::{After, copy};
+use super::service::{ResponseEffects, copy};
 use crate::access_token::AccessToken;
 use crate::error::Error;
 
@@ -39,7 +39,7 @@ pin_project! {
         /// Refused; the answer is ready.
         Refused { response: Option<Response<R>> },
         /// Let through.
-        Inner { #[pin] future: S::Future, route: Arc<Route<A>>, after: After },
+        Inner { #[pin] future: S::Future, route: Arc<ProtectConfig<A>>, after: ResponseEffects },
         /// Waiting for keys. Only this way costs a boxed future.
         Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
         /// Let through; waiting until the inner service is ready.
@@ -47,13 +47,13 @@ pin_project! {
     }
 }
 
-impl<A> Route<A> {
+impl<A> ProtectConfig<A> {
     pub(super) fn let_through<S, B, R>(
         self: Arc<Self>,
         service: &mut S,
         request: Parts,
         body: B,
-        mut after: After,
+        mut after: ResponseEffects,
     ) -> State<S, B, R, A>
     where
         S: Service<Request<B>, Response = Response<R>>,
@@ -72,8 +72,8 @@ pub(super) struct Waiting<S, B, A> {
     pub(super) parts: Parts,
     pub(super) body: B,
     pub(super) service: S,
-    pub(super) route: Arc<Route<A>>,
-    pub(super) after: After,
+    pub(super) route: Arc<ProtectConfig<A>>,
+    pub(super) after: ResponseEffects,
 }
 
 impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
@@ -104,7 +104,7 @@ where
                         Ok(()) => State::Readying { waiting: Some(waiting) },
                         Err(error) => {
                             let Waiting { parts, route, after, .. } = *waiting;
-                            State::Refused { response: Some(route.refuse(error, &parts, after)) }
+                            State::Refused { response: Some(route.reject(error, &parts, after)) }
                         }
                     }
                 }

@@ -11,10 +11,9 @@ use serde_json::Value;
 use tower_layer::Layer;
 
 use super::challenge::DEFAULT_REALM;
-use super::config::{Policy, Route};
-use super::rejection::{AnswerWith, EmptyBody, ProblemJson};
+use super::config::{ProtectConfig, TokenPolicy};
+use super::rejection::{EmptyBody, ProblemJson, RejectWith};
 use super::service::Protect;
-use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::rule::Rule;
 use crate::token::scope::Scope;
@@ -26,7 +25,7 @@ use crate::verifier::Verifier;
 ///
 /// A request that is refused is answered, not failed: see [`Error`](crate::Error) for the table. The body of such an answer
 /// is empty (`Default`), whatever type your service's bodies have; [`problem_json`](Self::problem_json) and
-/// [`answer_with`](Self::answer_with) give it another. gRPC requests are refused as gRPC.
+/// [`rejection_response`](Self::rejection_response) give it another. gRPC requests are refused as gRPC.
 ///
 /// Layers of the same [`Verifier`] may be nested: the token is verified once, and each layer asks for its own.
 ///
@@ -53,19 +52,19 @@ use crate::verifier::Verifier;
 /// ```
 #[must_use]
 pub struct ProtectLayer<A = EmptyBody> {
-    route: Arc<Route<A>>,
+    route: Arc<ProtectConfig<A>>,
 }
 
 impl ProtectLayer {
     /// Asks for an access token that `verifier` accepts, in `Authorization`; or, where a listed issuer is a gateway
     /// ([`Issuer::cloudflare_access`](crate::Issuer::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
     pub fn new(verifier: Verifier) -> Self {
-        let route = Route {
+        let route = ProtectConfig {
             sources: verifier.token_sources().into(),
             verifier,
             rule: Rule::nothing(),
             realm: DEFAULT_REALM.into(),
-            policy: Policy::Required,
+            policy: TokenPolicy::Required,
             passes_preflight: false,
             has_challenge: true,
             challenges: OnceLock::new(),
@@ -77,7 +76,7 @@ impl ProtectLayer {
 
 impl<A> ProtectLayer<A> {
     /// The same layer, changed; services that it made before are not.
-    fn with(self, change: impl FnOnce(&mut Route<A>)) -> Self {
+    fn with(self, change: impl FnOnce(&mut ProtectConfig<A>)) -> Self {
         let mut route = match Arc::try_unwrap(self.route) {
             Ok(mut route) => {
                 route.challenges = OnceLock::new();
@@ -103,7 +102,7 @@ impl<A> ProtectLayer<A> {
         S: TryInto<Scope>,
         S::Error: Display,
     {
-        self.require(Rule::scope(scope))
+        self.rule(Rule::scope(scope))
     }
 
     /// Asks for one of these scopes; the challenge names the first.
@@ -117,25 +116,25 @@ impl<A> ProtectLayer<A> {
         S: TryInto<Scope>,
         S::Error: Display,
     {
-        self.require(Rule::any_scope(scopes))
+        self.rule(Rule::any_scope(scopes))
     }
 
-    /// Asks for this permission: [`AccessToken::has_permission`].
+    /// Asks for this permission: [`AccessToken::has_permission`](crate::AccessToken::has_permission).
     pub fn permission(self, permission: impl Into<Cow<'static, str>>) -> Self {
-        self.require(Rule::permission(permission))
+        self.rule(Rule::permission(permission))
     }
 
-    /// Asks for this role: [`AccessToken::has_role`].
+    /// Asks for this role: [`AccessToken::has_role`](crate::AccessToken::has_role).
     pub fn role(self, role: impl Into<Cow<'static, str>>) -> Self {
-        self.require(Rule::role(role))
+        self.rule(Rule::role(role))
     }
 
-    /// Asks for this group: [`AccessToken::in_group`].
+    /// Asks for this group: [`AccessToken::in_group`](crate::AccessToken::in_group).
     pub fn group(self, group: impl Into<Cow<'static, str>>) -> Self {
-        self.require(Rule::group(group))
+        self.rule(Rule::group(group))
     }
 
-    /// Asks for a claim that passes a test; named as in [`AccessToken::claim`].
+    /// Asks for a claim that passes a test; named as in [`AccessToken::claim`](crate::AccessToken::claim).
     ///
     /// ```
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
@@ -147,72 +146,71 @@ impl<A> ProtectLayer<A> {
         claim: impl Into<Cow<'static, str>>,
         test: impl Fn(&Value) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.require(Rule::claim(claim, test))
+        self.rule(Rule::claim(claim, test))
     }
 
-    /// Asks for whatever none of the others covers, by token and request.
+    /// Requires what a [`Rule`] says; for whatever the other methods do not cover, [`Rule::custom`].
     ///
     /// ```
+    /// use portcullis::Rule;
+    ///
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
-    /// protect.rule(|token, request| {
-    ///     // As the service sees the path: inside `nest`, without what it is nested under.
-    ///     token.subject().is_some_and(|subject| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}"))
-    /// })
+    /// protect.rule(Rule::custom("own profile", |token, request| {
+    ///     // The path is as the service sees it: inside `nest`, without the prefix.
+    ///     let own = |subject: &str| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}");
+    ///     token.subject().is_some_and(own)
+    /// }))
     /// # }
     /// ```
-    pub fn rule(self, test: impl Fn(&AccessToken, &Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.require(Rule::test("a rule of this route", test))
-    }
-
-    /// Asks for what a [`Rule`] says.
-    pub fn require(self, rule: Rule) -> Self {
-        self.with(|route| route.rule = route.rule.clone().and(rule))
+    pub fn rule(self, rule: impl Into<Rule>) -> Self {
+        let rule = rule.into();
+        self.with(|config| config.rule = config.rule.clone().and(rule))
     }
 
     /// Asks that the user signed in by one of these authentication context classes: `acr` (RFC 9470). If not, 401
     /// `insufficient_user_authentication` tells the client to have the user do so.
     pub fn acr<T: Into<String>>(self, classes: impl IntoIterator<Item = T>) -> Self {
-        self.require(Rule::acr(classes))
+        self.rule(Rule::acr(classes))
     }
 
     /// Asks that the user signed in no longer ago than this: `auth_time` (RFC 9470), in whole seconds.
     pub fn max_auth_age(self, age: Duration) -> Self {
-        self.require(Rule::max_auth_age(age))
+        self.rule(Rule::max_auth_age(age))
     }
 
     /// Lets requests without a token through, too; a bad token is refused as ever. The handler gets an
     /// `Option<AccessToken>`. What is asked of tokens is asked of those that are there.
-    pub fn optional(self) -> Self {
-        self.with(|route| route.policy = Policy::Optional)
+    pub fn allow_anonymous(self) -> Self {
+        self.with(|config| config.policy = TokenPolicy::Optional)
     }
 
     /// A bad token counts as none, and requests without one are let through. Dangerous, because nobody learns that his token is bad: he is a
     /// stranger from then on. For pages that only greet whoever is there. While an issuer's keys cannot be had, tokens are
     /// answered 503 all the same; and what is asked of good tokens is asked.
     pub fn danger_ignore_invalid(self) -> Self {
-        self.with(|route| route.policy = Policy::IgnoreInvalid)
+        self.with(|config| config.policy = TokenPolicy::IgnoreInvalid)
     }
 
     /// Looks for the token in these places, and in no others. A request with tokens in two of them is refused with 400.
-    pub fn token_from(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        self.with(|route| route.sources = sources.into_iter().collect())
+    pub fn token_sources(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        self.with(|config| config.sources = sources.into_iter().collect())
     }
 
     /// Lets CORS preflights through (`OPTIONS` with `Origin` and `Access-Control-Request-Method`), which browsers send without a
     /// token: for CORS layers inside this one. Better put those outside: anybody can send such a request, and whatever is inside
     /// and takes it for another method lets him in.
     pub fn allow_preflight(self) -> Self {
-        self.with(|route| route.passes_preflight = true)
+        self.with(|config| config.passes_preflight = true)
     }
 
     /// The protection space named in challenges (RFC 9110 §11.5); `api` by default.
     pub fn realm(self, realm: impl Into<String>) -> Self {
-        self.with(|route| route.realm = realm.into().into())
+        self.with(|config| config.realm = realm.into().into())
     }
 
     /// Leaves `WWW-Authenticate` out of refusals, against RFC 9110 §11.6.1: for browsers' sakes, say.
     pub fn without_challenge(self) -> Self {
-        self.with(|route| route.has_challenge = false)
+        self.with(|config| config.has_challenge = false)
     }
 
     /// Refusals get a body, also those of extractors and of handlers that return an [`Error`]: `application/problem+json`
@@ -232,7 +230,7 @@ impl<A> ProtectLayer<A> {
     /// use portcullis::{Issuer, ProtectLayer, Verifier};
     ///
     /// let verifier = Verifier::new(Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?)?;
-    /// let protect = ProtectLayer::new(verifier).answer_with(|error, request| {
+    /// let protect = ProtectLayer::new(verifier).rejection_response(|error, request| {
     ///     let word = error.oauth_error().unwrap_or("access_denied");
     ///     axum::response::Response::new(format!("{}: {word}", request.uri.path()).into())
     /// });
@@ -246,11 +244,11 @@ impl<A> ProtectLayer<A> {
     /// # app(protect);
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
-    pub fn answer_with<R, F>(self, answer: F) -> ProtectLayer<AnswerWith<F>>
+    pub fn rejection_response<R, F>(self, answer: F) -> ProtectLayer<RejectWith<F>>
     where
         F: Fn(&Error, &Parts) -> Response<R>,
     {
-        self.answering(AnswerWith(answer))
+        self.answering(RejectWith(answer))
     }
 
     fn answering<B>(self, answer: B) -> ProtectLayer<B> {

@@ -78,7 +78,8 @@ pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
 
 /// RFC 9110 §9.2.1. A websocket's handshake is a GET by name only.
 fn is_safe<B>(request: &Request<B>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !is_upgrade(request)
+    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && !is_upgrade(request)
 }
 
 /// Whether the whole window goes there: the page after a sign-in, a link in a mail. The page that caused it reads nothing.
@@ -100,7 +101,9 @@ fn sends_fetch_metadata(headers: &HeaderMap) -> bool {
 /// Whether the page is of the host that the request is for. Over `http` only on loopback: elsewhere, whoever is between the
 /// browser and the network can write a page of that origin.
 fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
-    let Some((scheme, authority)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
+    let Some((scheme, authority)) =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://"))
+    else {
         return false;
     };
     let port = match scheme {
@@ -115,7 +118,8 @@ fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
         (None, Some(host), None) => host.to_str().ok(),
         _ => None,
     };
-    let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    let bare =
+        |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
     own.is_some_and(|own| !own.is_empty() && bare(own) == bare(authority))
 }
 
@@ -125,5 +129,7 @@ fn is_loopback(authority: &str) -> bool {
         _ => authority,
     };
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.is_ok_and(|address| address.is_loopback())
 }

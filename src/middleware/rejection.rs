@@ -2,17 +2,21 @@
 
 use std::fmt;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LAST_MODIFIED,
+    RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 
-use super::challenge::{Challenges, sentence};
+use super::challenge::{Challenges, description};
 use crate::error::Error;
 
 /// Seconds after which a client may try again when keys could not be had.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`AnswerWith`].
+/// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`RejectWith`].
 pub trait Answer<R>: sealed::Sealed {
     /// Whether [`answer`](Self::answer) looks at the request. Then a copy of it is kept until the inner service has answered.
     #[doc(hidden)]
@@ -26,7 +30,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::EmptyBody {}
     impl Sealed for super::ProblemJson {}
-    impl<F> Sealed for super::AnswerWith<F> {}
+    impl<F> Sealed for super::RejectWith<F> {}
 }
 
 /// Refusals have no body: the default.
@@ -37,13 +41,13 @@ pub struct EmptyBody;
 #[derive(Clone, Copy, Debug)]
 pub struct ProblemJson;
 
-/// Refusals are the application's own: [`ProtectLayer::answer_with`](crate::ProtectLayer::answer_with).
+/// Refusals are the application's own: [`ProtectLayer::rejection_response`](crate::ProtectLayer::rejection_response).
 #[derive(Clone, Copy)]
-pub struct AnswerWith<F>(pub(crate) F);
+pub struct RejectWith<F>(pub(crate) F);
 
-impl<F> fmt::Debug for AnswerWith<F> {
+impl<F> fmt::Debug for RejectWith<F> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("AnswerWith(…)")
+        formatter.write_str("RejectWith(…)")
     }
 }
 
@@ -60,15 +64,17 @@ impl<R: From<String>> Answer<R> for ProblemJson {
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
             "status": status.as_u16(),
-            "detail": sentence(error),
+            "detail": description(error),
         });
         let mut response = Response::new(problem.to_string().into());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
 }
 
-impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for AnswerWith<F> {
+impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for RejectWith<F> {
     const READS_REQUEST: bool = true;
 
     fn answer(&self, error: &Error, request: &Parts) -> Response<R> {
@@ -76,15 +82,17 @@ impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for AnswerWith<F> {
     }
 }
 
-/// The answer to a request that is refused. The error stays in its extensions, for whoever logs or renders it.
-pub(crate) fn refuse<R: Default>(
+/// The answer to a request that is refused. The error stays in its extensions, for layers that log or render it. `grpc_type`: the
+/// content type to answer with, if it is a gRPC request.
+pub(crate) fn reject<R: Default>(
     error: Error,
     request: &Parts,
     challenges: &Challenges,
     answer: &impl Answer<R>,
+    grpc_type: Option<&'static str>,
 ) -> Response<R> {
     let challenge = challenges.of(&error);
-    let mut response = match grpc_type(request) {
+    let mut response = match grpc_type {
         Some(content_type) => grpc(&error, content_type),
         None => {
             let mut response = answer.answer(&error, request);
@@ -124,21 +132,40 @@ pub(crate) fn made_inside<R>(_: &mut Response<R>) -> Option<Error> {
     None
 }
 
-/// Headers that something inside the layer added to a response stay, when the layer makes the response anew.
+/// Headers that something inside the layer added to a response stay when the layer makes the response anew, but for those that
+/// are about the body.
 pub(crate) fn keep_headers<R>(inside: &HeaderMap, response: &mut Response<R>) {
-    let own = [CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE];
     let headers = response.headers_mut();
-    for (name, value) in inside {
-        if !own.contains(name) && !headers.contains_key(name) {
-            headers.insert(name, value.clone());
+    let is_new = |name: &HeaderName| !REPRESENTATION.contains(name) && !headers.contains_key(name);
+    let names: Vec<_> = inside.keys().filter(|name| is_new(name)).cloned().collect();
+    for name in names {
+        // Each of its lines: several cookies may be set.
+        for value in inside.get_all(&name) {
+            headers.append(name.clone(), value.clone());
         }
     }
 }
 
+/// Headers about the body of a response, and those that a rejection has of its own.
+const REPRESENTATION: [HeaderName; 12] = [
+    ACCEPT_RANGES,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_LENGTH,
+    CONTENT_LOCATION,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    ETAG,
+    LAST_MODIFIED,
+    RETRY_AFTER,
+    TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
+];
+
 /// The content type to answer with, if the request is one of gRPC, or of gRPC-Web, which alone may come over HTTP/1.1. Strictly so:
 /// the answer will be HTTP 200, which something in between, that asks with a copy of the request's headers whether to let it
 /// through, must not get for a GET.
-fn grpc_type(request: &Parts) -> Option<&'static str> {
+pub(crate) fn grpc_type(request: &Parts) -> Option<&'static str> {
     let content_type = request.headers.get(CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
     let kind = content_type.split([';', '+']).next().unwrap_or_default().trim_end();
     match kind {
@@ -162,6 +189,6 @@ fn grpc<R: Default>(error: &Error, content_type: &'static str) -> Response<R> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("grpc-status", HeaderValue::from_static(status));
-    headers.insert("grpc-message", HeaderValue::from_static(sentence(error)));
+    headers.insert("grpc-message", HeaderValue::from_static(description(error)));
     response
 }

@@ -4,26 +4,28 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL,
+};
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use tower_service::Service;
 
 use super::challenge::Challenges;
-use super::config::{Policy, Route};
+use super::config::{ProtectConfig, TokenPolicy};
 use super::credentials;
 use super::future::{ResponseFuture, State, Waiting};
-use super::rejection::{Answer, EmptyBody, keep_headers, made_inside, refuse};
+use super::rejection::{Answer, EmptyBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidRequest};
 use crate::telemetry::{self, Outcome};
-use crate::token_source::Place;
+use crate::token_source::TokenLocation;
 use crate::verifier::Verification;
 
 /// The service that [`ProtectLayer`](crate::ProtectLayer) puts around another.
 pub struct Protect<S, A = EmptyBody> {
     inner: S,
-    route: Arc<Route<A>>,
+    route: Arc<ProtectConfig<A>>,
 }
 
 impl<S: Clone, A> Clone for Protect<S, A> {
@@ -35,17 +37,17 @@ impl<S: Clone, A> Clone for Protect<S, A> {
 /// In the request's extensions, where a layer let it through without a token: so that an extractor that wants one knows that
 /// the client is to blame, and not the wiring.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Anonymous;
+pub(crate) struct Unauthenticated;
 
 /// Another layer's token is not this one's.
-fn let_through_as_nobody(extensions: &mut Extensions) {
+fn forward_anonymous(extensions: &mut Extensions) {
     extensions.remove::<AccessToken>();
-    extensions.insert(Anonymous);
+    extensions.insert(Unauthenticated);
 }
 
 /// What is added to the response, and how it is made if something inside refuses: nothing, for most requests.
 #[derive(Default)]
-pub(super) struct After(pub(super) Option<Box<Extra>>);
+pub(super) struct ResponseEffects(pub(super) Option<Box<Extra>>);
 
 #[derive(Default)]
 pub(super) struct Extra {
@@ -59,15 +61,19 @@ pub(super) struct Extra {
     pub(super) request: Option<Parts>,
 }
 
-impl After {
-    fn of(place: &Place, method: &Method) -> Self {
+impl ResponseEffects {
+    fn of(location: &TokenLocation, method: &Method) -> Self {
         let is_connect = method == Method::CONNECT;
-        match place {
-            Place::Query(_) => Self::no_store(),
-            Place::WebSocketProtocol(name) => {
-                Self(Some(Box::new(Extra { protocol: Some(name.clone()), is_connect, ..Extra::default() })))
-            }
-            Place::Authorization | Place::Header { .. } | Place::Cookie { .. } => Self::default(),
+        match location {
+            TokenLocation::Query(_) => Self::no_store(),
+            TokenLocation::WebSocketProtocol(name) => Self(Some(Box::new(Extra {
+                protocol: Some(name.clone()),
+                is_connect,
+                ..Extra::default()
+            }))),
+            TokenLocation::Authorization
+            | TokenLocation::Header { .. }
+            | TokenLocation::Cookie { .. } => Self::default(),
         }
     }
 
@@ -90,25 +96,28 @@ impl After {
     }
 }
 
-impl<A> Route<A> {
+impl<A> ProtectConfig<A> {
     /// Starts with the token of the request, unless an outer layer of the same verifier was here before.
-    fn begin<B>(&self, request: &Request<B>) -> (Verification, After) {
+    fn begin<B>(&self, request: &Request<B>) -> (Verification, ResponseEffects) {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
                 let after = match credentials::has_query(request, &self.sources) {
-                    true => After::no_store(),
-                    false => After::default(),
+                    true => ResponseEffects::no_store(),
+                    false => ResponseEffects::default(),
                 };
-                return (Verification::Done(Err(error)), after);
+                return (Verification::Ready(Err(error)), after);
             }
         };
-        let after = After::of(credentials.place, request.method());
+        let after = ResponseEffects::of(credentials.location, request.method());
         match request.extensions().get::<AccessToken>() {
             // Compared with the request, because something between the layers may have replaced it; and with the time, because
             // a queue between them may have held it up.
-            Some(verified) if self.verifier.still_accepts(verified) && verified.expose_token() == credentials.token => {
-                (Verification::Done(Ok(verified.clone())), after)
+            Some(verified)
+                if self.verifier.still_accepts(verified)
+                    && verified.expose_token() == credentials.token =>
+            {
+                (Verification::Ready(Ok(verified.clone())), after)
             }
             _ => (self.verifier.begin(credentials.token), after),
         }
@@ -122,29 +131,41 @@ impl<A> Route<A> {
     }
 
     /// Lets the request through, with its token or without one; or says why not.
-    pub(super) fn authorize(&self, verified: Result<AccessToken, Error>, request: &mut Parts) -> Result<(), Error> {
+    pub(super) fn authorize(
+        &self,
+        verified: Result<AccessToken, Error>,
+        request: &mut Parts,
+    ) -> Result<(), Error> {
         let is_let_through = matches!(
             (&verified, self.policy),
             // A page that may not use the token gets what anyone gets who has none.
             (
                 Err(Error::Missing | Error::InvalidRequest(InvalidRequest::Origin)),
-                Policy::Optional | Policy::IgnoreInvalid
-            ) | (Err(Error::InvalidToken(_) | Error::InvalidRequest(_)), Policy::IgnoreInvalid)
+                TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
+            ) | (
+                Err(Error::InvalidToken(_) | Error::InvalidRequest(_)),
+                TokenPolicy::IgnoreInvalid
+            )
         );
         if is_let_through {
-            let_through_as_nobody(&mut request.extensions);
+            forward_anonymous(&mut request.extensions);
             telemetry::request(Outcome::Anonymous);
             return Ok(());
         }
         let token = verified?;
         self.rule.check_request(&token, request)?;
-        request.extensions.remove::<Anonymous>();
+        request.extensions.remove::<Unauthenticated>();
         request.extensions.insert(token);
         telemetry::request(Outcome::Accepted);
         Ok(())
     }
 
-    pub(super) fn refuse<R: Default>(&self, error: Error, request: &Parts, after: After) -> Response<R>
+    pub(super) fn reject<R: Default>(
+        &self,
+        error: Error,
+        request: &Parts,
+        after: ResponseEffects,
+    ) -> Response<R>
     where
         A: Answer<R>,
     {
@@ -153,13 +174,18 @@ impl<A> Route<A> {
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
         telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Refused });
-        let mut response = refuse(error, request, self.challenges(), &*self.answer);
+        let mut response =
+            reject(error, request, self.challenges(), &*self.answer, grpc_type(request));
         after.add_to(&mut response);
         response
     }
 
     /// The inner service's response; or, where a handler or an extractor refused, this route's own.
-    pub(super) fn finish<R: Default>(&self, mut response: Response<R>, after: After) -> Response<R>
+    pub(super) fn finish<R: Default>(
+        &self,
+        mut response: Response<R>,
+        after: ResponseEffects,
+    ) -> Response<R>
     where
         A: Answer<R>,
     {
@@ -174,7 +200,12 @@ impl<A> Route<A> {
     }
 
     #[cold]
-    fn answer_inside<R: Default>(&self, error: &Error, mut inside: Response<R>, mut after: After) -> Response<R>
+    fn answer_inside<R: Default>(
+        &self,
+        error: &Error,
+        mut inside: Response<R>,
+        mut after: ResponseEffects,
+    ) -> Response<R>
     where
         A: Answer<R>,
     {
@@ -183,7 +214,8 @@ impl<A> Route<A> {
         let challenges = Challenges::for_error(&self.realm, error);
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
         let headers = std::mem::take(inside.headers_mut());
-        let mut response = refuse(error.clone(), &request, &challenges, &*self.answer);
+        // Not as gRPC: that a handler answers HTTP with an error shows that it is no gRPC service.
+        let mut response = reject(error.clone(), &request, &challenges, &*self.answer, None);
         keep_headers(&headers, &mut response);
         after.add_to(&mut response);
         response
@@ -201,7 +233,7 @@ pub(super) fn copy(request: &Parts) -> Parts {
 }
 
 impl<S, A> Protect<S, A> {
-    pub(crate) fn new(inner: S, route: Arc<Route<A>>) -> Self {
+    pub(crate) fn new(inner: S, route: Arc<ProtectConfig<A>>) -> Self {
         Self { inner, route }
     }
 }
@@ -233,17 +265,22 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.route.is_preflight(&request) {
-            let_through_as_nobody(request.extensions_mut());
+            forward_anonymous(request.extensions_mut());
             telemetry::request(Outcome::Anonymous);
             let (parts, body) = request.into_parts();
-            let state = Arc::clone(&self.route).let_through(&mut self.inner, parts, body, After::default());
+            let state = Arc::clone(&self.route).let_through(
+                &mut self.inner,
+                parts,
+                body,
+                ResponseEffects::default(),
+            );
             return ResponseFuture { state };
         }
         let (verification, after) = self.route.begin(&request);
         let (mut parts, body) = request.into_parts();
         let state = match verification {
-            Verification::Waiting(verification) => {
-                // What the service reserved when it was polled ready (a place under a concurrency limit, say) is given
+            Verification::Pending(verification) => {
+                // What the service reserved when it was polled ready (a location under a concurrency limit, say) is given
                 // back: one issuer that hangs must not use up the places of requests that wait for nobody. A clone goes
                 // with the request, and is asked when there is something to ask for.
                 self.inner = self.inner.clone();
@@ -253,9 +290,11 @@ where
                     waiting: Some(Box::new(Waiting { parts, body, service, route, after })),
                 }
             }
-            Verification::Done(verified) => match self.route.authorize(verified, &mut parts) {
+            Verification::Ready(verified) => match self.route.authorize(verified, &mut parts) {
                 Ok(()) => Arc::clone(&self.route).let_through(&mut self.inner, parts, body, after),
-                Err(error) => State::Refused { response: Some(self.route.refuse(error, &parts, after)) },
+                Err(error) => {
+                    State::Refused { response: Some(self.route.reject(error, &parts, after)) }
+                }
             },
         };
         ResponseFuture { state }

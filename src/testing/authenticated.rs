@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{TestIssuer, TokenBuilder};
 use crate::access_token::AccessToken;
 use crate::algorithm::Algorithm;
-use crate::middleware::service::Anonymous;
+use crate::middleware::service::Unauthenticated;
 use crate::token::audience::Audience;
 use crate::verifier::{Verification, Verifier};
 
@@ -62,12 +62,15 @@ impl AccessToken {
         };
         let token = claims.iter().fold(issuer.token(), with).build();
         let issuer = issuer.issuer().audience(Audience::danger_any_audience());
-        let verifier = issuer.and_then(|issuer| Verifier::builder(issuer).without_token_cache().build());
+        let verifier =
+            issuer.and_then(|issuer| Verifier::builder(issuer).without_token_cache().build());
         match verifier.map(|verifier| verifier.begin(&token)) {
-            Ok(Verification::Done(Ok(token))) => token,
-            Ok(Verification::Done(Err(error))) => panic!("claims that no verifier accepts: {error}"),
+            Ok(Verification::Ready(Ok(token))) => token,
+            Ok(Verification::Ready(Err(error))) => {
+                panic!("claims that no verifier accepts: {error}")
+            }
             // Only keys are waited for, and they are there.
-            Ok(Verification::Waiting(_)) => unreachable!("nothing is fetched"),
+            Ok(Verification::Pending(_)) => unreachable!("nothing is fetched"),
             Err(error) => panic!("{error}"),
         }
     }
@@ -136,7 +139,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authenticated<S> {
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        request.extensions_mut().remove::<Anonymous>();
+        request.extensions_mut().remove::<Unauthenticated>();
         request.extensions_mut().insert(self.token.clone());
         self.inner.call(request)
     }

@@ -91,7 +91,8 @@ pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
         Ok(found) => found,
         Err(error) => panic!("{error}; {shown}"),
     };
-    let mut bearer = found.into_iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
+    let mut bearer =
+        found.into_iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
     match (bearer.next(), bearer.next()) {
         (Some(challenge), None) => ChallengeAssertion { challenge, shown },
         (None, _) => panic!("expected a Bearer challenge; {shown}"),
@@ -151,7 +152,8 @@ impl ChallengeAssertion {
             tokens.sort_unstable();
             tokens
         };
-        let is_same = self.challenge.parameter("scope").is_some_and(|own| sorted(own) == sorted(scope));
+        let is_same =
+            self.challenge.parameter("scope").is_some_and(|own| sorted(own) == sorted(scope));
         assert!(is_same, "expected scope={scope:?}; {}", self.shown);
         self
     }
@@ -185,7 +187,11 @@ impl ChallengeAssertion {
     /// When it has another value, or is not there.
     #[track_caller]
     pub fn parameter(self, name: &str, value: &str) -> Self {
-        assert!(self.challenge.parameter(name) == Some(value), "expected {name}={value:?}; {}", self.shown);
+        assert!(
+            self.challenge.parameter(name) == Some(value),
+            "expected {name}={value:?}; {}",
+            self.shown
+        );
         self
     }
 
@@ -218,7 +224,9 @@ impl fmt::Display for Shown {
         let mut values = self.headers.get_all(WWW_AUTHENTICATE).iter().peekable();
         match values.peek() {
             None => formatter.write_str(" without WWW-Authenticate"),
-            Some(_) => values.try_for_each(|value| write!(formatter, ", WWW-Authenticate: {value:?}")),
+            Some(_) => {
+                values.try_for_each(|value| write!(formatter, ", WWW-Authenticate: {value:?}"))
+            }
         }
     }
 }
@@ -328,7 +336,8 @@ impl Reader<'_> {
 
     /// RFC 9110 §5.6.2.
     fn token(&mut self, expected: &'static str) -> Result<&str, ChallengeError> {
-        let is_tchar = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+        let is_tchar =
+            |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         let length = rest.iter().take_while(|byte| is_tchar(byte)).count();
         match rest.get(..length).map(std::str::from_utf8) {
@@ -352,7 +361,8 @@ impl Reader<'_> {
             }
             if byte == b'\\' {
                 self.at += 1;
-                byte = self.peek().ok_or_else(|| self.expected("a character after the backslash"))?;
+                byte =
+                    self.peek().ok_or_else(|| self.expected("a character after the backslash"))?;
             }
             // Of control characters a header value has tabs only, and they may stand here.
             inside.push(byte);

@@ -43,7 +43,7 @@ pub(super) struct State {
     keys_made: usize,
     kid_suffix: String,
     odd_keys: Vec<Value>,
-    behaviour: Behaviour,
+    behavior: Behavior,
     headers: HeaderMap,
     pub(super) delay: Duration,
     clock: Option<TestClock>,
@@ -57,7 +57,7 @@ pub(super) struct NamedKey {
 /// How a [`TestIssuer`] answers those who ask for its metadata or keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Behaviour {
+pub enum Behavior {
     /// As it should.
     Serve,
     /// With this status and an empty body.
@@ -126,7 +126,7 @@ impl TestIssuer {
             keys_made: 0,
             kid_suffix: String::new(),
             odd_keys: Vec::new(),
-            behaviour: Behaviour::Serve,
+            behavior: Behavior::Serve,
             headers: HeaderMap::new(),
             delay: Duration::ZERO,
             clock: None,
@@ -155,7 +155,8 @@ impl TestIssuer {
     /// When `iss` is empty, or the secret too short for its algorithm: your test made this issuer.
     pub fn issuer(&self) -> Issuer {
         let newest = self.shared.lock().keys.last().cloned();
-        let secret = newest.as_ref().and_then(|newest| Some((newest.key.algorithm(), newest.key.secret()?)));
+        let secret =
+            newest.as_ref().and_then(|newest| Some((newest.key.algorithm(), newest.key.secret()?)));
         let issuer = Issuer::new(self.iss(), AUDIENCE).and_then(|issuer| match secret {
             Some((algorithm, secret)) => issuer.secret(algorithm, secret),
             None if self.server.is_some() => Ok(issuer),
@@ -180,7 +181,12 @@ impl TestIssuer {
     ///
     /// When no key can be made.
     pub fn rotate(&self) -> io::Result<String> {
-        let algorithm = self.shared.lock().keys.last().map_or(Algorithm::ES256, |newest| newest.key.algorithm());
+        let algorithm = self
+            .shared
+            .lock()
+            .keys
+            .last()
+            .map_or(Algorithm::ES256, |newest| newest.key.algorithm());
         self.rotate_to(algorithm)
     }
 
@@ -229,8 +235,8 @@ impl TestIssuer {
     }
 
     /// How to answer from now on.
-    pub fn behave(&self, behaviour: Behaviour) {
-        self.shared.lock().behaviour = behaviour;
+    pub fn set_behavior(&self, behavior: Behavior) {
+        self.shared.lock().behavior = behavior;
     }
 
     /// A header of each answer from now on, `Cache-Control` say. With an `ETag` or `Last-Modified`, whoever sends that value
@@ -239,7 +245,7 @@ impl TestIssuer {
     /// # Panics
     ///
     /// When `value` is none that a header can have.
-    pub fn header(&self, name: HeaderName, value: &str) {
+    pub fn set_header(&self, name: HeaderName, value: &str) {
         match HeaderValue::from_str(value) {
             Ok(value) => drop(self.shared.lock().headers.insert(name, value)),
             Err(error) => panic!("{value:?}: {error}"),
@@ -247,12 +253,12 @@ impl TestIssuer {
     }
 
     /// How long to wait before each answer.
-    pub fn delay(&self, delay: Duration) {
+    pub fn set_delay(&self, delay: Duration) {
         self.shared.lock().delay = delay;
     }
 
     /// Dates tokens by this clock.
-    pub fn clock(&self, clock: &TestClock) {
+    pub fn set_clock(&self, clock: &TestClock) {
         self.shared.lock().clock = Some(clock.clone());
     }
 
@@ -315,7 +321,8 @@ impl Shared {
 
     /// The path of `iss`, without a slash at its end.
     fn base_path(&self) -> String {
-        url::Url::parse(&self.iss).map_or_else(|_| String::new(), |iss| iss.path().trim_end_matches('/').to_owned())
+        url::Url::parse(&self.iss)
+            .map_or_else(|_| String::new(), |iss| iss.path().trim_end_matches('/').to_owned())
     }
 
     fn jwks_json(&self) -> Value {
@@ -331,26 +338,28 @@ impl Shared {
 
     pub(super) fn answer(&self, path: &str) -> Answered {
         let (counter, body): (_, fn(&Self) -> Value) = match path.strip_prefix(&self.base_path()) {
-            Some("/.well-known/openid-configuration") => (&self.metadata_fetches, Self::metadata_json),
+            Some("/.well-known/openid-configuration") => {
+                (&self.metadata_fetches, Self::metadata_json)
+            }
             Some("/.well-known/jwks.json") => (&self.jwks_fetches, Self::jwks_json),
             _ => return Answered::NotHere,
         };
         counter.fetch_add(1, Ordering::SeqCst);
-        let behaviour = self.lock().behaviour.clone();
+        let behavior = self.lock().behavior.clone();
         let mut response = http::Response::new(String::new());
         let mut location = None;
-        match behaviour {
-            Behaviour::Serve => *response.body_mut() = body(self).to_string(),
-            Behaviour::Body(body) => *response.body_mut() = body,
-            Behaviour::Status(status) => {
+        match behavior {
+            Behavior::Serve => *response.body_mut() = body(self).to_string(),
+            Behavior::Body(body) => *response.body_mut() = body,
+            Behavior::Status(status) => {
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
             }
-            Behaviour::Redirect(to) => {
+            Behavior::Redirect(to) => {
                 *response.status_mut() = http::StatusCode::FOUND;
                 location = HeaderValue::try_from(to).ok();
             }
-            Behaviour::Close => return Answered::Close,
-            Behaviour::Hang => return Answered::Never,
+            Behavior::Close => return Answered::Close,
+            Behavior::Hang => return Answered::Never,
         }
         *response.headers_mut() = self.lock().headers.clone();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

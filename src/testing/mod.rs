@@ -36,7 +36,7 @@ mod token_builder;
 
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
 pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challenge, challenges};
-pub use issuer::{AUDIENCE, Behaviour, TestIssuer};
+pub use issuer::{AUDIENCE, Behavior, TestIssuer};
 pub use token_builder::TokenBuilder;
 
 pub use crate::clock::TestClock;

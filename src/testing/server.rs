@@ -99,7 +99,7 @@ async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
                 let issuer = Arc::clone(&issuer);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&issuer), request));
-                    // An error here is a client that went away, or `Behaviour::Close`.
+                    // An error here is a client that went away, or `Behavior::Close`.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -112,7 +112,10 @@ async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
 fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
     [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)].into_iter().any(|(asked, has)| {
         response.status() == StatusCode::OK
-            && request.headers().get(asked).is_some_and(|value| response.headers().get(has) == Some(value))
+            && request
+                .headers()
+                .get(asked)
+                .is_some_and(|value| response.headers().get(has) == Some(value))
     })
 }
 
@@ -121,7 +124,10 @@ fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
 #[error("closed on purpose")]
 struct Closed;
 
-async fn answer(issuer: Arc<Shared>, request: Request<Incoming>) -> Result<Response<String>, Closed> {
+async fn answer(
+    issuer: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<String>, Closed> {
     let delay = issuer.lock().delay;
     tokio::time::sleep(delay).await;
     match issuer.answer(request.uri().path()) {

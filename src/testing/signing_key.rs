@@ -50,7 +50,8 @@ impl SigningKey {
             let make = move || _ = ahead.get_or_init(|| backend::generate(algorithm));
             let _ = thread::Builder::new().spawn(make);
         } else if key.get_or_init(|| backend::generate(algorithm)).is_none() {
-            let sentence = format!("cannot make a key for {algorithm} with the cryptography of this build");
+            let sentence =
+                format!("cannot make a key for {algorithm} with the cryptography of this build");
             return Err(io::Error::other(sentence));
         }
         Ok(Self { algorithm, private: Private::Key(key) })
@@ -74,7 +75,9 @@ impl SigningKey {
     /// Empty if the cryptography library fails, which verifies as nothing.
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.private {
-            Private::Key(_) => self.key().and_then(|key| backend::sign(key, self.algorithm, message)),
+            Private::Key(_) => {
+                self.key().and_then(|key| backend::sign(key, self.algorithm, message))
+            }
             Private::Secret(secret) => provided(self.algorithm).and_then(|algorithm| {
                 let key = EncodingKey::from_secret(secret);
                 (PROVIDER.signer_factory)(&algorithm, &key).ok()?.try_sign(message).ok()
@@ -114,8 +117,8 @@ mod by_aws_lc_rs {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{
-        self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding, RsaKeyPair,
-        RsaPublicKeyComponents,
+        self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
+        RsaKeyPair, RsaPublicKeyComponents,
     };
 
     use super::{Algorithm, Public};
@@ -153,7 +156,9 @@ mod by_aws_lc_rs {
         }
         match curve(algorithm) {
             Some((curve, _)) => EcdsaKeyPair::generate(curve).ok().map(Private::Ec),
-            None if algorithm == Algorithm::EdDSA => Ed25519KeyPair::generate().ok().map(Private::Ed25519),
+            None if algorithm == Algorithm::EdDSA => {
+                Ed25519KeyPair::generate().ok().map(Private::Ed25519)
+            }
             None => None,
         }
     }
@@ -162,10 +167,13 @@ mod by_aws_lc_rs {
         match key {
             Private::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(encoding(algorithm)?, &SystemRandom::new(), message, &mut signature).ok()?;
+                key.sign(encoding(algorithm)?, &SystemRandom::new(), message, &mut signature)
+                    .ok()?;
                 Some(signature)
             }
-            Private::Ec(key) => Some(key.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec()),
+            Private::Ec(key) => {
+                Some(key.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec())
+            }
             Private::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),
         }
     }
@@ -173,10 +181,13 @@ mod by_aws_lc_rs {
     pub(super) fn public(key: &Private, algorithm: Algorithm) -> Option<Public> {
         Some(match key {
             Private::Rsa(key) => {
-                let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key());
+                let RsaPublicKeyComponents { n, e } =
+                    RsaPublicKeyComponents::<Vec<u8>>::from(key.public_key());
                 Public::Rsa { n, e }
             }
-            Private::Ec(key) => Public::Ec { crv: curve(algorithm)?.1, point: key.public_key().as_ref().to_vec() },
+            Private::Ec(key) => {
+                Public::Ec { crv: curve(algorithm)?.1, point: key.public_key().as_ref().to_vec() }
+            }
             Private::Ed25519(key) => Public::Ed25519(key.public_key().as_ref().to_vec()),
         })
     }
@@ -199,12 +210,12 @@ mod by_rust_crypto {
                 let key = rsa::RsaPrivateKey::new(&mut OsRng, 2048).ok()?;
                 EncodingKey::from_rsa_der(key.to_pkcs1_der().ok()?.as_bytes())
             }
-            Algorithm::ES256 => {
-                EncodingKey::from_ec_der(p256::SecretKey::random(&mut OsRng).to_pkcs8_der().ok()?.as_bytes())
-            }
-            Algorithm::ES384 => {
-                EncodingKey::from_ec_der(p384::SecretKey::random(&mut OsRng).to_pkcs8_der().ok()?.as_bytes())
-            }
+            Algorithm::ES256 => EncodingKey::from_ec_der(
+                p256::SecretKey::random(&mut OsRng).to_pkcs8_der().ok()?.as_bytes(),
+            ),
+            Algorithm::ES384 => EncodingKey::from_ec_der(
+                p384::SecretKey::random(&mut OsRng).to_pkcs8_der().ok()?.as_bytes(),
+            ),
             Algorithm::EdDSA => {
                 let key = ed25519_dalek::SigningKey::generate(&mut OsRng);
                 EncodingKey::from_ed_der(key.to_pkcs8_der().ok()?.as_bytes())
@@ -226,11 +237,15 @@ mod by_rust_crypto {
             }
             Algorithm::EdDSA => {
                 let curve = jsonwebtoken::jwk::EllipticCurve::Ed25519;
-                Public::Ed25519((read.ed_pub_components_from_private_key)(key.as_bytes(), &curve).ok()?)
+                Public::Ed25519(
+                    (read.ed_pub_components_from_private_key)(key.as_bytes(), &curve).ok()?,
+                )
             }
             _ => {
                 let crv = if algorithm == Algorithm::ES256 { "P-256" } else { "P-384" };
-                let (_, x, y) = (read.ec_pub_components_from_private_key)(key.as_bytes(), provided(algorithm)?).ok()?;
+                let (_, x, y) =
+                    (read.ec_pub_components_from_private_key)(key.as_bytes(), provided(algorithm)?)
+                        .ok()?;
                 Public::Ec { crv, point: [&[4], x.as_slice(), y.as_slice()].concat() }
             }
         })

@@ -77,15 +77,17 @@ impl TokenBuilder {
         self.claim("sub", subject)
     }
 
-    /// `scope`: tokens with spaces between. After [`like_okta`](Self::like_okta) and its kin, as that provider writes it.
+    /// `scope`: tokens with spaces between. ResponseEffects [`like_okta`](Self::like_okta) and its kin, as that provider writes it.
     pub fn scope(self, scope: &str) -> Self {
         match self.scope_claim {
-            (claim, true) => self.claim(claim, scope.split(' ').map(Value::from).collect::<Vec<_>>()),
+            (claim, true) => {
+                self.claim(claim, scope.split(' ').map(Value::from).collect::<Vec<_>>())
+            }
             (claim, false) => self.claim(claim, scope),
         }
     }
 
-    /// `aud`, in place of [`AUDIENCE`]. After [`like_cognito`](Self::like_cognito) and its kin, as that provider writes it.
+    /// `aud`, in place of [`AUDIENCE`]. ResponseEffects [`like_cognito`](Self::like_cognito) and its kin, as that provider writes it.
     pub fn audience(self, audience: &str) -> Self {
         match self.audience_claim.clone() {
             (claim, Some(other)) => self.claim(claim, json!([audience, other])),
@@ -102,7 +104,10 @@ impl TokenBuilder {
     pub fn expired(mut self) -> Self {
         let (issued, expired) = (self.now.saturating_sub(7200), self.now.saturating_sub(3600));
         for name in ["iat", "nbf", "auth_time"] {
-            if let Some(date) = self.claims.get_mut(name).filter(|date| date.as_u64().is_some_and(|date| date > issued))
+            if let Some(date) = self
+                .claims
+                .get_mut(name)
+                .filter(|date| date.as_u64().is_some_and(|date| date > issued))
             {
                 *date = issued.into();
             }
@@ -188,12 +193,16 @@ impl TokenBuilder {
 
     /// The token, in its compact form (RFC 7515 §7.1).
     pub fn build(self) -> String {
-        let part = |bytes: &[u8]| if self.padded { URL_SAFE.encode(bytes) } else { URL_SAFE_NO_PAD.encode(bytes) };
-        let payload = |claims: &Map<String, Value>| Value::Object(claims.clone()).to_string().into_bytes();
+        let part = |bytes: &[u8]| {
+            if self.padded { URL_SAFE.encode(bytes) } else { URL_SAFE_NO_PAD.encode(bytes) }
+        };
+        let payload =
+            |claims: &Map<String, Value>| Value::Object(claims.clone()).to_string().into_bytes();
         let header = part(Value::Object(self.header).to_string().as_bytes());
         let signed = self.payload.unwrap_or_else(|| payload(&self.claims));
         let signing_input = format!("{header}.{}", part(&signed));
-        let mut signature = self.key.map(|named| named.key.sign(signing_input.as_bytes())).unwrap_or_default();
+        let mut signature =
+            self.key.map(|named| named.key.sign(signing_input.as_bytes())).unwrap_or_default();
         match self.tampered {
             None => {}
             Some(Tampered::Payload) => {
@@ -219,7 +228,12 @@ impl TokenBuilder {
     }
 
     /// For [`audience`](Self::audience), and [`AUDIENCE`] until then.
-    pub(super) fn audience_in(mut self, claim: &'static str, other: Option<String>, first: &str) -> Self {
+    pub(super) fn audience_in(
+        mut self,
+        claim: &'static str,
+        other: Option<String>,
+        first: &str,
+    ) -> Self {
         self.audience_claim = (claim, other);
         self.audience(first)
     }

@@ -1,5 +1,6 @@
 //! RFC 7519 §4.1.3: audience, and what stands in its place where an issuer sends none.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whom a token must have been issued for: this API, as it stands in the claim `aud` (RFC 7519 §4.1.3).
@@ -69,10 +70,9 @@ impl Audience {
     /// let audience = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"]).aud_if_present(["https://api.example.com"]);
     /// ```
     pub fn aud_if_present<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
-        let aud = if self.claim == AudienceClaim::Audience { &mut self.names } else { &mut self.aud };
-        aud.extend(names.into_iter().map(Into::into));
-        aud.sort_unstable();
-        aud.dedup();
+        self.aud.extend(names.into_iter().map(Into::into));
+        self.aud.sort_unstable();
+        self.aud.dedup();
         self
     }
 
@@ -88,10 +88,16 @@ impl Audience {
         self.names.iter().any(|own| own == presented)
     }
 
-    /// Whether `presented`, of the claim `aud`, is one that this API goes by.
-    pub(crate) fn contains_aud(&self, presented: &str) -> bool {
-        let own = if self.claim == AudienceClaim::Audience { &self.names } else { &self.aud };
-        own.iter().any(|own| own == presented)
+    /// Whether a token with this `aud` is for this API.
+    pub(crate) fn accepts_aud(&self, presented: &[Cow<'_, str>]) -> bool {
+        let names_one_of =
+            |own: &[String]| presented.iter().any(|one| own.iter().any(|own| own == one));
+        match self.claim {
+            AudienceClaim::Audience => {
+                names_one_of(&self.names) && (self.aud.is_empty() || names_one_of(&self.aud))
+            }
+            _ => names_one_of(&self.aud),
+        }
     }
 
     /// Whether `aud` is looked at where it is not asked for.
@@ -102,7 +108,8 @@ impl Audience {
     /// Whether it names anything, and nothing that no token will say.
     pub(crate) fn is_usable(&self) -> bool {
         let is_named = !self.names.is_empty() || self.claim == AudienceClaim::Any;
-        is_named && self.names.iter().chain(&self.aud).all(|own| !own.is_empty() && own.trim() == own)
+        is_named
+            && self.names.iter().chain(&self.aud).all(|own| !own.is_empty() && own.trim() == own)
     }
 
     /// Which claim says whom a token is for.
@@ -125,7 +132,9 @@ impl fmt::Display for Audience {
             several => write!(formatter, "one of {several:?}")?,
         }
         match (self.aud.as_slice(), self.claim) {
-            ([], AudienceClaim::ClientId | AudienceClaim::AuthorizedParty) => formatter.write_str(" and no `aud`"),
+            ([], AudienceClaim::ClientId | AudienceClaim::AuthorizedParty) => {
+                formatter.write_str(" and no `aud`")
+            }
             ([], _) => Ok(()),
             (aud, _) => write!(formatter, " and `aud`, if present, one of {aud:?}"),
         }

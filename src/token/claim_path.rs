@@ -34,9 +34,11 @@ impl ClaimPath {
 /// The names that a claim lists: one string, the strings of an array, or the members of an object whose values are objects (as
 /// Zitadel has its roles, also within an array); `{"admin": false}` names nothing. A string is not split: a role `Tenant Admin` is
 /// not the role `Admin`.
-pub(crate) fn names(value: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
+pub(crate) fn listed_strings(value: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
     match value {
-        Value::Array(several) => Box::new(several.iter().filter(|one| !one.is_array()).flat_map(names)),
+        Value::Array(several) => {
+            Box::new(several.iter().filter(|one| !one.is_array()).flat_map(listed_strings))
+        }
         Value::Object(members) => {
             Box::new(members.iter().filter(|(_, value)| value.is_object()).map(|(name, _)| &**name))
         }

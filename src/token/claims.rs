@@ -44,8 +44,22 @@ impl<'a> Claims<'a> {
             InvalidToken::Malformed("a payload that is one JSON object, no member twice");
         let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
 
-        let wanted =
-            ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "azp", "cid", "scope", "scp", "tid", "cnf"];
+        let wanted = [
+            "iss",
+            "sub",
+            "aud",
+            "exp",
+            "nbf",
+            "iat",
+            "jti",
+            "client_id",
+            "azp",
+            "cid",
+            "scope",
+            "scp",
+            "tid",
+            "cnf",
+        ];
         let [iss, sub, aud, exp, nbf, iat, jti, client_id, azp, cid, scope, scp, tid, cnf] =
             json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
@@ -55,7 +69,8 @@ impl<'a> Claims<'a> {
                 None | Some(Value::Text(_) | Value::Texts(_)) => aud,
                 Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
             },
-            expires_at: numeric_date("exp", exp.as_ref())?.ok_or(InvalidToken::MissingClaim("exp"))?,
+            expires_at: numeric_date("exp", exp.as_ref())?
+                .ok_or(InvalidToken::MissingClaim("exp"))?,
             not_before: numeric_date("nbf", nbf.as_ref())?,
             issued_at: numeric_date("iat", iat.as_ref())?,
             // An empty one names nobody: all machines at one gateway would be one user.
@@ -106,21 +121,28 @@ impl<'a> Claims<'a> {
 
     /// RFC 7519 §4.1.3, and what is configured beside it for issuers that send no `aud`.
     fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
-        let refusal = |presented| Err(InvalidToken::Audience { expected: expected.clone(), presented });
+        let refusal =
+            |presented| Err(InvalidToken::WrongAudience { expected: expected.clone(), presented });
         let party = match expected.claim() {
             AudienceClaim::Any if !expected.names_aud() => return Ok(()),
             AudienceClaim::Audience | AudienceClaim::Any => None,
-            AudienceClaim::ClientId => Some(self.client_id().ok_or(InvalidToken::MissingClaim("client_id"))?),
-            AudienceClaim::AuthorizedParty => Some(self.azp.as_deref().ok_or(InvalidToken::MissingClaim("azp"))?),
+            AudienceClaim::ClientId => {
+                Some(self.client_id().ok_or(InvalidToken::MissingClaim("client_id"))?)
+            }
+            AudienceClaim::AuthorizedParty => {
+                Some(self.azp.as_deref().ok_or(InvalidToken::MissingClaim("azp"))?)
+            }
         };
         if let Some(party) = party.filter(|party| !expected.contains(party)) {
             return refusal(vec![party.to_owned()]);
         }
         match self.audience() {
-            None if expected.claim() == AudienceClaim::Audience => Err(InvalidToken::MissingClaim("aud")),
+            None if expected.claim() == AudienceClaim::Audience => {
+                Err(InvalidToken::MissingClaim("aud"))
+            }
             None => Ok(()),
             // Whoever else may call, a token for another API is not for this one.
-            Some(several) if several.iter().any(|one| expected.contains_aud(one)) => Ok(()),
+            Some(several) if expected.accepts_aud(several) => Ok(()),
             Some(several) => refusal(several.iter().map(|one| one.clone().into_owned()).collect()),
         }
     }
@@ -128,7 +150,12 @@ impl<'a> Claims<'a> {
     /// RFC 9068 §4, RFC 7519 §4.1.3 to §4.1.6: the rules that make a token acceptable here and now.
     ///
     /// `iss` is not among them: finding the issuer by it, byte for byte, was the check.
-    pub(crate) fn check(&self, audience: &Audience, leeway: Duration, now: Now) -> Result<(), InvalidToken> {
+    pub(crate) fn check(
+        &self,
+        audience: &Audience,
+        leeway: Duration,
+        now: Now,
+    ) -> Result<(), InvalidToken> {
         self.check_audience(audience)?;
         if now.unix >= self.expires_at + leeway {
             let (expires_at, now) = (self.expires_at, now.unix);
@@ -154,7 +181,10 @@ fn wrong_type(claim: &'static str, expected: &'static str) -> InvalidToken {
     InvalidToken::ClaimType { claim, expected }
 }
 
-fn text_claim<'a>(claim: &'static str, value: Option<Value<'a>>) -> Result<Option<Cow<'a, str>>, InvalidToken> {
+fn text_claim<'a>(
+    claim: &'static str,
+    value: Option<Value<'a>>,
+) -> Result<Option<Cow<'a, str>>, InvalidToken> {
     match value {
         None => Ok(None),
         Some(Value::Text(text)) => Ok(Some(text)),
@@ -171,7 +201,10 @@ fn passed_over(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
 }
 
 /// RFC 7519 §2: seconds since 1970, a fraction allowed.
-fn numeric_date(claim: &'static str, value: Option<&Value<'_>>) -> Result<Option<Duration>, InvalidToken> {
+fn numeric_date(
+    claim: &'static str,
+    value: Option<&Value<'_>>,
+) -> Result<Option<Duration>, InvalidToken> {
     let seconds = match value {
         None => return Ok(None),
         Some(Value::Number(seconds)) if *seconds <= MAX_NUMERIC_DATE => *seconds,

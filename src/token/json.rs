@@ -40,7 +40,9 @@ pub(crate) fn read_object<'a, const N: usize>(
     if !reader.is_next(b'}') {
         loop {
             let name = reader.name()?;
-            let place = wanted.iter().position(|one| one.as_bytes().first() == name.as_bytes().first() && *one == name);
+            let place = wanted
+                .iter()
+                .position(|one| one.as_bytes().first() == name.as_bytes().first() && *one == name);
             let value = reader.value(MAX_DEPTH, place.is_some())?;
             match place.and_then(|place| values.get_mut(place)) {
                 // It stands there twice.
@@ -292,12 +294,12 @@ fn check_names(names: &mut [Cow<'_, str>]) -> Result<(), NotAnObject> {
 pub(crate) fn most_bytes_read(payload: &str) -> usize {
     const VALUE: usize = size_of::<serde_json::Value>();
     const NODE: usize = 11 * (VALUE + size_of::<String>()) + 12 * size_of::<usize>() + 16;
-    /// What an allocator adds to a small string.
-    const STRING: usize = 32;
+    /// What an allocator adds to a small piece of memory.
+    const ALLOCATION: usize = 32;
     let count = |sign: u8| payload.bytes().filter(|byte| *byte == sign).count();
     let nodes = count(b'{') + count(b':') / 5;
     let items = 2 * count(b',') + 4 * count(b'[');
-    nodes * NODE + items * VALUE + count(b'"') / 2 * STRING + payload.len()
+    nodes * NODE + items * VALUE + (count(b'"') / 2 + count(b'[')) * ALLOCATION + payload.len()
 }
 
 #[cfg(test)]
@@ -306,8 +308,10 @@ mod tests {
 
     #[test]
     fn only_one_strict_object_is_read() {
-        let deep = |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
-        let objects = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let deep =
+            |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+        let objects =
+            |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
         let cases: [(&str, String, bool); 30] = [
             ("empty object", "{}".into(), true),
             ("white space around", " {\"a\":1}\n".into(), true),
@@ -326,7 +330,11 @@ mod tests {
             ("a string", "\"{}\"".into(), false),
             ("two objects", "{}{}".into(), false),
             ("byte order mark", "\u{feff}{}".into(), false),
-            ("a name of the parser's own", r#"{"a":{"$serde_json::private::RawValue":"x"}}"#.into(), false),
+            (
+                "a name of the parser's own",
+                r#"{"a":{"$serde_json::private::RawValue":"x"}}"#.into(),
+                false,
+            ),
             ("another", r#"{"a":{"$serde_json::private::Number":"1.25"}}"#.into(), false),
             ("the same, outside", r#"{"$serde_json::private::RawValue":"x"}"#.into(), false),
             ("a number no float holds", r#"{"a":1e400}"#.into(), false),
@@ -372,7 +380,9 @@ mod tests {
     fn it_agrees_with_serde_json() {
         fn is_strict(value: &serde_json::Value, depth: u8) -> bool {
             match value {
-                serde_json::Value::Array(items) => depth > 0 && items.iter().all(|item| is_strict(item, depth - 1)),
+                serde_json::Value::Array(items) => {
+                    depth > 0 && items.iter().all(|item| is_strict(item, depth - 1))
+                }
                 serde_json::Value::Object(members) => {
                     depth > 0 && members.values().all(|member| is_strict(member, depth - 1))
                 }
@@ -390,7 +400,8 @@ mod tests {
             let own = read_object(&text, &["a"]);
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
             // A name twice is gone from a tree.
-            let names_of_tree = |value: &serde_json::Value| value.to_string().matches("\":").count();
+            let names_of_tree =
+                |value: &serde_json::Value| value.to_string().matches("\":").count();
             let is_same = match &theirs {
                 Ok(tree) if tree.is_object() && is_strict(tree, MAX_DEPTH) => {
                     own.is_ok() || names_of_tree(tree) < text.matches([':']).count()
@@ -407,7 +418,8 @@ mod tests {
             *(if own.is_ok() { &mut read } else { &mut refused }) += 1;
         };
         for text in texts {
-            let ends: Vec<_> = text.char_indices().map(|(at, one)| (at, at + one.len_utf8())).collect();
+            let ends: Vec<_> =
+                text.char_indices().map(|(at, one)| (at, at + one.len_utf8())).collect();
             for (start, end) in ends {
                 let (before, one, after) = (&text[..start], &text[start..end], &text[end..]);
                 check(format!("{before}{after}"));

@@ -54,14 +54,17 @@ impl<'a> Jws<'a> {
             4 => InvalidToken::Encrypted,
             _ => InvalidToken::Malformed("three parts with a period between"),
         };
-        let Some((header, payload, signature)) = parts(compact) else { return Err(misshapen("three parts")) };
+        let Some((header, payload, signature)) = parts(compact) else {
+            return Err(misshapen("three parts"));
+        };
         let signing_input = compact.get(..header.len() + 1 + payload.len()).unwrap_or_default();
         let mut decoded = Vec::with_capacity(compact.len() / 4 * 3 + 3);
         let mut is_padded = false;
         let mut decode = |part: &str, what| {
             let bare = part.trim_end_matches('=');
             is_padded |= bare.len() < part.len();
-            let fits = bare.len() == part.len() || part.len().is_multiple_of(4) && part.len() - bare.len() <= 2;
+            let fits = bare.len() == part.len()
+                || part.len().is_multiple_of(4) && part.len() - bare.len() <= 2;
             match BASE64URL.decode_vec(bare, &mut decoded) {
                 Ok(()) if fits => Ok(decoded.len()),
                 _ => Err(misshapen(what)),
@@ -126,15 +129,17 @@ pub(crate) struct Header<'a> {
 
 impl<'a> Header<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self, InvalidToken> {
-        const NOT_AN_OBJECT: InvalidToken = InvalidToken::Malformed("a header that is one JSON object");
+        const NOT_AN_OBJECT: InvalidToken =
+            InvalidToken::Malformed("a header that is one JSON object");
         let text = std::str::from_utf8(bytes).map_err(|_| NOT_AN_OBJECT)?;
         let wanted = ["alg", "kid", "typ", "crit", "nonce", "signer"];
-        let [alg, kid, typ, crit, nonce, signer] = json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
+        let [alg, kid, typ, crit, nonce, signer] =
+            json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
         // §4.1.11: whoever does not understand an extension named in `crit` must refuse. We understand none, and an
         // empty or misshapen list is itself against the rule.
         if crit.is_some() {
-            return Err(InvalidToken::Critical);
+            return Err(InvalidToken::UnsupportedCritical);
         }
         let Some(Value::Text(alg)) = alg else {
             return Err(InvalidToken::Malformed("a header whose `alg` is a string"));
@@ -156,7 +161,10 @@ impl<'a> Header<'a> {
     }
 }
 
-fn text_member<'a>(value: Option<Value<'a>>, expected: &'static str) -> Result<Option<Cow<'a, str>>, InvalidToken> {
+fn text_member<'a>(
+    value: Option<Value<'a>>,
+    expected: &'static str,
+) -> Result<Option<Cow<'a, str>>, InvalidToken> {
     match value {
         None => Ok(None),
         Some(Value::Text(text)) => Ok(Some(text)),

@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::claim_path::ClaimPath;
-use super::token_type::TypRule;
+use super::token_type::AllowedTypes;
 use crate::error::InvalidToken;
 
 /// How to read the tokens of one issuer, and what must be in them.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
-    pub(crate) typ: TypRule,
-    pub(crate) claims: Vec<ClaimRule>,
+pub(crate) struct TokenProfile {
+    pub(crate) typ: AllowedTypes,
+    pub(crate) claims: Vec<ClaimRequirement>,
     /// Whether parts may end with `=`.
     pub(crate) padding: bool,
     /// The one tenant that the issuer is of, where keys may name theirs.
@@ -27,18 +27,18 @@ pub(crate) struct Shape {
     pub(crate) groups: Vec<ClaimPath>,
 }
 
-impl Shape {
+impl TokenProfile {
     /// As most issuers have it. One for all of them: of thousands of tenants each request touches another's.
     pub(crate) fn shared() -> Arc<Self> {
-        static SHARED: LazyLock<Arc<Shape>> = LazyLock::new(Arc::default);
+        static SHARED: LazyLock<Arc<TokenProfile>> = LazyLock::new(Arc::default);
         Arc::clone(&SHARED)
     }
 }
 
-impl Default for Shape {
+impl Default for TokenProfile {
     fn default() -> Self {
         Self {
-            typ: TypRule::default(),
+            typ: AllowedTypes::default(),
             claims: Vec::new(),
             padding: false,
             tenant: None,
@@ -53,13 +53,13 @@ impl Default for Shape {
 
 /// A rule over one claim's value.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ClaimRule {
+pub(crate) struct ClaimRequirement {
     pub(crate) path: ClaimPath,
-    pub(crate) is: Is,
+    pub(crate) is: Condition,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Is {
+pub(crate) enum Condition {
     /// There, and one of these values, or an array with one of them.
     OneOf(Vec<Value>),
     /// Not there, or none of these values.
@@ -72,7 +72,7 @@ pub(crate) enum Is {
     Past,
 }
 
-impl ClaimRule {
+impl ClaimRequirement {
     /// `latest`: what counts as now, as far as the clocks may be apart, since 1970.
     pub(crate) fn check(&self, claims: &Value, latest: Duration) -> Result<(), InvalidToken> {
         let value = self.path.find(claims);
@@ -82,25 +82,29 @@ impl ClaimRule {
             None => false,
         };
         let holds = match &self.is {
-            Is::OneOf(allowed) => among(allowed),
-            Is::NoneOf(refused) => !among(refused),
-            Is::Present => value.is_some_and(|value| !value.is_null()),
-            Is::Absent => value.is_none(),
-            Is::Text => value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
-            Is::Past => value.and_then(Value::as_f64).is_some_and(|date| date <= latest.as_secs_f64()),
+            Condition::OneOf(allowed) => among(allowed),
+            Condition::NoneOf(refused) => !among(refused),
+            Condition::Present => value.is_some_and(|value| !value.is_null()),
+            Condition::Absent => value.is_none(),
+            Condition::Text => value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
+            Condition::Past => {
+                value.and_then(Value::as_f64).is_some_and(|date| date <= latest.as_secs_f64())
+            }
         };
         match holds {
             true => Ok(()),
-            false => {
-                Err(InvalidToken::ClaimValue { claim: self.path.as_str().to_owned(), expected: self.is.to_string() })
-            }
+            false => Err(InvalidToken::ClaimValue {
+                claim: self.path.as_str().to_owned(),
+                expected: self.is.to_string(),
+            }),
         }
     }
 }
 
-impl std::fmt::Display for Is {
+impl std::fmt::Display for Condition {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let list = |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
+        let list =
+            |values: &[Value]| values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
         match self {
             Self::OneOf(allowed) if allowed.len() == 1 => formatter.write_str(&list(allowed)),
             Self::OneOf(allowed) => write!(formatter, "one of {}", list(allowed)),

@@ -57,7 +57,9 @@ impl Scope {
     pub(crate) fn granted<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut scope = Self::none();
         // RFC 6749 §3.3: the delimiter is a space and nothing else.
-        for token in parts.into_iter().flat_map(|part| part.split(' ')).filter(|token| !token.is_empty()) {
+        for token in
+            parts.into_iter().flat_map(|part| part.split(' ')).filter(|token| !token.is_empty())
+        {
             scope.add(token);
         }
         scope
@@ -65,7 +67,8 @@ impl Scope {
 
     /// This, and each token that begins with `prefix` without it, too.
     pub(crate) fn with_unprefixed(mut self, prefix: &str) -> Self {
-        let short: Vec<_> = self.iter().filter_map(|token| token.strip_prefix(prefix)).map(str::to_owned).collect();
+        let short: Vec<_> =
+            self.iter().filter_map(|token| token.strip_prefix(prefix)).map(str::to_owned).collect();
         for token in short.iter().filter(|token| !token.is_empty()) {
             self.add(token);
         }
@@ -78,6 +81,11 @@ impl Scope {
                 self.add(token);
             }
         }
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
     }
 
     fn add(&mut self, token: &str) {
@@ -116,7 +124,9 @@ impl FromStr for Scope {
         let mut scope = Self::none();
         scope.extend(&Self::granted([text]));
         if scope.is_empty() {
-            return Err(ConfigError::new(format!("scope {text:?}: expected at least one scope token")));
+            return Err(ConfigError::new(format!(
+                "scope {text:?}: expected at least one scope token"
+            )));
         }
         Ok(scope)
     }

@@ -19,7 +19,8 @@ pub(crate) fn is_tenant(text: &str) -> bool {
     let mut groups = text.split('-');
     let fits = |length| {
         groups.next().is_some_and(|group| {
-            group.len() == length && group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            group.len() == length
+                && group.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         })
     };
     GROUPS.into_iter().all(fits) && groups.next().is_none()

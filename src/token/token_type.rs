@@ -30,7 +30,7 @@ const OTHER_KINDS: [&str; 21] = [
 
 /// What the header's `typ` must be, by configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum TypRule {
+pub(crate) enum AllowedTypes {
     /// `at+jwt`, with every claim that RFC 9068 §2.2 requires.
     Rfc9068,
     /// If it is there, one of these.
@@ -39,16 +39,18 @@ pub(crate) enum TypRule {
     Any,
 }
 
-impl Default for TypRule {
+impl Default for AllowedTypes {
     fn default() -> Self {
         Self::OneOf(["JWT", "at+jwt"].map(str::to_owned).to_vec())
     }
 }
 
-impl TypRule {
+impl AllowedTypes {
     pub(crate) fn one_of(types: Vec<String>) -> Result<Self, ConfigError> {
-        match types.iter().find(|typ| check_kind(Some(typ)).is_err()) {
-            Some(other) => Err(ConfigError::new(format!("typ {other:?}: expected one of access tokens"))),
+        match types.iter().find(|typ| reject_other_jwt_types(Some(typ)).is_err()) {
+            Some(other) => {
+                Err(ConfigError::new(format!("typ {other:?}: expected one of access tokens")))
+            }
             None => Ok(Self::OneOf(types.into_iter().map(|typ| short(&typ).to_owned()).collect())),
         }
     }
@@ -56,22 +58,26 @@ impl TypRule {
     pub(crate) fn check(&self, typ: Option<&str>) -> Result<(), InvalidToken> {
         let fits = match (self, typ) {
             (Self::Any, _) | (Self::OneOf(_), None) => true,
-            (Self::Rfc9068, typ) => typ.is_some_and(|typ| short(typ).eq_ignore_ascii_case("at+jwt")),
-            (Self::OneOf(types), Some(typ)) => types.iter().any(|one| one.eq_ignore_ascii_case(short(typ))),
+            (Self::Rfc9068, typ) => {
+                typ.is_some_and(|typ| short(typ).eq_ignore_ascii_case("at+jwt"))
+            }
+            (Self::OneOf(types), Some(typ)) => {
+                types.iter().any(|one| one.eq_ignore_ascii_case(short(typ)))
+            }
         };
         match fits {
             true => Ok(()),
-            false => Err(InvalidToken::Type { presented: typ.map(str::to_owned) }),
+            false => Err(InvalidToken::UnexpectedType { presented: typ.map(str::to_owned) }),
         }
     }
 }
 
 /// Refuses what is another kind of JWT by its own word, whoever the issuer is.
-pub(crate) fn check_kind(typ: Option<&str>) -> Result<(), InvalidToken> {
+pub(crate) fn reject_other_jwt_types(typ: Option<&str>) -> Result<(), InvalidToken> {
     match typ {
         // Whatever parameters it has.
         Some(typ) if typ.split(';').next().is_some_and(|kind| is_other_kind(kind.trim())) => {
-            Err(InvalidToken::Type { presented: Some(typ.to_owned()) })
+            Err(InvalidToken::UnexpectedType { presented: Some(typ.to_owned()) })
         }
         _ => Ok(()),
     }
@@ -85,7 +91,9 @@ fn is_other_kind(kind: &str) -> bool {
 fn short(typ: &str) -> &str {
     const APPLICATION: &str = "application/";
     match typ.get(..APPLICATION.len()) {
-        Some(start) if start.eq_ignore_ascii_case(APPLICATION) => typ.get(APPLICATION.len()..).unwrap_or_default(),
+        Some(start) if start.eq_ignore_ascii_case(APPLICATION) => {
+            typ.get(APPLICATION.len()..).unwrap_or_default()
+        }
         _ => typ,
     }
 }

@@ -38,12 +38,26 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
         Way::new("portcullis, no token", app(), &[]),
         Way::new("portcullis, the same token again", app(), &distinct[..1]),
         Way::new("portcullis, a token never seen", app(), &distinct),
-        Way::without_state("a layer that does nothing, router without state", contenders::behind_nothing(), &distinct),
-        Way::without_state("portcullis, the same token again, router without state", app(), &distinct[..1]),
-        Way::without_state("portcullis, a token never seen, router without state", app(), &distinct),
+        Way::without_state(
+            "a layer that does nothing, router without state",
+            contenders::behind_nothing(),
+            &distinct,
+        ),
+        Way::without_state(
+            "portcullis, the same token again, router without state",
+            app(),
+            &distinct[..1],
+        ),
+        Way::without_state(
+            "portcullis, a token never seen, router without state",
+            app(),
+            &distinct,
+        ),
     ];
     let contenders = runtime.block_on(contenders::all(&issuer, AUDIENCE, algorithm))?;
-    ways.extend(contenders.into_iter().map(|Contender { name, app }| Way::new(name, app, &distinct)));
+    ways.extend(
+        contenders.into_iter().map(|Contender { name, app }| Way::new(name, app, &distinct)),
+    );
     println!("\n{algorithm}: allocations of a request");
     for way in &mut ways {
         let count = count(way, runtime)?;
@@ -56,7 +70,8 @@ fn memory(runtime: &Runtime) -> Result<(), Failure> {
     let issuer = TestIssuer::offline_with("https://acme.eu.auth0.com/", Algorithm::EdDSA)?;
     println!("\nmemory of a kept token");
     for padding in [0, 500, 2500] {
-        let token = |number| issuer.token().claim("jti", number).claim("pad", "x".repeat(padding)).build();
+        let token =
+            |number| issuer.token().claim("jti", number).claim("pad", "x".repeat(padding)).build();
         let tokens: Vec<_> = (0..10_000).map(token).collect();
         let verifier = Verifier::new(issuer.issuer())?;
         let region = Region::new(ALLOCATOR);

@@ -51,7 +51,8 @@ async fn main() -> Result<ExitCode, Failure> {
 }
 
 async fn answer(app: &Router, token: &str) -> Result<(StatusCode, String), Failure> {
-    let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
+    let request =
+        Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
     let response = app.clone().oneshot(request).await?;
     let status = response.status();
     let body = to_bytes(response.into_body(), 65536).await?;

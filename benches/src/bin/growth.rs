@@ -27,8 +27,10 @@ fn runtime() -> Result<Runtime, Failure> {
 /// Serves all sizes in turn, and prints each beside the first.
 fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Failure> {
     let runtime = runtime()?;
-    let mut ways: Vec<_> =
-        sizes.iter().map(|(size, app, tokens)| Way::new(size.to_string(), app.clone(), tokens)).collect();
+    let mut ways: Vec<_> = sizes
+        .iter()
+        .map(|(size, app, tokens)| Way::new(size.to_string(), app.clone(), tokens))
+        .collect();
     for _ in 0..ROUNDS {
         for way in &mut ways {
             way.round(PER_ROUND, &runtime)?;
@@ -37,7 +39,8 @@ fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Fail
     println!("\n{title}");
     let first = ways.first().map(|way| way.times.clone()).unwrap_or_default();
     for way in &ways {
-        let ratios: Vec<f64> = way.times.iter().zip(&first).map(|(own, first)| own / first).collect();
+        let ratios: Vec<f64> =
+            way.times.iter().zip(&first).map(|(own, first)| own / first).collect();
         println!("  {:>8}  {:>7.2} µs  {:.3}", way.name, median(&way.times) * 1e6, median(&ratios));
     }
     Ok(())
@@ -55,9 +58,15 @@ fn issuers() -> Result<(), Failure> {
     };
     let (mut sharing, mut apart, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for count in [1, 10, 100, 1_000, 10_000] {
-        let token = |number: usize| server.token().issued_by(&name(number * FAR % count)).claim("jti", number).build();
+        let token = |number: usize| {
+            server.token().issued_by(&name(number * FAR % count)).claim("jti", number).build()
+        };
         let tokens: Vec<_> = (0..TOKENS).map(token).collect();
-        let limit = Limit::new(&server, Algorithm::RS256, &tokens)?.with_keys(&server, Algorithm::RS256, count)?;
+        let limit = Limit::new(&server, Algorithm::RS256, &tokens)?.with_keys(
+            &server,
+            Algorithm::RS256,
+            count,
+        )?;
         limits.push((count, limit));
         sharing.push((count, listed(count, &|| one_set.clone())?, tokens.clone()));
         apart.push((count, listed(count, &|| server.jwks())?, tokens));
@@ -88,7 +97,9 @@ fn keys() -> Result<(), Failure> {
             issuer.rotate()?;
             distinct.extend(tokens(&issuer, TOKENS / count));
         }
-        let mixed: Vec<_> = (0..distinct.len()).map(|number| distinct[number * FAR % distinct.len()].clone()).collect();
+        let mixed: Vec<_> = (0..distinct.len())
+            .map(|number| distinct[number * FAR % distinct.len()].clone())
+            .collect();
         let verifier = Verifier::builder(issuer.issuer()).without_token_cache().build()?;
         all.push((count, contenders::portcullis(&verifier), mixed));
     }
@@ -103,7 +114,8 @@ fn kept_tokens() -> Result<(), Failure> {
     let runtime = runtime()?;
     let mut all = Vec::new();
     for count in [1, 100, 10_000, MOST] {
-        let verifier = Verifier::builder(issuer.issuer()).cache_tokens(MOST as u64).build()?;
+        let verifier =
+            Verifier::builder(issuer.issuer()).token_cache_capacity(MOST as u64).build()?;
         let tokens = &distinct[..count];
         for token in tokens.iter().cycle().take(3 * count) {
             runtime.block_on(verifier.verify(token))?;

@@ -21,7 +21,11 @@ fn measured_signatures(limit: &Limit) -> Result<Duration, Failure> {
 }
 
 #[inline(never)]
-fn measured_requests(way: &mut Way<'_>, requests: Vec<Request<Body>>, runtime: &Runtime) -> Duration {
+fn measured_requests(
+    way: &mut Way<'_>,
+    requests: Vec<Request<Body>>,
+    runtime: &Runtime,
+) -> Duration {
     black_box(way.serve(requests, runtime))
 }
 

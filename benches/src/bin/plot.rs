@@ -23,7 +23,8 @@ fn main() -> Result<(), Failure> {
                 return Err(format!("{line}: expected three columns").into());
             };
             let ratio: f64 = ratio.parse()?;
-            if algorithm == "RS256" && ratio > ENDS.0 && rows.iter().all(|(known, _)| known != name) {
+            if algorithm == "RS256" && ratio > ENDS.0 && rows.iter().all(|(known, _)| known != name)
+            {
                 rows.push((name.to_owned(), ratio));
             }
         }

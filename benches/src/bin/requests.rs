@@ -51,10 +51,15 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
         Way::new("portcullis, no token", usual(&verifier)?, &[]),
         Way::new("portcullis, a kept token, scope, own claims", usual(&verifier)?, &distinct[..1]),
         Way::new("portcullis, a token never seen", contenders::portcullis(&verifier), &distinct),
-        Way::without_state("a layer that does nothing, router without state", contenders::behind_nothing(), &distinct),
+        Way::without_state(
+            "a layer that does nothing, router without state",
+            contenders::behind_nothing(),
+            &distinct,
+        ),
         Way::without_state(
             "the signature alone, behind a layer that does nothing, router without state",
-            contenders::signature_alone(Limit::new(&issuer, algorithm, &[])?).route_layer(Identity::new()),
+            contenders::signature_alone(Limit::new(&issuer, algorithm, &[])?)
+                .route_layer(Identity::new()),
             &distinct,
         ),
         Way::without_state(
@@ -86,13 +91,21 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
         rounds.map(|((time, handler), limit)| (time - handler) / limit).collect()
     };
     let (least, handler) = (minimum(&limits), minimum(&unprotected.times));
-    println!("\n{algorithm}: tokens of {} bytes; the limit is {:.1} µs", distinct[0].len(), median(&limits) * 1e6);
+    println!(
+        "\n{algorithm}: tokens of {} bytes; the limit is {:.1} µs",
+        distinct[0].len(),
+        median(&limits) * 1e6
+    );
     println!("  {:<76} {:>9} {:>9}", "× limit", "median", "minimum");
     for way in &ways {
         let minimum = (minimum(&way.times) - handler) / least;
         println!("  {:<76} {:>9.3} {:>9.3}", way.name, median(&ratios(way)), minimum);
     }
-    println!("  {:<76} {:>9.3}", "(an unprotected handler)", median(&unprotected.times) / median(&limits));
+    println!(
+        "  {:<76} {:>9.3}",
+        "(an unprotected handler)",
+        median(&unprotected.times) / median(&limits)
+    );
     Ok(ways.iter().map(|way| (way.name.clone(), median(&ratios(way)))).collect())
 }
 

@@ -41,7 +41,12 @@ impl Server {
     async fn start(keys: &TestIssuer, delay: Duration) -> Result<Self, Failure> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let base = format!("http://{}", listener.local_addr()?);
-        let server = Self { base, asked: Arc::default(), at_once: Arc::default(), most_at_once: Arc::default() };
+        let server = Self {
+            base,
+            asked: Arc::default(),
+            at_once: Arc::default(),
+            most_at_once: Arc::default(),
+        };
         let (jwks, own) = (keys.jwks_json().to_string(), server.clone());
         let router = Router::new().fallback(async move |request: Request| {
             own.asked.fetch_add(1, Ordering::Relaxed);
@@ -54,7 +59,8 @@ impl Server {
             let answer = match path.strip_suffix("/.well-known/openid-configuration") {
                 Some(tenant) => {
                     let iss = format!("{}{tenant}", own.base);
-                    serde_json::json!({ "issuer": iss, "jwks_uri": format!("{iss}/keys") }).to_string()
+                    serde_json::json!({ "issuer": iss, "jwks_uri": format!("{iss}/keys") })
+                        .to_string()
                 }
                 None => jwks.clone(),
             };
@@ -83,9 +89,10 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     // As long as a server in the same data centre takes.
     let server = Server::start(keys, Duration::from_millis(2)).await?;
     let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok());
-    let issuers = issuers.danger_allow_private_addresses().keep_at_most(TENANTS as u64);
+    let issuers = issuers.danger_allow_private_addresses().max_cached(TENANTS as u64);
     let verifier = Verifier::builder(issuers).without_token_cache().build()?;
-    let tokens: Vec<String> = (0..TENANTS).map(|tenant| keys.token().issued_by(&server.iss(tenant)).build()).collect();
+    let tokens: Vec<String> =
+        (0..TENANTS).map(|tenant| keys.token().issued_by(&server.iss(tenant)).build()).collect();
     // The client's and the server's own buffers are there before it is counted.
     verifier.verify(&tokens[0]).await?;
 
@@ -126,11 +133,22 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     drop(sets);
 
     println!("\n{TENANTS} looked-up tenants, keys discovered at one server");
-    println!("  at once, cold: {verified} verified, after {cold:.2?}; all warm after {warm:.2?}, in {rounds} round(s)");
+    println!(
+        "  at once, cold: {verified} verified, after {cold:.2?}; all warm after {warm:.2?}, in {rounds} round(s)"
+    );
     println!("  fetches in flight at the most: {}", server.most_at_once.load(Ordering::Relaxed));
-    println!("  the server was asked {} times, {} for each tenant", server.asked(), server.asked() / TENANTS);
-    println!("  memory per tenant: {with_keys} bytes, {} beside the keys themselves", with_keys - keys_alone);
-    println!("  a request, warm: {steady:.2?} over all tenants, {one:.2?} with one of them again and again");
+    println!(
+        "  the server was asked {} times, {} for each tenant",
+        server.asked(),
+        server.asked() / TENANTS
+    );
+    println!(
+        "  memory per tenant: {with_keys} bytes, {} beside the keys themselves",
+        with_keys - keys_alone
+    );
+    println!(
+        "  a request, warm: {steady:.2?} over all tenants, {one:.2?} with one of them again and again"
+    );
     Ok(())
 }
 
@@ -165,7 +183,8 @@ fn print_ratio(name: &str, quiet: Vec<Duration>, disturbed: Vec<Duration>) {
 }
 
 async fn flood(keys: &TestIssuer) -> Result<(), Failure> {
-    let junk: Vec<_> = (0..JUNK).map(|number| keys.token().header("kid", format!("junk-{number}"))).collect();
+    let junk: Vec<_> =
+        (0..JUNK).map(|number| keys.token().header("kid", format!("junk-{number}"))).collect();
     let (mut quiet, mut flooded, mut most_fetches) = (Vec::new(), Vec::new(), 0);
     for round in 0..2 * ROUNDS {
         let server = Server::start(keys, Duration::ZERO).await?;
@@ -180,7 +199,8 @@ async fn flood(keys: &TestIssuer) -> Result<(), Failure> {
             quiet.push(p99(&verifier, &token).await?);
             continue;
         }
-        let junk: Vec<String> = junk.iter().cloned().map(|token| token.issued_by(&iss).build()).collect();
+        let junk: Vec<String> =
+            junk.iter().cloned().map(|token| token.issued_by(&iss).build()).collect();
         let flood = tokio::spawn({
             let verifier = verifier.clone();
             async move {

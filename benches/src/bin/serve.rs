@@ -25,7 +25,9 @@ async fn named(name: &str, issuer: &TestIssuer) -> Result<Router, Failure> {
     let names: Vec<_> = all.iter().map(|contender| contender.name.clone()).collect();
     let names = names.join(", ");
     let found = all.into_iter().find(|contender| contender.name == name);
-    found.map(|found| found.app).ok_or_else(|| format!("{name}: expected unprotected, portcullis, {names}").into())
+    found
+        .map(|found| found.app)
+        .ok_or_else(|| format!("{name}: expected unprotected, portcullis, {names}").into())
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -39,7 +39,11 @@ pub fn choose_backend() -> Result<(), Failure> {
 }
 
 /// All that support the algorithm, portcullis first. `audience` is that of the tokens: [`portcullis::testing::AUDIENCE`].
-pub async fn all(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Vec<Contender>, Failure> {
+pub async fn all(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Vec<Contender>, Failure> {
     let none_kept = Verifier::builder(issuer.issuer()).without_token_cache().build()?;
     none_kept.warm_up().await?;
     let mut all = vec![Contender { name: NONE_KEPT.to_owned(), app: portcullis(&none_kept) }];
@@ -65,7 +69,10 @@ pub fn signature_alone(limit: Limit) -> Router {
     let limit = Arc::new(limit);
     let handler = async move |headers: HeaderMap| {
         let value = headers.get("authorization").and_then(|value| value.to_str().ok());
-        match value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| limit.holds(token)) {
+        match value
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .is_some_and(|token| limit.holds(token))
+        {
             true => Ok("auth0|6553da60a54af58e29493993".to_owned()),
             false => Err(StatusCode::UNAUTHORIZED),
         }

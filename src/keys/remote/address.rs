@@ -6,9 +6,9 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 /// Resolves names as the system does, and leaves private addresses out.
-pub(super) struct PublicOnly;
+pub(super) struct PublicAddressResolver;
 
-impl Resolve for PublicOnly {
+impl Resolve for PublicAddressResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
@@ -60,7 +60,9 @@ fn is_private(address: IpAddr) -> bool {
             let [first, second, ..] = v6.segments();
             // An IPv4 address in another dress: mapped, by NAT64, or by 6to4.
             let within = match v6.segments() {
-                [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some((high, low)),
+                [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                    Some((high, low))
+                }
                 [0x2002, high, low, ..] => Some((high, low)),
                 _ => None,
             };
@@ -153,6 +155,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_resolves_to_a_private_address_has_none() {
-        assert!(PublicOnly.resolve("localhost".parse().unwrap()).await.is_err());
+        assert!(PublicAddressResolver.resolve("localhost".parse().unwrap()).await.is_err());
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn directives(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(CACHE_CONTROL).iter().map(|line| line.to_str().unwrap_or("no-cache"));
+    let lines =
+        headers.get_all(CACHE_CONTROL).iter().map(|line| line.to_str().unwrap_or("no-cache"));
     lines.flat_map(|line| line.split(','))
 }
 
@@ -53,12 +54,20 @@ mod tests {
             ("nothing", &[], None),
             ("nothing about time", &[("cache-control", "public, must-revalidate")], None),
             ("max-age", &[("cache-control", "max-age=15")], Some(15)),
-            ("among others", &[("cache-control", "public, max-age=600, must-revalidate")], Some(600)),
+            (
+                "among others",
+                &[("cache-control", "public, max-age=600, must-revalidate")],
+                Some(600),
+            ),
             ("without spaces", &[("cache-control", "public,max-age=600")], Some(600)),
             ("upper case", &[("cache-control", "MAX-AGE=600")], Some(600)),
             ("quoted", &[("cache-control", "max-age=\"600\"")], Some(600)),
             ("ten years", &[("cache-control", "max-age=315360000")], Some(315_360_000)),
-            ("more than fits", &[("cache-control", "max-age=99999999999999999999999")], Some(4_294_967_295)),
+            (
+                "more than fits",
+                &[("cache-control", "max-age=99999999999999999999999")],
+                Some(4_294_967_295),
+            ),
             ("0", &[("cache-control", "max-age=0")], Some(0)),
             ("negative", &[("cache-control", "max-age=-1")], Some(0)),
             ("a fraction", &[("cache-control", "max-age=1.5")], Some(0)),
@@ -70,12 +79,24 @@ mod tests {
             ("no-cache with a name", &[("cache-control", "no-cache=\"set-cookie\"")], Some(0)),
             ("no-store beside max-age", &[("cache-control", "max-age=600, no-store")], Some(0)),
             ("twice", &[("cache-control", "max-age=600, max-age=60")], Some(0)),
-            ("in two lines", &[("cache-control", "public"), ("cache-control", "max-age=60")], Some(60)),
-            ("twice in two lines", &[("cache-control", "max-age=60"), ("cache-control", "max-age=60")], Some(0)),
+            (
+                "in two lines",
+                &[("cache-control", "public"), ("cache-control", "max-age=60")],
+                Some(60),
+            ),
+            (
+                "twice in two lines",
+                &[("cache-control", "max-age=60"), ("cache-control", "max-age=60")],
+                Some(0),
+            ),
             ("for shared caches", &[("cache-control", "s-maxage=600")], None),
             ("with an age", &[("cache-control", "max-age=600"), ("age", "100")], Some(500)),
             ("older than it may be", &[("cache-control", "max-age=600"), ("age", "601")], Some(0)),
-            ("with an age that is none", &[("cache-control", "max-age=600"), ("age", "x")], Some(600)),
+            (
+                "with an age that is none",
+                &[("cache-control", "max-age=600"), ("age", "x")],
+                Some(600),
+            ),
         ];
         for (name, lines, expected) in cases {
             let mut headers = HeaderMap::new();

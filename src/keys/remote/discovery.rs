@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::fetch::{self, Answer, Http, Validators};
+use super::fetch::{self, Fetched, Http, Validators};
 use crate::error::FetchError;
 use crate::keys::url::{PlainHttp, secure_url};
 
@@ -25,11 +25,13 @@ pub(crate) async fn jwks_uri(
     let mut last = None;
     for url in well_known(issuer) {
         match http.get(&url, &Validators::default()).await {
-            Ok(Answer::Document { body, lifetime, .. }) => {
+            Ok(Fetched::Document { body, lifetime, .. }) => {
                 return Ok((read(&url, &body, iss, plain_http)?, lifetime));
             }
             // Nothing was asked that this could answer.
-            Ok(Answer::NotModified { .. }) => return Err(FetchError::Status { url: fetch::named(&url), status: 304 }),
+            Ok(Fetched::NotModified { .. }) => {
+                return Err(FetchError::Status { url: fetch::redacted(&url), status: 304 });
+            }
             Err(error @ FetchError::Status { status: 404 | 405 | 410, .. }) => last = Some(error),
             Err(error) => return Err(error),
         }
@@ -44,7 +46,9 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
     let path = issuer.path().trim_end_matches('/');
     let mut urls = Vec::new();
-    for candidate in [format!("{path}{OPENID}"), format!("{OAUTH}{path}"), format!("{OPENID}{path}")] {
+    for candidate in
+        [format!("{path}{OPENID}"), format!("{OAUTH}{path}"), format!("{OPENID}{path}")]
+    {
         let mut url = issuer.clone();
         url.set_path(&candidate);
         if !urls.contains(&url) {
@@ -55,21 +59,22 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 }
 
 fn read(url: &Url, document: &[u8], iss: &str, plain_http: PlainHttp) -> Result<Url, FetchError> {
-    let unreadable = |expected| FetchError::Document { url: fetch::named(url), expected };
-    let document: Value =
-        serde_json::from_slice(document).map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
+    let unreadable = |expected| FetchError::InvalidDocument { url: fetch::redacted(url), expected };
+    let document: Value = serde_json::from_slice(document)
+        .map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
     let text = |name: &str| document.get(name).and_then(Value::as_str);
 
     let presented = text("issuer").ok_or_else(|| unreadable("metadata with a string `issuer`"))?;
     // Identical, or an issuer could hand out another's keys under its own name.
     if presented != iss {
         return Err(FetchError::IssuerMismatch {
-            url: fetch::named(url),
+            url: fetch::redacted(url),
             expected: iss.to_owned(),
             presented: presented.chars().take(MAX_QUOTED).collect(),
         });
     }
-    let jwks_uri = text("jwks_uri").ok_or_else(|| unreadable("metadata with a string `jwks_uri`"))?;
+    let jwks_uri =
+        text("jwks_uri").ok_or_else(|| unreadable("metadata with a string `jwks_uri`"))?;
     if jwks_uri.len() > MAX_JWKS_URI {
         return Err(unreadable("metadata with a `jwks_uri` of at most 2048 bytes"));
     }
@@ -87,10 +92,16 @@ mod tests {
 
     #[test]
     fn an_issuer_elsewhere_has_no_business_on_our_loopback() {
-        let document = |iss: &str| format!(r#"{{"issuer":"{iss}","jwks_uri":"http://127.0.0.1:2375/containers"}}"#);
+        let document = |iss: &str| {
+            format!(r#"{{"issuer":"{iss}","jwks_uri":"http://127.0.0.1:2375/containers"}}"#)
+        };
         for (iss, used) in [("https://hostile.example", false), ("http://127.0.0.1:4000", true)] {
             let url = Url::parse(&format!("{iss}/.well-known/openid-configuration")).unwrap();
-            assert_eq!(read(&url, document(iss).as_bytes(), iss, PlainHttp::OnLoopback).is_ok(), used, "{iss}");
+            assert_eq!(
+                read(&url, document(iss).as_bytes(), iss, PlainHttp::OnLoopback).is_ok(),
+                used,
+                "{iss}"
+            );
         }
     }
 
@@ -99,11 +110,17 @@ mod tests {
         let cases = [
             (
                 "https://h",
-                vec!["https://h/.well-known/openid-configuration", "https://h/.well-known/oauth-authorization-server"],
+                vec![
+                    "https://h/.well-known/openid-configuration",
+                    "https://h/.well-known/oauth-authorization-server",
+                ],
             ),
             (
                 "https://h/",
-                vec!["https://h/.well-known/openid-configuration", "https://h/.well-known/oauth-authorization-server"],
+                vec![
+                    "https://h/.well-known/openid-configuration",
+                    "https://h/.well-known/oauth-authorization-server",
+                ],
             ),
             (
                 "https://h:8443/t/1",

@@ -5,34 +5,43 @@ use std::sync::atomic::Ordering;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::fetch::{self, Answer, Http};
-use super::limits::Doubts;
-use super::{Came, Fetched, Known, Location, RemoteJwks, Source, discovery};
+use super::fetch::{self, Fetched, Http};
+use super::limits::FetchClass;
+use super::{Carryover, Download, Location, RemoteJwks, Revalidation, Source, discovery};
 use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
 
 impl RemoteJwks {
-    pub(super) async fn fetch(&self, known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
+    pub(super) async fn fetch(
+        &self,
+        known: Carryover,
+        kid: Option<&str>,
+    ) -> Result<Download, FetchError> {
         let limit = self.source.policy.timeout;
         let start = Instant::now();
-        let doubts = match (self.lock().schedule.has_failed(), self.proven.load(Ordering::Relaxed)) {
-            (true, _) => Doubts::Failed,
-            (false, false) => Doubts::Unproven,
-            (false, true) => Doubts::None,
-        };
-        let Ok(_place) = timeout_at(start + limit, self.places.take(doubts)).await else {
-            return Err(FetchError::NoTurn { limit });
+        let class =
+            match (self.lock().schedule.has_failed(), self.established.load(Ordering::Relaxed)) {
+                (true, _) => FetchClass::Failing,
+                (false, false) => FetchClass::Probationary,
+                (false, true) => FetchClass::Established,
+            };
+        let Ok(_place) = timeout_at(start + limit, self.limit_at_origin.take(class)).await else {
+            return Err(FetchError::ConcurrencyLimit { limit });
         };
         let waited = start.elapsed();
         match timeout_at(start + limit, self.fetch_within_limit(known, kid)).await {
             Ok(answer) => answer,
             // Not the server's fault, if it was asked at the last moment.
-            Err(_) if waited > limit / 2 => Err(FetchError::NoTurn { limit }),
+            Err(_) if waited > limit / 2 => Err(FetchError::ConcurrencyLimit { limit }),
             Err(_) => Err(FetchError::Timeout { limit }),
         }
     }
 
-    async fn fetch_within_limit(&self, mut known: Known, kid: Option<&str>) -> Result<Fetched, FetchError> {
+    async fn fetch_within_limit(
+        &self,
+        mut known: Carryover,
+        kid: Option<&str>,
+    ) -> Result<Download, FetchError> {
         let url = match &self.source.location {
             Location::PemByKid(prefix) => return self.fetch_by_kid(prefix, kid, known).await,
             Location::Jwks(url) => url.clone(),
@@ -42,36 +51,51 @@ impl RemoteJwks {
                     Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
                     None => {
                         let Source { issuer, plain_http, .. } = &self.source;
-                        let (url, hint) = discovery::jwks_uri(&self.http(), &issuer.iss, at, *plain_http).await?;
+                        let (url, hint) =
+                            discovery::jwks_uri(&self.http(), &issuer.iss, at, *plain_http).await?;
                         if *same_origin && url.origin() != at.origin() {
-                            return Err(FetchError::OtherOrigin { url: fetch::named(&url) });
+                            return Err(FetchError::OtherOrigin { url: fetch::redacted(&url) });
                         }
-                        known.jwks_uri.insert((url, now + self.source.policy.lifetime(hint))).0.clone()
+                        known
+                            .jwks_uri
+                            .insert((url, now + self.source.policy.lifetime(hint)))
+                            .0
+                            .clone()
                     }
                 }
             }
         };
-        // Only of what came from the same address can anything be said to be the same.
-        let came = known.came.take().filter(|came| came.from == url);
-        let (validators, hint) = came.map(|came| (came.validators, came.hint)).unwrap_or_default();
+        // Only of what revalidation from the same address can anything be said to be the same.
+        let revalidation = known.revalidation.take().filter(|one| one.from == url);
+        let (validators, hint) =
+            revalidation.map(|one| (one.validators, one.hint)).unwrap_or_default();
         let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
-            Answer::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
-            Answer::Document { body, validators, lifetime } => (Some(self.read(&url, &body)?), validators, lifetime),
+            Fetched::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
+            Fetched::Document { body, validators, lifetime } => {
+                (Some(self.read(&url, &body)?), validators, lifetime)
+            }
         };
-        known.came = Some(Came { from: url, validators, hint });
-        Ok(Fetched { jwks, lifetime: self.source.policy.lifetime(hint), known })
+        known.revalidation = Some(Revalidation { from: url, validators, hint });
+        Ok(Download { jwks, lifetime: self.source.policy.lifetime(hint), known })
     }
 
     pub(super) fn http(&self) -> Http<'_> {
         let Source { private_addresses, policy, .. } = &self.source;
-        Http { client: &self.client, private_addresses: *private_addresses, patience: policy.timeout / 2 }
+        Http {
+            client: &self.client,
+            private_addresses: *private_addresses,
+            hedge_after: policy.timeout / 2,
+        }
     }
 
     /// A set without one key that the issuer may sign with is no set: it would take the good one's place.
     fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
-        let url = || fetch::named(url);
+        let url = || fetch::redacted(url);
         match Jwks::read(document, self.source.rsa) {
-            None => Err(FetchError::Document { url: url(), expected: "a JSON object with an array `keys`" }),
+            None => Err(FetchError::InvalidDocument {
+                url: url(),
+                expected: "a JSON object with an array `keys`",
+            }),
             Some(jwks) if !jwks.serves_any(&self.source.algorithms) => {
                 Err(FetchError::NoUsableKey { url: url(), ignored: jwks.ignored().to_vec() })
             }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{
-    ACCEPT, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER,
+    ACCEPT, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    RETRY_AFTER,
 };
 use reqwest::{Client, redirect};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use super::address::{PublicOnly, is_public};
+use super::address::{PublicAddressResolver, is_public};
 use super::cache_control::lifetime;
 use super::hedge::first_good;
 use crate::error::{ConfigError, FetchError};
@@ -37,7 +38,11 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A guarded one does not go to private addresses, by whatever name: for issuers that strangers may have registered.
 pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
     let builder = || {
-        let builder = if guarded { Client::builder().dns_resolver(PublicOnly) } else { Client::builder() };
+        let builder = if guarded {
+            Client::builder().dns_resolver(PublicAddressResolver)
+        } else {
+            Client::builder()
+        };
         builder
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
@@ -57,7 +62,7 @@ pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
 }
 
 /// A URL for errors and logs: without its query, which may hold a key of another kind.
-pub(crate) fn named(url: &Url) -> String {
+pub(crate) fn redacted(url: &Url) -> String {
     url[..url::Position::AfterPath].to_owned()
 }
 
@@ -69,7 +74,7 @@ pub(crate) struct Validators {
 }
 
 /// A document, or the news that the one at hand is still the one; and how long the server says that it is fresh.
-pub(crate) enum Answer {
+pub(crate) enum Fetched {
     Document { body: Vec<u8>, validators: Validators, lifetime: Option<Duration> },
     NotModified { lifetime: Option<Duration> },
 }
@@ -79,7 +84,7 @@ pub(crate) struct Http<'a> {
     pub(crate) client: &'a Client,
     pub(crate) private_addresses: bool,
     /// How long a first try may go without an answer before a second one is started beside it.
-    pub(crate) patience: Duration,
+    pub(crate) hedge_after: Duration,
 }
 
 impl Http<'_> {
@@ -88,13 +93,13 @@ impl Http<'_> {
     /// Tries once more if the first answer is lost on the way, is late, or comes from a server that is overwhelmed: a kept
     /// connection that had died meanwhile is the commonest failure of all, and it may die without a sound. A late answer is
     /// still taken. The caller limits the time that both may take.
-    pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Answer, FetchError> {
+    pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Fetched, FetchError> {
         if !self.private_addresses && !is_public(url) {
-            return Err(FetchError::PrivateAddress { url: named(url) });
+            return Err(FetchError::PrivateAddress { url: redacted(url) });
         }
         let mut first = pin!(try_get(self.client, url, known));
-        let answer = match timeout(self.patience, first.as_mut()).await {
-            Ok(Err(Failure { again: Some(after), .. })) => {
+        let answer = match timeout(self.hedge_after, first.as_mut()).await {
+            Ok(Err(Failure { retry_after: Some(after), .. })) => {
                 sleep(after).await;
                 try_get(self.client, url, known).await
             }
@@ -108,19 +113,19 @@ impl Http<'_> {
 struct Failure {
     error: FetchError,
     /// Whether, and when, to try once more.
-    again: Option<Duration>,
+    retry_after: Option<Duration>,
 }
 
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
-        Self { error, again: None }
+        Self { error, retry_after: None }
     }
 }
 
-async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Answer, Failure> {
+async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetched, Failure> {
     let transport = |source: reqwest::Error| Failure {
-        again: Some(Duration::ZERO),
-        error: FetchError::Transport { url: named(url), source: source.without_url() },
+        retry_after: Some(Duration::ZERO),
+        error: FetchError::Transport { url: redacted(url), source: source.without_url() },
     };
     let mut request = client.get(url.clone()).header(ACCEPT, "application/json");
     for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)] {
@@ -131,16 +136,18 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Answe
     let mut response = request.send().await.map_err(transport)?;
     // An application's own client may follow redirects; the address that was configured is the one that is trusted.
     if response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery] {
-        return Err(FetchError::Redirected { url: named(url) }.into());
+        return Err(FetchError::Redirected { url: redacted(url) }.into());
     }
     let lifetime = lifetime(response.headers());
     let asked_for_changes = known.etag.is_some() || known.last_modified.is_some();
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::NOT_MODIFIED if asked_for_changes => return Ok(Answer::NotModified { lifetime }),
+        StatusCode::NOT_MODIFIED if asked_for_changes => {
+            return Ok(Fetched::NotModified { lifetime });
+        }
         status => {
-            let error = FetchError::Status { url: named(url), status: status.as_u16() };
-            return Err(Failure { error, again: again(status, response.headers()) });
+            let error = FetchError::Status { url: redacted(url), status: status.as_u16() };
+            return Err(Failure { error, retry_after: retry_after(status, response.headers()) });
         }
     }
     // Copied: a header's value is a piece of the connection's whole buffer, and keeps it.
@@ -153,21 +160,22 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Answe
     // what the other side says.
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::TooLarge { url: named(url), limit: MAX_BODY }.into());
+            return Err(FetchError::TooLarge { url: redacted(url), limit: MAX_BODY }.into());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Answer::Document { body, validators, lifetime })
+    Ok(Fetched::Document { body, validators, lifetime })
 }
 
 /// Statuses that another try may mend: of a server in trouble, or one that asks to come back within a second.
-fn again(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    let retry_after = || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
+fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let after =
+        || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);
     match status {
         StatusCode::REQUEST_TIMEOUT => Some(Duration::ZERO),
-        StatusCode::TOO_MANY_REQUESTS => retry_after().filter(|after| *after <= MAX_RETRY_AFTER),
+        StatusCode::TOO_MANY_REQUESTS => after().filter(|after| *after <= MAX_RETRY_AFTER),
         status if status.is_server_error() => {
-            Some(retry_after().unwrap_or_default()).filter(|after| *after <= MAX_RETRY_AFTER)
+            Some(after().unwrap_or_default()).filter(|after| *after <= MAX_RETRY_AFTER)
         }
         _ => None,
     }

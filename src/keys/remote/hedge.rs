@@ -11,7 +11,9 @@ where
 {
     let (mut has_ended, mut failures) = ([false; N], 0);
     poll_fn(|context| {
-        for (attempt, has_ended) in tries.iter_mut().zip(&mut has_ended).filter(|(_, has_ended)| !**has_ended) {
+        for (attempt, has_ended) in
+            tries.iter_mut().zip(&mut has_ended).filter(|(_, has_ended)| !**has_ended)
+        {
             if let Poll::Ready(answer) = attempt.as_mut().poll(context) {
                 *has_ended = true;
                 failures += 1;

@@ -1,4 +1,4 @@
-//! Places for fetches: how many there are in the process, and how many of them one server can hold.
+//! OriginLimit for fetches: how many there are in the process, and how many of them one server can hold.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,33 +15,33 @@ pub(crate) const MAX_PER_ORIGIN: usize = MAX_IN_FLIGHT / 2;
 
 /// And for all issuers of whom nothing is known yet but their names, and for all whose last fetch failed: tokens that anybody
 /// can write, and servers that are gone, leave the others their turn. Half and a quarter.
-const MAX_UNPROVEN: usize = MAX_IN_FLIGHT / 2;
+const MAX_PROBATIONARY: usize = MAX_IN_FLIGHT / 2;
 const MAX_FAILED: usize = MAX_IN_FLIGHT / 4;
 
 static IN_FLIGHT: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
-static UNPROVEN: Semaphore = Semaphore::const_new(MAX_UNPROVEN);
+static PROBATIONARY: Semaphore = Semaphore::const_new(MAX_PROBATIONARY);
 static FAILED: Semaphore = Semaphore::const_new(MAX_FAILED);
 static ORIGINS: Mutex<BTreeMap<String, Weak<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// The places of one server, shared by all issuers whose keys are there.
-pub(crate) struct Places(Arc<Semaphore>);
+pub(crate) struct OriginLimit(Arc<Semaphore>);
 
 /// What speaks against an issuer.
 #[derive(Clone, Copy)]
-pub(crate) enum Doubts {
-    None,
+pub(crate) enum FetchClass {
+    Established,
     /// It was looked up, and no token of it was verified yet.
-    Unproven,
+    Probationary,
     /// Its last fetch failed.
-    Failed,
+    Failing,
 }
 
 /// A place for one fetch; given back when dropped.
-pub(crate) struct Place<'a> {
+pub(crate) struct FetchPermit<'a> {
     _permits: [Option<SemaphorePermit<'a>>; 3],
 }
 
-impl Places {
+impl OriginLimit {
     pub(crate) fn at(server: &Url) -> Self {
         let origin = server.origin().ascii_serialization();
         let mut origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +50,7 @@ impl Places {
         }
         // Now and then, so that servers of tenants that are gone do not add up.
         if origins.len().is_power_of_two() {
-            origins.retain(|_, places| places.strong_count() > 0);
+            origins.retain(|_, limit| limit.strong_count() > 0);
         }
         let places = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
         origins.insert(origin, Arc::downgrade(&places));
@@ -58,15 +58,15 @@ impl Places {
     }
 
     /// First come, first served. Each issuer has one fetch under way at the most, so none takes more than its share.
-    pub(crate) async fn take(&self, doubts: Doubts) -> Place<'_> {
-        let among_doubtful = match doubts {
-            Doubts::None => None,
-            Doubts::Unproven => UNPROVEN.acquire().await.ok(),
-            Doubts::Failed => FAILED.acquire().await.ok(),
+    pub(crate) async fn take(&self, class: FetchClass) -> FetchPermit<'_> {
+        let among_doubtful = match class {
+            FetchClass::Established => None,
+            FetchClass::Probationary => PROBATIONARY.acquire().await.ok(),
+            FetchClass::Failing => FAILED.acquire().await.ok(),
         };
         // The widest last: whoever waits for a narrow one holds no place that another could use. None is ever closed.
         let at_origin = self.0.acquire().await.ok();
-        Place { _permits: [among_doubtful, at_origin, IN_FLIGHT.acquire().await.ok()] }
+        FetchPermit { _permits: [among_doubtful, at_origin, IN_FLIGHT.acquire().await.ok()] }
     }
 }
 
@@ -76,11 +76,11 @@ mod tests {
 
     #[test]
     fn servers_of_tenants_that_are_gone_do_not_add_up() {
-        let kept = Places::at(&Url::parse("https://kept.example/a").unwrap());
+        let kept = OriginLimit::at(&Url::parse("https://kept.example/a").unwrap());
         for number in 0..1000 {
-            Places::at(&Url::parse(&format!("https://{number}.example/")).unwrap());
+            OriginLimit::at(&Url::parse(&format!("https://{number}.example/")).unwrap());
         }
-        let again = Places::at(&Url::parse("https://kept.example:443/b").unwrap());
+        let again = OriginLimit::at(&Url::parse("https://kept.example:443/b").unwrap());
         assert!(Arc::ptr_eq(&kept.0, &again.0));
         // Other tests of this binary may have a few.
         assert!(ORIGINS.lock().unwrap().len() < 64);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use url::Url;
 
-use super::fetch::{self, Answer, Validators};
-use super::{Fetched, Known, RemoteJwks};
+use super::fetch::{self, Fetched, Validators};
+use super::{Carryover, Download, RemoteJwks};
 use crate::error::FetchError;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
@@ -20,28 +20,30 @@ impl RemoteJwks {
         &self,
         prefix: &Url,
         kid: Option<&str>,
-        known: Known,
-    ) -> Result<Fetched, FetchError> {
+        known: Carryover,
+    ) -> Result<Download, FetchError> {
         let current = self.current.load_full();
         let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
         let (mut keys, mut lifetime) = (Vec::new(), None);
-        // The one that was asked for last is the first to go, so that names that mean nothing push out nothing.
-        let names = at_hand.take(MAX_BY_KID - 1).chain(kid);
-        for name in names {
+        // The one that is asked for first: only one that exists takes another's place.
+        for name in kid.into_iter().chain(at_hand) {
+            if keys.len() == MAX_BY_KID {
+                break;
+            }
             let mut url = prefix.clone();
             url.set_path(&format!("{}{name}", prefix.path()));
             match self.http().get(&url, &Validators::default()).await {
-                Ok(Answer::Document { body, lifetime: hint, .. }) => {
+                Ok(Fetched::Document { body, lifetime: hint, .. }) => {
                     let expected = "a P-256 public key in PEM";
                     let key = Jwk::from_pem(name, &body);
-                    let url = fetch::named(&url);
-                    keys.push(Arc::new(key.ok_or(FetchError::Document { url, expected })?));
+                    let url = fetch::redacted(&url);
+                    keys.push(Arc::new(key.ok_or(FetchError::InvalidDocument { url, expected })?));
                     lifetime = lifetime.or(hint);
                 }
                 Err(FetchError::Status { status: 400 | 403 | 404 | 410, .. }) => {}
                 Err(error) => return Err(error),
-                Ok(Answer::NotModified { .. }) => {
-                    return Err(FetchError::Status { url: fetch::named(&url), status: 304 });
+                Ok(Fetched::NotModified { .. }) => {
+                    return Err(FetchError::Status { url: fetch::redacted(&url), status: 304 });
                 }
             }
         }
@@ -49,8 +51,15 @@ impl RemoteJwks {
         // the others wait. That all those at hand are gone is rather a failure of the server.
         let had_some = current.is_some_and(|jwks| !jwks.is_empty());
         if keys.is_empty() && had_some {
-            return Err(FetchError::NoUsableKey { url: fetch::named(prefix), ignored: Vec::new() });
+            return Err(FetchError::NoUsableKey {
+                url: fetch::redacted(prefix),
+                ignored: Vec::new(),
+            });
         }
-        Ok(Fetched { jwks: Some(Jwks::of(keys)), lifetime: self.source.policy.lifetime(lifetime), known })
+        Ok(Download {
+            jwks: Some(Jwks::of(keys)),
+            lifetime: self.source.policy.lifetime(lifetime),
+            known,
+        })
     }
 }

@@ -20,7 +20,11 @@ pub(crate) struct KeyPolicy {
 
 impl Default for KeyPolicy {
     fn default() -> Self {
-        Self { max_age: None, max_stale: Duration::from_secs(3600), timeout: Duration::from_secs(5) }
+        Self {
+            max_age: None,
+            max_stale: Duration::from_secs(3600),
+            timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -34,7 +38,8 @@ impl KeyPolicy {
 
     /// How long a document is fresh whose server says `hint`.
     pub(crate) fn lifetime(&self, hint: Option<Duration>) -> Duration {
-        let by_hint = || hint.map_or(Self::LIFETIME, |hint| hint.clamp(Self::SHORTEST, Self::LONGEST));
+        let by_hint =
+            || hint.map_or(Self::LIFETIME, |hint| hint.clamp(Self::SHORTEST, Self::LONGEST));
         self.max_age.unwrap_or_else(by_hint)
     }
 }
@@ -114,7 +119,7 @@ const MAX_MISSING: usize = 64;
 
 /// A fetch that has not ended this long after its own time limit will not: the runtime that it was started on is not
 /// driven any more. Whoever waits stops waiting, and the next request starts another.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const ABANDON_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two fetches that a readiness check causes while fetching fails, at least. It asks sooner than requests do: an
 /// instance out of rotation gets none, and should come back when the issuer does.
@@ -122,7 +127,7 @@ const WARM_UP_EVERY: Duration = Duration::from_secs(1);
 
 /// What a request that needs keys is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plan {
+pub(crate) enum Decision {
     /// Use the keys at hand.
     Serve,
     /// Use the keys at hand, and start a fetch in the background.
@@ -133,13 +138,13 @@ pub(crate) enum Plan {
     Join,
     /// No keys, and no fetch now either: the last one failed a moment ago.
     Unavailable,
-    /// No fetch for this key now: it counts as unknown.
-    Refuse(Refusal),
+    /// No fetch for this key now: it counters as unknown.
+    Refuse(NoFetch),
 }
 
 /// Why nothing is fetched for a token that no key at hand verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum NoFetch {
     /// The set that the request waited for lacks the key, too.
     Missing,
     /// A set that was fetched a moment ago lacked it.
@@ -148,7 +153,7 @@ pub(crate) enum Refusal {
     CoolingDown,
 }
 
-impl Refusal {
+impl NoFetch {
     /// A name that stays the same across versions, for logs and metrics.
     pub(crate) fn code(self) -> &'static str {
         match self {
@@ -220,30 +225,35 @@ impl Schedule {
     }
 
     /// A request needs keys.
-    pub(crate) fn request(&mut self, now: Duration) -> Plan {
+    pub(crate) fn request(&mut self, now: Duration) -> Decision {
         self.give_up(now);
         match (self.serves(now), self.fetching_since.is_some(), now >= self.due) {
-            (true, false, true) => self.start(now, Plan::ServeAndFetch),
-            (true, _, _) => Plan::Serve,
-            (false, true, _) => Plan::Join,
-            (false, false, true) => self.start(now, Plan::Fetch),
-            (false, false, false) => Plan::Unavailable,
+            (true, false, true) => self.start(now, Decision::ServeAndFetch),
+            (true, _, _) => Decision::Serve,
+            (false, true, _) => Decision::Join,
+            (false, false, true) => self.start(now, Decision::Fetch),
+            (false, false, false) => Decision::Unavailable,
         }
     }
 
     /// Something waits for keys that is no request: as [`request`](Self::request), without the back-off.
-    pub(crate) fn warm_up(&mut self, now: Duration) -> Plan {
+    pub(crate) fn warm_up(&mut self, now: Duration) -> Decision {
         self.give_up(now);
         let may_ask = self.last_attempt.is_none_or(|last| now >= last + WARM_UP_EVERY);
         match may_ask && !self.serves(now) && self.fetching_since.is_none() {
-            true => self.start(now, Plan::Fetch),
+            true => self.start(now, Decision::Fetch),
             false => self.request(now),
         }
     }
 
     /// A token names a key that the set does not have; `kid` is `None` if it does, and the signature does not fit. `waited`: this
     /// request already waited for a fetch.
-    pub(crate) fn unknown_kid(&mut self, kid: Option<&str>, waited: bool, now: Duration) -> Plan {
+    pub(crate) fn unknown_kid(
+        &mut self,
+        kid: Option<&str>,
+        waited: bool,
+        now: Duration,
+    ) -> Decision {
         self.give_up(now);
         // A known name is not remembered as missing, nor is that there is none: whoever forges signatures could have new keys
         // overlooked that are published under it.
@@ -255,19 +265,25 @@ impl Schedule {
             {
                 self.remember_missing(kid, now);
             }
-            return Plan::Refuse(Refusal::Missing);
+            return Decision::Refuse(NoFetch::Missing);
         }
         let missing = kid.and_then(|kid| self.missing.get(&kid));
         if missing.is_some_and(|missing| now < missing.until) {
-            return Plan::Refuse(Refusal::Remembered);
+            return Decision::Refuse(NoFetch::Remembered);
         }
         if self.fetching_since.is_some() {
-            return Plan::Join;
+            return Decision::Join;
         }
         match self.bucket.take(now) {
-            true => self.start(now, Plan::Fetch),
-            false => Plan::Refuse(Refusal::CoolingDown),
+            true => self.start(now, Decision::Fetch),
+            false => Decision::Refuse(NoFetch::CoolingDown),
         }
+    }
+
+    /// The key with this name, which was asked for by itself, does not exist.
+    pub(crate) fn does_not_exist(&mut self, kid: &str, now: Duration) {
+        let kid = self.hasher.hash_one(kid);
+        self.remember_missing(kid, now);
     }
 
     fn remember_missing(&mut self, kid: u64, now: Duration) {
@@ -288,13 +304,15 @@ impl Schedule {
     }
 
     /// Whether keys past their lifetime are used: only while refreshing them fails, or while a refresh that was started ahead has
-    /// not ended yet. An idle issuer's are fetched first, or a withdrawn key would be trusted for as long as nobody came.
+    /// not ended yet. An idle issuer's are fetched first, or a withdrawn key would be trusted for as long as nobody revalidation.
     fn serves_meanwhile(&self) -> bool {
         self.refresh_failed
-            || self.fetching_since.is_some_and(|since| self.fresh_until.is_some_and(|until| since < until))
+            || self
+                .fetching_since
+                .is_some_and(|since| self.fresh_until.is_some_and(|until| since < until))
     }
 
-    /// Counts a fetch that should have ended, and did not, as failed. The next may start at once.
+    /// Counters a fetch that should have ended, and did not, as failed. The next may start at once.
     fn give_up(&mut self, now: Duration) {
         if self.given_up_at().is_some_and(|given_up| now >= given_up) {
             self.fetching_since = None;
@@ -313,10 +331,10 @@ impl Schedule {
     }
 
     fn given_up_at(&self) -> Option<Duration> {
-        self.fetching_since.map(|since| since + self.policy.timeout + GRACE)
+        self.fetching_since.map(|since| since + self.policy.timeout + ABANDON_AFTER)
     }
 
-    fn start(&mut self, now: Duration, plan: Plan) -> Plan {
+    fn start(&mut self, now: Duration, plan: Decision) -> Decision {
         self.fetching_since = Some(now);
         self.last_attempt = Some(now);
         plan
@@ -357,7 +375,7 @@ impl Schedule {
         self.fresh_until
     }
 
-    /// When the last good answer came.
+    /// When the last good answer revalidation.
     pub(crate) fn last_success(&self) -> Option<Duration> {
         self.last_success
     }

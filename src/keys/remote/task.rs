@@ -8,26 +8,29 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Fetched, Known, RemoteJwks};
+use super::{Carryover, Download, RemoteJwks};
 use crate::clock::Now;
 use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
 use crate::telemetry::{self, IssuerName};
 
 /// What is told of a fetch.
-pub(super) enum News {
+pub(super) enum FetchReport {
     Fetched { changed: bool, lifetime: Duration, jwks: Option<Arc<Jwks>> },
     Failed { error: Arc<FetchError>, retry_after: Duration },
 }
 
-impl News {
+impl FetchReport {
     pub(super) fn tell(self, issuer: &IssuerName, took: Duration, now: Now) {
         match self {
             Self::Fetched { changed, lifetime, jwks } => {
-                let (keys, ignored) = jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
+                let (keys, ignored) =
+                    jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
                 telemetry::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
             }
-            Self::Failed { error, retry_after } => telemetry::keys_not_fetched(issuer, &error, retry_after, took, now),
+            Self::Failed { error, retry_after } => {
+                telemetry::key_fetch_failed(issuer, &error, retry_after, took, now)
+            }
         }
     }
 }
@@ -37,10 +40,10 @@ impl News {
 pub(super) struct FetchTask {
     pub(super) keys: Arc<RemoteJwks>,
     pub(super) number: u64,
-    pub(super) known: Known,
+    pub(super) known: Carryover,
     /// Of the token that caused it.
     pub(super) kid: Option<String>,
-    pub(super) answer: Option<Result<Fetched, FetchError>>,
+    pub(super) answer: Option<Result<Download, FetchError>>,
     pub(super) since: Instant,
     pub(super) _ended: watch::Sender<()>,
 }

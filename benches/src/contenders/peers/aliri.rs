@@ -31,7 +31,11 @@ struct Claims {
     scope: Scope,
 }
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse::<jwa::Algorithm>() else { return Ok(None) };
     let validator = jwt::CoreValidator::default()
         .add_approved_algorithm(algorithm)

@@ -18,14 +18,19 @@ struct Subject {
     sub: String,
 }
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse() else { return Ok(None) };
     let mut validation = Validation::new(algorithm);
     validation.set_issuer(&[issuer.iss()]);
     validation.set_audience(&[audience]);
     // Or a token without `iss` or `aud` would pass.
     validation.set_required_spec_claims(&["iss", "aud", "exp"]);
-    let decoder = RemoteJwksDecoder::builder().jwks_url(jwks_url(issuer)).validation(validation).build()?;
+    let decoder =
+        RemoteJwksDecoder::builder().jwks_url(jwks_url(issuer)).validation(validation).build()?;
     decoder.initialize().await?;
     let decoder: Decoder<Subject> = Arc::new(decoder);
     let subject = async |claims: Claims<Subject>| claims.claims.sub;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use huskarl_reqwest::ReqwestClient;
 use huskarl_resource_server::validator::metadata::ValidatorMetadata;
-use huskarl_resource_server::validator::rfc9068::Rfc9068Validator;
+use huskarl_resource_server::validator::require_rfc9068::Rfc9068Validator;
 use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 
@@ -25,7 +25,11 @@ struct Protection {
 
 struct Subject(String);
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let client = ReqwestClient::builder().build().await?;
     let validator = Rfc9068Validator::builder()
         .issuer(issuer.iss())
@@ -37,14 +41,24 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
         .await?;
     let metadata = validator.validator_metadata(None);
     let subject = async |Subject(subject): Subject| subject;
-    Ok(Some(Router::new().route("/", get(subject)).with_state(Arc::new(Protection { validator, metadata }))))
+    Ok(Some(
+        Router::new()
+            .route("/", get(subject))
+            .with_state(Arc::new(Protection { validator, metadata })),
+    ))
 }
 
 impl FromRequestParts<Arc<Protection>> for Subject {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, protection: &Arc<Protection>) -> Result<Self, Response> {
-        let result = protection.validator.validate_request(&parts.headers, &parts.method, &parts.uri, None).await;
+    async fn from_request_parts(
+        parts: &mut Parts,
+        protection: &Arc<Protection>,
+    ) -> Result<Self, Response> {
+        let result = protection
+            .validator
+            .validate_request(&parts.headers, &parts.method, &parts.uri, None)
+            .await;
         if let Some(rejection) = result.rejection(&protection.metadata, None) {
             let response = rejection.apply(Response::builder()).body(Body::empty());
             return Err(response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR).into_response());

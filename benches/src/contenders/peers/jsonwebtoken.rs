@@ -27,7 +27,11 @@ struct Claims {
     sub: String,
 }
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse() else { return Ok(None) };
     let jwks: JwkSet = serde_json::from_value(issuer.jwks_json())?;
     let mut keys = HashMap::new();
@@ -42,7 +46,9 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
     // Or a token without `iss` or `aud` would pass.
     validation.set_required_spec_claims(&["iss", "aud", "exp"]);
     let subject = async |claims: Claims| claims.sub;
-    Ok(Some(Router::new().route("/", get(subject)).with_state(Arc::new(Verifier { keys, validation }))))
+    Ok(Some(
+        Router::new().route("/", get(subject)).with_state(Arc::new(Verifier { keys, validation })),
+    ))
 }
 
 impl Verifier {
@@ -55,7 +61,10 @@ impl Verifier {
 impl FromRequestParts<Arc<Verifier>> for Claims {
     type Rejection = StatusCode;
 
-    async fn from_request_parts(parts: &mut Parts, verifier: &Arc<Verifier>) -> Result<Self, StatusCode> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        verifier: &Arc<Verifier>,
+    ) -> Result<Self, StatusCode> {
         let authorization = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
         token.and_then(|token| verifier.verify(token)).ok_or(StatusCode::UNAUTHORIZED)

@@ -9,7 +9,9 @@ use axum::extract::Extension;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use jsonwebtoken_9::TokenData;
-use jwt_authorizer::{AuthError, Authorizer, IntoLayer, JwtAuthorizer, RegisteredClaims, Validation};
+use jwt_authorizer::{
+    AuthError, Authorizer, IntoLayer, JwtAuthorizer, RegisteredClaims, Validation,
+};
 use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 use tower::Layer;
@@ -19,7 +21,11 @@ use super::Failure;
 
 struct Answer(Response);
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse() else { return Ok(None) };
     let validation = Validation::new().iss(&[issuer.iss()]).aud(&[audience]).algs(vec![algorithm]);
     // Its validation lets a token without `iss` or `aud` pass, its documented claims checker does not.
@@ -28,7 +34,9 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
         .check(|claims: &RegisteredClaims| claims.iss.is_some() && claims.aud.is_some())
         .build()
         .await?;
-    let subject = async |Extension(token): Extension<TokenData<RegisteredClaims>>| token.claims.sub.unwrap_or_default();
+    let subject = async |Extension(token): Extension<TokenData<RegisteredClaims>>| {
+        token.claims.sub.unwrap_or_default()
+    };
     let handler: MethodRouter = get(subject);
     let protected = (authorizer.into_layer(), MapResponseLayer::new(Answer)).layer(handler);
     Ok(Some(Router::new().route_service("/", protected)))

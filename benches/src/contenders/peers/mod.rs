@@ -37,8 +37,12 @@ fn backend() -> Result<Backend, Failure> {
 /// To be called once, before anything is verified: both backends are compiled in, and without a choice jsonwebtoken panics.
 pub fn choose_backend() -> Result<(), Failure> {
     let (provider_10, provider_11) = match backend()? {
-        Backend::AwsLcRs => (&crypto_10::aws_lc::DEFAULT_PROVIDER, &crypto_11::aws_lc::DEFAULT_PROVIDER),
-        Backend::RustCrypto => (&crypto_10::rust_crypto::DEFAULT_PROVIDER, &crypto_11::rust_crypto::DEFAULT_PROVIDER),
+        Backend::AwsLcRs => {
+            (&crypto_10::aws_lc::DEFAULT_PROVIDER, &crypto_11::aws_lc::DEFAULT_PROVIDER)
+        }
+        Backend::RustCrypto => {
+            (&crypto_10::rust_crypto::DEFAULT_PROVIDER, &crypto_11::rust_crypto::DEFAULT_PROVIDER)
+        }
     };
     provider_10.install_default().map_err(|_| "jsonwebtoken 10 has a backend already")?;
     provider_11.install_default().map_err(|_| "jsonwebtoken 11 has a backend already")?;
@@ -46,25 +50,41 @@ pub fn choose_backend() -> Result<(), Failure> {
 }
 
 /// All that support the algorithm; with RustCrypto, those that can use it instead of what they use otherwise.
-pub(super) async fn all(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Vec<Contender>, Failure> {
+pub(super) async fn all(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Vec<Contender>, Failure> {
     let backend = backend()?;
     let by = match backend {
         Backend::AwsLcRs => "aws-lc-rs",
         Backend::RustCrypto => "RustCrypto",
     };
     let mut all = vec![
-        (format!("jsonwebtoken 11, {by}"), jsonwebtoken::router(issuer, audience, algorithm).await?),
+        (
+            format!("jsonwebtoken 11, {by}"),
+            jsonwebtoken::router(issuer, audience, algorithm).await?,
+        ),
         (
             format!("tower-oauth2-resource-server 0.12, {by}"),
             tower_oauth2_resource_server::router(issuer, audience, algorithm).await?,
         ),
-        (format!("axum-jwt-auth 0.7, {by}"), axum_jwt_auth::router(issuer, audience, algorithm).await?),
+        (
+            format!("axum-jwt-auth 0.7, {by}"),
+            axum_jwt_auth::router(issuer, audience, algorithm).await?,
+        ),
     ];
     if backend == Backend::AwsLcRs {
         let fixed = [
             ("aliri_tower 0.6, ring", aliri::router(issuer, audience, algorithm).await?),
-            ("jwt-authorizer 0.15, ring", jwt_authorizer::router(issuer, audience, algorithm).await?),
-            ("oauth-resource-server 0.4, ring", oauth_resource_server::router(issuer, audience, algorithm).await?),
+            (
+                "jwt-authorizer 0.15, ring",
+                jwt_authorizer::router(issuer, audience, algorithm).await?,
+            ),
+            (
+                "oauth-resource-server 0.4, ring",
+                oauth_resource_server::router(issuer, audience, algorithm).await?,
+            ),
             (
                 "huskarl-resource-server 0.11, RustCrypto",
                 huskarl_resource_server::router(issuer, audience, algorithm).await?,

@@ -14,7 +14,11 @@ use portcullis::testing::TestIssuer;
 
 use super::Failure;
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     if parse_algorithm(algorithm.name()).is_err() {
         return Ok(None);
     }
@@ -27,7 +31,8 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
         require_at_jwt: true,
         ..OAuthConfig::default()
     };
-    let config = config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("oauth-resource-server is off")?;
+    let config =
+        config.resolve(KeyNaming::Dotted("oauth"))?.ok_or("oauth-resource-server is off")?;
     let validator = Arc::new(OAuthValidator::new(&config)?);
     validator.spawn_background_refresh();
     validator.refresh_now().await?;

@@ -18,7 +18,11 @@ use tower_oauth2_resource_server::tenant::TenantConfiguration;
 
 use super::Failure;
 
-pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -> Result<Option<Router>, Failure> {
+pub async fn router(
+    issuer: &TestIssuer,
+    audience: &str,
+    algorithm: Algorithm,
+) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse() else { return Ok(None) };
     let tenant = TenantConfiguration::builder(issuer.iss())
         .audiences(&[audience])
@@ -26,7 +30,8 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
         .build()
         .await?;
     let server = <OAuth2ResourceServer>::builder().add_tenant(tenant).build().await?;
-    let subject = async |Extension(claims): Extension<DefaultClaims>| claims.sub.unwrap_or_default();
+    let subject =
+        async |Extension(claims): Extension<DefaultClaims>| claims.sub.unwrap_or_default();
     let app = Router::new().route("/", get(subject)).route_layer(server.into_layer());
     until_keys_are_loaded(&app, &issuer.token().audience(audience).build()).await?;
     Ok(Some(app))
@@ -35,7 +40,9 @@ pub async fn router(issuer: &TestIssuer, audience: &str, algorithm: Algorithm) -
 /// Its background task fetches the keys, and nothing but a verified token tells that it has.
 async fn until_keys_are_loaded(app: &Router, token: &str) -> Result<(), Failure> {
     for _ in 0..500 {
-        let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {token}")).body(Body::empty())?;
+        let request = Request::get("/")
+            .header(AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::empty())?;
         if app.clone().oneshot(request).await?.status() == StatusCode::OK {
             return Ok(());
         }

@@ -8,14 +8,14 @@ fn at(seconds: f64) -> Duration {
 
 /// What happens to a schedule, in order, and what it says.
 enum Step {
-    Request(f64, Plan),
-    UnknownKid(f64, &'static str, Plan),
+    Request(f64, Decision),
+    UnknownKid(f64, &'static str, Decision),
     /// The key is known, and the signature does not fit.
-    WrongSignature(f64, Plan),
+    WrongSignature(f64, Decision),
     /// After having waited for a fetch.
     StillWrongSignature(f64),
     /// A readiness check.
-    WarmUp(f64, Plan),
+    WarmUp(f64, Decision),
     /// After having waited for a fetch.
     StillUnknownKid(f64, &'static str),
     Succeeded(f64),
@@ -24,13 +24,19 @@ enum Step {
 
 #[test]
 fn fetches_start_when_they_should() {
-    use Plan::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
-    const COOLING_DOWN: Plan = Plan::Refuse(Refusal::CoolingDown);
-    const REMEMBERED: Plan = Plan::Refuse(Refusal::Remembered);
-    const MISSING: Plan = Plan::Refuse(Refusal::Missing);
-    use Step::{Failed, Request, StillUnknownKid, StillWrongSignature, Succeeded, UnknownKid, WarmUp, WrongSignature};
+    use Decision::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
+    const COOLING_DOWN: Decision = Decision::Refuse(NoFetch::CoolingDown);
+    const REMEMBERED: Decision = Decision::Refuse(NoFetch::Remembered);
+    const MISSING: Decision = Decision::Refuse(NoFetch::Missing);
+    use Step::{
+        Failed, Request, StillUnknownKid, StillWrongSignature, Succeeded, UnknownKid, WarmUp,
+        WrongSignature,
+    };
     let cases: Vec<(&str, Vec<Step>)> = vec![
-        ("cold start", vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)]),
+        (
+            "cold start",
+            vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)],
+        ),
         (
             "refreshed ahead, once",
             vec![
@@ -139,11 +145,21 @@ fn fetches_start_when_they_should() {
         ),
         (
             "a rotation right after the first fetch is served at once",
-            vec![Request(0.0, Fetch), Succeeded(0.0), UnknownKid(1.0, "new", Fetch), UnknownKid(1.1, "new", Join)],
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                UnknownKid(1.0, "new", Fetch),
+                UnknownKid(1.1, "new", Join),
+            ],
         ),
         (
             "and so are new keys under an old name",
-            vec![Request(0.0, Fetch), Succeeded(0.0), WrongSignature(1.0, Fetch), WrongSignature(1.1, Join)],
+            vec![
+                Request(0.0, Fetch),
+                Succeeded(0.0),
+                WrongSignature(1.0, Fetch),
+                WrongSignature(1.1, Join),
+            ],
         ),
         (
             "unknown kids cause three fetches at once, and one more each five seconds",
@@ -176,7 +192,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "whatever came of them",
+            "whatever revalidation of them",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -300,16 +316,32 @@ fn fetches_start_when_they_should() {
                     assert_eq!(schedule.request(at(time)), plan, "{name}: step {number}");
                 }
                 UnknownKid(time, kid, plan) => {
-                    assert_eq!(schedule.unknown_kid(Some(kid), false, at(time)), plan, "{name}: step {number}");
+                    assert_eq!(
+                        schedule.unknown_kid(Some(kid), false, at(time)),
+                        plan,
+                        "{name}: step {number}"
+                    );
                 }
                 StillUnknownKid(time, kid) => {
-                    assert_eq!(schedule.unknown_kid(Some(kid), true, at(time)), MISSING, "{name}: step {number}");
+                    assert_eq!(
+                        schedule.unknown_kid(Some(kid), true, at(time)),
+                        MISSING,
+                        "{name}: step {number}"
+                    );
                 }
                 WrongSignature(time, plan) => {
-                    assert_eq!(schedule.unknown_kid(None, false, at(time)), plan, "{name}: step {number}");
+                    assert_eq!(
+                        schedule.unknown_kid(None, false, at(time)),
+                        plan,
+                        "{name}: step {number}"
+                    );
                 }
                 StillWrongSignature(time) => {
-                    assert_eq!(schedule.unknown_kid(None, true, at(time)), MISSING, "{name}: step {number}");
+                    assert_eq!(
+                        schedule.unknown_kid(None, true, at(time)),
+                        MISSING,
+                        "{name}: step {number}"
+                    );
                 }
                 WarmUp(time, plan) => {
                     assert_eq!(schedule.warm_up(at(time)), plan, "{name}: step {number}");
@@ -326,7 +358,7 @@ fn how_long_unknown_keys_wait_is_told() {
     let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
     for number in 0..3 {
         assert_eq!(schedule.unknown_kid_wait(at(100.0)), at(0.0), "{number}");
-        assert_eq!(schedule.unknown_kid(Some("a"), false, at(100.0)), Plan::Fetch, "{number}");
+        assert_eq!(schedule.unknown_kid(Some("a"), false, at(100.0)), Decision::Fetch, "{number}");
         schedule.succeeded(LIFETIME, 0.5, at(100.0));
     }
     for (time, wait) in [(100.0, 5.0), (103.0, 2.0), (105.0, 0.0), (200.0, 0.0)] {
@@ -339,8 +371,8 @@ fn refreshes_and_retries_are_spread() {
     for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
         let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
         schedule.succeeded(LIFETIME, chance, at(0.0));
-        assert_eq!(schedule.request(at(refresh - 0.1)), Plan::Serve, "{chance}");
-        assert_eq!(schedule.request(at(refresh + 0.1)), Plan::ServeAndFetch, "{chance}");
+        assert_eq!(schedule.request(at(refresh - 0.1)), Decision::Serve, "{chance}");
+        assert_eq!(schedule.request(at(refresh + 0.1)), Decision::ServeAndFetch, "{chance}");
     }
     for (chance, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
         let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
@@ -373,7 +405,10 @@ fn missing_kids_are_remembered_within_bounds() {
     assert_eq!(schedule.missing.len(), MAX_MISSING);
     // Those that are over make place.
     schedule.unknown_kid(Some("new"), true, at(20.0));
-    assert_eq!(schedule.unknown_kid(Some("new"), false, at(21.0)), Plan::Refuse(Refusal::Remembered));
+    assert_eq!(
+        schedule.unknown_kid(Some("new"), false, at(21.0)),
+        Decision::Refuse(NoFetch::Remembered)
+    );
 }
 
 /// Everything that can happen to a schedule, in every order: what it may never do is checked after each step.
@@ -449,10 +484,12 @@ mod model {
 
         /// One that was started and can still end.
         fn under_way(&self) -> bool {
-            self.fetching.is_some_and(|since| self.now < since + KeyPolicy::default().timeout + GRACE)
+            self.fetching.is_some_and(|since| {
+                self.now < since + KeyPolicy::default().timeout + ABANDON_AFTER
+            })
         }
 
-        /// A fetch that should have ended counts as failed when somebody comes and sees it.
+        /// A fetch that should have ended counters as failed when somebody comes and sees it.
         fn give_up(&mut self) {
             if self.fetching.is_some() && !self.under_way() {
                 self.failed |= self.is_due();
@@ -474,13 +511,19 @@ mod model {
             let decided_later = self.now < self.schedule.next_decision();
             let plan = self.schedule.request(self.now);
             if decided_later {
-                assert_eq!(plan, Plan::Serve, "asked for nothing, and not served: {:?}", self.trail);
+                assert_eq!(
+                    plan,
+                    Decision::Serve,
+                    "asked for nothing, and not served: {:?}",
+                    self.trail
+                );
             }
             let fresh_until = self.keys_since.map(|since| since + LIFETIME);
             let fresh = fresh_until.is_some_and(|until| self.now < until);
-            let usable = fresh_until.is_some_and(|until| self.now < until + KeyPolicy::default().max_stale);
+            let usable =
+                fresh_until.is_some_and(|until| self.now < until + KeyPolicy::default().max_stale);
             let ahead = self.under_way() && self.fetching < fresh_until;
-            let served = matches!(plan, Plan::Serve | Plan::ServeAndFetch);
+            let served = matches!(plan, Decision::Serve | Decision::ServeAndFetch);
             assert_eq!(
                 served,
                 fresh || usable && (self.failed || ahead),
@@ -488,9 +531,9 @@ mod model {
                 self.trail
             );
             match plan {
-                Plan::Fetch | Plan::ServeAndFetch => self.started(),
-                Plan::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
-                Plan::Serve | Plan::Unavailable | Plan::Refuse(_) => {}
+                Decision::Fetch | Decision::ServeAndFetch => self.started(),
+                Decision::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
+                Decision::Serve | Decision::Unavailable | Decision::Refuse(_) => {}
             }
         }
 
@@ -500,22 +543,27 @@ mod model {
             }
             self.give_up();
             match self.schedule.unknown_kid(kid, false, self.now) {
-                Plan::Fetch => {
+                Decision::Fetch => {
                     self.started();
                     self.waiting.push(kid);
                     self.caused.push(self.now);
                     let Budget { burst, every } = Budget::KEY_SET;
                     for (number, since) in self.caused.iter().enumerate() {
-                        let most = burst as usize + ((self.now - *since).as_secs() / every.as_secs()) as usize;
+                        let most = burst as usize
+                            + ((self.now - *since).as_secs() / every.as_secs()) as usize;
                         let caused = self.caused.len() - number;
-                        assert!(caused <= most, "{caused} fetches since {since:?}: {:?}", self.trail);
+                        assert!(
+                            caused <= most,
+                            "{caused} fetches since {since:?}: {:?}",
+                            self.trail
+                        );
                     }
                 }
-                Plan::Join => {
+                Decision::Join => {
                     assert!(self.under_way(), "waits for nothing: {:?}", self.trail);
                     self.waiting.push(kid);
                 }
-                plan => assert!(matches!(plan, Plan::Refuse(_)), "{:?}", self.trail),
+                plan => assert!(matches!(plan, Decision::Refuse(_)), "{:?}", self.trail),
             }
         }
 
@@ -537,7 +585,7 @@ mod model {
             for kid in std::mem::take(&mut self.waiting) {
                 assert_eq!(
                     self.schedule.unknown_kid(kid, true, self.now),
-                    Plan::Refuse(Refusal::Missing),
+                    Decision::Refuse(NoFetch::Missing),
                     "waits twice: {:?}",
                     self.trail
                 );
@@ -545,11 +593,13 @@ mod model {
             // Whatever happened before, a key that is published now is found: within 5 seconds, also new material under a known
             // name; within a minute if its name was guessed before.
             if good {
-                for (kid, after) in
-                    [(Some("new"), Budget::KEY_SET.every), (None, Budget::KEY_SET.every), (Some("a"), MAX_MISSING_FOR)]
-                {
+                for (kid, after) in [
+                    (Some("new"), Budget::KEY_SET.every),
+                    (None, Budget::KEY_SET.every),
+                    (Some("a"), MAX_MISSING_FOR),
+                ] {
                     let plan = self.schedule.clone().unknown_kid(kid, false, self.now + after);
-                    assert_eq!(plan, Plan::Fetch, "{kid:?} captured: {:?}", self.trail);
+                    assert_eq!(plan, Decision::Fetch, "{kid:?} captured: {:?}", self.trail);
                 }
             }
         }
@@ -571,7 +621,13 @@ mod model {
         world.explore(DEPTH, &mut steps);
         // From a warm start too, where the longer stories begin.
         let mut warm = world;
-        for event in [Event::Request, Event::Answer(true), Event::Passes(10), Event::Junk("a"), Event::Answer(true)] {
+        for event in [
+            Event::Request,
+            Event::Answer(true),
+            Event::Passes(10),
+            Event::Junk("a"),
+            Event::Answer(true),
+        ] {
             warm.happen(event);
         }
         warm.explore(DEPTH, &mut steps);
