@@ -260,7 +260,7 @@ impl Rule {
             match rule.evaluate(token, request) {
                 Ok(()) => {}
                 Err(Error::InsufficientAuthentication { .. }) => {
-                    step_up = Err(self.step_up().into())
+                    step_up = Err(self.step_up().into());
                 }
                 Err(Error::InsufficientScope { granted, .. }) => {
                     return Err(Error::InsufficientScope { required: self.scopes(), granted });
@@ -367,7 +367,7 @@ impl fmt::Display for Rule {
                 }
                 match &rule.0 {
                     Kind::All(several) | Kind::Any(several) if several.len() > 1 => {
-                        write!(formatter, "({rule})")?
+                        write!(formatter, "({rule})")?;
                     }
                     _ => write!(formatter, "{rule}")?,
                 }

@@ -73,7 +73,8 @@ impl Charge {
     pub(crate) fn add(&self, bytes: usize) -> bool {
         let Some(cache) = self.cache.upgrade() else { return true };
         let is_too_much = self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE;
-        if is_too_much || !cache.take(bytes, 0) && !(cache.sweep(None) && cache.take(bytes, 0)) {
+        let has_room = || cache.take(bytes, 0) || cache.sweep(None) && cache.take(bytes, 0);
+        if is_too_much || !has_room() {
             return false;
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -255,7 +256,9 @@ impl TokenCache {
         let entry = entry();
         let bytes = entry.token.bytes() + size_of::<Entry>();
         let leaving = kept.load().as_ref().map_or(0, |entry| entry.token.charged());
-        if !self.take(bytes, leaving) && !(self.sweep(Some(now)) && self.take(bytes, leaving)) {
+        let has_room =
+            self.take(bytes, leaving) || self.sweep(Some(now)) && self.take(bytes, leaving);
+        if !has_room {
             return;
         }
         // Counted before it is there, so that nothing that takes it out again can count below zero.

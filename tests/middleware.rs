@@ -478,7 +478,7 @@ async fn a_header_replaced_between_two_layers_is_verified_again() {
     let forged =
         HeaderValue::try_from(format!("Bearer {}", issuer.token().tampered().build())).unwrap();
     let replace = in_between(move |headers: &mut HeaderMap| {
-        drop(headers.insert(AUTHORIZATION, forged.clone()))
+        drop(headers.insert(AUTHORIZATION, forged.clone()));
     });
     let service = ServiceBuilder::new()
         .layer(layer.clone())

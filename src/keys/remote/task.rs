@@ -29,7 +29,7 @@ impl FetchReport {
                 telemetry::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
             }
             Self::Failed { error, retry_after } => {
-                telemetry::key_fetch_failed(issuer, &error, retry_after, took, now)
+                telemetry::key_fetch_failed(issuer, &error, retry_after, took, now);
             }
         }
     }
