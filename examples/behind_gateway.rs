@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;
 
-    // Stands for the gateway's signing keys; `Issuer::cloudflare_access`, `gcp_iap` and `aws_alb` name real ones.
+    // Stands for the gateway's signing keys; `providers::cloudflare_access`, `gcp_iap` and `aws_alb` name real ones.
     let gateway = TestIssuer::offline("https://gateway.example/")?;
     let protect = ProtectLayer::new(Verifier::new(gateway.issuer())?);
 

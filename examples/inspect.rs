@@ -77,43 +77,59 @@ const AUDIENCE: Option<&str> = Some("--audience");
 const CLIENT_ID: Option<&str> = Some("--client-id");
 
 static PRESETS: [Preset; 27] = [
-    preset("auth0", &["DOMAIN"], AUDIENCE, |of, to| Issuer::auth0(&of[0], to)),
-    preset("okta", &["DOMAIN", "SERVER"], AUDIENCE, |of, to| Issuer::okta(&of[0], &of[1], to)),
-    preset("entra", &["TENANT"], AUDIENCE, |of, to| Issuer::entra(&of[0], to)),
-    preset("entra-multi-tenant", &[], AUDIENCE, |_, to| Issuer::entra_multi_tenant(to)),
+    preset("auth0", &["DOMAIN"], AUDIENCE, |of, to| portcullis::providers::auth0(&of[0], to)),
+    preset("okta", &["DOMAIN", "SERVER"], AUDIENCE, |of, to| {
+        portcullis::providers::okta(&of[0], &of[1], to)
+    }),
+    preset("entra", &["TENANT"], AUDIENCE, |of, to| portcullis::providers::entra(&of[0], to)),
+    preset("entra-multi-tenant", &[], AUDIENCE, |_, to| {
+        portcullis::providers::entra_multi_tenant(to)
+    }),
     preset("cognito", &["REGION", "POOL"], CLIENT_ID, |of, to| {
-        Issuer::cognito(&of[0], &of[1], [to])
+        portcullis::providers::cognito(&of[0], &of[1], [to])
     }),
     preset("keycloak", &["BASE_URL", "REALM"], AUDIENCE, |of, to| {
-        Issuer::keycloak(&of[0], &of[1], to)
+        portcullis::providers::keycloak(&of[0], &of[1], to)
     }),
-    preset("google", &[], AUDIENCE, |_, to| Issuer::google(to)),
-    preset("firebase", &["PROJECT"], None, |of, _| Issuer::firebase(&of[0])),
-    preset("supabase", &["PROJECT"], None, |of, _| Issuer::supabase(&of[0])),
-    preset("clerk", &["FRONTEND_API", "ORIGIN"], None, |of, _| Issuer::clerk(&of[0], [&of[1]])),
-    preset("workos", &["CLIENT"], None, |of, _| Issuer::workos(&of[0])),
-    preset("zitadel", &["DOMAIN", "PROJECT"], None, |of, _| Issuer::zitadel(&of[0], &of[1])),
-    preset("ory", &["PROJECT"], AUDIENCE, |of, to| Issuer::ory(&of[0], to)),
+    preset("google", &[], AUDIENCE, |_, to| portcullis::providers::google(to)),
+    preset("firebase", &["PROJECT"], None, |of, _| portcullis::providers::firebase(&of[0])),
+    preset("supabase", &["PROJECT"], None, |of, _| portcullis::providers::supabase(&of[0])),
+    preset("clerk", &["FRONTEND_API", "ORIGIN"], None, |of, _| {
+        portcullis::providers::clerk(&of[0], [&of[1]])
+    }),
+    preset("workos", &["CLIENT"], None, |of, _| portcullis::providers::workos(&of[0])),
+    preset("zitadel", &["DOMAIN", "PROJECT"], None, |of, _| {
+        portcullis::providers::zitadel(&of[0], &of[1])
+    }),
+    preset("ory", &["PROJECT"], AUDIENCE, |of, to| portcullis::providers::ory(&of[0], to)),
     preset("authentik", &["DOMAIN", "APPLICATION"], AUDIENCE, |of, to| {
-        Issuer::authentik(&of[0], &of[1], to)
+        portcullis::providers::authentik(&of[0], &of[1], to)
     }),
-    preset("authelia", &["DOMAIN"], AUDIENCE, |of, to| Issuer::authelia(&of[0], to)),
-    preset("kanidm", &["DOMAIN", "CLIENT"], None, |of, _| Issuer::kanidm(&of[0], &of[1])),
-    preset("pingone", &["ENVIRONMENT"], AUDIENCE, |of, to| Issuer::pingone(&of[0], to)),
-    preset("curity", &["ISS"], AUDIENCE, |of, to| Issuer::curity(&of[0], to)),
-    preset("duende", &["ISS"], AUDIENCE, |of, to| Issuer::duende(&of[0], to)),
-    preset("descope", &["PROJECT"], AUDIENCE, |of, to| Issuer::descope(&of[0], to)),
-    preset("logto", &["DOMAIN"], AUDIENCE, |of, to| Issuer::logto(&of[0], to)),
+    preset("authelia", &["DOMAIN"], AUDIENCE, |of, to| portcullis::providers::authelia(&of[0], to)),
+    preset("kanidm", &["DOMAIN", "CLIENT"], None, |of, _| {
+        portcullis::providers::kanidm(&of[0], &of[1])
+    }),
+    preset("pingone", &["ENVIRONMENT"], AUDIENCE, |of, to| {
+        portcullis::providers::pingone(&of[0], to)
+    }),
+    preset("curity", &["ISS"], AUDIENCE, |of, to| portcullis::providers::curity(&of[0], to)),
+    preset("duende", &["ISS"], AUDIENCE, |of, to| portcullis::providers::duende(&of[0], to)),
+    preset("descope", &["PROJECT"], AUDIENCE, |of, to| portcullis::providers::descope(&of[0], to)),
+    preset("logto", &["DOMAIN"], AUDIENCE, |of, to| portcullis::providers::logto(&of[0], to)),
     preset("github-actions", &["REPOSITORY"], AUDIENCE, |of, to| {
-        Issuer::github_actions([&of[0]], to)
+        portcullis::providers::github_actions([&of[0]], to)
     }),
-    preset("kubernetes", &["ISS"], AUDIENCE, |of, to| Issuer::kubernetes(&of[0], to)),
-    preset("apple", &[], AUDIENCE, |_, to| Issuer::apple(to)),
+    preset("kubernetes", &["ISS"], AUDIENCE, |of, to| {
+        portcullis::providers::kubernetes(&of[0], to)
+    }),
+    preset("apple", &[], AUDIENCE, |_, to| portcullis::providers::apple(to)),
     preset("cloudflare-access", &["TEAM"], AUDIENCE, |of, to| {
-        Issuer::cloudflare_access(&of[0], to)
+        portcullis::providers::cloudflare_access(&of[0], to)
     }),
-    preset("gcp-iap", &[], AUDIENCE, |_, to| Issuer::gcp_iap(to)),
-    preset("aws-alb", &["LOAD_BALANCER_ARN", "ISS"], None, |of, _| Issuer::aws_alb(&of[0], &of[1])),
+    preset("gcp-iap", &[], AUDIENCE, |_, to| portcullis::providers::gcp_iap(to)),
+    preset("aws-alb", &["LOAD_BALANCER_ARN", "ISS"], None, |of, _| {
+        portcullis::providers::aws_alb(&of[0], &of[1])
+    }),
 ];
 
 const fn preset(

@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for issuer in [&acme, &globex, &stranger] {
         match verifier.verify(&issuer.token().subject("alice").build()).await {
             Ok(token) => {
-                println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()])
+                println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()]);
             }
             Err(error) => println!("refused: {error}"),
         }

@@ -226,7 +226,7 @@ impl AccessToken {
     /// ```no_run
     /// # async fn next() -> Option<String> { None }
     /// # async fn stream(token: portcullis::AccessToken) {
-    /// let expired = token.expired();
+    /// let expired = token.until_expired();
     /// tokio::pin!(expired);
     /// loop {
     ///     tokio::select! {
@@ -236,7 +236,7 @@ impl AccessToken {
     /// }
     /// # }
     /// ```
-    pub async fn expired(&self) {
+    pub async fn until_expired(&self) {
         // The wall clock may be corrected meanwhile, so it is looked at now and then.
         const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
         while let Some(left) =

@@ -13,6 +13,14 @@ pub(crate) struct Now {
     pub(crate) uptime: Duration,
 }
 
+impl Now {
+    /// The wall clock, for errors.
+    pub(crate) fn wall(self) -> SystemTime {
+        // A clock before 1970 reads as the far future, which no `SystemTime` holds.
+        UNIX_EPOCH.checked_add(self.unix).unwrap_or(UNIX_EPOCH)
+    }
+}
+
 /// As it is kept in an atomic integer; enough for five centuries of uptime.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

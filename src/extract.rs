@@ -1,5 +1,6 @@
 //! Extractors for axum handlers: [`AccessToken`] itself, and [`Claims`].
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -35,7 +36,14 @@ use crate::telemetry;
 /// # let app: axum::Router = axum::Router::new().route("/orders", axum::routing::get(orders));
 /// ```
 #[derive(Debug)]
-pub struct Claims<T>(pub Arc<T>);
+pub struct Claims<T>(Arc<T>);
+
+impl<T> Claims<T> {
+    /// The claims, shared with the verified token: cheap to clone.
+    pub fn into_inner(self) -> Arc<T> {
+        self.0
+    }
+}
 
 impl<T> Clone for Claims<T> {
     fn clone(&self) -> Self {
@@ -54,13 +62,13 @@ impl<T> Deref for Claims<T> {
 /// Why an extractor refused.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Rejection {
+pub enum AccessTokenRejection {
     /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
     /// no client can mend it; the log has a hint.
     NotProtected,
     /// The claims do not fit the type asked for: 403. Or the layer lets requests without a token through, and this handler
     /// does not: 401.
-    Refused(Error),
+    Rejected(Error),
 }
 
 /// For handlers that check for themselves, with [`AccessToken::require_scope`] say. Behind a
@@ -79,35 +87,49 @@ impl IntoResponse for Error {
     }
 }
 
-impl IntoResponse for Rejection {
+impl fmt::Display for AccessTokenRejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotProtected => formatter.write_str("no `ProtectLayer` verified this request"),
+            Self::Rejected(error) => write!(formatter, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for AccessTokenRejection {}
+
+impl IntoResponse for AccessTokenRejection {
     fn into_response(self) -> Response {
         match self {
             Self::NotProtected => {
                 telemetry::not_protected();
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
-            Self::Refused(error) => error.into_response(),
+            Self::Rejected(error) => error.into_response(),
         }
     }
 }
 
 impl<S: Sync> FromRequestParts<S> for AccessToken {
-    type Rejection = Rejection;
+    type Rejection = AccessTokenRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AccessTokenRejection> {
         parts.extensions.get::<AccessToken>().cloned().ok_or_else(|| not_there(parts))
     }
 }
 
 /// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` without a token.
 impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
-    type Rejection = Rejection;
+    type Rejection = AccessTokenRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &S,
+    ) -> Result<Option<Self>, AccessTokenRejection> {
         match (parts.extensions.get::<AccessToken>(), parts.extensions.get::<Unauthenticated>()) {
             (Some(token), _) => Ok(Some(token.clone())),
             (None, Some(_)) => Ok(None),
-            (None, None) => Err(Rejection::NotProtected),
+            (None, None) => Err(AccessTokenRejection::NotProtected),
         }
     }
 }
@@ -116,9 +138,12 @@ impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
 impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestParts<S>
     for Claims<T>
 {
-    type Rejection = Rejection;
+    type Rejection = AccessTokenRejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Rejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, AccessTokenRejection> {
         match parts.extensions.get::<Unauthenticated>() {
             Some(_) => Ok(None),
             None => <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some),
@@ -127,18 +152,18 @@ impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestPa
 }
 
 /// Why there is no token: the client sent none where it may, and now needs one; or nobody has looked.
-fn not_there(parts: &Parts) -> Rejection {
+fn not_there(parts: &Parts) -> AccessTokenRejection {
     match parts.extensions.get::<Unauthenticated>() {
-        Some(_) => Rejection::Refused(Error::Missing),
-        None => Rejection::NotProtected,
+        Some(_) => AccessTokenRejection::Rejected(Error::Missing),
+        None => AccessTokenRejection::NotProtected,
     }
 }
 
 impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> FromRequestParts<S> for Claims<T> {
-    type Rejection = Rejection;
+    type Rejection = AccessTokenRejection;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AccessTokenRejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
-        token.claims().map(Self).map_err(|error| Rejection::Refused(error.into()))
+        token.claims().map(Self).map_err(|error| AccessTokenRejection::Rejected(error.into()))
     }
 }

@@ -40,7 +40,7 @@ pub struct IssuerHealth {
     /// Whether the keys are past their lifetime and used all the same: because refreshing fails, or has not quite ended.
     pub stale: bool,
     /// What the last fetch ended with, if it failed.
-    pub last_error: Option<Arc<FetchError>>,
+    pub last_error: Option<FetchError>,
     /// How many fetches have ended, well or not, since the start; as all counts here.
     pub fetches: u64,
     /// How many of them failed.
@@ -80,16 +80,26 @@ impl IssuerHealth {
 /// The issuers whose keys could not be fetched, from [`Verifier::warm_up`](crate::Verifier::warm_up).
 #[derive(Clone, Debug)]
 pub struct WarmUpError {
+    failures: Vec<(Arc<str>, FetchError)>,
+}
+
+impl WarmUpError {
+    pub(crate) fn new(failures: Vec<(Arc<str>, FetchError)>) -> Self {
+        Self { failures }
+    }
+
     /// Issuer and reason, for each that failed.
-    pub failed: Vec<(Arc<str>, Arc<FetchError>)>,
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &FetchError)> {
+        self.failures.iter().map(|(iss, reason)| (&**iss, reason))
+    }
 }
 
 impl fmt::Display for WarmUpError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("no keys of")?;
-        for (number, (iss, error)) in self.failed.iter().enumerate() {
+        for (number, (iss, reason)) in self.failures().enumerate() {
             let comma = if number == 0 { "" } else { ";" };
-            write!(formatter, "{comma} {iss}: {error}")?;
+            write!(formatter, "{comma} {iss}: {reason}")?;
         }
         Ok(())
     }

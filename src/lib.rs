@@ -74,10 +74,11 @@ mod error;
 #[cfg(feature = "axum")]
 mod extract;
 mod health;
+mod http_client;
 mod issuer;
 mod keys;
 mod middleware;
-mod providers;
+pub mod providers;
 mod rule;
 mod telemetry;
 #[cfg(feature = "testing")]
@@ -91,16 +92,18 @@ pub use access_token::AccessToken;
 pub use algorithm::Algorithm;
 pub use error::{
     ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
+    TransportError,
 };
 #[cfg(feature = "axum")]
-pub use extract::{Claims, Rejection};
+pub use extract::{AccessTokenRejection, Claims};
 pub use health::{IssuerHealth, WarmUpError};
+pub use http_client::HttpClient;
 pub use issuer::Issuer;
-pub use issuer::issuers::Issuers;
+pub use issuer::issuers::{Issuers, LookupAnswer};
 pub use keys::jwks::{Jwks, VerifiedJws};
 pub use middleware::future::ResponseFuture;
 pub use middleware::layer::ProtectLayer;
-pub use middleware::rejection::{Answer, EmptyBody, ProblemJson, RejectWith};
+pub use middleware::rejection::{EmptyBody, ProblemJson, RejectWith, RejectionBody};
 pub use middleware::service::Protect;
 pub use rule::Rule;
 pub use token::audience::Audience;

@@ -1,6 +1,5 @@
 //! What an operation asks of an access token, beyond that it is one.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,18 +31,19 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 /// token would lack the same. One whose user must sign in again, or better, is refused with 401
 /// `insufficient_user_authentication` (RFC 9470 §3).
 #[derive(Clone)]
+#[must_use]
 pub struct Rule(Kind);
 
 #[derive(Clone)]
 enum Kind {
     Scope(Scope),
     AnyScope(Arc<[Scope]>),
-    Permission(Cow<'static, str>),
-    Role(Cow<'static, str>),
-    Group(Cow<'static, str>),
-    Issuer(Cow<'static, str>),
-    Claim(Cow<'static, str>, Arc<ClaimTest>),
-    Custom(Cow<'static, str>, Arc<Test>),
+    Permission(String),
+    Role(String),
+    Group(String),
+    Issuer(String),
+    Claim(String, Arc<ClaimTest>),
+    Custom(String, Arc<Test>),
     Acr(Arc<[String]>),
     MaxAuthAge(Duration),
     All(Arc<[Rule]>),
@@ -89,22 +89,22 @@ impl Rule {
     }
 
     /// This permission: [`AccessToken::has_permission`].
-    pub fn permission(permission: impl Into<Cow<'static, str>>) -> Self {
+    pub fn permission(permission: impl Into<String>) -> Self {
         Self(Kind::Permission(permission.into()))
     }
 
     /// This role: [`AccessToken::has_role`].
-    pub fn role(role: impl Into<Cow<'static, str>>) -> Self {
+    pub fn role(role: impl Into<String>) -> Self {
         Self(Kind::Role(role.into()))
     }
 
     /// A member of this group: [`AccessToken::in_group`].
-    pub fn group(group: impl Into<Cow<'static, str>>) -> Self {
+    pub fn group(group: impl Into<String>) -> Self {
         Self(Kind::Group(group.into()))
     }
 
     /// Issued by this one: [`AccessToken::issuer`]. Where several are trusted, a role of one is not that of another.
-    pub fn issuer(iss: impl Into<Cow<'static, str>>) -> Self {
+    pub fn issuer(iss: impl Into<String>) -> Self {
         Self(Kind::Issuer(iss.into()))
     }
 
@@ -116,7 +116,7 @@ impl Rule {
     /// let own_organization = Rule::claim("org_id", |org| org == "org_1");
     /// ```
     pub fn claim(
-        claim: impl Into<Cow<'static, str>>,
+        claim: impl Into<String>,
         test: impl Fn(&Value) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Claim(claim.into(), Arc::new(test)))
@@ -132,7 +132,7 @@ impl Rule {
     /// });
     /// ```
     pub fn custom(
-        name: impl Into<Cow<'static, str>>,
+        name: impl Into<String>,
         test: impl Fn(&AccessToken, &Parts) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Custom(name.into(), Arc::new(test)))

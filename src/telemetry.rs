@@ -197,8 +197,8 @@ pub(crate) fn waiting() -> tracing::Span {
 }
 
 /// A look-up failed. `suppressed`: how many did since the last one that was told.
-pub(crate) fn lookup_failed(error: &str, suppressed: u64) {
-    tracing::error!(target: "portcullis", event = "lookup_failed", error, suppressed, "issuer look-up failed");
+pub(crate) fn lookup_failed(error: &dyn std::error::Error, suppressed: u64) {
+    tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "issuer look-up failed");
 }
 
 /// As [`lookup_failed`], each time.

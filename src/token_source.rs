@@ -20,6 +20,7 @@ use crate::error::ConfigError;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 pub struct TokenSource(pub(crate) TokenLocation);
 
 #[derive(Clone, Debug, PartialEq)]

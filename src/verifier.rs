@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use crate::access_token::{AccessToken, Implies};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
+use crate::http_client::HttpClient;
 use crate::issuer::active::SignatureCheck;
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::{IssuerRegistry, LookupFuture, Resolution, ResolvedIssuer};
@@ -87,7 +87,7 @@ enum Pending {
 #[must_use]
 pub struct VerifierBuilder {
     issuers: Result<Issuers, ConfigError>,
-    client: Option<Client>,
+    client: Option<HttpClient>,
     clock: Clock,
     implies: Option<Arc<Implies>>,
     cached_tokens: u64,
@@ -107,8 +107,8 @@ impl VerifierBuilder {
     /// client certificate. The built-in one takes the system's root certificates and no proxy. Give yours a connect timeout,
     /// and no redirects: a redirected answer is refused. It resolves names by itself, so of looked-up issuers only addresses
     /// that are written as such are checked for being private.
-    pub fn client(mut self, client: Client) -> Self {
-        self.client = Some(client);
+    pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
+        self.client = Some(client.into());
         self
     }
 
@@ -165,7 +165,9 @@ impl VerifierBuilder {
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
-        let own = |guarded| self.client.clone().map_or_else(|| default_client(guarded), Ok);
+        let own = |guarded| {
+            self.client.as_ref().map_or_else(|| default_client(guarded), |own| Ok(own.0.clone()))
+        };
         // Made when it is needed, once: it reads the system's root certificates, which takes tens of milliseconds.
         let client = LazyCell::new(|| own(false));
         let issuers =
@@ -254,12 +256,10 @@ impl Verifier {
             .filter(|issuer| issuer.can_warm_up())
             .map(|issuer| issuer.health(self.0.clock.now()))
             .filter(|health| !health.is_ready());
-        let reason = |health: IssuerHealth| {
-            health.last_error.unwrap_or_else(|| Arc::new(FetchError::NoRuntime))
-        };
+        let reason = |health: IssuerHealth| health.last_error.unwrap_or(FetchError::NoRuntime);
         let failed: Vec<_> =
             failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
-        if failed.is_empty() { Ok(()) } else { Err(WarmUpError { failed }) }
+        if failed.is_empty() { Ok(()) } else { Err(WarmUpError::new(failed)) }
     }
 
     /// How the keys of each issuer are doing: of the listed ones, and of those that look-ups brought and that are kept.

@@ -1,84 +1,7 @@
 //! The names of errors, which logs, metrics and clients of `Error::code` build on: they stay.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use portcullis::testing::TestIssuer;
-use portcullis::{
-    Algorithm, Audience, Error, FetchError, InvalidRequest, InvalidToken, Scope, Verifier,
-};
-
-/// One of each kind, in the order of the table in docs/errors.md.
-fn errors() -> Vec<Error> {
-    let text = || "x".to_owned();
-    let issuer = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
-    let verifier = Verifier::new(issuer.issuer()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let token = runtime.block_on(verifier.verify(&issuer.token().build())).unwrap();
-    let claims = token.claims::<u8>().unwrap_err();
-    let time = Duration::ZERO;
-    let scope = || Scope::try_from("x").unwrap();
-    let mut errors = vec![
-        Error::Missing,
-        Error::InvalidRequest(InvalidRequest::Repeated),
-        Error::InsufficientScope { required: scope(), granted: scope() },
-        Error::Forbidden { rule: text(), scope: scope() },
-        Error::Claims(claims),
-        Error::InsufficientAuthentication { acr_values: vec![], max_age: None },
-        Error::KeysUnavailable { issuer: "x".into(), source: Arc::new(FetchError::Interrupted) },
-        Error::LookupFailed { error: "x".into() },
-    ];
-    let tokens = [
-        InvalidToken::TooLarge { limit: 1, presented: 2 },
-        InvalidToken::Opaque,
-        InvalidToken::Encrypted,
-        InvalidToken::Malformed("x"),
-        InvalidToken::UnsupportedAlgorithm { presented: text() },
-        InvalidToken::UnsupportedCritical,
-        InvalidToken::UnexpectedType { presented: None },
-        InvalidToken::MissingClaim("x"),
-        InvalidToken::ClaimType { claim: "x", expected: "x" },
-        InvalidToken::ClaimValue { claim: text(), expected: text() },
-        InvalidToken::MicrosoftNonce,
-        InvalidToken::UnknownIssuer { presented: text(), similar: None },
-        InvalidToken::TenantMismatch { presented: None },
-        InvalidToken::WrongAudience { expected: Audience::from("x"), presented: vec![] },
-        InvalidToken::Expired { expires_at: time, now: time, verified: true },
-        InvalidToken::NotYetValid { not_before: time, now: time },
-        InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
-        InvalidToken::SenderConstrained,
-        InvalidToken::UnknownKey { kid: None },
-        InvalidToken::BadSignature,
-    ];
-    errors.extend(tokens.map(Error::from));
-    errors
-}
-
-/// The documented table and the code are the same: a row for each error, with its code, status and RFC name.
-#[test]
-fn the_table_of_codes_is_true_and_complete() {
-    let documented = include_str!("../docs/errors.md");
-    let rows = documented.lines().filter(|line| line.starts_with("| `"));
-    let documented: Vec<_> = rows
-        .map(|row| {
-            let cells: Vec<_> =
-                row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
-            let [code, status, error, cause, cure] = cells.as_slice() else {
-                panic!("expected five cells: {row}")
-            };
-            assert!(cause.len() > 10 && cure.len() > 10, "{code}: a cause and a cure");
-            ((*code).to_owned(), (*status).to_owned(), (*error).to_owned())
-        })
-        .collect();
-    let own: Vec<_> = errors()
-        .iter()
-        .map(|error| {
-            let word = error.oauth_error().unwrap_or("–").to_owned();
-            (error.code().to_owned(), error.status().as_u16().to_string(), word)
-        })
-        .collect();
-    assert_eq!(documented, own);
-}
+use portcullis::{Algorithm, Verifier};
 
 /// Compared byte by byte, and the commonest mistake is told: on whichever side the slash is.
 #[tokio::test]
@@ -115,28 +38,47 @@ async fn a_slash_too_many_or_too_few_is_named() {
     }
 }
 
-/// What a five-part or dotless token is, and what to do, the error says.
+/// Errors, and what handlers and layers hold, can be sent to other threads and shared.
 #[test]
-fn errors_say_what_to_do() {
-    for (error, words) in [
-        (InvalidToken::Opaque, "ask the issuer for JWT access tokens"),
-        (InvalidToken::Encrypted, "ask the issuer not to encrypt access tokens"),
-        (InvalidToken::MicrosoftNonce, "ask for one with a scope of this API"),
-        (
-            InvalidToken::WrongAudience {
-                expected: Audience::client_id(["a", "b"]),
-                presented: vec!["c".into()],
-            },
-            "client_id one of [\"a\", \"b\"] and no `aud`, [\"c\"] came",
-        ),
-        (
-            InvalidToken::WrongAudience {
-                expected: Audience::authorized_party(["a"]),
-                presented: vec![],
-            },
-            "azp \"a\"",
-        ),
-    ] {
-        assert!(error.to_string().contains(words), "{error}");
+fn public_types_are_send_and_sync() {
+    fn assert<T: Send + Sync + 'static>() {}
+    assert::<portcullis::AccessToken>();
+    assert::<portcullis::Audience>();
+    assert::<portcullis::Claims<String>>();
+    assert::<portcullis::ConfigError>();
+    assert::<portcullis::Error>();
+    assert::<portcullis::FetchError>();
+    assert::<portcullis::HttpClient>();
+    assert::<portcullis::Issuer>();
+    assert::<portcullis::IssuerHealth>();
+    assert::<portcullis::Issuers>();
+    assert::<portcullis::Jwks>();
+    assert::<portcullis::Protect<()>>();
+    assert::<portcullis::ProtectLayer>();
+    assert::<portcullis::Rule>();
+    assert::<portcullis::Scope>();
+    assert::<portcullis::TokenSource>();
+    assert::<portcullis::Verifier>();
+    assert::<portcullis::WarmUpError>();
+}
+
+/// A report of an error and its causes names each once.
+#[tokio::test]
+async fn a_text_says_what_its_source_does_not() {
+    let issuer = TestIssuer::start().unwrap();
+    issuer.set_behavior(portcullis::testing::Behavior::Status(500));
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    for token in [issuer.token().build(), "opaque".to_owned()] {
+        let error = verifier.verify(&token).await.unwrap_err();
+        let mut causes = Vec::new();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        assert!(
+            causes.iter().all(|cause| !error.to_string().contains(cause)),
+            "{error}: {causes:?}"
+        );
     }
 }

@@ -218,7 +218,7 @@ impl Walk {
                 );
             }
             Poll::Pending => {
-                assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail)
+                assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail);
             }
         }
     }

@@ -705,7 +705,7 @@ async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
     );
 
     let error = verifier.warm_up().await.unwrap_err();
-    let mut failed: Vec<_> = error.failed.iter().map(|(iss, _)| iss.to_string()).collect();
+    let mut failed: Vec<_> = error.failures().map(|(iss, _)| iss.to_owned()).collect();
     let mut expected = [bad.iss().to_owned(), also_bad.iss().to_owned()];
     failed.sort();
     expected.sort();
@@ -847,14 +847,14 @@ async fn redirects_are_not_followed() {
             builder = builder.client(client);
         }
         let verifier = builder.build().unwrap();
-        let Err(Error::KeysUnavailable { source, .. }) =
+        let Err(Error::KeysUnavailable { reason: source, .. }) =
             verifier.verify(&issuer.token().build()).await
         else {
             panic!("expected no keys");
         };
-        match (own, &*source) {
+        match (own, &source) {
             (false, FetchError::Status { status: 302, .. }) => {
-                assert_eq!(elsewhere.jwks_fetches(), 0)
+                assert_eq!(elsewhere.jwks_fetches(), 0);
             }
             // The application's client went there before anybody could object; what it brought is not used.
             (true, FetchError::Redirected { .. }) => {}
@@ -964,8 +964,8 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
     let issuer = || Issuer::new(&base, AUDIENCE).unwrap();
     assert!(Verifier::new(issuer()).unwrap().verify(&token).await.is_ok());
     match Verifier::new(issuer().require_same_origin_keys()).unwrap().verify(&token).await {
-        Err(Error::KeysUnavailable { source, .. }) => {
-            assert!(matches!(*source, FetchError::OtherOrigin { .. }), "{source}");
+        Err(Error::KeysUnavailable { reason: source, .. }) => {
+            assert!(matches!(source, FetchError::OtherOrigin { .. }), "{source}");
         }
         other => panic!("{other:?}"),
     }
@@ -1063,8 +1063,8 @@ async fn metadata_that_are_not_used() {
         .await;
         let verifier = Verifier::new(Issuer::new(&base, AUDIENCE).unwrap()).unwrap();
         match verifier.verify(&keys.token().issued_by(&base).build()).await {
-            Err(Error::KeysUnavailable { source, .. }) => {
-                assert!(expected(&source), "{name}: {source}")
+            Err(Error::KeysUnavailable { reason: source, .. }) => {
+                assert!(expected(&source), "{name}: {source}");
             }
             other => panic!("{name}: {other:?}"),
         }
@@ -1080,8 +1080,8 @@ fn without_a_runtime_it_is_an_error_and_no_panic() {
         .token()
         .build();
     match poll_once(pin!(verifier.verify(&token))) {
-        Poll::Ready(Err(Error::KeysUnavailable { source, .. })) => {
-            assert!(matches!(*source, FetchError::NoRuntime))
+        Poll::Ready(Err(Error::KeysUnavailable { reason: source, .. })) => {
+            assert!(matches!(source, FetchError::NoRuntime));
         }
         other => panic!("{other:?}"),
     }
@@ -1104,8 +1104,8 @@ fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
 
     api.issuer.set_behavior(Behavior::Serve);
     match outlasting.block_on(api.verifier.verify(&token)) {
-        Err(Error::KeysUnavailable { source, .. }) => {
-            assert!(matches!(*source, FetchError::Interrupted), "{source}")
+        Err(Error::KeysUnavailable { reason: source, .. }) => {
+            assert!(matches!(source, FetchError::Interrupted), "{source}");
         }
         other => panic!("{other:?}"),
     }

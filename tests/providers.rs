@@ -29,7 +29,7 @@ fn providers() -> Vec<Provider> {
     vec![
         Provider {
             name: "Auth0",
-            preset: Issuer::auth0("acme.eu.auth0.com", api).unwrap(),
+            preset: portcullis::providers::auth0("acme.eu.auth0.com", api).unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -76,7 +76,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Auth0, RFC 9068 profile",
-            preset: Issuer::auth0("login.acme.test", api).unwrap().require_rfc9068(),
+            preset: portcullis::providers::auth0("login.acme.test", api).unwrap().require_rfc9068(),
             algorithm: rsa,
             typ: Some("at+jwt"),
             claims: json!({
@@ -94,7 +94,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Okta",
-            preset: Issuer::okta("acme.okta.com", "default", "api://default").unwrap(),
+            preset: portcullis::providers::okta("acme.okta.com", "default", "api://default")
+                .unwrap(),
             algorithm: rsa,
             typ: None,
             claims: json!({
@@ -119,7 +120,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Entra",
-            preset: Issuer::entra(ACME, "6e74172b-be56-4843-9ff4-e66a39bb12e3").unwrap(),
+            preset: portcullis::providers::entra(ACME, "6e74172b-be56-4843-9ff4-e66a39bb12e3")
+                .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -161,7 +163,10 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Entra, many tenants",
-            preset: Issuer::entra_multi_tenant("6e74172b-be56-4843-9ff4-e66a39bb12e3").unwrap(),
+            preset: portcullis::providers::entra_multi_tenant(
+                "6e74172b-be56-4843-9ff4-e66a39bb12e3",
+            )
+            .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -182,9 +187,13 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Cognito",
-            preset: Issuer::cognito("us-west-2", "us-west-2_EXAMPLE", ["app-1", "app-2"])
-                .unwrap()
-                .scope_prefix("orders/"),
+            preset: portcullis::providers::cognito(
+                "us-west-2",
+                "us-west-2_EXAMPLE",
+                ["app-1", "app-2"],
+            )
+            .unwrap()
+            .scope_prefix("orders/"),
             algorithm: rsa,
             typ: None,
             claims: json!({
@@ -212,7 +221,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Cognito, with resource binding",
-            preset: Issuer::cognito("us-west-2", "us-west-2_EXAMPLE", ["app-1"])
+            preset: portcullis::providers::cognito("us-west-2", "us-west-2_EXAMPLE", ["app-1"])
                 .unwrap()
                 .audience(Audience::client_id(["app-1"]).aud_if_present(["https://api.acme.test"]))
                 .unwrap(),
@@ -234,7 +243,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Keycloak",
-            preset: Issuer::keycloak("https://sso.acme.test/", "prod", "orders-api").unwrap(),
+            preset: portcullis::providers::keycloak("https://sso.acme.test/", "prod", "orders-api")
+                .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -263,7 +273,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Google",
-            preset: Issuer::google("https://orders-abc-ew.a.run.app").unwrap(),
+            preset: portcullis::providers::google("https://orders-abc-ew.a.run.app").unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -279,7 +289,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Firebase",
-            preset: Issuer::firebase("acme-prod").unwrap(),
+            preset: portcullis::providers::firebase("acme-prod").unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -308,7 +318,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Supabase",
-            preset: Issuer::supabase("abcd").unwrap(),
+            preset: portcullis::providers::supabase("abcd").unwrap(),
             algorithm: Algorithm::ES256,
             typ: Some("JWT"),
             claims: json!({
@@ -320,7 +330,11 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Clerk",
-            preset: Issuer::clerk("https://clerk.acme.test", ["https://app.acme.test"]).unwrap(),
+            preset: portcullis::providers::clerk(
+                "https://clerk.acme.test",
+                ["https://app.acme.test"],
+            )
+            .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -346,7 +360,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "WorkOS",
-            preset: Issuer::workos("client_01").unwrap(),
+            preset: portcullis::providers::workos("client_01").unwrap(),
             algorithm: rsa,
             typ: None,
             claims: json!({
@@ -362,7 +376,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Zitadel",
-            preset: Issuer::zitadel("acme.zitadel.cloud", "69234237810729019").unwrap(),
+            preset: portcullis::providers::zitadel("acme.zitadel.cloud", "69234237810729019")
+                .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -378,7 +393,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Ory",
-            preset: Issuer::ory("slug", api).unwrap(),
+            preset: portcullis::providers::ory("slug", api).unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -393,7 +408,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Authentik",
-            preset: Issuer::authentik("sso.acme.test", "orders", "client-1").unwrap(),
+            preset: portcullis::providers::authentik("sso.acme.test", "orders", "client-1")
+                .unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -405,7 +421,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Authelia",
-            preset: Issuer::authelia("auth.acme.test", api).unwrap(),
+            preset: portcullis::providers::authelia("auth.acme.test", api).unwrap(),
             algorithm: Algorithm::ES256,
             typ: Some("at+jwt"),
             claims: json!({
@@ -419,7 +435,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Kanidm",
-            preset: Issuer::kanidm("idm.acme.test", "orders").unwrap(),
+            preset: portcullis::providers::kanidm("idm.acme.test", "orders").unwrap(),
             algorithm: Algorithm::ES256,
             typ: Some("at+jwt"),
             claims: json!({
@@ -438,7 +454,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "PingOne",
-            preset: Issuer::pingone("env-1", api).unwrap(),
+            preset: portcullis::providers::pingone("env-1", api).unwrap(),
             algorithm: rsa,
             typ: None,
             claims: json!({ "iss": "https://auth.pingone.com/env-1/as", "aud": [api], "client_id": "c", "sub": "1", "scope": "orders" }),
@@ -451,7 +467,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Curity",
-            preset: Issuer::curity("https://login.acme.test/oauth/v2", api).unwrap(),
+            preset: portcullis::providers::curity("https://login.acme.test/oauth/v2", api).unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({ "iss": "https://login.acme.test/oauth/v2", "aud": api, "sub": "1", "purpose": "access_token", "scope": "orders" }),
@@ -463,7 +479,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Duende",
-            preset: Issuer::duende("https://ids.acme.test", "invoice").unwrap(),
+            preset: portcullis::providers::duende("https://ids.acme.test", "invoice").unwrap(),
             algorithm: rsa,
             typ: Some("at+jwt"),
             claims: json!({
@@ -478,7 +494,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Descope",
-            preset: Issuer::descope("P2PqjhPcC8Hri2nXUY7f234F", "orders").unwrap(),
+            preset: portcullis::providers::descope("P2PqjhPcC8Hri2nXUY7f234F", "orders").unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -497,7 +513,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Logto",
-            preset: Issuer::logto("acme.logto.app", api).unwrap(),
+            preset: portcullis::providers::logto("acme.logto.app", api).unwrap(),
             algorithm: Algorithm::ES384,
             typ: Some("at+jwt"),
             claims: json!({ "iss": "https://acme.logto.app/oidc", "aud": api, "scope": "orders", "client_id": "c", "sub": "1" }),
@@ -510,7 +526,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "GitHub Actions",
-            preset: Issuer::github_actions(["acme/app"], api).unwrap(),
+            preset: portcullis::providers::github_actions(["acme/app"], api).unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -532,7 +548,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Kubernetes",
-            preset: Issuer::kubernetes(
+            preset: portcullis::providers::kubernetes(
                 "https://kubernetes.default.svc.cluster.local",
                 "https://orders.acme.svc",
             )
@@ -558,7 +574,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Apple",
-            preset: Issuer::apple("com.acme.app").unwrap(),
+            preset: portcullis::providers::apple("com.acme.app").unwrap(),
             algorithm: rsa,
             typ: None,
             claims: json!({ "iss": "https://appleid.apple.com", "aud": "com.acme.app", "sub": "1", "email_verified": "true" }),
@@ -567,7 +583,7 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Cloudflare Access",
-            preset: Issuer::cloudflare_access("acme", "32eafc7626e737").unwrap(),
+            preset: portcullis::providers::cloudflare_access("acme", "32eafc7626e737").unwrap(),
             algorithm: rsa,
             typ: Some("JWT"),
             claims: json!({
@@ -579,7 +595,8 @@ fn providers() -> Vec<Provider> {
         },
         Provider {
             name: "Google IAP",
-            preset: Issuer::gcp_iap("/projects/123/global/backendServices/456").unwrap(),
+            preset: portcullis::providers::gcp_iap("/projects/123/global/backendServices/456")
+                .unwrap(),
             algorithm: Algorithm::ES256,
             typ: Some("JWT"),
             claims: json!({
@@ -668,7 +685,7 @@ async fn tokens_of_aws_load_balancers() {
     const ARN: &str =
         "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/lb/50dc6c495c0c9188";
     let issuer = TestIssuer::offline_with("https://idp.acme.test", Algorithm::ES256).unwrap();
-    let preset = Issuer::aws_alb(ARN, "https://idp.acme.test").unwrap();
+    let preset = portcullis::providers::aws_alb(ARN, "https://idp.acme.test").unwrap();
     let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
     let claims = json!({ "sub": "u-1", "email": "a@b.test", "username": "a", "iss": "https://idp.acme.test" });
     let good =
@@ -727,7 +744,7 @@ async fn tokens_of_aws_load_balancers() {
         "arn:aws:elasticloadbalancing:evil.test/x:1:lb",
         "arn:aws:elasticloadbalancing",
     ] {
-        assert!(Issuer::aws_alb(arn, "https://idp.acme.test").is_err(), "{arn}");
+        assert!(portcullis::providers::aws_alb(arn, "https://idp.acme.test").is_err(), "{arn}");
     }
 }
 
@@ -737,16 +754,19 @@ async fn tokens_of_gateways_come_in_their_headers() {
     use tower::{Layer as _, ServiceExt as _, service_fn};
     type Body = http_body_util::Full<bytes::Bytes>;
     for (preset, header) in [
-        (Issuer::cloudflare_access("acme", "tag").unwrap(), "Cf-Access-Jwt-Assertion"),
-        (Issuer::gcp_iap("tag").unwrap(), "x-goog-iap-jwt-assertion"),
         (
-            Issuer::auth0("alb.acme.test", "tag")
+            portcullis::providers::cloudflare_access("acme", "tag").unwrap(),
+            "Cf-Access-Jwt-Assertion",
+        ),
+        (portcullis::providers::gcp_iap("tag").unwrap(), "x-goog-iap-jwt-assertion"),
+        (
+            portcullis::providers::auth0("alb.acme.test", "tag")
                 .unwrap()
                 .token_in_header("x-amzn-oidc-data")
                 .unwrap(),
             "x-amzn-oidc-data",
         ),
-        (Issuer::auth0("acme.eu.auth0.com", "tag").unwrap(), "Authorization"),
+        (portcullis::providers::auth0("acme.eu.auth0.com", "tag").unwrap(), "Authorization"),
     ] {
         let issuer = TestIssuer::offline_with(preset.iss(), Algorithm::ES256).unwrap();
         let keys = preset.algorithms([Algorithm::ES256]).unwrap().jwks(issuer.jwks());
@@ -784,14 +804,23 @@ fn presets_refuse_what_would_make_another_address() {
         "ACME.okta.com",
         "a\\b",
     ] {
-        assert!(Issuer::auth0(domain, "a").is_err(), "{domain:?}");
+        assert!(portcullis::providers::auth0(domain, "a").is_err(), "{domain:?}");
     }
     for segment in ["", "..", ".", "a/b", "a?b", "a#b", "a%2fb", "ä"] {
-        assert!(Issuer::okta("acme.okta.com", segment, "a").is_err(), "{segment:?}");
-        assert!(Issuer::keycloak("https://sso.acme.test", segment, "a").is_err(), "{segment:?}");
+        assert!(portcullis::providers::okta("acme.okta.com", segment, "a").is_err(), "{segment:?}");
+        assert!(
+            portcullis::providers::keycloak("https://sso.acme.test", segment, "a").is_err(),
+            "{segment:?}"
+        );
     }
-    assert!(Issuer::entra("common", "a").is_err());
-    assert!(Issuer::cognito("us-west-2", "pool", Vec::<String>::new()).is_err(), "no client");
-    assert!(Issuer::clerk("https://clerk.acme.test", Vec::<String>::new()).is_err(), "no origin");
-    assert!(Issuer::auth0("login.acme.test:8443", "a").is_ok());
+    assert!(portcullis::providers::entra("common", "a").is_err());
+    assert!(
+        portcullis::providers::cognito("us-west-2", "pool", Vec::<String>::new()).is_err(),
+        "no client"
+    );
+    assert!(
+        portcullis::providers::clerk("https://clerk.acme.test", Vec::<String>::new()).is_err(),
+        "no origin"
+    );
+    assert!(portcullis::providers::auth0("login.acme.test:8443", "a").is_ok());
 }

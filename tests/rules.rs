@@ -376,7 +376,7 @@ async fn a_token_says_when_it_has_expired() {
     let token = world.token(world.issuer.token()).await;
     let expired = tokio::spawn({
         let token = token.clone();
-        async move { token.expired().await }
+        async move { token.until_expired().await }
     });
     for _ in 0..59 {
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -390,7 +390,7 @@ async fn a_token_says_when_it_has_expired() {
     world.clock.advance(Duration::from_secs(10));
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(expired.is_finished());
-    token.expired().await;
+    token.until_expired().await;
 }
 
 #[test]

@@ -495,7 +495,11 @@ fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
     assert_eq!(serde_json::from_slice::<Value>(&signed.header).unwrap()["typ"], "secevent+jwt");
 
     let unknown_kid = issuer.token().header("kid", "x").build();
-    assert_eq!(jwks.verify(&unknown_kid), Err(InvalidToken::UnknownKey { kid: Some("x".into()) }));
+    let unknown = jwks.verify(&unknown_kid).unwrap_err();
+    assert!(
+        matches!(&unknown, InvalidToken::UnknownKey { kid: Some(kid), .. } if kid == "x"),
+        "{unknown}"
+    );
     assert_eq!(jwks.verify(&issuer.token().tampered().build()), Err(InvalidToken::BadSignature));
     assert_eq!(
         jwks.verify(&issuer.token().header("crit", json!(["x"])).build()),
@@ -503,7 +507,11 @@ fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
     );
     let hmac =
         TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[7; 32]).token().build();
-    assert_eq!(jwks.verify(&hmac), Err(InvalidToken::UnknownKey { kid: Some("key-1".into()) }));
+    let unknown = jwks.verify(&hmac).unwrap_err();
+    assert!(
+        matches!(&unknown, InvalidToken::UnknownKey { kid: Some(kid), .. } if kid == "key-1"),
+        "{unknown}"
+    );
 }
 
 #[test]
@@ -672,7 +680,7 @@ fn five_hundred_keys_are_kept() {
         match Jwks::from_json(json!({ "keys": members }).to_string()) {
             Ok(jwks) => assert_eq!((jwks.len(), jwks.ignored().len()), (len, ignored), "{odd}"),
             Err(error) => {
-                assert!(len == 0 && error.to_string().contains("TooMany"), "{odd}: {error}")
+                assert!(len == 0 && error.to_string().contains("TooMany"), "{odd}: {error}");
             }
         }
     }

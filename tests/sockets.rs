@@ -38,7 +38,7 @@ async fn fetch(
     let issuer = client.into_iter().fold(issuer, Issuer::client);
     match Verifier::new(issuer).unwrap().verify(&keys.token().build()).await {
         Ok(_) => Ok(()),
-        Err(Error::KeysUnavailable { source, .. }) => Err(match &*source {
+        Err(Error::KeysUnavailable { reason: source, .. }) => Err(match source {
             FetchError::Timeout { .. } => "timeout".to_owned(),
             FetchError::TooLarge { .. } => "too large".to_owned(),
             FetchError::Transport { .. } => "transport".to_owned(),

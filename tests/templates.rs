@@ -218,7 +218,7 @@ async fn a_key_that_names_a_tenant_does_not_sign_for_the_one_of_entra() {
             "unknown_key",
         ),
     ] {
-        let entra = portcullis::Issuer::entra(ACME, portcullis::testing::AUDIENCE)
+        let entra = portcullis::providers::entra(ACME, portcullis::testing::AUDIENCE)
             .unwrap()
             .jwks(member(issuer));
         assert_eq!(verdict(&Verifier::new(entra).unwrap(), &token).await, expected, "{name}");

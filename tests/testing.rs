@@ -276,19 +276,19 @@ async fn tokens_look_like_those_of_providers() {
     let cases: [(&str, Issuer, Shape, &[&str]); 6] = [
         (
             "Auth0",
-            Issuer::auth0("acme.eu.auth0.com", AUDIENCE).unwrap(),
+            portcullis::providers::auth0("acme.eu.auth0.com", AUDIENCE).unwrap(),
             TokenBuilder::like_auth0,
             &["aud", "azp", "exp", "iat", "iss", "permissions", "scope", "sub"],
         ),
         (
             "Okta",
-            Issuer::okta("acme.okta.com", "default", AUDIENCE).unwrap(),
+            portcullis::providers::okta("acme.okta.com", "default", AUDIENCE).unwrap(),
             TokenBuilder::like_okta,
             &["aud", "cid", "exp", "iat", "iss", "jti", "scp", "sub", "uid", "ver"],
         ),
         (
             "Entra",
-            Issuer::entra(TENANT, AUDIENCE).unwrap(),
+            portcullis::providers::entra(TENANT, AUDIENCE).unwrap(),
             |token| token.like_entra(TENANT),
             &[
                 "aud", "azp", "azpacr", "exp", "iat", "iss", "nbf", "oid", "roles", "scp", "sub",
@@ -297,7 +297,8 @@ async fn tokens_look_like_those_of_providers() {
         ),
         (
             "Cognito",
-            Issuer::cognito("eu-west-1", "eu-west-1_a1B2", ["xxxxxxxxxxxxexample"]).unwrap(),
+            portcullis::providers::cognito("eu-west-1", "eu-west-1_a1B2", ["xxxxxxxxxxxxexample"])
+                .unwrap(),
             TokenBuilder::like_cognito,
             &[
                 "auth_time",
@@ -315,7 +316,7 @@ async fn tokens_look_like_those_of_providers() {
         ),
         (
             "Keycloak",
-            Issuer::keycloak("https://sso.acme.example", "shop", AUDIENCE).unwrap(),
+            portcullis::providers::keycloak("https://sso.acme.example", "shop", AUDIENCE).unwrap(),
             TokenBuilder::like_keycloak,
             &[
                 "aud",
@@ -334,7 +335,7 @@ async fn tokens_look_like_those_of_providers() {
         ),
         (
             "Google",
-            Issuer::google(AUDIENCE).unwrap(),
+            portcullis::providers::google(AUDIENCE).unwrap(),
             TokenBuilder::like_google,
             &["aud", "azp", "email", "email_verified", "exp", "iat", "iss", "scope", "sub"],
         ),

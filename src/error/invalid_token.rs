@@ -1,7 +1,7 @@
 //! RFC 6750 §3.1 `invalid_token`: why an access token is refused.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use crate::token::audience::Audience;
 
@@ -11,6 +11,7 @@ use crate::token::audience::Audience;
 pub enum InvalidToken {
     /// Longer than anything that is looked at.
     #[error("expected at most {limit} bytes, {presented} came")]
+    #[non_exhaustive]
     TooLarge {
         /// In bytes.
         limit: usize,
@@ -32,6 +33,7 @@ pub enum InvalidToken {
     Malformed(&'static str),
     /// `alg` names no algorithm known here, or none that the issuer may use.
     #[error("algorithm {presented:?} is not one of this issuer's")]
+    #[non_exhaustive]
     UnsupportedAlgorithm {
         /// The header's `alg`.
         presented: String,
@@ -41,6 +43,7 @@ pub enum InvalidToken {
     UnsupportedCritical,
     /// `typ` says that it is another kind of JWT (RFC 9068 §4, RFC 8725 §3.11).
     #[error("`typ` {presented:?} is not that of an access token of this issuer")]
+    #[non_exhaustive]
     UnexpectedType {
         /// The header's `typ`.
         presented: Option<String>,
@@ -52,6 +55,7 @@ pub enum InvalidToken {
     /// A claim does not say what this issuer's access tokens say ([`require_claim`](crate::Issuer::require_claim),
     /// [`reject_claim`](crate::Issuer::reject_claim)).
     #[error("claim `{claim}`: expected {expected}")]
+    #[non_exhaustive]
     ClaimValue {
         /// Where the claim is, as configured.
         claim: String,
@@ -66,6 +70,7 @@ pub enum InvalidToken {
     MicrosoftNonce,
     /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
     #[error("claim `{claim}`: expected {expected}")]
+    #[non_exhaustive]
     ClaimType {
         /// The claim's name.
         claim: &'static str,
@@ -74,6 +79,7 @@ pub enum InvalidToken {
     },
     /// `iss` is none of the issuers trusted here.
     #[error("issuer {presented:?} is not trusted{}", hint(presented, .similar))]
+    #[non_exhaustive]
     UnknownIssuer {
         /// The claim `iss`, unverified.
         presented: String,
@@ -83,12 +89,14 @@ pub enum InvalidToken {
     },
     /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
     #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
+    #[non_exhaustive]
     TenantMismatch {
         /// The claim `tid`, unverified.
         presented: Option<String>,
     },
     /// The token was issued for somebody else (RFC 7519 §4.1.3).
     #[error("expected audience {expected}, {presented:?} came")]
+    #[non_exhaustive]
     WrongAudience {
         /// What the issuer is configured with.
         expected: Audience,
@@ -96,37 +104,41 @@ pub enum InvalidToken {
         presented: Vec<String>,
     },
     /// On or after `exp` (RFC 7519 §4.1.4).
-    #[error("expired {} s ago", now.saturating_sub(*expires_at).as_secs())]
+    #[error("expired {} s ago", seconds(*expires_at, *now))]
+    #[non_exhaustive]
     Expired {
-        /// Since 1970.
-        expires_at: Duration,
-        /// Since 1970.
-        now: Duration,
+        /// `exp`.
+        expires_at: SystemTime,
+        /// When it was checked.
+        now: SystemTime,
         /// Whether the signature was verified, with keys that were there already. Only then is the client told that the token
         /// expired: of a token that anybody can write it would tell who is trusted, and for which audience.
         verified: bool,
     },
     /// Before `nbf` (RFC 7519 §4.1.5).
-    #[error("not valid for another {} s", not_before.saturating_sub(*now).as_secs())]
+    #[error("not valid for another {} s", seconds(*now, *not_before))]
+    #[non_exhaustive]
     NotYetValid {
-        /// Since 1970.
-        not_before: Duration,
-        /// Since 1970.
-        now: Duration,
+        /// `nbf`.
+        not_before: SystemTime,
+        /// When it was checked.
+        now: SystemTime,
     },
     /// `iat` (RFC 7519 §4.1.6) lies in the future.
-    #[error("issued {} s in the future", issued_at.saturating_sub(*now).as_secs())]
+    #[error("issued {} s in the future", seconds(*now, *issued_at))]
+    #[non_exhaustive]
     IssuedInTheFuture {
-        /// Since 1970.
-        issued_at: Duration,
-        /// Since 1970.
-        now: Duration,
+        /// `iat`.
+        issued_at: SystemTime,
+        /// When it was checked.
+        now: SystemTime,
     },
     /// Bound to a key or certificate of the client's (`cnf`), of which no proof is read here (RFC 9449 §7.2, RFC 8705 §3).
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
     SenderConstrained,
     /// The issuer's key set has no key with this `kid` for this `alg`.
     #[error("no key {kid:?} for this algorithm in the issuer's key set")]
+    #[non_exhaustive]
     UnknownKey {
         /// The header's `kid`.
         kid: Option<String>,
@@ -134,6 +146,10 @@ pub enum InvalidToken {
     /// The signature is not that of the issuer's key over these bytes.
     #[error("wrong signature")]
     BadSignature,
+}
+
+fn seconds(from: SystemTime, to: SystemTime) -> u64 {
+    to.duration_since(from).unwrap_or_default().as_secs()
 }
 
 impl InvalidToken {

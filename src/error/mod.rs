@@ -13,7 +13,7 @@ use http::StatusCode;
 
 pub use claims::ClaimsError;
 pub use config::ConfigError;
-pub use fetch::{FetchError, IgnoredKeyReason};
+pub use fetch::{FetchError, IgnoredKeyReason, TransportError};
 pub(crate) use invalid_token::ENTRA_V1;
 pub use invalid_token::InvalidToken;
 
@@ -44,9 +44,10 @@ pub enum Error {
     InvalidRequest(InvalidRequest),
     /// The access token is refused (RFC 6750 §3.1 `invalid_token`).
     #[error("invalid access token: {0}")]
-    InvalidToken(#[from] InvalidToken),
+    InvalidToken(InvalidToken),
     /// The access token is good, but lacks a scope that the operation asks for (RFC 6750 §3.1 `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
+    #[non_exhaustive]
     InsufficientScope {
         /// Every scope token that the operation asks for.
         required: Scope,
@@ -57,6 +58,7 @@ pub enum Error {
     /// role, a claim. The challenge has no `error`: clients that hear `insufficient_scope` ask for another token, and the
     /// next one would lack the same.
     #[error("expected a token with {rule}")]
+    #[non_exhaustive]
     Forbidden {
         /// What is asked for, as [`Rule`](crate::Rule) writes it.
         rule: String,
@@ -68,6 +70,7 @@ pub enum Error {
     Claims(#[from] ClaimsError),
     /// The user must sign in again, or in a stronger way (RFC 9470 §3 `insufficient_user_authentication`).
     #[error("expected the user to sign in{}{}", acr_of(acr_values), within(*max_age))]
+    #[non_exhaustive]
     InsufficientAuthentication {
         /// By one of these authentication context classes, if any are asked for.
         acr_values: Vec<String>,
@@ -76,19 +79,27 @@ pub enum Error {
     },
     /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers in
     /// time, nothing in a token can cause this.
-    #[error("keys of issuer {issuer:?} are unavailable: {source}")]
+    #[error("keys of issuer {issuer:?} are unavailable: {reason}")]
+    #[non_exhaustive]
     KeysUnavailable {
         /// The issuer, as configured.
         issuer: Arc<str>,
         /// What the last attempt ended with.
-        source: Arc<FetchError>,
+        reason: FetchError,
     },
     /// [`Issuers::lookup_async`](crate::Issuers::lookup_async) failed, and nothing is known of the issuer from before.
-    #[error("look-up of the issuer failed: {error}")]
+    #[error("lookup of the issuer failed: {reason}")]
+    #[non_exhaustive]
     LookupFailed {
-        /// The look-up's own error.
-        error: Arc<str>,
+        /// The lookup's own error.
+        reason: Arc<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<InvalidToken> for Error {
+    fn from(reason: InvalidToken) -> Self {
+        Self::InvalidToken(reason)
+    }
 }
 
 impl Error {
@@ -191,3 +202,8 @@ impl fmt::Display for InvalidRequest {
         })
     }
 }
+
+impl std::error::Error for InvalidRequest {}
+
+#[cfg(test)]
+mod tests;

@@ -303,8 +303,8 @@ impl ActiveIssuer {
     }
 
     fn keys_unavailable(&self, failure: Option<Arc<FetchError>>) -> Error {
-        let source = failure.unwrap_or_else(|| Arc::new(FetchError::Interrupted));
-        Error::KeysUnavailable { issuer: Arc::clone(&self.config.iss), source }
+        let reason = failure.map_or(FetchError::Interrupted, |failure| (*failure).clone());
+        Error::KeysUnavailable { issuer: Arc::clone(&self.config.iss), reason }
     }
 }
 

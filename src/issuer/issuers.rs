@@ -30,9 +30,12 @@ use crate::issuer::Issuer;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct Issuers {
     pub(crate) listed: Vec<Issuer>,
     pub(crate) lookup: Option<Lookup>,
+    /// A setting of lookups, where there is none.
+    pub(crate) unused: Option<&'static str>,
 }
 
 /// A look-up, and what is kept of its answers.
@@ -56,9 +59,36 @@ pub(crate) enum LookupFn {
     Async(Arc<AsyncLookup>),
 }
 
-type SyncLookup = dyn Fn(&str) -> Option<Issuer> + Send + Sync;
+type SyncLookup = dyn Fn(&str) -> Result<Option<Issuer>, BoxError> + Send + Sync;
 type AsyncLookup = dyn Fn(String) -> Answer + Send + Sync;
-type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, String>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, BoxError>> + Send>>;
+
+/// An error of any type.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the closure of [`Issuers::lookup`] returns: `Option<Issuer>`, or `Result<Option<Issuer>, E>` if it can fail.
+pub trait LookupAnswer: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<Option<Issuer>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for Option<super::Issuer> {}
+    impl<E> Sealed for Result<Option<super::Issuer>, E> {}
+}
+
+impl LookupAnswer for Option<Issuer> {
+    fn into_result(self) -> Result<Option<Issuer>, BoxError> {
+        Ok(self)
+    }
+}
+
+impl<E: Into<BoxError>> LookupAnswer for Result<Option<Issuer>, E> {
+    fn into_result(self) -> Result<Option<Issuer>, BoxError> {
+        self.map_err(Into::into)
+    }
+}
 
 impl Issuers {
     /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
@@ -75,8 +105,8 @@ impl Issuers {
     /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
     /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so. (By name
     /// only with the built-in HTTP client.)
-    pub fn lookup(ask: impl Fn(&str) -> Option<Issuer> + Send + Sync + 'static) -> Self {
-        Self::looked_up(LookupFn::Sync(Arc::new(ask)))
+    pub fn lookup<A: LookupAnswer>(ask: impl Fn(&str) -> A + Send + Sync + 'static) -> Self {
+        Self::looked_up(LookupFn::Sync(Arc::new(move |iss: &str| ask(iss).into_result())))
     }
 
     /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same name at
@@ -91,11 +121,11 @@ impl Issuers {
     pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
-        E: fmt::Display,
+        E: Into<BoxError>,
     {
         let ask = move |iss| {
             let found = ask(iss);
-            Box::pin(async move { found.await.map_err(|error| error.to_string()) }) as Answer
+            Box::pin(async move { found.await.map_err(Into::into) }) as Answer
         };
         Self::looked_up(LookupFn::Async(Arc::new(ask)))
     }
@@ -108,7 +138,7 @@ impl Issuers {
             fresh: Duration::from_secs(600),
             private_addresses: false,
         };
-        Self { listed: Vec::new(), lookup: Some(lookup) }
+        Self { listed: Vec::new(), lookup: Some(lookup), unused: None }
     }
 
     /// Trusts these issuers beside the looked-up ones. They are asked for first, and no looked-up one pushes them out.
@@ -130,6 +160,8 @@ impl Issuers {
     pub fn max_cached(mut self, issuers: u64) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.capacity = issuers;
+        } else {
+            self.unused = Some("max_cached");
         }
         self
     }
@@ -139,6 +171,8 @@ impl Issuers {
     pub fn refresh_after(mut self, time: Duration) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.fresh = time;
+        } else {
+            self.unused = Some("refresh_after");
         }
         self
     }
@@ -148,12 +182,14 @@ impl Issuers {
     pub fn danger_allow_private_addresses(mut self) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.private_addresses = true;
+        } else {
+            self.unused = Some("danger_allow_private_addresses");
         }
         self
     }
 
     fn listed(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
-        let mut listed = Self { listed: Vec::new(), lookup: None };
+        let mut listed = Self { listed: Vec::new(), lookup: None, unused: None };
         listed.add(issuers)?;
         match listed.listed.is_empty() {
             true => Err(ConfigError::new("issuers: expected at least one, the list is empty")),
@@ -175,7 +211,7 @@ impl Issuers {
 
 impl From<Issuer> for Issuers {
     fn from(issuer: Issuer) -> Self {
-        Self { listed: vec![issuer], lookup: None }
+        Self { listed: vec![issuer], lookup: None, unused: None }
     }
 }
 

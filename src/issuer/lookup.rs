@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Issuer;
 use super::active::{ActiveIssuer, Origin};
-use super::issuers::{Lookup, LookupFn};
+use super::issuers::{BoxError, Lookup, LookupFn};
 use super::permits::Permits;
 use super::registry::{Resolution, ResolvedIssuer};
 use super::single_flight::SingleFlight;
@@ -167,7 +167,10 @@ impl ResolvedIssuers {
             LookupFn::Sync(ask) => {
                 let answer = |this| {
                     let generation = self.generation();
-                    self.keep(iss, ask(iss), generation, this)
+                    match ask(iss) {
+                        Ok(found) => self.keep(iss, found, generation, this),
+                        Err(error) => Some(self.after_failure(iss, error)),
+                    }
                 };
                 let answer = answer(Try::First).or_else(|| answer(Try::Last));
                 answer
@@ -334,7 +337,7 @@ impl ResolvedIssuers {
         let same = std::iter::once(iss)
             .chain(config.names().map(|name| &**name))
             .filter_map(|name| self.kept(name))
-            .find(|kept| kept.issuer.config.is_same_but_for_aliases(&config));
+            .find(|kept| kept.issuer.config.is_unchanged_from(&config));
         if let Some(same) = same {
             return Some(Arc::clone(&same.issuer));
         }
@@ -351,11 +354,11 @@ impl ResolvedIssuers {
     }
 
     /// The look-up failed. That is no news about the token, so never a 401; and who was trusted a moment ago still is.
-    fn after_failure(&self, iss: &str, error: String) -> Result<Arc<CachedIssuer>, Error> {
+    fn after_failure(&self, iss: &str, error: BoxError) -> Result<Arc<CachedIssuer>, Error> {
         let now = self.clock.now().uptime;
         telemetry::lookup_failure_counted();
         if let Some(suppressed) = self.failures.turn(now) {
-            telemetry::lookup_failed(&error, suppressed);
+            telemetry::lookup_failed(&*error, suppressed);
         }
         match self.kept(iss) {
             Some(kept) if now < kept.at + self.lookup.fresh + MAX_STALE => {
@@ -366,7 +369,7 @@ impl ResolvedIssuers {
                 kept.refresh_from.store(nanos(now + RETRY_AFTER), Ordering::Relaxed);
                 Ok(kept)
             }
-            _ => Err(Error::LookupFailed { error: error.into() }),
+            _ => Err(Error::LookupFailed { reason: error.into() }),
         }
     }
 
@@ -413,8 +416,8 @@ enum Try {
     Last,
 }
 
-fn no_answer() -> String {
-    format!("no answer within {LOOKUP_TIMEOUT:?}")
+fn no_answer() -> BoxError {
+    format!("no answer within {LOOKUP_TIMEOUT:?}").into()
 }
 
 fn unknown(iss: &str) -> InvalidToken {

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
+use crate::http_client::HttpClient;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::schedule::KeyPolicy;
@@ -48,7 +49,8 @@ const LEEWAY: Duration = Duration::from_secs(30);
 ///     .jwks_uri("https://api.descope.com/P2PqjhPcC8Hri2nXUY7f234F/.well-known/jwks.json")?;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
+#[must_use]
 pub struct Issuer {
     pub(crate) iss: Arc<str>,
     /// Other spellings of it.
@@ -63,7 +65,7 @@ pub struct Issuer {
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
     pub(crate) plain_http: PlainHttp,
-    pub(crate) client: Option<OwnClient>,
+    pub(crate) client: Option<HttpClient>,
     /// Where requests have its tokens, if not in `Authorization`.
     pub(crate) token_source: Option<TokenSource>,
 }
@@ -87,20 +89,9 @@ struct Discovery {
     same_origin: bool,
 }
 
-/// The HTTP client for one issuer.
-#[derive(Clone)]
-pub(crate) struct OwnClient(pub(crate) reqwest::Client);
-
-impl PartialEq for OwnClient {
-    /// Clients cannot be compared; an issuer that was looked up again with a client is taken to have the same one.
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl PartialEq for KeySource {
-    /// Fixed keys and secrets are the same if they are one and the same.
-    fn eq(&self, other: &Self) -> bool {
+impl KeySource {
+    /// Fixed keys and secrets are unchanged if they are one and the same.
+    fn is_unchanged_from(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Discovery, Self::Discovery) => true,
             (Self::JwksUri(own), Self::JwksUri(other))
@@ -253,7 +244,7 @@ impl Issuer {
     /// ```
     /// use portcullis::{Issuer, Verifier};
     ///
-    /// let keycloak = Issuer::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
+    /// let keycloak = providers::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
     /// let verifier = Verifier::new(keycloak)?;
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
@@ -275,8 +266,8 @@ impl Issuer {
     /// Clients cannot be compared: a looked-up issuer that comes back with another client, and is otherwise the same, keeps
     /// the first. And yours resolves names by itself: a looked-up issuer with one may be reached at a private address by
     /// name. Have it follow no redirects.
-    pub fn client(mut self, client: reqwest::Client) -> Self {
-        self.client = Some(OwnClient(client));
+    pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
+        self.client = Some(client.into());
         self
     }
 
@@ -471,6 +462,17 @@ impl Issuer {
         self
     }
 
+    /// Looks for this issuer's tokens in this header, which a gateway in front sets, instead of in `Authorization`: by default,
+    /// where [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources) says nothing else, and if the issuer is listed.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is no header's name.
+    pub fn token_in_header(mut self, name: &str) -> Result<Self, ConfigError> {
+        self.token_source = Some(TokenSource::header(name)?);
+        Ok(self)
+    }
+
     /// How far the issuer's clock and ours may be apart, for `exp`, `nbf` and `iat`; 30 seconds by default: enough for
     /// clocks kept by NTP, too little to prolong a stolen token's life.
     ///
@@ -539,10 +541,36 @@ impl Issuer {
         &self.iss
     }
 
-    /// Whether they differ in their aliases at the most: then they can share their keys.
-    pub(crate) fn is_same_but_for_aliases(&self, other: &Self) -> bool {
-        let bare = |issuer: &Self| Self { aliases: Vec::new(), ..issuer.clone() };
-        bare(self) == bare(other)
+    /// Whether the lookup has returned the same issuer again, but for its aliases: then it keeps its keys. Clients cannot be
+    /// compared, and are taken to be the same.
+    pub(crate) fn is_unchanged_from(&self, other: &Self) -> bool {
+        let Self {
+            iss,
+            aliases: _,
+            template,
+            audience,
+            profile,
+            key_source,
+            discovery,
+            algorithms,
+            leeway,
+            key_policy,
+            plain_http,
+            client,
+            token_source,
+        } = self;
+        *iss == other.iss
+            && *template == other.template
+            && *audience == other.audience
+            && *profile == other.profile
+            && key_source.is_unchanged_from(&other.key_source)
+            && *discovery == other.discovery
+            && *algorithms == other.algorithms
+            && *leeway == other.leeway
+            && *key_policy == other.key_policy
+            && *plain_http == other.plain_http
+            && client.is_some() == other.client.is_some()
+            && *token_source == other.token_source
     }
 
     /// Every `iss` that its tokens may have.

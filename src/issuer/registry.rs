@@ -59,6 +59,11 @@ impl IssuerRegistry {
         guarded: impl FnOnce() -> Result<Client, ConfigError>,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
+        if let Some(setting) = issuers.unused {
+            return Err(ConfigError::new(format!(
+                "{setting}: expected `Issuers::lookup` or `lookup_async`, found configured issuers only"
+            )));
+        }
         let (mut listed, mut templates) = (HashMap::new(), Vec::new());
         for config in issuers.listed {
             let issuer = Arc::new(ActiveIssuer::new(config, Origin::Listed, &client, &clock)?);

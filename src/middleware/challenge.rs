@@ -1,5 +1,7 @@
 //! RFC 6750 §3, RFC 9470 §3: from [`Error`] to `WWW-Authenticate`.
 
+use std::time::SystemTime;
+
 use http::HeaderValue;
 
 use crate::error::{Error, InvalidRequest, InvalidToken};
@@ -42,7 +44,7 @@ impl Challenges {
             ))
         };
         let invalid_request = |reason| with_error(&Error::InvalidRequest(reason), "");
-        let (expires_at, now) = Default::default();
+        let (expires_at, now) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH);
         let expired = InvalidToken::Expired { expires_at, now, verified: true };
         let insufficient_scope =
             Error::InsufficientScope { required: Scope::none(), granted: Scope::none() };

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::config::ProtectConfig;
-use super::rejection::{Answer, EmptyBody};
+use super::rejection::{EmptyBody, RejectionBody};
 use super::service::{ResponseEffects, copy};
 use crate::access_token::AccessToken;
 use crate::error::Error;
@@ -57,7 +57,7 @@ impl<A> ProtectConfig<A> {
     ) -> State<S, B, R, A>
     where
         S: Service<Request<B>, Response = Response<R>>,
-        A: Answer<R>,
+        A: RejectionBody<R>,
     {
         if A::READS_REQUEST && cfg!(feature = "axum") {
             after.0.get_or_insert_default().request = Some(copy(&request));
@@ -79,7 +79,7 @@ pub(super) struct Waiting<S, B, A> {
 impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    A: Answer<R>,
+    A: RejectionBody<R>,
     R: Default,
 {
     type Output = Result<Response<R>, S::Error>;

@@ -1,6 +1,5 @@
 //! What a route asks for.
 
-use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -57,7 +56,7 @@ pub struct ProtectLayer<A = EmptyBody> {
 
 impl ProtectLayer {
     /// Asks for an access token that `verifier` accepts, in `Authorization`; or, where a listed issuer is a gateway
-    /// ([`Issuer::cloudflare_access`](crate::Issuer::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
+    /// ([`providers::cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
     pub fn new(verifier: Verifier) -> Self {
         let route = ProtectConfig {
             sources: verifier.token_sources().into(),
@@ -120,17 +119,17 @@ impl<A> ProtectLayer<A> {
     }
 
     /// Asks for this permission: [`AccessToken::has_permission`](crate::AccessToken::has_permission).
-    pub fn permission(self, permission: impl Into<Cow<'static, str>>) -> Self {
+    pub fn permission(self, permission: impl Into<String>) -> Self {
         self.rule(Rule::permission(permission))
     }
 
     /// Asks for this role: [`AccessToken::has_role`](crate::AccessToken::has_role).
-    pub fn role(self, role: impl Into<Cow<'static, str>>) -> Self {
+    pub fn role(self, role: impl Into<String>) -> Self {
         self.rule(Rule::role(role))
     }
 
     /// Asks for this group: [`AccessToken::in_group`](crate::AccessToken::in_group).
-    pub fn group(self, group: impl Into<Cow<'static, str>>) -> Self {
+    pub fn group(self, group: impl Into<String>) -> Self {
         self.rule(Rule::group(group))
     }
 
@@ -143,7 +142,7 @@ impl<A> ProtectLayer<A> {
     /// ```
     pub fn claim(
         self,
-        claim: impl Into<Cow<'static, str>>,
+        claim: impl Into<String>,
         test: impl Fn(&Value) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.rule(Rule::claim(claim, test))
@@ -224,7 +223,7 @@ impl<A> ProtectLayer<A> {
     ///
     /// Tell the client no more than [`Error::oauth_error`] says: it may be the attacker. A layer with a function has a type
     /// that cannot be written; where a function takes it, the bound is
-    /// `A: Answer<axum::body::Body> + Send + Sync + 'static`.
+    /// `A: RejectionBody<axum::body::Body> + Send + Sync + 'static`.
     ///
     /// ```
     /// use portcullis::{Issuer, ProtectLayer, Verifier};
@@ -237,7 +236,7 @@ impl<A> ProtectLayer<A> {
     ///
     /// fn app<A>(protect: portcullis::ProtectLayer<A>) -> axum::Router
     /// where
-    ///     A: portcullis::Answer<axum::body::Body> + Send + Sync + 'static,
+    ///     A: portcullis::RejectionBody<axum::body::Body> + Send + Sync + 'static,
     /// {
     ///     axum::Router::new().route("/", axum::routing::get(async || "")).route_layer(protect)
     /// }

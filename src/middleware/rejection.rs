@@ -17,7 +17,7 @@ use crate::error::Error;
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`RejectWith`].
-pub trait Answer<R>: sealed::Sealed {
+pub trait RejectionBody<R>: sealed::Sealed {
     /// Whether [`answer`](Self::answer) looks at the request. Then a copy of it is kept until the inner service has answered.
     #[doc(hidden)]
     const READS_REQUEST: bool = false;
@@ -51,13 +51,13 @@ impl<F> fmt::Debug for RejectWith<F> {
     }
 }
 
-impl<R: Default> Answer<R> for EmptyBody {
+impl<R: Default> RejectionBody<R> for EmptyBody {
     fn answer(&self, _: &Error, _: &Parts) -> Response<R> {
         Response::default()
     }
 }
 
-impl<R: From<String>> Answer<R> for ProblemJson {
+impl<R: From<String>> RejectionBody<R> for ProblemJson {
     fn answer(&self, error: &Error, _: &Parts) -> Response<R> {
         let status = error.status();
         let problem = serde_json::json!({
@@ -74,7 +74,7 @@ impl<R: From<String>> Answer<R> for ProblemJson {
     }
 }
 
-impl<R, F: Fn(&Error, &Parts) -> Response<R>> Answer<R> for RejectWith<F> {
+impl<R, F: Fn(&Error, &Parts) -> Response<R>> RejectionBody<R> for RejectWith<F> {
     const READS_REQUEST: bool = true;
 
     fn answer(&self, error: &Error, request: &Parts) -> Response<R> {
@@ -88,7 +88,7 @@ pub(crate) fn reject<R: Default>(
     error: Error,
     request: &Parts,
     challenges: &Challenges,
-    answer: &impl Answer<R>,
+    answer: &impl RejectionBody<R>,
     grpc_type: Option<&'static str>,
 ) -> Response<R> {
     let challenge = challenges.of(&error);

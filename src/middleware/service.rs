@@ -15,7 +15,7 @@ use super::challenge::Challenges;
 use super::config::{ProtectConfig, TokenPolicy};
 use super::credentials;
 use super::future::{ResponseFuture, State, Waiting};
-use super::rejection::{Answer, EmptyBody, grpc_type, keep_headers, made_inside, reject};
+use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidRequest};
 use crate::telemetry::{self, Outcome};
@@ -167,7 +167,7 @@ impl<A> ProtectConfig<A> {
         after: ResponseEffects,
     ) -> Response<R>
     where
-        A: Answer<R>,
+        A: RejectionBody<R>,
     {
         if error.is_told_by_the_request() {
             telemetry::request_refused(&error);
@@ -187,7 +187,7 @@ impl<A> ProtectConfig<A> {
         after: ResponseEffects,
     ) -> Response<R>
     where
-        A: Answer<R>,
+        A: RejectionBody<R>,
     {
         // Most have none, and this is on the way of every request.
         if !response.extensions().is_empty()
@@ -207,7 +207,7 @@ impl<A> ProtectConfig<A> {
         mut after: ResponseEffects,
     ) -> Response<R>
     where
-        A: Answer<R>,
+        A: RejectionBody<R>,
     {
         let copied = after.0.as_mut().and_then(|extra| extra.request.take());
         let request = copied.unwrap_or_else(|| Request::new(()).into_parts().0);
@@ -233,6 +233,21 @@ pub(super) fn copy(request: &Parts) -> Parts {
 }
 
 impl<S, A> Protect<S, A> {
+    /// The inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service. A request that is sent to it directly is not protected.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, without protection.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     pub(crate) fn new(inner: S, route: Arc<ProtectConfig<A>>) -> Self {
         Self { inner, route }
     }
@@ -252,7 +267,7 @@ impl<S: fmt::Debug, A> fmt::Debug for Protect<S, A> {
 impl<S, A, B, R> Service<Request<B>> for Protect<S, A>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
-    A: Answer<R>,
+    A: RejectionBody<R>,
     R: Default,
 {
     type Response = Response<R>;

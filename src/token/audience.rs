@@ -18,6 +18,7 @@ use std::fmt;
 /// let clerk = Audience::authorized_party(["https://app.example.com"]); // the origins that may call
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Audience {
     claim: AudienceClaim,
     /// One of these must be in that claim; sorted.

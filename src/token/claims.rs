@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::audience::{Audience, AudienceClaim};
 use super::json::{self, Value};
@@ -158,15 +158,17 @@ impl<'a> Claims<'a> {
     ) -> Result<(), InvalidToken> {
         self.check_audience(audience)?;
         if now.unix >= self.expires_at + leeway {
-            let (expires_at, now) = (self.expires_at, now.unix);
+            let (expires_at, now) = (UNIX_EPOCH + self.expires_at, now.wall());
             return Err(InvalidToken::Expired { expires_at, now, verified: false });
         }
         let latest = now.unix.saturating_add(leeway);
         if let Some(not_before) = self.not_before.filter(|date| *date > latest) {
-            return Err(InvalidToken::NotYetValid { not_before, now: now.unix });
+            let (not_before, now) = (UNIX_EPOCH + not_before, now.wall());
+            return Err(InvalidToken::NotYetValid { not_before, now });
         }
         if let Some(issued_at) = self.issued_at.filter(|date| *date > latest) {
-            return Err(InvalidToken::IssuedInTheFuture { issued_at, now: now.unix });
+            let (issued_at, now) = (UNIX_EPOCH + issued_at, now.wall());
+            return Err(InvalidToken::IssuedInTheFuture { issued_at, now });
         }
         // RFC 9449 §7.2, RFC 8705 §3: whoever holds only the token is not whom it was issued to. No proof of possession
         // is read here, so such a token may not pass as a bearer token.

@@ -18,8 +18,17 @@ use crate::error::ConfigError;
 /// assert!(!granted.contains("read"));
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Scope(String);
+
+/// As sets: neither order nor repetition counts.
+impl PartialEq for Scope {
+    fn eq(&self, other: &Self) -> bool {
+        self.contains_all(other) && other.contains_all(self)
+    }
+}
+
+impl Eq for Scope {}
 
 impl Scope {
     /// No scope token at all. Not public: a rule that asks for it would ask for nothing.
@@ -129,6 +138,31 @@ impl FromStr for Scope {
             )));
         }
         Ok(scope)
+    }
+}
+
+impl TryFrom<String> for Scope {
+    type Error = ConfigError;
+
+    fn try_from(text: String) -> Result<Self, ConfigError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Scope {
+    type Error = ConfigError;
+
+    fn try_from(text: &String) -> Result<Self, ConfigError> {
+        text.parse()
+    }
+}
+
+impl<'a> IntoIterator for &'a Scope {
+    type Item = &'a str;
+    type IntoIter = std::iter::Filter<std::str::Split<'a, char>, fn(&&str) -> bool>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.split(' ').filter(|token| !token.is_empty())
     }
 }
 

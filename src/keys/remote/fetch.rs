@@ -15,7 +15,7 @@ use url::Url;
 use super::address::{PublicAddressResolver, is_public};
 use super::cache_control::lifetime;
 use super::hedge::first_good;
-use crate::error::{ConfigError, FetchError};
+use crate::error::{ConfigError, FetchError, TransportError};
 
 /// Largest document read, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
 const MAX_BODY: usize = 256 * 1024;
@@ -125,7 +125,7 @@ impl From<FetchError> for Failure {
 async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetched, Failure> {
     let transport = |source: reqwest::Error| Failure {
         retry_after: Some(Duration::ZERO),
-        error: FetchError::Transport { url: redacted(url), source: source.without_url() },
+        error: FetchError::Transport { url: redacted(url), reason: TransportError::new(source) },
     };
     let mut request = client.get(url.clone()).header(ACCEPT, "application/json");
     for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)] {

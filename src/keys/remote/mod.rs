@@ -390,7 +390,7 @@ impl RemoteJwks {
             unknown_key_after: Some(state.schedule.unknown_kid_wait(now.uptime)),
             fetching: state.under_way.is_some(),
             stale,
-            last_error: state.failure.clone(),
+            last_error: state.failure.as_deref().cloned(),
             fetches: self.counters.fetches.load(Ordering::Relaxed),
             failed_fetches: self.counters.failed_fetches.load(Ordering::Relaxed),
             stale_serves: self.counters.stale_serves.load(Ordering::Relaxed),

@@ -1,0 +1,100 @@
+use std::time::SystemTime;
+
+use super::*;
+use crate::token::audience::Audience;
+
+/// One of each kind, in the order of the table in docs/errors.md.
+fn errors() -> Vec<Error> {
+    let text = || "x".to_owned();
+    let claims = ClaimsError::new::<u8>(&serde_json::from_str::<u8>("{}").unwrap_err());
+    let time = SystemTime::UNIX_EPOCH;
+    let scope = || Scope::try_from("x").unwrap();
+    let mut errors = vec![
+        Error::Missing,
+        Error::InvalidRequest(InvalidRequest::Repeated),
+        Error::InsufficientScope { required: scope(), granted: scope() },
+        Error::Forbidden { rule: text(), scope: scope() },
+        Error::Claims(claims),
+        Error::InsufficientAuthentication { acr_values: vec![], max_age: None },
+        Error::KeysUnavailable { issuer: "x".into(), reason: FetchError::Interrupted },
+        Error::LookupFailed {
+            reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
+        },
+    ];
+    let tokens = [
+        InvalidToken::TooLarge { limit: 1, presented: 2 },
+        InvalidToken::Opaque,
+        InvalidToken::Encrypted,
+        InvalidToken::Malformed("x"),
+        InvalidToken::UnsupportedAlgorithm { presented: text() },
+        InvalidToken::UnsupportedCritical,
+        InvalidToken::UnexpectedType { presented: None },
+        InvalidToken::MissingClaim("x"),
+        InvalidToken::ClaimType { claim: "x", expected: "x" },
+        InvalidToken::ClaimValue { claim: text(), expected: text() },
+        InvalidToken::MicrosoftNonce,
+        InvalidToken::UnknownIssuer { presented: text(), similar: None },
+        InvalidToken::TenantMismatch { presented: None },
+        InvalidToken::WrongAudience { expected: Audience::from("x"), presented: vec![] },
+        InvalidToken::Expired { expires_at: time, now: time, verified: true },
+        InvalidToken::NotYetValid { not_before: time, now: time },
+        InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
+        InvalidToken::SenderConstrained,
+        InvalidToken::UnknownKey { kid: None },
+        InvalidToken::BadSignature,
+    ];
+    errors.extend(tokens.map(Error::from));
+    errors
+}
+
+/// The documented table and the code are the same: a row for each error, with its code, status and RFC name.
+#[test]
+fn the_table_of_codes_is_true_and_complete() {
+    let documented = include_str!("../../docs/errors.md");
+    let rows = documented.lines().filter(|line| line.starts_with("| `"));
+    let documented: Vec<_> = rows
+        .map(|row| {
+            let cells: Vec<_> =
+                row.split(" | ").map(|cell| cell.trim_matches(['|', ' ', '`'])).collect();
+            let [code, status, error, cause, cure] = cells.as_slice() else {
+                panic!("expected five cells: {row}")
+            };
+            assert!(cause.len() > 10 && cure.len() > 10, "{code}: a cause and a cure");
+            ((*code).to_owned(), (*status).to_owned(), (*error).to_owned())
+        })
+        .collect();
+    let own: Vec<_> = errors()
+        .iter()
+        .map(|error| {
+            let word = error.oauth_error().unwrap_or("–").to_owned();
+            (error.code().to_owned(), error.status().as_u16().to_string(), word)
+        })
+        .collect();
+    assert_eq!(documented, own);
+}
+
+/// What a five-part or dotless token is, and what to do, the error says.
+#[test]
+fn errors_say_what_to_do() {
+    for (error, words) in [
+        (InvalidToken::Opaque, "ask the issuer for JWT access tokens"),
+        (InvalidToken::Encrypted, "ask the issuer not to encrypt access tokens"),
+        (InvalidToken::MicrosoftNonce, "ask for one with a scope of this API"),
+        (
+            InvalidToken::WrongAudience {
+                expected: Audience::client_id(["a", "b"]),
+                presented: vec!["c".into()],
+            },
+            "client_id one of [\"a\", \"b\"] and no `aud`, [\"c\"] came",
+        ),
+        (
+            InvalidToken::WrongAudience {
+                expected: Audience::authorized_party(["a"]),
+                presented: vec![],
+            },
+            "azp \"a\"",
+        ),
+    ] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
