@@ -74,7 +74,7 @@ mod test_clock {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let clock = TestClock::new();
     /// let issuer = TestIssuer::start()?;
-    /// issuer.clock(&clock);
+    /// issuer.set_clock(&clock);
     /// let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build()?;
     ///
     /// let token = issuer.token().build();

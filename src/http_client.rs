@@ -1,10 +1,12 @@
-//! [`HttpClient`]: what fetches keys.
+//! [`HttpClient`], which fetches metadata and keys.
 
 use std::fmt;
 
-/// The HTTP client that fetches metadata and keys: made from a `reqwest::Client` of version 0.13.
+/// The HTTP client that fetches metadata and keys, created from a `reqwest::Client` of version
+/// 0.13.
 ///
-/// The type is opaque, so that a later version of `reqwest` is one more `From` and breaks nothing.
+/// The type is opaque, so that supporting a later version of `reqwest` only adds a `From`
+/// implementation and is not a breaking change.
 ///
 /// ```
 /// use portcullis::{Issuer, Verifier};

@@ -1,8 +1,10 @@
-//! Presets: issuers whose tokens are known, one constructor each.
+//! Presets: one constructor for each well-known provider.
 //!
-//! A preset is an ordinary [`Issuer`], which every method of it can adjust. What is particular about a provider stands here as
-//! data: the form of `iss`, where the keys are, what says whom a token is for, what tells access tokens from others, and where
-//! permissions and roles are. Providers change; `docs/providers.md` has what was known when, and what to do where one differs.
+//! A preset returns an ordinary [`Issuer`], which all its methods can adjust. It contains what is
+//! specific to the provider: the form of `iss`, the location of the keys, the claim that names the
+//! audience, what distinguishes access tokens from other tokens, and the location of permissions
+//! and roles. Providers change; `docs/providers.md` records what was known at which date, and what
+//! to do if a provider differs.
 
 use url::Url;
 
@@ -14,10 +16,11 @@ use crate::token::audience::Audience;
 use crate::token::profile::Condition;
 use crate::token::tenant;
 
-/// Auth0: `https://{domain}/`, with the tenant's domain or a custom one.
+/// Auth0: `https://{domain}/`, with the domain of the tenant or a custom domain.
 ///
-/// With RBAC, ask for [`permission`](crate::ProtectLayer::permission): without it any application gets whatever scope it
-/// asks for. Where the API is set to the RFC 9068 profile, add [`require_rfc9068`](Issuer::require_rfc9068).
+/// With RBAC, require a [`permission`](crate::ProtectLayer::permission); otherwise any application
+/// gets the scopes that it requests. If the API uses the RFC 9068 profile, add
+/// [`require_rfc9068`](Issuer::require_rfc9068).
 ///
 /// ```
 /// let issuer = portcullis::providers::auth0("acme.eu.auth0.com", "https://api.example.com")?;
@@ -27,17 +30,19 @@ use crate::token::tenant;
 ///
 /// # Errors
 ///
-/// When `domain` is no host name; as for every preset here that takes one.
+/// Returns an error if `domain` is not a host name, or under the conditions of [`Issuer::new`]. The
+/// same applies to every preset that takes a domain.
 pub fn auth0(domain: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://{}/", host(domain)?), audience)
 }
 
-/// Okta: a custom authorization server, `https://{domain}/oauth2/{server}`; `default` is one. Tokens of the org's own server
-/// are for Okta only, nobody else can verify them. Prefer `uid` to the subject, which is the login and may change.
+/// Okta: a custom authorization server, `https://{domain}/oauth2/{server}`, such as `default`.
+/// Access tokens of the org authorization server are for Okta only and cannot be verified by other
+/// services. Prefer `uid` to the subject, which is the login and may change.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn okta(
     domain: &str,
     server: &str,
@@ -46,35 +51,37 @@ pub fn okta(
     Issuer::new(format!("https://{}/oauth2/{}", host(domain)?, segment(server)?), audience)
 }
 
-/// Microsoft Entra ID, one tenant, tokens of version 2.0; the audience is the API's client id, a GUID. (Tokens of version
-/// 1.0 come while the API's manifest does not say `accessTokenAcceptedVersion: 2`.) Applications' own tokens have
-/// [`role`](crate::ProtectLayer::role)s and no scope; and any application of the tenant may get one without either, so ask for a
-/// scope or a role.
+/// Microsoft Entra ID, one tenant, tokens of version 2.0. The audience is the client ID of the API,
+/// a GUID. (Tokens are of version 1.0 unless `api.requestedAccessTokenVersion` is 2 in the manifest
+/// of the API.) Application tokens have [`role`](crate::ProtectLayer::role)s and no scope. Any
+/// application of the tenant may get a token without either, so require a scope or a role.
 ///
 /// # Errors
 ///
-/// When `tenant` is no GUID in lower case.
+/// Returns an error if `tenant` is not a lowercase GUID.
 pub fn entra(tenant: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     if !tenant::is_tenant(tenant) {
         return Err(ConfigError::new(format!("tenant {tenant:?}: expected a GUID in lower case")));
     }
     let mut issuer =
         Issuer::new(format!("https://login.microsoftonline.com/{tenant}/v2.0"), audience)?;
-    // Microsoft's rule, also for one tenant: a key whose `issuer` names another one does not sign for this.
+    // Required by Microsoft for a single tenant as well: a key whose `issuer` names another tenant
+    // must not be used for this one.
     issuer.profile().tenant = Some(tenant.to_owned());
     issuer
         .require_claim("tid", [tenant])
-        // Where users sign in to the API's own registration, its ID tokens have the same audience, and no `azp`.
+        // If users sign in to the app registration of the API, its ID tokens have the same
+        // audience, and no `azp`.
         .require_claim_present("azp")
         .algorithms([Algorithm::RS256])
 }
 
-/// Microsoft Entra ID, every tenant in the world unless [`tenants`](Issuer::tenants) names those that you mean; tokens of
-/// version 2.0. See [`template`](Issuer::template).
+/// Microsoft Entra ID, tokens of version 2.0, of every tenant worldwide unless restricted with
+/// [`tenants`](Issuer::tenants). See [`template`](Issuer::template).
 ///
 /// # Errors
 ///
-/// When the audience is empty.
+/// Returns an error if the audience is empty.
 pub fn entra_multi_tenant(audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::template("https://login.microsoftonline.com/{tenantid}/v2.0", audience)?
         .discovery_url("https://login.microsoftonline.com/common/v2.0")?
@@ -82,14 +89,16 @@ pub fn entra_multi_tenant(audience: impl Into<Audience>) -> Result<Issuer, Confi
         .algorithms([Algorithm::RS256])
 }
 
-/// Amazon Cognito. Its access tokens have no audience: `clients` are the app clients that may call. Scopes are
-/// `{resource server}/{name}`; [`scope_prefix`](Issuer::scope_prefix) makes them short. Tokens that are bound to a resource
-/// have an audience, and are refused unless it is named:
+/// Amazon Cognito. Its access tokens have no audience; `clients` are the app clients that may call
+/// this API. Scopes have the form `{resource server}/{name}`, which
+/// [`scope_prefix`](Issuer::scope_prefix) shortens. Tokens bound to a resource have an audience and
+/// are rejected unless it is configured:
 /// [`audience`](Issuer::audience)`(Audience::client_id(clients).aud_if_present([api]))`.
 ///
 /// # Errors
 ///
-/// When `region` or `pool` has odd characters, or no client is named.
+/// Returns an error if `region` or `pool` contains an unsupported character, or if `clients` is
+/// empty.
 pub fn cognito<T: Into<String>>(
     region: &str,
     pool: &str,
@@ -102,46 +111,50 @@ pub fn cognito<T: Into<String>>(
         .algorithms([Algorithm::RS256])
 }
 
-/// Keycloak: `{base}/realms/{realm}`. The audience must be mapped to the API's client first (a client scope with an audience
-/// mapper). Roles are the realm's; for a client's, [`roles_at`](Issuer::roles_at)`(["/resource_access/{client}/roles"])`.
+/// Keycloak: `{base}/realms/{realm}`. Tokens have the audience of the API only after a client scope
+/// with an audience mapper adds it. Roles are those of the realm; for the roles of a client, use
+/// [`roles_at`](Issuer::roles_at)`(["/resource_access/{client}/roles"])`.
 ///
 /// # Errors
 ///
-/// When `base` is no URL; and, from [`Verifier::new`](crate::Verifier::new), when it is an `http` one that is not on loopback,
-/// without [`danger_allow_http`](Issuer::danger_allow_http).
+/// Returns an error if `base` is not a URL. [`Verifier::new`](crate::Verifier::new) returns an
+/// error if `base` is an `http` URL that is not on loopback and
+/// [`danger_allow_http`](Issuer::danger_allow_http) was not called.
 pub fn keycloak(
     base: &str,
     realm: &str,
     audience: impl Into<Audience>,
 ) -> Result<Issuer, ConfigError> {
-    // Over plain http only after `danger_allow_http`, which `Verifier::new` sees.
+    // Plain HTTP is accepted here; `Verifier::new` rejects it without `danger_allow_http`.
     secure_url("base", base, PlainHttp::Anywhere)?;
     let issuer = Issuer::new(
         format!("{}/realms/{}", base.trim_end_matches('/'), segment(realm)?),
         audience,
     )?;
-    // Its own word for it, in the payload: refresh and ID tokens are signed with the same keys, and have `typ: JWT`.
+    // Keycloak's own claim in the payload. Refresh and ID tokens are signed with the same keys and
+    // have the header `typ: JWT`.
     Ok(issuer.require_claim("typ", ["Bearer"]).roles_at(["/realm_access/roles"]))
 }
 
-/// Google's ID tokens, as services on Google Cloud send each other; the audience is the receiving service's URL. Its
-/// *access* tokens are opaque. **Anybody with a Google account gets such a token**: ask for an `email` or `sub` that you know.
+/// Google ID tokens, which services on Google Cloud send each other. The audience is the URL of the
+/// receiving service. Google's *access* tokens are opaque. **Any Google account can get such a
+/// token**: require an `email` or `sub` that you know.
 ///
 /// # Errors
 ///
-/// When the audience is empty.
+/// Returns an error if the audience is empty.
 pub fn google(audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new("https://accounts.google.com", audience)?
         .alias("accounts.google.com")?
         .algorithms([Algorithm::RS256])
 }
 
-/// Firebase Authentication of a project. As its documentation asks, `sub` must not be empty and `auth_time` must be in the
-/// past.
+/// Firebase Authentication of a project. As its documentation requires, `sub` must not be empty and
+/// `auth_time` must be in the past.
 ///
 /// # Errors
 ///
-/// When `project` has odd characters.
+/// Returns an error if `project` contains an unsupported character.
 pub fn firebase(project: &str) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://securetoken.google.com/{}", segment(project)?), project)?
         .jwks_uri("https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com")?
@@ -150,30 +163,33 @@ pub fn firebase(project: &str) -> Result<Issuer, ConfigError> {
         .algorithms([Algorithm::RS256])
 }
 
-/// Supabase Auth of a project with asymmetric signing keys; older ones sign with a [`secret`](Issuer::secret). Its `role` is a
-/// role here. Never authorize by `user_metadata`: users write it. A user with a second factor who has not used it has `aal`
-/// `aal1`, and anonymous users have `is_anonymous`: ask for what the route needs, with
+/// Supabase Auth of a project with asymmetric signing keys; older projects sign with a
+/// [`secret`](Issuer::secret). Its claim `role` is read as a role. Never authorize by
+/// `user_metadata`, because users can write it. A user who has a second factor but has not used it
+/// has `aal` `aal1`, and anonymous users have `is_anonymous`: require what the route needs with
 /// [`claim`](crate::ProtectLayer::claim).
 ///
 /// # Errors
 ///
-/// When `project` is no host name's part.
+/// Returns an error if `project` is not valid in a host name.
 pub fn supabase(project: &str) -> Result<Issuer, ConfigError> {
     let iss = format!("https://{}.supabase.co/auth/v1", host(project)?);
     let issuer = with_keys(&iss, "authenticated", "/.well-known/jwks.json")?.roles_at(["role"]);
     issuer.algorithms([Algorithm::ES256, Algorithm::RS256, Algorithm::EdDSA])
 }
 
-/// Clerk's session tokens; `frontend_api` is `https://clerk.example.com`. They have no audience: `origins` are those of the
-/// web apps that may call, and tokens without `azp` (of native apps) are refused. Sessions that are pending are none.
-/// From the `__session` cookie with [`TokenSource::cookie`].
+/// Clerk session tokens. `frontend_api` is a URL such as `https://clerk.example.com`. The tokens
+/// have no audience: `origins` are the origins of the web apps that may call this API, and tokens
+/// without `azp` (from native apps) are rejected. Tokens of pending sessions are rejected. To read
+/// tokens from the `__session` cookie, use [`TokenSource::cookie`](crate::TokenSource::cookie).
 ///
-/// In tokens of version 2 a permission (`manage`) holds for at least one feature, not for every one; for which, `fea` and
-/// `o.fpm` say, which are not read here. A role is `admin` there, and `org:admin` in version 1.
+/// In tokens of version 2, a permission (`manage`) holds for at least one feature, not for every
+/// feature. The claims `fea` and `o.fpm` say for which; they are not read. A role is `admin` in
+/// version 2, and `org:admin` in version 1.
 ///
 /// # Errors
 ///
-/// When `frontend_api` is no https URL, or no origin is named.
+/// Returns an error if `frontend_api` is not an `https` URL, or if `origins` is empty.
 pub fn clerk<T: Into<String>>(
     frontend_api: &str,
     origins: impl IntoIterator<Item = T>,
@@ -181,19 +197,20 @@ pub fn clerk<T: Into<String>>(
     let iss = frontend_api.trim_end_matches('/');
     with_keys(iss, Audience::authorized_party(origins), "/.well-known/jwks.json")?
         .reject_claim("sts", ["pending"])
-        // Tokens of a JWT template, which are for others, have none.
+        // Tokens of a JWT template, which are for other services, have no `sid`.
         .require_claim_present("sid")
         .permissions_at(["/o/per", "org_permissions"])
         .roles_at(["/o/rol", "org_role"])
         .algorithms([Algorithm::RS256])
 }
 
-/// WorkOS AuthKit. **No claim of its access tokens says whom they are for**: only the address of the keys is the client's. If
-/// that is not enough, ask for `org_id`, or have a claim added by a template and [`require`](Issuer::require_claim) it.
+/// WorkOS AuthKit. **No claim of its access tokens names the audience**: only the URL of the keys
+/// is specific to the client. If that is not enough, require `org_id`, or add a claim with a JWT
+/// template and [require](Issuer::require_claim) it.
 ///
 /// # Errors
 ///
-/// When `client` has odd characters.
+/// Returns an error if `client` contains an unsupported character.
 pub fn workos(client: &str) -> Result<Issuer, ConfigError> {
     let client = segment(client)?;
     Issuer::new("https://api.workos.com", Audience::danger_any_audience())?
@@ -203,37 +220,39 @@ pub fn workos(client: &str) -> Result<Issuer, ConfigError> {
         .algorithms([Algorithm::RS256])
 }
 
-/// Zitadel; set the application to JWT access tokens. The audience is the project's id. Its tokens have no scope claim: ask
-/// for [`role`](crate::ProtectLayer::role)s, in whichever organization they were granted; the client must have asked for the
-/// scope `urn:zitadel:iam:org:projects:roles`.
+/// Zitadel. Set the application to JWT access tokens. The audience is the project ID. Its tokens
+/// have no scope claim: require a [`role`](crate::ProtectLayer::role), which counts in whichever
+/// organization it was granted. The client must request the scope
+/// `urn:zitadel:iam:org:projects:roles`.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn zitadel(domain: &str, project: &str) -> Result<Issuer, ConfigError> {
     let issuer = Issuer::new(format!("https://{}", host(domain)?), project)?;
-    // Its ID tokens have the same audience, and no `jti`. And roles only by the claim that names the project: the one that
-    // does not is about whichever project's client asked.
+    // ID tokens have the same audience, and no `jti`. Roles are read only from the claim that names
+    // the project: the claim without a project is about the project of the requesting client.
     Ok(issuer
         .require_claim_present("jti")
         .roles_at([format!("urn:zitadel:iam:org:project:{project}:roles")]))
 }
 
-/// Ory Network; set the project, or the client, to JWT access tokens. Custom claims are under `ext`.
+/// Ory Network. Set the project or the client to JWT access tokens. Custom claims are under `ext`.
 ///
 /// # Errors
 ///
-/// When `project` is no host name's part.
+/// Returns an error if `project` is not valid in a host name.
 pub fn ory(project: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://{}.projects.oryapis.com", host(project)?), audience)
 }
 
-/// Authentik: `https://{domain}/application/o/{application}/`; select a signing key for the provider. The audience is the
-/// client's id, in its ID tokens too: access tokens are told from them by the claim `uid`.
+/// Authentik: `https://{domain}/application/o/{application}/`. Select a signing key for the
+/// provider. The audience is the client ID, in ID tokens as well; the claim `uid` distinguishes
+/// access tokens from them.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn authentik(
     domain: &str,
     application: &str,
@@ -243,82 +262,88 @@ pub fn authentik(
     Ok(Issuer::new(iss, client)?.require_claim_present("uid"))
 }
 
-/// Authelia; give the client an `access_token_signed_response_alg`, else its access tokens are opaque. `typ` is `at+jwt`.
+/// Authelia. Set `access_token_signed_response_alg` for the client; otherwise, its access tokens
+/// are opaque. `typ` is `at+jwt`.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn authelia(domain: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Ok(Issuer::new(format!("https://{}", host(domain)?), audience)?.require_rfc9068())
 }
 
-/// Kanidm: each client is an issuer of its own, and its name the audience. `typ` is `at+jwt`.
+/// Kanidm. Each client has its own issuer, and its name is the audience. `typ` is `at+jwt`.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn kanidm(domain: &str, client: &str) -> Result<Issuer, ConfigError> {
     let iss = format!("https://{}/oauth2/openid/{}", host(domain)?, segment(client)?);
     Ok(Issuer::new(iss, client)?.require_rfc9068())
 }
 
-/// PingOne: `https://auth.pingone.com/{environment}/as`. For another region, or a custom domain, use [`new`](Issuer::new).
+/// PingOne: `https://auth.pingone.com/{environment}/as`. For another region or a custom domain, use
+/// [`Issuer::new`].
 ///
 /// # Errors
 ///
-/// When `environment` has odd characters.
+/// Returns an error if `environment` contains an unsupported character.
 pub fn pingone(environment: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://auth.pingone.com/{}/as", segment(environment)?), audience)
 }
 
-/// Curity; have it send JWT access tokens, which say `purpose: access_token`.
+/// Curity. Configure JWT access tokens, which have `purpose: access_token`.
 ///
 /// # Errors
 ///
-/// When `iss` is empty.
+/// Returns an error if `iss` is empty.
 pub fn curity(iss: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Ok(Issuer::new(iss, audience)?.require_claim("purpose", ["access_token"]))
 }
 
-/// Duende IdentityServer at this URL. `typ`, if there is one, is `at+jwt`; a token has an audience only if an API resource is behind its
-/// scopes.
+/// Duende IdentityServer at this URL. `typ`, if present, is `at+jwt`. A token has an audience only
+/// if its scopes belong to an API resource.
 ///
 /// # Errors
 ///
-/// When `iss` is empty.
+/// Returns an error if `iss` is empty.
 pub fn duende(iss: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new(iss, audience)?.allowed_types(["at+jwt"])
 }
 
-/// Descope: `iss` is the bare project id, or `https://api.descope.com/{project}`. Permissions and roles are those of the user
-/// at large; those in a tenant are at `/tenants/{tenant}/roles`. Its tokens have an audience only if the project's token
-/// format says so; else [`Audience::danger_any_audience`], as the project signs for nobody else. Refresh tokens are signed
-/// with the same keys, and refused.
+/// Descope: `iss` is the bare project ID, or `https://api.descope.com/{project}`. Permissions and
+/// roles are those of the user outside of any tenant; those in a tenant are at
+/// `/tenants/{tenant}/roles`. Tokens have an audience only if the token format of the project
+/// includes it. Otherwise, use [`Audience::danger_any_audience`], since the keys of the project
+/// sign for no other service. Refresh tokens are signed with the same keys, and are rejected.
 ///
 /// # Errors
 ///
-/// When `project` has odd characters.
+/// Returns an error if `project` contains an unsupported character.
 pub fn descope(project: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     let at = format!("https://api.descope.com/{}", segment(project)?);
     let issuer = Issuer::new(project, audience)?.reject_claim("drn", ["DSR"]);
     issuer.jwks_uri(&format!("{at}/.well-known/jwks.json"))?.alias(at)
 }
 
-/// Logto: `https://{domain}/oidc`; the audience is the API resource's indicator, without which tokens are opaque.
+/// Logto: `https://{domain}/oidc`. The audience is the indicator of the API resource; tokens
+/// without one are opaque.
 ///
 /// # Errors
 ///
-/// When `domain` is no host name.
+/// Returns an error if `domain` is not a host name.
 pub fn logto(domain: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new(format!("https://{}/oidc", host(domain)?), audience)
 }
 
-/// GitHub Actions' ID tokens, of workflows of these repositories (`owner/name`): the issuer is the same for all of GitHub. Ask
-/// for `ref` or `environment`, too, if not every branch may call.
+/// GitHub Actions ID tokens of workflows in these repositories (`owner/name`). The issuer is the
+/// same for all of GitHub. If not every branch may call this API, require `ref` or `environment` as
+/// well.
 ///
 /// # Errors
 ///
-/// When the audience is empty, or, from [`Verifier::new`](crate::Verifier::new), when there is no repository.
+/// Returns an error if the audience is empty. [`Verifier::new`](crate::Verifier::new) returns an
+/// error if `repositories` is empty.
 pub fn github_actions<T: Into<String>>(
     repositories: impl IntoIterator<Item = T>,
     audience: impl Into<Audience>,
@@ -328,33 +353,34 @@ pub fn github_actions<T: Into<String>>(
         .algorithms([Algorithm::RS256])
 }
 
-/// Kubernetes service account tokens (projected ones, with an audience); `iss` as the cluster has it, often
-/// `https://kubernetes.default.svc.cluster.local`. Reading the keys takes the cluster's certificate authority
-/// ([`client`](Issuer::client)); let the API server show them to everybody (a ClusterRoleBinding of
-/// `system:service-account-issuer-discovery`), since a bearer token that rotates cannot be given to a client.
+/// Kubernetes service account tokens (projected, with an audience). `iss` is the issuer of the
+/// cluster, often `https://kubernetes.default.svc.cluster.local`. Fetching the keys needs the
+/// certificate authority of the cluster ([`client`](Issuer::client)). Allow unauthenticated access
+/// to the keys with a ClusterRoleBinding of `system:service-account-issuer-discovery`, because a
+/// client cannot be given a bearer token that rotates.
 ///
 /// # Errors
 ///
-/// When `iss` is empty.
+/// Returns an error if `iss` is empty.
 pub fn kubernetes(iss: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Ok(Issuer::new(iss, audience)?.groups_at(["/kubernetes.io/namespace"]))
 }
 
-/// Sign in with Apple: identity tokens; the audience is the app's bundle or service id.
+/// Sign in with Apple: identity tokens. The audience is the bundle ID or service ID of the app.
 ///
 /// # Errors
 ///
-/// When the audience is empty.
+/// Returns an error if the audience is empty.
 pub fn apple(audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     with_keys("https://appleid.apple.com", audience, "/auth/keys")?.algorithms([Algorithm::RS256])
 }
 
-/// Cloudflare Access in front: `https://{team}.cloudflareaccess.com`; the audience is the application's AUD tag. The token is
-/// in `Cf-Access-Jwt-Assertion`.
+/// Cloudflare Access in front of the service: `https://{team}.cloudflareaccess.com`. The audience
+/// is the AUD tag of the application. The token is in `Cf-Access-Jwt-Assertion`.
 ///
 /// # Errors
 ///
-/// When `team` is no host name's part.
+/// Returns an error if `team` is not valid in a host name.
 pub fn cloudflare_access(team: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     let iss = format!("https://{}.cloudflareaccess.com", host(team)?);
     with_keys(&iss, audience, "/cdn-cgi/access/certs")?
@@ -362,13 +388,14 @@ pub fn cloudflare_access(team: &str, audience: impl Into<Audience>) -> Result<Is
         .algorithms([Algorithm::RS256])
 }
 
-/// Google Cloud's Identity-Aware Proxy in front; the audience is `/projects/{number}/global/backendServices/{id}` or
-/// `/projects/{number}/apps/{id}`. The token is in `x-goog-iap-jwt-assertion`. Health checks have none: leave their path
-/// outside the layer.
+/// Google Cloud Identity-Aware Proxy in front of the service. The audience is
+/// `/projects/{number}/global/backendServices/{id}` or `/projects/{number}/apps/{id}`. The token is
+/// in `x-goog-iap-jwt-assertion`. Health checks carry no token, so leave their path outside the
+/// layer.
 ///
 /// # Errors
 ///
-/// When the audience is empty.
+/// Returns an error if the audience is empty.
 pub fn gcp_iap(audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
     Issuer::new("https://cloud.google.com/iap", audience)?
         .jwks_uri("https://www.gstatic.com/iap/verify/public_key-jwk")?
@@ -376,16 +403,17 @@ pub fn gcp_iap(audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
         .algorithms([Algorithm::ES256])
 }
 
-/// An AWS Application Load Balancer in front, which signs users in and tells of them in `x-amzn-oidc-data`; `iss` is the
-/// identity provider's. `load_balancer` is its ARN: what says that the token is for this API and no other behind some load
-/// balancer of that region. Let nobody reach the API but through it.
+/// An AWS Application Load Balancer in front of the service, which signs users in and describes
+/// them in `x-amzn-oidc-data`. `iss` is the issuer of the identity provider. `load_balancer` is the
+/// ARN of the load balancer: it is what ties a token to this API, because the keys are shared by
+/// all load balancers of the region. Make the API reachable only through the load balancer.
 ///
-/// The provider's own access token comes in `x-amzn-oidc-accesstoken`: [`token_in_header`](Issuer::token_in_header) of an
-/// issuer like any other verifies that one instead.
+/// The access token of the identity provider is in `x-amzn-oidc-accesstoken`. To verify it instead,
+/// use [`token_in_header`](Issuer::token_in_header) of an ordinary issuer.
 ///
 /// # Errors
 ///
-/// When `load_balancer` is no ARN of one.
+/// Returns an error if `load_balancer` is not the ARN of a load balancer.
 pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Issuer, ConfigError> {
     let parts: Vec<_> = load_balancer.split(':').collect();
     let [_, _, "elasticloadbalancing", region, _, _] = parts.as_slice() else {
@@ -400,12 +428,12 @@ pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Issuer, ConfigError> {
     Ok(issuer)
 }
 
-/// An issuer whose keys are at a path under `iss`.
+/// Creates an issuer whose keys are at a path under `iss`.
 fn with_keys(iss: &str, audience: impl Into<Audience>, path: &str) -> Result<Issuer, ConfigError> {
     Issuer::new(iss, audience)?.jwks_uri(&format!("{}{path}", iss.trim_end_matches('/')))
 }
 
-/// A host name, maybe with a port, and nothing else: it becomes part of a URL.
+/// Checks that `name` is a host name, optionally with a port, because it becomes part of a URL.
 fn host(name: &str) -> Result<&str, ConfigError> {
     let url = format!("https://{name}/");
     match Url::parse(&url) {
@@ -420,7 +448,7 @@ fn host(name: &str) -> Result<&str, ConfigError> {
     }
 }
 
-/// One segment of a path.
+/// Checks that `name` is one path segment.
 fn segment(name: &str) -> Result<&str, ConfigError> {
     let is_plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');

@@ -1,4 +1,4 @@
-//! Token string in, [`AccessToken`] or [`Error`] out.
+//! The [`Verifier`], which turns a token string into an [`AccessToken`] or an [`Error`].
 
 use std::cell::LazyCell;
 use std::fmt;
@@ -30,9 +30,10 @@ use crate::token::token_type::reject_other_jwt_types;
 use crate::token_cache::{self, Entry, EntryIssuer, TokenCache};
 use crate::token_source::TokenSource;
 
-/// Verifies access tokens (RFC 9068 §4, RFC 8725): everything but HTTP.
+/// Verifies access tokens (RFC 9068 §4, RFC 8725), independently of HTTP.
 ///
-/// Cheap to clone; clones share their keys. For HTTP, give it to a [`ProtectLayer`](crate::ProtectLayer).
+/// Cheap to clone. Clones share the keys. For HTTP, pass it to a
+/// [`ProtectLayer`](crate::ProtectLayer).
 ///
 /// ```no_run
 /// use portcullis::{Issuer, Verifier};
@@ -50,7 +51,7 @@ use crate::token_source::TokenSource;
 pub struct Verifier(Arc<Inner>);
 
 struct Inner {
-    /// Tells this verifier and its clones from all others in the process.
+    /// Identifies this verifier and its clones among all verifiers in the process.
     id: u64,
     issuers: IssuerRegistry,
     clock: Clock,
@@ -58,17 +59,17 @@ struct Inner {
     cache: Arc<TokenCache>,
 }
 
-/// Where a verification stands.
+/// The state of a verification.
 pub(crate) enum Verification {
     Ready(Result<AccessToken, Error>),
     Pending(Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>),
 }
 
-/// What was waited for already.
+/// What a verification has waited for so far.
 #[derive(Default)]
 struct Resume {
     issuer: Option<ResolvedIssuer>,
-    /// How often a fetch was waited for.
+    /// Number of fetches waited for.
     waits: u8,
 }
 
@@ -79,11 +80,11 @@ enum Attempt {
 
 enum Pending {
     Lookup(LookupFuture),
-    /// Of this issuer, which may be evicted meanwhile.
+    /// Holds the issuer, which may be evicted while the fetch runs.
     Fetch(ResolvedIssuer, Fetching),
 }
 
-/// Optional settings of a [`Verifier`]; from [`Verifier::builder`].
+/// Optional settings of a [`Verifier`], created by [`Verifier::builder`].
 #[must_use]
 pub struct VerifierBuilder {
     issuers: Result<Issuers, ConfigError>,
@@ -103,37 +104,45 @@ impl fmt::Debug for VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    /// The HTTP client (of `reqwest` 0.13) that fetches keys, for all issuers: for a private certificate authority, a proxy, a
-    /// client certificate. The built-in one takes the system's root certificates and no proxy. Give yours a connect timeout,
-    /// and no redirects: a redirected answer is refused. It resolves names by itself, so of looked-up issuers only addresses
-    /// that are written as such are checked for being private.
+    /// Sets the HTTP client (`reqwest` 0.13) that fetches the keys of all issuers: for a private
+    /// certificate authority, a proxy or a client certificate. The built-in client uses the root
+    /// certificates of the system and no proxy.
+    ///
+    /// Configure a connect timeout, and no redirects: a redirected response is rejected. A custom
+    /// client does its own name resolution, so for resolved issuers only IP addresses written in
+    /// the URL are checked for being private.
     pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
         self.client = Some(client.into());
         self
     }
 
-    /// For how many verified tokens there is room; 10,000 by default. A token is kept when it is verified for the second time,
-    /// so the third request with it is the first that saves the signature, for 5 minutes at the most. On every request it is
-    /// checked that the time has not run out, and that issuer and keys are still the ones.
+    /// Sets the number of verified tokens that the cache has capacity for; 10,000 by default. A
+    /// token is cached when it is verified for the second time, so the third request is the first
+    /// that skips the signature. It stays cached for at most 5 minutes. Each request still checks
+    /// that the token has not expired and that the issuer and its keys have not changed.
     ///
-    /// Set it to the number of tokens in use at a time. Up to twice as many are kept, and they take at most 8 KiB of memory for
-    /// each that there is room for: with the default 80 MB, with 100,000 tokens 800 MB. Counted are the token and its payload
-    /// (about 1.75 times the token's length and 400 bytes), and its claims once they are read, as a tree and as types of the
-    /// application's; a token whose claims would take more than 128 KiB is verified each time. The table itself takes 64 bytes for
-    /// each, from the start; two million are the most. What has expired is never used; its memory is freed when another token
-    /// needs it.
+    /// Set it to the number of tokens in use at the same time. Up to twice as many are cached,
+    /// within a memory limit of 8 KiB per token of capacity: 82 MB by default, and 820 MB for
+    /// 100,000 tokens. The limit counts the token and its payload (about 1.75 times the length of
+    /// the token, plus 400 bytes), and its claims once they are read, both as a tree and as types
+    /// of the application. A token whose claims would take more than 128 KiB is verified on each
+    /// request.
+    ///
+    /// The table itself takes 32 bytes per token of capacity, allocated at the start. The maximum
+    /// is two million tokens. Expired entries are never served; their memory is freed when another
+    /// token needs it.
     pub fn token_cache_capacity(mut self, tokens: u64) -> Self {
         self.cached_tokens = tokens;
         self
     }
 
-    /// Keeps no verified tokens: each request verifies its token's signature.
+    /// Disables the cache of verified tokens: each request verifies the signature of its token.
     pub fn without_token_cache(self) -> Self {
         self.token_cache_capacity(0)
     }
 
-    /// Whether a scope token that is granted (the first) implies one that is asked for (the second), for all tokens and all
-    /// rules.
+    /// Sets whether a granted scope token (the first argument) implies a required one (the second),
+    /// for all tokens and all rules.
     ///
     /// ```
     /// use portcullis::{Issuer, Verifier};
@@ -152,23 +161,27 @@ impl VerifierBuilder {
         self
     }
 
-    /// Reads the time from a clock that a test moves.
+    /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
         self.clock = Clock::Test(clock.clone());
         self
     }
 
+    /// Builds the verifier.
+    ///
     /// # Errors
     ///
-    /// A [`ConfigError`] whose sentence names the value that cannot work.
+    /// Returns an error if the configuration is invalid, under the conditions of [`Verifier::new`].
+    /// The message names the invalid value.
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
         let own = |guarded| {
             self.client.as_ref().map_or_else(|| default_client(guarded), |own| Ok(own.0.clone()))
         };
-        // Made when it is needed, once: it reads the system's root certificates, which takes tens of milliseconds.
+        // Created lazily, and once: loading the root certificates of the system takes tens of
+        // milliseconds.
         let client = LazyCell::new(|| own(false));
         let issuers =
             IssuerRegistry::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
@@ -181,12 +194,14 @@ impl VerifierBuilder {
 }
 
 impl Verifier {
-    /// A verifier of the tokens of one [`Issuer`](crate::Issuer), of an array or `Vec` of them, or of looked-up [`Issuers`].
+    /// Creates a verifier for one [`Issuer`](crate::Issuer), an array or `Vec` of issuers, or
+    /// [`Issuers`] with a lookup.
     ///
     /// # Errors
     ///
-    /// When an issuer is in the list twice, the list is empty, keys shall be discovered at an `iss` that is no https URL in
-    /// its normal form, or an issuer has both a secret and a key set.
+    /// Returns an error if an issuer is configured twice, if the list is empty, if keys are to be
+    /// discovered at an `iss` that is not an `https` URL in normalized form, or if an issuer has
+    /// both a secret and a key set.
     pub fn new<I>(issuers: I) -> Result<Self, ConfigError>
     where
         I: TryInto<Issuers>,
@@ -195,7 +210,7 @@ impl Verifier {
         Self::builder(issuers).build()
     }
 
-    /// As [`new`](Self::new), with settings.
+    /// Like [`new`](Self::new), with optional settings.
     pub fn builder<I>(issuers: I) -> VerifierBuilder
     where
         I: TryInto<Issuers>,
@@ -210,13 +225,17 @@ impl Verifier {
         }
     }
 
-    /// Verifies one access token: its form, issuer, audience, time and signature. Scopes are for the caller to ask for.
+    /// Verifies one access token: its format, issuer, audience, validity period and signature.
+    /// Scopes are not checked; that is up to the caller.
     ///
-    /// Waits only when keys must be fetched, and that needs a tokio runtime with I/O and time enabled.
+    /// Waits only if an issuer must be looked up or keys must be fetched. Fetching needs a Tokio
+    /// runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidToken`], or [`Error::KeysUnavailable`] when the issuer is trusted but its keys cannot be had.
+    /// Returns [`Error::InvalidToken`] if the token is rejected, [`Error::KeysUnavailable`] if the
+    /// issuer is trusted but its keys are not available, or [`Error::LookupFailed`] if the lookup
+    /// of the issuer fails.
     pub async fn verify(&self, token: &str) -> Result<AccessToken, Error> {
         match self.begin(token) {
             Verification::Ready(result) => result,
@@ -224,17 +243,19 @@ impl Verifier {
         }
     }
 
-    /// Makes sure that the keys of all listed issuers are loaded: fetches what is missing, 16 at a time, and waits. At start-up,
-    /// so that no request has to wait; and in a `/readyz`, where it costs nothing while the keys are there. Optional: without
-    /// it, the first request of each issuer waits. Looked-up issuers are not known before somebody asks for them, so of those
-    /// there is nothing to warm up.
+    /// Loads the keys of all configured issuers: fetches missing ones, 16 at a time, and waits for
+    /// them. Call it at startup, so that no request has to wait, or in a `/readyz` handler, where
+    /// it costs nothing while the keys are loaded. It is optional: without it, the first request of
+    /// each issuer waits. Issuers from a lookup are unknown until a token names them, so their keys
+    /// are not loaded.
     ///
     /// # Errors
     ///
-    /// [`WarmUpError`] says which issuers failed. The verifier works on all the same, and tries again when asked.
+    /// Returns an error if the keys of an issuer cannot be loaded; [`WarmUpError`] names the
+    /// issuers. The verifier remains usable, and fetches the keys again when they are needed.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let issuers = self.0.issuers.listed();
-        // Not more at once than one server is asked at once: their time limits would run while they stand in line.
+        // Limit concurrency to the per-origin limit; otherwise fetches time out while queued.
         let turns = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
         let mut fetches = JoinSet::new();
         if let Ok(runtime) = Handle::try_current() {
@@ -262,8 +283,8 @@ impl Verifier {
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError::new(failed)) }
     }
 
-    /// How the keys of each issuer are doing: of the listed ones, and of those that look-ups brought and that are kept.
-    /// Fetches nothing.
+    /// Returns the state of the keys of each configured issuer and of each cached issuer from the
+    /// lookup. Performs no I/O.
     pub fn health(&self) -> Vec<IssuerHealth> {
         let now = self.0.clock.now();
         let mut health: Vec<_> =
@@ -272,16 +293,18 @@ impl Verifier {
         health
     }
 
-    /// Forgets the issuer with this name: at once, and not only when its time is over. For a tenant that is removed or
-    /// compromised, and for keys that are withdrawn before their lifetime ends.
+    /// Drops what is cached of the issuer with this name, at once. Use it when a tenant is removed
+    /// or compromised, or when keys are withdrawn before their lifetime ends.
     ///
-    /// Of a looked-up issuer, everything is dropped that is kept of it by this and its other names: that it is trusted, that it
-    /// is not (so that a new tenant need not wait for 30 seconds), its keys, and its verified tokens. The look-up is called when
-    /// the next token names it; answers that it gave before do not count. Of a configured issuer, keys that are fetched and
-    /// tokens verified with them are dropped; it stays trusted. Requests that are being verified may still end as before.
+    /// For an issuer from the lookup, this drops all cached state under this name and its other
+    /// names: a positive answer, a negative answer (so that a new tenant need not wait for 30
+    /// seconds), its keys and its verified tokens. The lookup is called when the next token names
+    /// the issuer, and an answer to an earlier call is discarded. For a configured issuer, this
+    /// drops the fetched keys and the tokens verified with them; the issuer stays trusted.
+    /// Verifications in progress may still complete with the previous state.
     ///
-    /// It acts on this verifier and its clones: in each process, where there are several. Returns whether anything was known of
-    /// such an issuer.
+    /// Affects this verifier and its clones. If the service runs in several processes, call it in
+    /// each. Returns whether anything was cached for the issuer.
     ///
     /// ```
     /// # fn example(verifier: portcullis::Verifier) {
@@ -293,7 +316,7 @@ impl Verifier {
         self.0.issuers.forget(iss)
     }
 
-    /// Verifies at once if nothing has to be fetched: no future, no lock, no task switch.
+    /// Completes synchronously if nothing has to be looked up or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
         let cached = self.cached(token);
         telemetry::token_cache(cached.is_some());
@@ -310,7 +333,8 @@ impl Verifier {
         }
     }
 
-    /// The token, if it was verified a moment ago and nothing has changed since. If anything has, the steps will say what.
+    /// Returns the cached token if nothing has changed since it was verified. Otherwise, the full
+    /// verification reports the reason.
     fn cached(&self, token: &str) -> Option<AccessToken> {
         self.0.cache.get(token, |entry| {
             let now = self.0.clock.now();
@@ -334,7 +358,8 @@ impl Verifier {
 
     async fn resume(self, mut wait: Pending, token: String) -> Result<AccessToken, Error> {
         let mut progress = Resume::default();
-        // Ends: once there is an issuer, no lookup is waited for; and the waits for fetches are counted.
+        // Terminates: once the issuer is resolved, there is no further lookup, and waits for
+        // fetches are limited.
         loop {
             match wait {
                 Pending::Lookup(lookup) => {
@@ -355,10 +380,10 @@ impl Verifier {
         }
     }
 
-    /// The steps, in order.
+    /// Runs the steps of the verification in order.
     ///
-    /// Whatever can be refused without a key is refused before one is asked for: a token that would be refused anyway
-    /// causes no network access and spends no fetch.
+    /// All checks that need no key come first, so that a token that fails one of them causes no
+    /// network access and does not count toward the fetch limits.
     fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
         let now = self.0.clock.now();
         let jws = Jws::split(token)?;
@@ -385,7 +410,8 @@ impl Verifier {
         match claims.check(&issuer.config.audience, issuer.config.leeway, now) {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
-                // Nothing is fetched for it. The client is told that it expired only if that is the issuer's word.
+                // No keys are fetched for an expired token. The client is told that it expired only
+                // if a cached key verifies the signature.
                 let verified = issuer.verifies_with_cached_keys(&jws, &header, tenant, now);
                 return Err(InvalidToken::Expired { expires_at, now: unix, verified }.into());
             }
@@ -413,7 +439,7 @@ impl Verifier {
         Ok(Attempt::Ready(verified))
     }
 
-    /// Tells the log. Never the token, nor a claim of it.
+    /// Logs the rejection, without the token and its verified or unverified claims.
     fn log_rejection(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
             telemetry::token_refused(&error, None, None, None);
@@ -430,7 +456,8 @@ impl Verifier {
         error
     }
 
-    /// Where requests have the tokens of the listed issuers: in the header that a gateway sets, or else in `Authorization`.
+    /// The token locations of the configured issuers: the header that a gateway sets, or
+    /// `Authorization`.
     pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
         let mut sources = Vec::new();
         for issuer in self.0.issuers.listed() {
@@ -448,13 +475,14 @@ impl Verifier {
         sources
     }
 
-    /// Whether this verifier, or a clone of it, verified the token, and its time has not run out since.
+    /// Whether this verifier or a clone of it verified the token, and the token has not expired.
     pub(crate) fn still_accepts(&self, token: &AccessToken) -> bool {
         token.verifier() == self.0.id && token.is_good_at(self.0.clock.now())
     }
 }
 
-/// Says what is the matter with a token of Microsoft's own, where it would otherwise be a riddle.
+/// Replaces a misleading error for tokens issued to Microsoft's own APIs, which no third party can
+/// verify.
 fn clarify_microsoft_token(error: Error, header: &Header<'_>) -> Error {
     match error {
         Error::InvalidToken(

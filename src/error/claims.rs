@@ -1,8 +1,9 @@
-//! Verified claims that do not fit the type that an application asks for.
+//! Verified claims that do not fit the type that the application expects.
 
-/// The verified claims do not have the shape of the type asked for.
+/// The verified claims do not fit the requested type.
 ///
-/// The parser's own sentence is not kept: it quotes the claims. Only the name of a missing field is, which is the type's.
+/// The message of the parser is dropped because it quotes the claims. Only the name of a missing
+/// field is stored, which comes from the type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the claims do not fit `{type_name}`: {}", what(.missing.as_deref(), *.column))]
 pub struct ClaimsError {
@@ -15,7 +16,7 @@ impl ClaimsError {
     pub(crate) fn new<T>(error: &serde_json::Error) -> Self {
         let text = error.to_string();
         let field = text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'));
-        // No more than a name, whatever a type's own `Deserialize` says.
+        // Accept only a plain name, because a custom `Deserialize` can produce any message.
         let is_name = |name: &str| {
             name.len() <= 128
                 && name
@@ -26,7 +27,8 @@ impl ClaimsError {
         Self { type_name: std::any::type_name::<T>(), missing, column: error.column() }
     }
 
-    /// The field of the type that no claim fills, by its name in JSON; `None` if something else does not fit.
+    /// Returns the JSON name of the field for which there is no claim, or `None` if the claims do
+    /// not fit for another reason.
     pub fn missing_field(&self) -> Option<&str> {
         self.missing.as_deref()
     }

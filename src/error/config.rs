@@ -1,6 +1,6 @@
-//! A configuration that cannot work.
+//! An invalid configuration.
 
-/// A configuration that cannot work; the sentence names the value.
+/// An invalid configuration. The message names the invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(String);

@@ -11,110 +11,113 @@ use super::ConfigError;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// No answer: DNS, connection, TLS, or the connection broke.
+    /// There was no response: name resolution, the connection or TLS failed, or the connection
+    /// broke.
     #[error("{url}: no answer: {reason}")]
     #[non_exhaustive]
     Transport {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
-        /// The HTTP client's error.
+        /// The error of the HTTP client.
         reason: TransportError,
     },
-    /// No complete answer within the time limit.
+    /// There was no complete response within the time limit.
     #[error("no complete answer within {limit:?}")]
     #[non_exhaustive]
     Timeout {
-        /// For discovery and key set together.
+        /// The limit for discovery and key set together.
         limit: Duration,
     },
-    /// Too many other fetches were under way for so long: of all issuers, or of those on the same server.
-    #[error("no turn to ask within {limit:?}, too many fetches are under way")]
+    /// Too many other fetches were in progress for the whole time limit: of all issuers, or of
+    /// those on the same server.
+    #[error("no permit to fetch within {limit:?}: too many fetches are in progress")]
     #[non_exhaustive]
     ConcurrencyLimit {
-        /// For waiting and fetching together.
+        /// The limit for waiting and fetching together.
         limit: Duration,
     },
-    /// The address is private, loopback or link-local, where a looked-up issuer's keys may not be.
+    /// The address is private, loopback or link-local, which is not allowed for resolved issuers.
     #[error("{url}: expected a public address")]
     #[non_exhaustive]
     PrivateAddress {
-        /// What was to be asked for.
+        /// The URL that would have been fetched.
         url: String,
     },
-    /// Another status than 200. Redirects are not followed.
+    /// The status is not 200. Redirects are not followed.
     #[error("{url}: expected status 200, {status} came")]
     #[non_exhaustive]
     Status {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
-        /// What came.
+        /// The status of the response.
         status: u16,
     },
-    /// The HTTP client followed a redirect, which could lead anywhere.
+    /// The HTTP client followed a redirect, which could lead to any host.
     #[error("{url}: expected no redirect")]
     #[non_exhaustive]
     Redirected {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
     },
-    /// More bytes than any honest document has. Counted while reading.
+    /// The document is larger than any legitimate one. Bytes are counted while reading.
     #[error("{url}: expected at most {limit} bytes")]
     #[non_exhaustive]
     TooLarge {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// Not the JSON document it should be.
+    /// The response is not the expected JSON document.
     #[error("{url}: expected {expected}")]
     #[non_exhaustive]
     InvalidDocument {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
-        /// Which document.
+        /// The expected document.
         expected: &'static str,
     },
     /// The metadata belong to another issuer (OpenID Connect Discovery §4.3, RFC 8414 §3.3).
     #[error("{url}: expected metadata of issuer {expected:?}, {presented:?} came")]
     #[non_exhaustive]
     IssuerMismatch {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
         /// The issuer, as configured.
         expected: String,
         /// The document's `issuer`.
         presented: String,
     },
-    /// The metadata point to a `jwks_uri` that may not be used.
+    /// The `jwks_uri` in the metadata is not acceptable.
     #[error("`jwks_uri` in the issuer's metadata: {0}")]
     JwksUri(ConfigError),
-    /// The metadata point to a `jwks_uri` on another server than their own, against the configuration.
+    /// The `jwks_uri` in the metadata has another origin than the metadata, which the configuration
+    /// does not allow.
     #[error("`jwks_uri` {url}: expected the origin of the metadata")]
     #[non_exhaustive]
     OtherOrigin {
-        /// What they say.
+        /// The `jwks_uri`.
         url: String,
     },
-    /// A key set without one usable key.
+    /// The key set has no usable key.
     #[error("{url}: expected at least one usable key, ignored {ignored:?}")]
     #[non_exhaustive]
     NoUsableKey {
-        /// What was asked for.
+        /// The fetched URL.
         url: String,
-        /// Why each key was left out.
+        /// Why each key was ignored.
         ignored: Vec<IgnoredKeyReason>,
     },
-    /// No tokio runtime to fetch on.
-    #[error("fetching needs a tokio runtime, none is running here")]
+    /// There is no Tokio runtime to fetch on.
+    #[error("fetching needs a Tokio runtime, and none is running")]
     NoRuntime,
-    /// The fetch ended without an answer: its runtime was shut down.
+    /// The fetch ended without a response because its runtime was shut down.
     #[error("the fetch was cut off")]
     Interrupted,
 }
 
-/// The HTTP client's error. Its text names all causes, down to the one that says what happened: "connection refused" is three
-/// levels deep.
+/// The error of the HTTP client. Its message includes all causes, because the one that matters,
+/// such as "connection refused", is three levels deep.
 #[derive(Clone, Debug)]
 pub struct TransportError(Arc<reqwest::Error>);
 
@@ -138,29 +141,30 @@ impl fmt::Display for TransportError {
 
 impl std::error::Error for TransportError {}
 
-/// Why a member of a key set was left out.
+/// Why a member of a key set was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum IgnoredKeyReason {
-    /// A member is missing, of the wrong type, length or value.
+    /// A member is missing or has the wrong type, length or value.
     Malformed,
-    /// `kty` or `crv` is not known here.
+    /// `kty` or `crv` is not supported.
     Type,
-    /// A symmetric key (`oct`): published, hence no secret.
+    /// The key is symmetric (`oct`). It is published, so it is not a secret.
     Symmetric,
-    /// It has its private part with it: anybody can sign with it.
+    /// The key includes its private part, so anyone can sign with it.
     Private,
-    /// `use` or `key_ops` do not allow verification (RFC 7517 §4.2, §4.3).
+    /// `use` or `key_ops` does not allow verification (RFC 7517 §4.2, §4.3).
     Use,
-    /// `alg` is unknown here or does not fit the key.
+    /// `alg` is not supported or does not fit the key.
     Algorithm,
-    /// RSA under 2048 or over 8192 bits.
+    /// The RSA key has fewer than 2048 or more than 8192 bits.
     RsaSize,
-    /// An Ed25519 point of small order, for which anybody can sign.
+    /// The Ed25519 point has small order, so anyone can produce valid signatures.
     SmallOrder,
-    /// This and all further members: beyond the number that is read of one set.
+    /// This member and all later ones exceed the number of keys that are read from one set.
     TooMany,
-    /// The cryptography chosen by feature cannot do it: ES512 and RSA over 4096 bits need `aws-lc-rs`.
+    /// The selected cryptography backend does not support the key: ES512 and RSA keys over 4096
+    /// bits need `aws-lc-rs`.
     NotInThisBackend,
 }
 
@@ -170,8 +174,8 @@ impl fmt::Display for IgnoredKeyReason {
             Self::Malformed => "a member is missing, or has the wrong type, length or value",
             Self::Type => "`kty` or `crv` is unknown",
             Self::Symmetric => "the key is symmetric",
-            Self::Private => "the key has its private part with it",
-            Self::Use => "`use` or `key_ops` do not allow verification",
+            Self::Private => "the key includes its private part",
+            Self::Use => "`use` or `key_ops` does not allow verification",
             Self::Algorithm => "`alg` is unknown or does not fit the key",
             Self::RsaSize => "the RSA key has under 2048 or over 8192 bits",
             Self::SmallOrder => "the point is of small order",

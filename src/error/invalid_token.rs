@@ -1,149 +1,156 @@
-//! RFC 6750 §3.1 `invalid_token`: why an access token is refused.
+//! RFC 6750 §3.1 `invalid_token`: why an access token is rejected.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::token::audience::Audience;
 
-/// Why an access token was refused.
+/// Why an access token was rejected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidToken {
-    /// Longer than anything that is looked at.
+    /// The token is longer than the maximum.
     #[error("expected at most {limit} bytes, {presented} came")]
     #[non_exhaustive]
     TooLarge {
-        /// In bytes.
+        /// The limit in bytes.
         limit: usize,
-        /// In bytes.
+        /// The length of the token in bytes.
         presented: usize,
     },
-    /// No period in it: an opaque token, which only its issuer can read (by introspection, RFC 7662).
+    /// The token has no period: it is opaque, and only its issuer can read it (by introspection,
+    /// RFC 7662).
     #[error(
-        "expected a JWT, an opaque token came; ask the issuer for JWT access tokens (often by naming the audience)"
+        "expected a JWT, found an opaque token; ask the issuer for JWT access tokens (often by naming the audience)"
     )]
     Opaque,
-    /// Five parts: an encrypted token (RFC 7516). None is decrypted here.
+    /// The token has five parts: it is encrypted (RFC 7516). Encrypted tokens are not supported.
     #[error(
-        "expected a signed JWT, an encrypted one (JWE) came; ask the issuer not to encrypt access tokens"
+        "expected a signed JWT, found an encrypted one (JWE); ask the issuer not to encrypt access tokens"
     )]
     Encrypted,
-    /// Not a compact JWS with a JSON object as header and as payload.
+    /// The token is not a compact JWS with a JSON object as header and as payload.
     #[error("malformed: expected {0}")]
     Malformed(&'static str),
-    /// `alg` names no algorithm known here, or none that the issuer may use.
+    /// `alg` is not supported, or not allowed for the issuer.
     #[error("algorithm {presented:?} is not one of this issuer's")]
     #[non_exhaustive]
     UnsupportedAlgorithm {
         /// The header's `alg`.
         presented: String,
     },
-    /// The header has `crit` (RFC 7515 §4.1.11), and no extension is understood here.
+    /// The header has `crit` (RFC 7515 §4.1.11). No extension is supported.
     #[error("the header demands extensions (`crit`), none is supported")]
     UnsupportedCritical,
-    /// `typ` says that it is another kind of JWT (RFC 9068 §4, RFC 8725 §3.11).
+    /// `typ` is that of another kind of JWT (RFC 9068 §4, RFC 8725 §3.11).
     #[error("`typ` {presented:?} is not that of an access token of this issuer")]
     #[non_exhaustive]
     UnexpectedType {
         /// The header's `typ`.
         presented: Option<String>,
     },
-    /// A claim is missing that no access token may do without: `iss`, `exp`, `aud` or what the issuer is configured to send in
-    /// its place; by [`require_rfc9068`](crate::Issuer::require_rfc9068) also `sub`, `client_id`, `iat` and `jti`.
+    /// A required claim is missing: `iss`, `exp`, or `aud` or its configured replacement. With
+    /// [`require_rfc9068`](crate::Issuer::require_rfc9068), `sub`, `client_id`, `iat` and `jti` are
+    /// also required.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
-    /// A claim does not say what this issuer's access tokens say ([`require_claim`](crate::Issuer::require_claim),
+    /// A claim does not meet a requirement of the issuer
+    /// ([`require_claim`](crate::Issuer::require_claim),
     /// [`reject_claim`](crate::Issuer::reject_claim)).
     #[error("claim `{claim}`: expected {expected}")]
     #[non_exhaustive]
     ClaimValue {
-        /// Where the claim is, as configured.
+        /// The name or JSON Pointer of the claim, as configured.
         claim: String,
-        /// What it must be, as configured.
+        /// The expected value, as configured.
         expected: String,
     },
-    /// The token could not be verified, and its header has `nonce`: a token for one of Microsoft's own APIs (Graph, say). Its
-    /// signature is over something else than the token, so no other API can verify it.
+    /// The token could not be verified, and its header has `nonce`: it is a token for one of
+    /// Microsoft's own APIs, such as Graph. Its signature does not cover the token as it was sent,
+    /// so no other API can verify it.
     #[error(
         "a token for one of Microsoft's own APIs (the header has `nonce`); ask for one with a scope of this API"
     )]
     MicrosoftNonce,
-    /// A registered claim has another JSON type than RFC 7519 says, or a value out of range.
+    /// A registered claim has a JSON type other than the one in RFC 7519, or a value out of range.
     #[error("claim `{claim}`: expected {expected}")]
     #[non_exhaustive]
     ClaimType {
         /// The claim's name.
         claim: &'static str,
-        /// What RFC 7519 §4.1 says.
+        /// The type or range by RFC 7519 §4.1.
         expected: &'static str,
     },
-    /// `iss` is none of the issuers trusted here.
+    /// `iss` is not a trusted issuer.
     #[error("issuer {presented:?} is not trusted{}", hint(presented, .similar))]
     #[non_exhaustive]
     UnknownIssuer {
         /// The claim `iss`, unverified.
         presented: String,
-        /// A trusted issuer that was probably meant: one that differs in a slash at its end only, or the same tenant of
-        /// Microsoft Entra ID for tokens of version 2.0.
+        /// The trusted issuer that was probably meant: one that differs only in a trailing slash,
+        /// or the same tenant of Microsoft Entra ID for tokens of version 2.0.
         similar: Option<Arc<str>>,
     },
-    /// `tid` is not the tenant in `iss`, of an issuer that has many ([`Issuer::template`](crate::Issuer::template)).
+    /// `tid` is not the tenant in `iss`, for an issuer with many tenants
+    /// ([`Issuer::template`](crate::Issuer::template)).
     #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
     #[non_exhaustive]
     TenantMismatch {
         /// The claim `tid`, unverified.
         presented: Option<String>,
     },
-    /// The token was issued for somebody else (RFC 7519 §4.1.3).
+    /// The token was issued for another audience (RFC 7519 §4.1.3).
     #[error("expected audience {expected}, {presented:?} came")]
     #[non_exhaustive]
     WrongAudience {
-        /// What the issuer is configured with.
+        /// The audience configured for the issuer.
         expected: Audience,
         /// The claim `aud`.
         presented: Vec<String>,
     },
-    /// On or after `exp` (RFC 7519 §4.1.4).
+    /// The token has expired: the time is on or after `exp` (RFC 7519 §4.1.4).
     #[error("expired {} s ago", seconds(*expires_at, *now))]
     #[non_exhaustive]
     Expired {
         /// `exp`.
         expires_at: SystemTime,
-        /// When it was checked.
+        /// The time of the check.
         now: SystemTime,
-        /// Whether the signature was verified, with keys that were there already. Only then is the client told that the token
-        /// expired: of a token that anybody can write it would tell who is trusted, and for which audience.
+        /// Whether a cached key verified the signature. The client is told that the token expired
+        /// only if this is `true`. Otherwise, a forged token could reveal which issuers and
+        /// audiences are trusted.
         verified: bool,
     },
-    /// Before `nbf` (RFC 7519 §4.1.5).
+    /// The token is not yet valid: the time is before `nbf` (RFC 7519 §4.1.5).
     #[error("not valid for another {} s", seconds(*now, *not_before))]
     #[non_exhaustive]
     NotYetValid {
         /// `nbf`.
         not_before: SystemTime,
-        /// When it was checked.
+        /// The time of the check.
         now: SystemTime,
     },
-    /// `iat` (RFC 7519 §4.1.6) lies in the future.
+    /// `iat` (RFC 7519 §4.1.6) is in the future.
     #[error("issued {} s in the future", seconds(*now, *issued_at))]
     #[non_exhaustive]
     IssuedInTheFuture {
         /// `iat`.
         issued_at: SystemTime,
-        /// When it was checked.
+        /// The time of the check.
         now: SystemTime,
     },
-    /// Bound to a key or certificate of the client's (`cnf`), of which no proof is read here (RFC 9449 §7.2, RFC 8705 §3).
+    /// The token is bound to a key or certificate of the client (`cnf`). Proof of possession (RFC
+    /// 9449 §7.2, RFC 8705 §3) is not supported.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
     SenderConstrained,
-    /// The issuer's key set has no key with this `kid` for this `alg`.
+    /// The key set of the issuer has no key with this `kid` for this `alg`.
     #[error("no key {kid:?} for this algorithm in the issuer's key set")]
     #[non_exhaustive]
     UnknownKey {
         /// The header's `kid`.
         kid: Option<String>,
     },
-    /// The signature is not that of the issuer's key over these bytes.
+    /// The signature does not match the signing input with the key of the issuer.
     #[error("wrong signature")]
     BadSignature,
 }
@@ -153,7 +160,7 @@ fn seconds(from: SystemTime, to: SystemTime) -> u64 {
 }
 
 impl InvalidToken {
-    /// A name that stays the same across versions, for logs and metrics.
+    /// Returns a name that is stable across versions, for logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
             Self::TooLarge { .. } => "too_large",
@@ -181,7 +188,8 @@ impl InvalidToken {
 }
 
 impl InvalidToken {
-    /// What was expected, and what came where that is not a claim: for the log.
+    /// The detail for the log: what was expected, and what was presented if it is not the value of
+    /// a claim.
     pub(crate) fn detail(&self) -> Option<String> {
         match self {
             Self::WrongAudience { expected, .. } => Some(format!("expected audience {expected}")),
@@ -194,7 +202,8 @@ impl InvalidToken {
             Self::TenantMismatch { .. } => {
                 Some("expected `tid` to be the tenant in `iss`".to_owned())
             }
-            // A claim, and chosen by anyone: only what looks like an issuer, and no more of it than the log can bear.
+            // An unverified claim that an attacker may have chosen: log it only if it looks like an
+            // issuer, and only up to a maximum length.
             Self::UnknownIssuer { presented, similar } => {
                 let shown =
                     is_plain_url(presented).then(|| format!("issuer {presented:?} is not trusted"));
@@ -212,7 +221,7 @@ impl InvalidToken {
 /// Longest `iss` of an untrusted issuer in the log, in bytes.
 const MAX_LOGGED_ISS: usize = 200;
 
-/// Whether it is an address and nothing else, so that no secret and no control character reaches the log.
+/// Whether the value is a plain URL, so that no secret and no control character reaches the log.
 fn is_plain_url(iss: &str) -> bool {
     let rest = iss.strip_prefix("https://").or_else(|| iss.strip_prefix("http://"));
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/[]".contains(&byte);
@@ -230,5 +239,5 @@ fn hint(presented: &str, trusted: &Option<Arc<str>>) -> String {
     }
 }
 
-/// How `iss` begins in Microsoft Entra ID's tokens of version 1.0.
+/// The prefix of `iss` in Microsoft Entra ID's tokens of version 1.0.
 pub(crate) const ENTRA_V1: &str = "https://sts.windows.net/";

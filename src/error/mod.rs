@@ -1,4 +1,4 @@
-//! Whose fault, what was expected, what was presented.
+//! Errors. Each states what was expected, what was presented, and who has to act.
 
 mod claims;
 mod config;
@@ -19,79 +19,86 @@ pub use invalid_token::InvalidToken;
 
 use crate::token::scope::Scope;
 
-/// Why a request, or a token, was refused. [`http`](crate::ProtectLayer) answers follow from the variant alone:
+/// Why a request or a token was rejected. The variant alone determines the
+/// [HTTP response](crate::ProtectLayer):
 ///
-/// | variant | status | challenge (RFC 6750 §3) | whose fault |
+/// | variant | status | challenge (RFC 6750 §3) | caused by |
 /// |---|---|---|---|
-/// | `Missing` | 401 | `Bearer realm="…"`, the scopes asked for, no `error` | client |
+/// | `Missing` | 401 | `Bearer realm="…"`, the required scopes, no `error` | client |
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
-/// | `Forbidden`, `Claims` | 403 | `Bearer realm="…"`, no `error`: no other token would help | client |
+/// | `Forbidden`, `Claims` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
-/// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | us or the issuer |
+/// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | the service or the issuer |
 ///
-/// The layer leaves the `Error` in the *response's* extensions. What was presented stands in it as the client sent it:
-/// fit for a debugger, not for a label or a page.
+/// The layer stores the `Error` in the extensions of the *response*. It contains unescaped client
+/// input: do not put it into metric labels or HTML.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The request has no credentials, or those of a scheme other than `Bearer`.
+    /// The request has no credentials, or only credentials of a scheme other than `Bearer`.
     #[error("no access token where one may be: by default in `Authorization: Bearer …`")]
     Missing,
     /// The request is malformed (RFC 6750 §3.1 `invalid_request`).
     #[error("malformed request: expected {0}")]
     InvalidRequest(InvalidRequest),
-    /// The access token is refused (RFC 6750 §3.1 `invalid_token`).
+    /// The access token is rejected (RFC 6750 §3.1 `invalid_token`).
     #[error("invalid access token: {0}")]
     InvalidToken(InvalidToken),
-    /// The access token is good, but lacks a scope that the operation asks for (RFC 6750 §3.1 `insufficient_scope`).
+    /// The access token is valid, but lacks a scope that the operation requires (RFC 6750 §3.1
+    /// `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
     #[non_exhaustive]
     InsufficientScope {
-        /// Every scope token that the operation asks for.
+        /// The scope tokens that the operation requires.
         required: Scope,
-        /// What the token grants.
+        /// The scope tokens that the token grants.
         granted: Scope,
     },
-    /// The access token is good and has every scope that the operation asks for, but lacks something else: a permission, a
-    /// role, a claim. The challenge has no `error`: clients that hear `insufficient_scope` ask for another token, and the
-    /// next one would lack the same.
+    /// The access token is valid and has every required scope, but lacks something else: a
+    /// permission, a role or a claim. The challenge has no `error`, because clients respond to
+    /// `insufficient_scope` by requesting another token, which would lack the same.
     #[error("expected a token with {rule}")]
     #[non_exhaustive]
     Forbidden {
-        /// What is asked for, as [`Rule`](crate::Rule) writes it.
+        /// The requirement, as displayed by [`Rule`](crate::Rule).
         rule: String,
-        /// Every scope token that the operation asks for beside it; the token has them.
+        /// The scope tokens that the operation also requires, all of which the token has.
         scope: Scope,
     },
-    /// The access token is good, but its claims do not fit the type that the handler asks for.
+    /// The access token is valid, but its claims do not fit the type that the handler expects.
     #[error(transparent)]
     Claims(#[from] ClaimsError),
-    /// The user must sign in again, or in a stronger way (RFC 9470 §3 `insufficient_user_authentication`).
+    /// The user must sign in again, or with a stronger method (RFC 9470 §3
+    /// `insufficient_user_authentication`).
     #[error("expected the user to sign in{}{}", acr_of(acr_values), within(*max_age))]
     #[non_exhaustive]
     InsufficientAuthentication {
-        /// By one of these authentication context classes, if any are asked for.
+        /// The accepted authentication context classes; empty if any is accepted.
         acr_values: Vec<String>,
-        /// No longer ago than this.
+        /// The maximum time since the user signed in.
         max_age: Option<Duration>,
     },
-    /// The issuer is trusted, but its keys could not be had, or not the one that the token names. While the issuer answers in
-    /// time, nothing in a token can cause this.
+    /// The issuer is trusted, but its keys could not be fetched, or not the key that the token
+    /// names. As long as the issuer responds in time, the content of a token cannot cause this
+    /// error, except for keys fetched one by one
+    /// ([`Issuer::pem_key_prefix`](crate::Issuer::pem_key_prefix)).
     #[error("keys of issuer {issuer:?} are unavailable: {reason}")]
     #[non_exhaustive]
     KeysUnavailable {
         /// The issuer, as configured.
         issuer: Arc<str>,
-        /// What the last attempt ended with.
+        /// The error of the last attempt.
         reason: FetchError,
     },
-    /// [`Issuers::lookup_async`](crate::Issuers::lookup_async) failed, and nothing is known of the issuer from before.
+    /// The lookup of the issuer ([`Issuers::lookup`](crate::Issuers::lookup) or
+    /// [`Issuers::lookup_async`](crate::Issuers::lookup_async)) failed, and no earlier answer is
+    /// still usable.
     #[error("lookup of the issuer failed: {reason}")]
     #[non_exhaustive]
     LookupFailed {
-        /// The lookup's own error.
+        /// The error of the lookup.
         reason: Arc<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -103,7 +110,8 @@ impl From<InvalidToken> for Error {
 }
 
 impl Error {
-    /// Whether the log is told by whoever answers the request. What is wrong with a token, the verifier has told it already.
+    /// Whether the layer that handles the request logs this error. The verifier has already logged
+    /// the others.
     pub(crate) fn is_told_by_the_request(&self) -> bool {
         !matches!(
             self,
@@ -111,7 +119,7 @@ impl Error {
         )
     }
 
-    /// The status of the answer to such a request.
+    /// Returns the HTTP status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Missing | Self::InvalidToken(_) | Self::InsufficientAuthentication { .. } => {
@@ -127,8 +135,8 @@ impl Error {
         }
     }
 
-    /// The `error` of the challenge, by its RFC name (RFC 6750 §3.1, RFC 9470 §3): all that the client may know of the
-    /// reason. `None` if the challenge has none.
+    /// Returns the `error` of the challenge, by its RFC name (RFC 6750 §3.1, RFC 9470 §3), or
+    /// `None` if the challenge has none. This is all that the client learns about the reason.
     ///
     /// ```
     /// use portcullis::{Error, InvalidToken};
@@ -151,8 +159,8 @@ impl Error {
         }
     }
 
-    /// A name that stays the same across versions, for logs and metrics. Clients should not hear it: for them there is
-    /// [`oauth_error`](Self::oauth_error).
+    /// Returns a name that is stable across versions, for logs and metrics. Do not send it to
+    /// clients: they get [`oauth_error`](Self::oauth_error).
     ///
     #[doc = include_str!("../../docs/errors.md")]
     pub fn code(&self) -> &'static str {
@@ -178,16 +186,17 @@ fn within(max_age: Option<Duration>) -> String {
     max_age.map_or_else(String::new, |age| format!(" within {age:?}"))
 }
 
-/// What is wrong with the request that carried the credentials.
+/// What is wrong with a request that carries credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// More than one token: two `Authorization` headers, two cookies, a header and a cookie (RFC 6750 §2).
+    /// There is more than one token: two `Authorization` headers, two cookies, or a header and a
+    /// cookie (RFC 6750 §2).
     Repeated,
-    /// Where the token should be is none, or one with characters outside b64token (RFC 6750 §2.1).
+    /// The token is missing from its location, or has characters outside b64token (RFC 6750 §2.1).
     Credentials,
-    /// The token is in a cookie or in a gateway's header, and the request is of a page that may not use it
-    /// ([`TokenSource::cookie`](crate::TokenSource::cookie)).
+    /// The token is in a cookie or in a header set by a gateway, and the request comes from a page
+    /// whose origin may not use it ([`TokenSource::cookie`](crate::TokenSource::cookie)).
     Origin,
 }
 

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::token::audience::Audience;
 
-/// One of each kind, in the order of the table in docs/errors.md.
+/// One error of each kind, in the order of the table in docs/errors.md.
 fn errors() -> Vec<Error> {
     let text = || "x".to_owned();
     let claims = ClaimsError::new::<u8>(&serde_json::from_str::<u8>("{}").unwrap_err());
@@ -47,7 +47,7 @@ fn errors() -> Vec<Error> {
     errors
 }
 
-/// The documented table and the code are the same: a row for each error, with its code, status and RFC name.
+/// The documented table matches the code: one row per error, with its code, status and RFC name.
 #[test]
 fn the_table_of_codes_is_true_and_complete() {
     let documented = include_str!("../../docs/errors.md");
@@ -73,7 +73,7 @@ fn the_table_of_codes_is_true_and_complete() {
     assert_eq!(documented, own);
 }
 
-/// What a five-part or dotless token is, and what to do, the error says.
+/// The message for an unusable kind of token says what to do about it.
 #[test]
 fn errors_say_what_to_do() {
     for (error, words) in [

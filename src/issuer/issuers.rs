@@ -1,4 +1,4 @@
-//! Many issuers: a list, or a look-up that decides whom to trust.
+//! Several issuers: a list, or a lookup that decides which issuers are trusted.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::ConfigError;
 use crate::issuer::Issuer;
 
-/// Whom a [`Verifier`](crate::Verifier) trusts: one issuer, a list, or a look-up.
+/// The issuers that a [`Verifier`](crate::Verifier) trusts: one issuer, a list, or a lookup.
 ///
 /// ```
 /// use portcullis::{Issuer, Issuers, Verifier};
@@ -19,12 +19,13 @@ use crate::issuer::Issuer;
 /// let globex = Issuer::new("https://globex.okta.com/oauth2/default", "api://default")?;
 /// let verifier = Verifier::new([acme, globex])?;
 ///
-/// // Thousands of tenants: a look-up decides whom to trust, among those it knows. Nothing is fetched for an issuer that
-/// // it does not return; a look-up that returns one for whatever fits a pattern lets negative choose what is fetched.
+/// // With thousands of tenants, a lookup returns the issuers to trust. Nothing is fetched for an
+/// // issuer that it does not return. Do not return issuers that merely match a pattern: attackers
+/// // could then choose what is fetched.
 /// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/"]);
 /// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
-///     // The issuer is made of the record's own spelling, not of the one that was asked for: else a database that compares
-///     // without case would have one tenant pass for another.
+///     // Build the issuer from the spelling in your record, not from the argument. Otherwise a
+///     // database that compares case-insensitively could confuse one tenant with another.
 ///     tenants.get(iss).and_then(|tenant| Issuer::new(*tenant, "https://api.example.com").ok())
 /// }))?;
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -34,25 +35,25 @@ use crate::issuer::Issuer;
 pub struct Issuers {
     pub(crate) listed: Vec<Issuer>,
     pub(crate) lookup: Option<Lookup>,
-    /// A setting of lookups, where there is none.
+    /// The name of a lookup setting that was called without a lookup.
     pub(crate) unused: Option<&'static str>,
 }
 
-/// A look-up, and what is kept of its answers.
+/// A lookup, and the settings for caching its answers.
 #[derive(Clone)]
 pub(crate) struct Lookup {
     pub(crate) ask: LookupFn,
-    /// Issuers kept.
+    /// Maximum number of cached issuers.
     pub(crate) capacity: u64,
-    /// For how long after the last request for one.
+    /// Time after the last request at which an issuer is evicted.
     pub(crate) idle: Duration,
-    /// After which time the look-up is asked again, whoever asks for the issuer meanwhile.
+    /// Lifetime of an answer, after which the lookup is called again.
     pub(crate) fresh: Duration,
-    /// Whether their keys may be at private addresses.
+    /// Whether the keys of resolved issuers may be at private addresses.
     pub(crate) private_addresses: bool,
 }
 
-/// Opaque closures rather than a public trait: nobody has to name the type.
+/// Opaque closures rather than a public trait, so that callers need not name the type.
 #[derive(Clone)]
 pub(crate) enum LookupFn {
     Sync(Arc<SyncLookup>),
@@ -66,7 +67,8 @@ type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, BoxError>> + Se
 /// An error of any type.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the closure of [`Issuers::lookup`] returns: `Option<Issuer>`, or `Result<Option<Issuer>, E>` if it can fail.
+/// The return type of the closure of [`Issuers::lookup`]: `Option<Issuer>`, or
+/// `Result<Option<Issuer>, E>` if it can fail.
 pub trait LookupAnswer: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self) -> Result<Option<Issuer>, Box<dyn std::error::Error + Send + Sync>>;
@@ -91,33 +93,44 @@ impl<E: Into<BoxError>> LookupAnswer for Result<Option<Issuer>, E> {
 }
 
 impl Issuers {
-    /// Asks a closure for the issuer of an `iss`; `None` means: not trusted. It runs on the request's task, so it must not
-    /// block, and cannot say that it does not know; [`lookup_async`](Self::lookup_async) may wait and fail.
+    /// Calls a closure to find the issuer for an `iss`. `None` means that it is not trusted. If the
+    /// closure can fail, it returns `Result<Option<Issuer>, E>`; an error means that the answer is
+    /// unknown (503), as with [`lookup_async`](Self::lookup_async). The closure runs on the task of
+    /// the request, so it must not block. Use [`lookup_async`](Self::lookup_async) if it has to
+    /// wait.
     ///
-    /// The [`Issuer`] returned must have the `iss` asked for as its name or among its aliases, or it is not trusted: make it of
-    /// the spelling in your record, and not of the one that was asked for, so that this is a check. It
-    /// counts for that name only; by another of its names it is asked for again, and then shares the keys. Answers are kept,
-    /// up to 1,024 ([`max_cached`](Self::max_cached)), each until nobody has asked for it for 24 hours. The closure is
-    /// asked again after 10 minutes ([`refresh_after`](Self::refresh_after)), so that a tenant that was removed or
-    /// changed is noticed; one that has not changed keeps its keys. `None` is remembered for 30 seconds, for up to 1,024
-    /// negative; a new tenant may be kept out for so long.
+    /// The returned [`Issuer`] must have the requested `iss` as its name or among its aliases;
+    /// otherwise, it is not trusted. Build it from the spelling in your record rather than from the
+    /// argument, so that this check is effective. An answer applies to the requested name only. The
+    /// lookup is called separately for each other name of the issuer, and all names share the keys.
     ///
-    /// Keys of looked-up issuers are not fetched from private, loopback or link-local addresses, not even by a name that
-    /// resolves to one, unless [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) says so. (By name
-    /// only with the built-in HTTP client.)
+    /// Up to 1,024 answers are cached ([`max_cached`](Self::max_cached)), each until it has not
+    /// been used for 24 hours. An answer is valid for 10 minutes
+    /// ([`refresh_after`](Self::refresh_after)); then the closure is called again, so that a
+    /// removed or changed tenant is noticed. An issuer that has not changed keeps its keys. `None`
+    /// is cached for 30 seconds, for up to 1,024 untrusted issuers, so a new tenant may be rejected
+    /// for that long.
+    ///
+    /// The keys of resolved issuers are not fetched from private, loopback or link-local addresses,
+    /// even if the address comes from name resolution, unless
+    /// [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) is called. Name
+    /// resolution is checked only with the built-in HTTP client.
     pub fn lookup<A: LookupAnswer>(ask: impl Fn(&str) -> A + Send + Sync + 'static) -> Self {
         Self::looked_up(LookupFn::Sync(Arc::new(move |iss: &str| ask(iss).into_result())))
     }
 
-    /// As [`lookup`](Self::lookup), with a closure that may wait, for a database say. Requests that ask for the same name at
-    /// once share one answer; 64 names that are not kept are asked for at once at the most.
+    /// Like [`lookup`](Self::lookup), with an asynchronous closure that may wait, for example for a
+    /// database. Concurrent requests for the same name share one call. At most 64 calls for
+    /// uncached names run at once.
     ///
-    /// An error, or no answer within 5 seconds (the wait for a permit included), means that it could not be found out: 503
-    /// ([`LookupFailed`](crate::Error::LookupFailed)), never 401. But whoever was trusted when the look-up last worked stays so
-    /// for an hour. The closure is asked in the background 2 minutes before an answer ends, so that no request waits for it,
-    /// and every 10 seconds while it fails.
+    /// An error, or no answer within 5 seconds (including the wait for a permit), results in 503
+    /// ([`LookupFailed`](crate::Error::LookupFailed)), never in 401. An issuer with a cached answer
+    /// stays trusted for up to an hour longer while the lookup fails. The closure is called in the
+    /// background when 80 % of the lifetime of an answer has passed, so that no request waits for
+    /// it, and every 10 seconds while it fails.
     ///
-    /// Each new `iss` that anybody writes into a token costs one look-up: keep the list of tenants in memory if that hurts.
+    /// Each new `iss` costs one call, and unsigned tokens can contain any `iss`. If that load is a
+    /// concern, keep the list of tenants in memory.
     pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
@@ -141,11 +154,12 @@ impl Issuers {
         Self { listed: Vec::new(), lookup: Some(lookup), unused: None }
     }
 
-    /// Trusts these issuers beside the looked-up ones. They are asked for first, and no looked-up one pushes them out.
+    /// Trusts these issuers in addition to those of the lookup. They take precedence over the
+    /// lookup, and resolved issuers never evict them.
     ///
     /// # Errors
     ///
-    /// When one is in the list twice.
+    /// Returns an error if an issuer is configured twice.
     pub fn with_issuers(
         mut self,
         issuers: impl IntoIterator<Item = Issuer>,
@@ -154,9 +168,10 @@ impl Issuers {
         Ok(self)
     }
 
-    /// How many names of looked-up issuers are kept, with their keys; 1,024 by default. **Give it more than you have tenants**
-    /// (and aliases): one that is pushed out costs a look-up and a fetch each time it comes back. As many again are kept, apart,
-    /// of which no token was verified yet: tokens that anybody can write push out only those.
+    /// Sets how many names of resolved issuers are cached with their keys; 1,024 by default. **Set
+    /// it higher than the number of your tenants and their aliases**: an evicted one costs a lookup
+    /// and a fetch each time it is used again. Issuers without a verified token are cached
+    /// separately, up to the same number, so forged `iss` values can evict only those.
     pub fn max_cached(mut self, issuers: u64) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.capacity = issuers;
@@ -166,8 +181,9 @@ impl Issuers {
         self
     }
 
-    /// How long an answer of the look-up holds, from 1 second to 24 hours; 10 minutes by default. For so long a tenant that was
-    /// removed is still trusted; and for an hour more while [`lookup_async`](Self::lookup_async) fails.
+    /// Sets how long an answer of the lookup is valid, from 1 second to 24 hours; 10 minutes by
+    /// default. A removed tenant stays trusted for up to this time, and for up to an hour longer
+    /// while the lookup fails.
     pub fn refresh_after(mut self, time: Duration) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.fresh = time;
@@ -177,8 +193,9 @@ impl Issuers {
         self
     }
 
-    /// Fetches looked-up issuers' keys from private, loopback and link-local addresses too. Dangerous where negative may
-    /// register issuers: theirs could name an address inside your network.
+    /// Allows the keys of resolved issuers to be fetched from private, loopback and link-local
+    /// addresses. Dangerous if untrusted parties may register issuers: the URL of their keys could
+    /// point into your network.
     pub fn danger_allow_private_addresses(mut self) -> Self {
         if let Some(lookup) = &mut self.lookup {
             lookup.private_addresses = true;

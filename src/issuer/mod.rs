@@ -1,4 +1,4 @@
-//! Whom we trust: for which audience, with which keys and rules.
+//! Trusted issuers: their audience, keys and rules.
 
 pub(crate) mod active;
 pub(crate) mod issuers;
@@ -30,21 +30,23 @@ use crate::token::token_type::AllowedTypes;
 use crate::token_source::TokenSource;
 use template::Template;
 
-/// For clocks kept by NTP; more would prolong a stolen token's life.
+/// Enough for clocks synchronized by NTP. A larger leeway would extend the life of a stolen token.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// An authorization server that we trust: its `iss`, our audience there, where its keys are, which algorithms it may use.
+/// A trusted authorization server: its `iss`, the audience of this API, the source of its keys, and
+/// the algorithms that it may use.
 ///
-/// What is required is an argument of [`new`](Self::new), what is optional is a method. Of [`jwks_uri`](Self::jwks_uri) and
-/// [`jwks`](Self::jwks), the last one called counts; a [`secret`](Self::secret) stands alone.
+/// Required values are arguments of [`new`](Self::new); optional ones are methods. If both
+/// [`jwks_uri`](Self::jwks_uri) and [`jwks`](Self::jwks) are called, the last call wins. A
+/// [`secret`](Self::secret) cannot be combined with a key set.
 ///
 /// ```
 /// use portcullis::Issuer;
 ///
-/// // Keys by discovery, on first use.
+/// // The keys are discovered on first use.
 /// let auth0 = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
 ///
-/// // The keys' address is known, or `iss` is no address.
+/// // The key set URL is known, or `iss` is not a URL.
 /// let descope = Issuer::new("P2PqjhPcC8Hri2nXUY7f234F", "https://api.example.com")?
 ///     .jwks_uri("https://api.descope.com/P2PqjhPcC8Hri2nXUY7f234F/.well-known/jwks.json")?;
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -53,9 +55,9 @@ const LEEWAY: Duration = Duration::from_secs(30);
 #[must_use]
 pub struct Issuer {
     pub(crate) iss: Arc<str>,
-    /// Other spellings of it.
+    /// Other values of `iss` that this issuer may use.
     pub(crate) aliases: Vec<Arc<str>>,
-    /// Which tenants `iss` stands for, if for many.
+    /// The tenants that `iss` stands for, if it is a template.
     pub(crate) template: Option<Template>,
     pub(crate) audience: Audience,
     pub(crate) profile: Arc<TokenProfile>,
@@ -66,7 +68,7 @@ pub struct Issuer {
     pub(crate) key_policy: KeyPolicy,
     pub(crate) plain_http: PlainHttp,
     pub(crate) client: Option<HttpClient>,
-    /// Where requests have its tokens, if not in `Authorization`.
+    /// Where requests carry its tokens, if not in `Authorization`.
     pub(crate) token_source: Option<TokenSource>,
 }
 
@@ -75,22 +77,22 @@ pub struct Issuer {
 pub(crate) enum KeySource {
     Discovery,
     JwksUri(Url),
-    /// One key at each address that begins with this, in PEM.
+    /// One PEM key per URL: this prefix followed by the `kid`.
     PemByKid(Url),
     Fixed(Jwks),
     Secret(Arc<Jwk>),
 }
 
-/// Where an issuer's metadata are, and what they may say.
+/// Where the metadata of an issuer are, and what they may contain.
 #[derive(Clone, Default, PartialEq)]
 struct Discovery {
-    /// In place of `iss`.
+    /// Used instead of `iss`.
     at: Option<Url>,
     same_origin: bool,
 }
 
 impl KeySource {
-    /// Fixed keys and secrets are unchanged if they are one and the same.
+    /// Fixed keys and secrets are unchanged only if they are the same allocation.
     fn is_unchanged_from(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Discovery, Self::Discovery) => true,
@@ -104,35 +106,38 @@ impl KeySource {
 }
 
 impl Issuer {
-    /// An issuer, exactly as it stands in `iss` (trailing slash included: comparison is byte by byte, RFC 7519 §2), and
-    /// this API's identifier there, as it stands in `aud`.
+    /// Creates an issuer from its exact `iss` and from the identifier of this API in `aud`. The
+    /// issuer is compared byte by byte (RFC 7519 §2), including any trailing slash.
     ///
-    /// Keys are discovered when the first token needs them: OpenID Connect Discovery 1.0 §4, else RFC 8414 §3; the
-    /// metadata's `issuer` must be identical to `iss`.
+    /// The keys are discovered when the first token needs them: by OpenID Connect Discovery 1.0 §4,
+    /// then by RFC 8414 §3. The `issuer` in the metadata must be identical to `iss`.
     ///
     /// # Errors
     ///
-    /// When `iss` or the audience is empty, or has white space around it.
+    /// Returns an error if `iss` or the audience is empty or has surrounding whitespace.
     pub fn new(iss: impl Into<String>, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         let iss = iss.into();
         if tenant::has_placeholder(&iss) {
             return Err(ConfigError::new(format!(
-                "issuer {iss:?}: expected one tenant's; for many use `template`"
+                "issuer {iss:?}: expected the issuer of one tenant; for many tenants, use `template`"
             )));
         }
         Self::with(iss, audience.into())
     }
 
-    /// Many tenants of one issuer, as Microsoft Entra ID has them: `{tenantid}` in `iss` stands for the tenant, a GUID. A
-    /// token's claim `tid` must be the tenant in its `iss`; and a key with a member `issuer` that names one tenant signs for
-    /// no other. Say where the keys are with [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri).
+    /// Creates an issuer with many tenants, such as Microsoft Entra ID. `{tenantid}` in `iss`
+    /// stands for the tenant, a GUID. The claim `tid` must equal the tenant in `iss`, and a key
+    /// whose member `issuer` names one tenant is not used for any other. Set the location of the
+    /// keys with [`discovery_url`](Self::discovery_url) or [`jwks_uri`](Self::jwks_uri).
     ///
-    /// Tokens of version 1.0 have another `iss`: add a second template, `https://sts.windows.net/{tenantid}/`, discovered at
-    /// `https://login.microsoftonline.com/common`. Where tenants come and go, a look-up that returns `Issuer::new(iss, …)` for
-    /// each of them is the better way.
+    /// Tokens of version 1.0 have a different `iss`. To accept them, add a second template,
+    /// `https://sts.windows.net/{tenantid}/`, discovered at
+    /// `https://login.microsoftonline.com/common`. If tenants are added and removed at run time,
+    /// prefer a lookup that returns `Issuer::new(iss, …)` for each of them.
     ///
-    /// This trusts **every** tenant that there is, hence everybody in the world that may get a token for the audience;
-    /// [`tenants`](Self::tenants) names those that you mean. Only a list of issuers has templates, no look-up.
+    /// By default, **every** tenant is trusted, and so is any account worldwide that can get a
+    /// token for the audience. Restrict them with [`tenants`](Self::tenants). Templates work only
+    /// for configured issuers, not in a lookup.
     ///
     /// ```
     /// use portcullis::Issuer;
@@ -145,7 +150,8 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// When `iss` has no `{tenantid}` in it, or two; otherwise as [`new`](Self::new).
+    /// Returns an error if `iss` does not contain `{tenantid}` exactly once, or under the
+    /// conditions of [`new`](Self::new).
     pub fn template(
         iss: impl Into<String>,
         audience: impl Into<Audience>,
@@ -155,11 +161,11 @@ impl Issuer {
         Ok(Self { template, ..Self::with(iss, audience.into())? })
     }
 
-    /// Trusts only these tenants of a [`template`](Self::template).
+    /// Restricts a [`template`](Self::template) to these tenants.
     ///
     /// # Errors
     ///
-    /// When one is no GUID in lower case, or this issuer is no template.
+    /// Returns an error if a tenant is not a lowercase GUID, or if this issuer is not a template.
     pub fn tenants<T: Into<String>>(
         mut self,
         tenants: impl IntoIterator<Item = T>,
@@ -197,54 +203,62 @@ impl Issuer {
         })
     }
 
-    /// Trusts tokens that name this issuer otherwise, with the same keys and rules: another spelling (Google's
-    /// `accounts.google.com`), or a custom domain of the same tenant. Metadata must still name the issuer itself.
+    /// Accepts another `iss` for this issuer, with the same keys and rules: a second spelling
+    /// (Google's `accounts.google.com`), or a custom domain of the same tenant. The metadata must
+    /// still name the issuer itself.
     ///
-    /// A look-up that is asked for the alias may return the issuer with it: then both share the keys, too.
+    /// A lookup that is called with the alias may return this issuer. Both names then share the
+    /// keys.
     ///
     /// # Errors
     ///
-    /// When `iss` is empty, or has white space around it.
+    /// Returns an error if `iss` is empty or has surrounding whitespace.
     pub fn alias(mut self, iss: impl Into<String>) -> Result<Self, ConfigError> {
         self.aliases.push(checked_iss(iss.into())?.into());
-        // In whatever order a look-up lists them, they have not changed.
+        // Sorted, so that the order in which a lookup adds them does not count as a change.
         self.aliases.sort_unstable();
         Ok(self)
     }
 
-    /// Fetches the keys from this address, without discovery.
+    /// Fetches the keys from this URL, without discovery.
     ///
     /// # Errors
     ///
-    /// When `uri` is no absolute `https` URL; `http` is accepted on loopback.
+    /// Returns an error if `uri` is not an absolute `https` URL. `http` is accepted for loopback
+    /// hosts, and for all hosts after [`danger_allow_http`](Self::danger_allow_http).
     pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
         self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri, self.plain_http)?);
         self.discovery = Discovery::default();
         Ok(self)
     }
 
-    /// Discovers the keys at this address instead of at `iss`: for an issuer that is known to the world by one name and
-    /// reached from here by another. The well-known paths are looked for under it; the metadata's `issuer` must still be
-    /// identical to `iss`, and its `jwks_uri` is used as it stands.
+    /// Discovers the keys at this URL instead of at `iss`, for an issuer that this service reaches
+    /// under another name. The well-known paths are resolved against it. The `issuer` in the
+    /// metadata must still be identical to `iss`, and their `jwks_uri` is used unchanged.
     ///
     /// # Errors
     ///
-    /// When `address` is no `https` URL in its normal form, without query and fragment; `http` is accepted on loopback.
+    /// Returns an error if `address` is not an `https` URL in normalized form, or if it has a query
+    /// or a fragment. `http` is accepted for loopback hosts, and for all hosts after
+    /// [`danger_allow_http`](Self::danger_allow_http).
     pub fn discovery_url(mut self, address: &str) -> Result<Self, ConfigError> {
         self.discovery.at = Some(normal_url("discovery_url", address, self.plain_http)?);
         Ok(self)
     }
 
-    /// Fetches metadata and keys over plain http, too, from wherever the issuer is: for an issuer inside a cluster or a compose
-    /// file (`http://keycloak:8080`). Dangerous, because whoever can answer in its place, on the network or by DNS, can replace
-    /// the keys and then sign any token. Call it before [`jwks_uri`](Self::jwks_uri) or [`discovery_url`](Self::discovery_url).
+    /// Allows plain `http` for metadata and keys on any host, for an issuer inside a cluster or a
+    /// Compose file (`http://keycloak:8080`). Dangerous: an attacker who can answer for the issuer,
+    /// on the network or through DNS, can replace the keys and then sign any token. Must be called
+    /// before [`jwks_uri`](Self::jwks_uri) or [`discovery_url`](Self::discovery_url), which check
+    /// the URL that they are given.
     ///
-    /// For configured issuers only: a looked-up issuer that has it is not trusted.
+    /// Only for configured issuers. An issuer with this setting is not trusted if a lookup returns
+    /// it.
     ///
     /// ```
     /// use portcullis::{Issuer, Verifier};
     ///
-    /// let keycloak = providers::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
+    /// let keycloak = portcullis::providers::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
     /// let verifier = Verifier::new(keycloak)?;
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
@@ -253,32 +267,37 @@ impl Issuer {
         self
     }
 
-    /// Uses the metadata's `jwks_uri` only if it has the same scheme, host and port as the address that the metadata came
-    /// from. Some issuers have their keys elsewhere, so this is not the default.
+    /// Requires the `jwks_uri` in the metadata to have the same scheme, host and port as the URL of
+    /// the metadata. Not the default, because some issuers serve their keys from another host.
     pub fn require_same_origin_keys(mut self) -> Self {
         self.discovery.same_origin = true;
         self
     }
 
-    /// The HTTP client (of `reqwest` 0.13) for this issuer, in place of the [verifier's](crate::VerifierBuilder::client): for
-    /// a certificate authority, a client certificate, a proxy or a bearer token that only this one needs.
+    /// Sets the HTTP client (`reqwest` 0.13) for this issuer, instead of the
+    /// [verifier's](crate::VerifierBuilder::client): for a certificate authority, a client
+    /// certificate, a proxy or a bearer token that only this issuer needs.
     ///
-    /// Clients cannot be compared: a looked-up issuer that comes back with another client, and is otherwise the same, keeps
-    /// the first. And yours resolves names by itself: a looked-up issuer with one may be reached at a private address by
-    /// name. Have it follow no redirects.
+    /// Clients cannot be compared: if a lookup returns the same issuer with a different client, the
+    /// first client stays in use. A custom client does its own name resolution, so a resolved
+    /// issuer with one may reach a private address by name. Configure it not to follow redirects.
     pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
         self.client = Some(client.into());
         self
     }
 
-    /// Fetches each key by itself, in PEM, from this address with its `kid` at the end, as AWS load balancers have theirs.
+    /// Fetches each key separately, in PEM, from this URL followed by the `kid`. AWS load balancers
+    /// publish their keys this way.
     ///
-    /// A set cannot be fetched, so each new `kid` is: at most eight at once, and one more each second. Whoever can send tokens
-    /// past the gateway that signs them can use that up.
+    /// There is no key set to fetch, so each new `kid` causes a request: a burst of at most eight,
+    /// and one more per second. An attacker who can send tokens without passing through the gateway
+    /// that signs them can exhaust this limit.
     ///
     /// # Errors
     ///
-    /// When `prefix` is no absolute `https` URL that ends with a slash; `http` is accepted on loopback.
+    /// Returns an error if `prefix` is not an absolute `https` URL that ends with a slash. `http`
+    /// is accepted for loopback hosts, and for all hosts after
+    /// [`danger_allow_http`](Self::danger_allow_http).
     pub fn pem_key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
         let url = secure_url("pem_key_prefix", prefix, self.plain_http)?;
         if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
@@ -291,19 +310,20 @@ impl Issuer {
         Ok(self)
     }
 
-    /// Uses exactly these keys. Nothing is ever fetched.
+    /// Uses exactly these keys and never fetches any.
     pub fn jwks(mut self, jwks: Jwks) -> Self {
         self.key_source = KeySource::Fixed(jwks);
         self.discovery = Discovery::default();
         self
     }
 
-    /// Verifies with a secret that is shared with the issuer: HMAC (RFC 7518 §3.2), that one algorithm and no other.
-    /// Whoever can verify can also sign; prefer public keys where there is a choice.
+    /// Verifies with a secret shared with the issuer, by this HMAC algorithm (RFC 7518 §3.2) and no
+    /// other. Every service that can verify can also sign, so prefer public keys.
     ///
     /// # Errors
     ///
-    /// When `algorithm` is not `HS256`, `HS384` or `HS512`, or the secret is shorter than the hash.
+    /// Returns an error if `algorithm` is not `HS256`, `HS384` or `HS512`, or if the secret is
+    /// shorter than the hash.
     pub fn secret(mut self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm))
         else {
@@ -324,15 +344,16 @@ impl Issuer {
         Ok(self)
     }
 
-    /// The algorithms that this issuer may sign with (RFC 8725 §3.1); by default all asymmetric ones, each only with keys
-    /// made for it.
+    /// Sets the algorithms that this issuer may sign with (RFC 8725 §3.1). By default, all
+    /// asymmetric algorithms are allowed, each only with keys made for it.
     ///
-    /// A key serves exactly one algorithm. An RSA key whose JWK does not say which serves the first RSA algorithm of this
-    /// list; by default `RS256`.
+    /// A key is used with exactly one algorithm. An RSA key whose JWK has no `alg` is used with the
+    /// first RSA algorithm of this list, or with `RS256` by default.
     ///
     /// # Errors
     ///
-    /// When the list is empty, or names an HMAC algorithm: those come with [`secret`](Self::secret) and never with a key set.
+    /// Returns an error if the list is empty or contains an HMAC algorithm, or if the issuer has a
+    /// [`secret`](Self::secret), which sets the only algorithm.
     pub fn algorithms(
         mut self,
         algorithms: impl IntoIterator<Item = Algorithm>,
@@ -340,13 +361,13 @@ impl Issuer {
         let algorithms: Vec<_> = algorithms.into_iter().collect();
         if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
             return Err(ConfigError::new(format!(
-                "algorithms {algorithms:?} of issuer {:?}: expected at least one; and none beside a `secret`, which brings its own",
+                "algorithms {algorithms:?} of issuer {:?}: expected at least one, and no call after `secret`, which sets the only algorithm",
                 self.iss
             )));
         }
         if let Some(hmac) = algorithms.iter().find(|algorithm| algorithm.secret_bytes().is_some()) {
             return Err(ConfigError::new(format!(
-                "algorithm {hmac} of issuer {:?}: expected asymmetric ones; HMAC comes with `secret`",
+                "algorithm {hmac} of issuer {:?}: expected asymmetric algorithms; for HMAC, use `secret`",
                 self.iss
             )));
         }
@@ -358,30 +379,33 @@ impl Issuer {
         Arc::make_mut(&mut self.profile)
     }
 
-    /// Another audience than that given to [`new`](Self::new), or to a preset.
+    /// Replaces the audience given to [`new`](Self::new) or to a preset.
     ///
     /// # Errors
     ///
-    /// When it is empty, or has white space around it.
+    /// Returns an error if the audience is empty or has surrounding whitespace.
     pub fn audience(mut self, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
         self.audience = checked_audience(audience.into(), &self.iss)?;
         Ok(self)
     }
 
-    /// Accepts only access tokens by RFC 9068: `typ` is `at+jwt`, and `aud`, `sub`, `client_id`, `iat` and `jti` are there. The
-    /// strictest choice, and what keeps ID tokens out for certain; take it if the issuer can do it.
+    /// Accepts only access tokens that follow RFC 9068: `typ` is `at+jwt`, and `aud`, `sub`,
+    /// `client_id`, `iat` and `jti` are present. This is the strictest setting, and the one that
+    /// reliably rejects ID tokens. Use it if the issuer supports it.
     ///
-    /// By default `typ` may be absent, `JWT` or `at+jwt`.
+    /// By default, `typ` may be absent, `JWT` or `at+jwt`.
     pub fn require_rfc9068(mut self) -> Self {
         self.profile().typ = AllowedTypes::Rfc9068;
         self
     }
 
-    /// Which `typ` the header may have, if it has one (RFC 7515 §4.1.9): without `application/`, and in any case.
+    /// Sets the accepted values of the header `typ`, if it is present (RFC 7515 §4.1.9). Values are
+    /// written without `application/` and compared case-insensitively.
     ///
     /// # Errors
     ///
-    /// When one is by its specification another kind of JWT (`logout+jwt`, `dpop+jwt`, …): those never pass.
+    /// Returns an error if a type is specified as another kind of JWT (`logout+jwt`, `dpop+jwt`,
+    /// …). Those are always rejected.
     pub fn allowed_types<T: Into<String>>(
         mut self,
         types: impl IntoIterator<Item = T>,
@@ -390,16 +414,19 @@ impl Issuer {
         Ok(self)
     }
 
-    /// Accepts any `typ`, but for those that are by their specification another kind of JWT. Dangerous where the issuer signs
-    /// other things with the same keys: then only the audience tells them from access tokens.
+    /// Accepts any `typ`, except types specified as another kind of JWT. Dangerous if the issuer
+    /// signs other JWTs with the same keys: only the audience then distinguishes them from access
+    /// tokens.
     pub fn danger_allow_any_type(mut self) -> Self {
         self.profile().typ = AllowedTypes::Any;
         self
     }
 
-    /// Accepts only tokens where this claim is one of these values (strings, numbers, booleans), or an array with one of them.
+    /// Accepts only tokens in which this claim is one of these values (strings, numbers, booleans),
+    /// or an array that contains one of them.
     ///
-    /// `claim` is a name, dots and URLs included; or, with a slash in front, a JSON Pointer (RFC 6901): `/kubernetes.io/namespace`.
+    /// `claim` is a name, which may contain dots or be a URL, or a JSON Pointer (RFC 6901) if it
+    /// starts with a slash: `/kubernetes.io/namespace`.
     pub fn require_claim<T: Into<serde_json::Value>>(
         self,
         claim: impl Into<String>,
@@ -408,8 +435,8 @@ impl Issuer {
         self.claim_rule(claim, Condition::OneOf(values.into_iter().map(Into::into).collect()))
     }
 
-    /// Refuses tokens where this claim is one of these values, or an array with one of them; named as in
-    /// [`require_claim`](Self::require_claim).
+    /// Rejects tokens in which this claim is one of these values, or an array that contains one of
+    /// them. Claims are named as in [`require_claim`](Self::require_claim).
     pub fn reject_claim<T: Into<serde_json::Value>>(
         self,
         claim: impl Into<String>,
@@ -418,12 +445,14 @@ impl Issuer {
         self.claim_rule(claim, Condition::NoneOf(values.into_iter().map(Into::into).collect()))
     }
 
-    /// Refuses tokens that do not have this claim, or have `null` for it; named as in [`require_claim`](Self::require_claim).
+    /// Rejects tokens in which this claim is missing or `null`. Claims are named as in
+    /// [`require_claim`](Self::require_claim).
     pub fn require_claim_present(self, claim: impl Into<String>) -> Self {
         self.claim_rule(claim, Condition::Present)
     }
 
-    /// Refuses tokens that have this claim at all; named as in [`require_claim`](Self::require_claim).
+    /// Rejects tokens that have this claim. Claims are named as in
+    /// [`require_claim`](Self::require_claim).
     pub fn without_claim(self, claim: impl Into<String>) -> Self {
         self.claim_rule(claim, Condition::Absent)
     }
@@ -433,52 +462,57 @@ impl Issuer {
         self
     }
 
-    /// Grants scope tokens that begin with this also without it: Amazon Cognito's `orders-api/read` is `read`, too.
+    /// Also grants scope tokens that begin with this prefix under their name without it: Amazon
+    /// Cognito's `orders-api/read` also grants `read`.
     pub fn scope_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.profile().scope_prefix = Some(prefix.into());
         self
     }
 
-    /// Where [`AccessToken::has_permission`](crate::AccessToken::has_permission) looks, instead of in `permissions`; claims are
-    /// named as in [`require_claim`](Self::require_claim). Their form may be an array of strings, an object, or one string, which
-    /// is split at commas. Of an object those members count whose values are objects.
+    /// Sets the claims that [`AccessToken::has_permission`](crate::AccessToken::has_permission)
+    /// reads instead of `permissions`. Claims are named as in
+    /// [`require_claim`](Self::require_claim). A claim may be an array of strings, an object, or a
+    /// string that is split at commas. In an object, the members whose values are objects count.
     pub fn permissions_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
         self.profile().permissions = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
-    /// Where [`AccessToken::has_role`](crate::AccessToken::has_role) looks, instead of in `roles`; named as in
-    /// [`require_claim`](Self::require_claim). Their form may be an array of strings, an object whose members count (Zitadel),
-    /// or one string.
+    /// Sets the claims that [`AccessToken::has_role`](crate::AccessToken::has_role) reads instead
+    /// of `roles`. Claims are named as in [`require_claim`](Self::require_claim). A claim may be an
+    /// array of strings, an object whose member names are the roles (Zitadel), or a string.
     pub fn roles_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
         self.profile().roles = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
-    /// Where [`AccessToken::in_group`](crate::AccessToken::in_group) looks, instead of in `groups`; as
-    /// [`roles_at`](Self::roles_at).
+    /// Sets the claims that [`AccessToken::in_group`](crate::AccessToken::in_group) reads instead
+    /// of `groups`, in the forms that [`roles_at`](Self::roles_at) accepts.
     pub fn groups_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
         self.profile().groups = claims.into_iter().map(ClaimPath::new).collect();
         self
     }
 
-    /// Looks for this issuer's tokens in this header, which a gateway in front sets, instead of in `Authorization`: by default,
-    /// where [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources) says nothing else, and if the issuer is listed.
+    /// Reads the tokens of this issuer from this header, set by a gateway in front, instead of from
+    /// `Authorization`. Applies only to configured issuers.
+    /// [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources) overrides it.
     ///
     /// # Errors
     ///
-    /// When `name` is no header's name.
+    /// Returns an error if `name` is not a valid header name.
     pub fn token_in_header(mut self, name: &str) -> Result<Self, ConfigError> {
         self.token_source = Some(TokenSource::header(name)?);
         Ok(self)
     }
 
-    /// How far the issuer's clock and ours may be apart, for `exp`, `nbf` and `iat`; 30 seconds by default: enough for
-    /// clocks kept by NTP, too little to prolong a stolen token's life.
+    /// Sets the permitted difference between the clocks of the issuer and of this machine, for
+    /// `exp`, `nbf` and `iat`. The default of 30 seconds is enough for clocks synchronized by NTP
+    /// and adds little to the life of a stolen token.
     ///
     /// # Errors
     ///
-    /// When it is more than 5 minutes ("usually no more than a few minutes", RFC 7519 §4.1.4).
+    /// Returns an error if it is more than 5 minutes ("usually no more than a few minutes", RFC
+    /// 7519 §4.1.4).
     pub fn leeway(mut self, leeway: Duration) -> Result<Self, ConfigError> {
         if leeway > Duration::from_secs(300) {
             return Err(ConfigError::new(format!("leeway {leeway:?}: expected at most 300s")));
@@ -487,15 +521,17 @@ impl Issuer {
         Ok(self)
     }
 
-    /// How long fetched keys are fresh, in place of what the server says. By default its `Cache-Control: max-age` counts,
-    /// less `Age`, within 60 seconds and 1 hour; 10 minutes if it says nothing.
+    /// Sets how long fetched keys are fresh, instead of the lifetime that the server states. By
+    /// default, the lifetime is `Cache-Control: max-age` less `Age`, clamped to between 60 seconds
+    /// and 1 hour, or 10 minutes if the server states none.
     ///
-    /// The lifetime bounds how long a withdrawn key is still trusted. A new key needs no expiry to be found: a token that no
-    /// key at hand verifies has the set fetched again, at most three times at once, and then once in 5 seconds.
+    /// The lifetime limits how long a withdrawn key stays trusted. A new key is found before the
+    /// lifetime ends: a token that no cached key verifies causes a refetch of the key set, in a
+    /// burst of at most three, and then once every 5 seconds.
     ///
     /// # Errors
     ///
-    /// When it is less than 1 second or more than 24 hours.
+    /// Returns an error if it is less than 1 second or more than 24 hours.
     pub fn keys_max_age(mut self, max_age: Duration) -> Result<Self, ConfigError> {
         if max_age < Duration::from_secs(1) || max_age > Duration::from_secs(24 * 3600) {
             return Err(ConfigError::new(format!("keys_max_age {max_age:?}: expected 1s to 24h")));
@@ -504,12 +540,14 @@ impl Issuer {
         Ok(self)
     }
 
-    /// How long keys past their lifetime still serve while they cannot be fetched; 1 hour by default, longer than nearly
-    /// every outage. Zero to serve none: then an outage is felt when the lifetime ends.
+    /// Sets how long keys stay in use after their lifetime while they cannot be fetched. The
+    /// default of 1 hour outlasts nearly every outage. With zero, an outage takes effect when the
+    /// lifetime ends.
     ///
     /// # Errors
     ///
-    /// When it is more than 24 hours: a withdrawn key is trusted meanwhile.
+    /// Returns an error if it is more than 24 hours, because a withdrawn key stays trusted during
+    /// this time.
     pub fn keys_max_stale(mut self, max_stale: Duration) -> Result<Self, ConfigError> {
         if max_stale > Duration::from_secs(24 * 3600) {
             return Err(ConfigError::new(format!(
@@ -520,12 +558,13 @@ impl Issuer {
         Ok(self)
     }
 
-    /// How long fetching the keys may take, discovery and key set together: the longest that a request can be asked to
-    /// wait; 5 seconds by default. Shorter limits failed in production elsewhere, longer ones pile up requests.
+    /// Sets the time limit for fetching the keys, for discovery and key set together. This is the
+    /// longest that a request waits for keys. The default is 5 seconds: shorter limits have failed
+    /// in production elsewhere, and longer ones pile up requests.
     ///
     /// # Errors
     ///
-    /// When it is zero or more than 60 seconds.
+    /// Returns an error if it is zero or more than 60 seconds.
     pub fn keys_fetch_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
         if timeout.is_zero() || timeout > Duration::from_secs(60) {
             return Err(ConfigError::new(format!(
@@ -536,13 +575,13 @@ impl Issuer {
         Ok(self)
     }
 
-    /// The claim `iss` of this issuer's tokens.
+    /// Returns the `iss` of this issuer.
     pub fn iss(&self) -> &str {
         &self.iss
     }
 
-    /// Whether the lookup has returned the same issuer again, but for its aliases: then it keeps its keys. Clients cannot be
-    /// compared, and are taken to be the same.
+    /// Returns `true` if the configuration is the same apart from the aliases, in which case a
+    /// resolved issuer keeps its keys. Clients cannot be compared and are assumed to be the same.
     pub(crate) fn is_unchanged_from(&self, other: &Self) -> bool {
         let Self {
             iss,
@@ -573,12 +612,12 @@ impl Issuer {
             && *token_source == other.token_source
     }
 
-    /// Every `iss` that its tokens may have.
+    /// Every `iss` that its tokens may have: its own and its aliases.
     pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         std::iter::once(&self.iss).chain(&self.aliases)
     }
 
-    /// What only the whole configuration shows.
+    /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         match self.key_source {
             KeySource::Discovery => drop(self.metadata_url()?),
@@ -588,7 +627,7 @@ impl Issuer {
             | KeySource::Secret(_) => {
                 if self.discovery != Discovery::default() {
                     return Err(ConfigError::new(format!(
-                        "issuer {:?}: expected keys by discovery beside `discovery_url` and `require_same_origin_keys`, others came",
+                        "issuer {:?}: `discovery_url` and `require_same_origin_keys` apply only to keys by discovery",
                         self.iss
                     )));
                 }
@@ -618,12 +657,12 @@ impl Issuer {
         Ok(())
     }
 
-    /// Whether the keys must be where the metadata are.
+    /// Whether the keys must have the same origin as the metadata.
     pub(crate) fn is_same_origin(&self) -> bool {
         self.discovery.same_origin
     }
 
-    /// The address that the metadata are discovered at: `iss`, unless configured otherwise.
+    /// The base URL for discovery: `iss`, unless configured otherwise.
     pub(crate) fn metadata_url(&self) -> Result<Url, ConfigError> {
         match &self.discovery.at {
             Some(at) => Ok(at.clone()),
@@ -635,7 +674,7 @@ impl Issuer {
         }
     }
 
-    /// What an RSA key serves whose JWK does not say.
+    /// The algorithm of an RSA key whose JWK has no `alg`.
     pub(crate) fn rsa_algorithm(&self) -> Algorithm {
         self.algorithms
             .iter()
@@ -649,7 +688,7 @@ impl fmt::Debug for Issuer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.key_source {
             KeySource::Discovery => "discovery",
-            // Its query may hold a key of another kind.
+            // The query may contain an API key.
             KeySource::JwksUri(uri) | KeySource::PemByKid(uri) => {
                 uri.host_str().unwrap_or_default()
             }
@@ -670,7 +709,7 @@ fn checked_iss(iss: String) -> Result<String, ConfigError> {
     match !iss.is_empty() && iss.trim() == iss {
         true => Ok(iss),
         false => Err(ConfigError::new(format!(
-            "issuer {iss:?}: expected the value of the claim `iss`, without white space around it"
+            "issuer {iss:?}: expected the value of the claim `iss`, without surrounding whitespace"
         ))),
     }
 }

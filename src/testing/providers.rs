@@ -18,7 +18,7 @@ use super::{AUDIENCE, TokenBuilder};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let okta = providers::okta("acme.okta.com", "default", AUDIENCE)?;
+/// let okta = portcullis::providers::okta("acme.okta.com", "default", AUDIENCE)?;
 /// let issuer = TestIssuer::offline(okta.iss())?;
 /// let verifier = Verifier::new(okta.jwks(issuer.jwks()))?;
 ///
