@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The demo as somebody meets it: processes on loopback, called with curl. Answers as the README's table says, to browsers of
-# other origins, too; the native client through all its steps; the issuer stopped before its first use and started again; flags
-# that are wrong, and Ctrl-C.
+# End-to-end check of the demo: processes on loopback, called with curl. Checks the responses of the
+# README's table, also to browsers of other origins; the native client through all its steps; the
+# issuer stopped before its first use and started again; invalid flags; and Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ fail() {
 if ! command -v curl >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
   { apt-get update && apt-get install --yes --no-install-recommends curl; } >/dev/null || true
 fi
-command -v curl >/dev/null || fail "curl is missing: install the package named curl."
+command -v curl >/dev/null || fail "curl is missing: install the package curl."
 
 cargo build --quiet --example protected_api --example native_client --example inspect
 programs=${CARGO_TARGET_DIR:-target}/debug/examples
@@ -33,7 +33,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# start NAME [ARGUMENT...]: starts a demo; sets `pid` and `api`, once it listens.
+# start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `pid` and `api`.
 start() {
   local log=$logs/$1.log
   "$programs/protected_api" --listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
@@ -45,15 +45,16 @@ start() {
     kill -0 "$pid" 2>/dev/null || fail "the demo stopped"
     sleep 0.1
   done
-  fail "the demo does not say where it listens"
+  fail "the demo did not print its address"
 }
 
-# expect NAME STATUS PATTERN [CURL-ARGUMENT...]: the status, and a regular expression that the answer must match.
+# expect NAME STATUS PATTERN [CURL-ARGUMENT...]: sends a request, and checks the status and that the
+# response matches the regular expression.
 expect() {
   local answer status
   answer=$(curl --silent --include --max-time 10 "${@:4}") || fail "$1: curl failed with $?"
   status=$(head -n 1 <<<"$answer" | cut -d ' ' -f 2)
-  [ "$status" = "$2" ] || fail "$1: expected $2, $status came: $answer"
+  [ "$status" = "$2" ] || fail "$1: expected $2, found $status: $answer"
   grep --quiet --extended-regexp --ignore-case "$3" <<<"$answer" || fail "$1: expected $3 in: $answer"
   echo "ok  $1"
 }
@@ -72,52 +73,52 @@ writer=$(token write:messages)
 
 expect "/public is open" 200 '"message"' "$api/public"
 expect "/private without a token" 401 '^www-authenticate: Bearer realm="api".?$' "$api/private"
-expect "/private with one" 200 '"claims":\{.*"sub":"machine@clients"' "$api/private" -H "Authorization: Bearer $reader"
+expect "/private with a token" 200 '"claims":\{.*"sub":"machine@clients"' "$api/private" -H "Authorization: Bearer $reader"
 expect "/scoped with its scope" 200 '"claims"' "$api/scoped" -H "Authorization: bearer $reader"
-expect "/scoped without" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
+expect "/scoped without its scope" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
 expect "/readyz" 200 '"keys":1' "$api/readyz"
 expect "the reason, for the page" 401 '^x-demo-reason: bad_signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
-# What a page of another origin needs (CORS), and what the demo's own page is served with.
+# CORS for pages of other origins, and the headers of the demo's own page.
 origin=(-H "Origin: https://elsewhere.example")
 preflight=(-X OPTIONS -H "Access-Control-Request-Method: GET" -H "Access-Control-Request-Headers: authorization")
-expect "a preflight is answered without a token" 200 '^access-control-allow-headers: authorization' "$api/private" "${origin[@]}" "${preflight[@]}"
-expect "any origin may read the answer" 401 '^access-control-allow-origin: \*' "$api/private" "${origin[@]}"
-expect "and why it was refused" 401 '^access-control-expose-headers: .*www-authenticate' "$api/private" "${origin[@]}"
+expect "a preflight needs no token" 200 '^access-control-allow-headers: authorization' "$api/private" "${origin[@]}" "${preflight[@]}"
+expect "any origin may read the response" 401 '^access-control-allow-origin: \*' "$api/private" "${origin[@]}"
+expect "any origin may read the challenge" 401 '^access-control-expose-headers: .*www-authenticate' "$api/private" "${origin[@]}"
 policy="default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ${issuer%/}; "
 policy+="base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-expect "the page, and nothing but what it is made of" 200 "^content-security-policy: $policy.?$" "$api/"
-expect "how the keys are doing" 200 '"issuer_running":true' "$api/demo/health"
-expect "no lever without the page's header" 403 'X-Demo' -X POST "$api/demo/issuer/rotate"
-expect "nor without it from the page itself" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" -H "Origin: $api"
-expect "nor from another page" 403 'Origin' -X POST "$api/demo/issuer/rotate" "${origin[@]}" -H "X-Demo: 1"
-expect "a token for the page" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "Origin: $api" -H "X-Demo: 1"
+expect "the page allows only its own files and the issuer" 200 "^content-security-policy: $policy.?$" "$api/"
+expect "the state of the keys" 200 '"issuer_running":true' "$api/demo/health"
+expect "no operator action without the page's header" 403 'X-Demo' -X POST "$api/demo/issuer/rotate"
+expect "no operator action without it from the page itself" 403 'X-Demo' -X POST "$api/demo/issuer/rotate" -H "Origin: $api"
+expect "no operator action from another page" 403 'Origin' -X POST "$api/demo/issuer/rotate" "${origin[@]}" -H "X-Demo: 1"
+expect "an invalid token for the page" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "Origin: $api" -H "X-Demo: 1"
 lever=(-X OPTIONS -H "Access-Control-Request-Method: POST" -H "Access-Control-Request-Headers: x-demo")
 allowed=$(curl --silent --include "$api/demo/issuer/rotate" "${origin[@]}" "${lever[@]}")
-grep --quiet --ignore-case '^access-control-allow' <<<"$allowed" && fail "a lever: another page is allowed to ask: $allowed"
-echo "ok  and no preflight allows it"
-expect "a token to break it with" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "X-Demo: 1"
-expect "no such case" 404 '"error"' -X POST "$api/demo/token/x" -H "X-Demo: 1"
-expect "no such lever" 404 '"error"' -X POST "$api/demo/issuer/x" -H "X-Demo: 1"
+grep --quiet --ignore-case '^access-control-allow' <<<"$allowed" && fail "operator action: the preflight of another page is allowed: $allowed"
+echo "ok  no preflight allows an operator action"
+expect "an invalid token without a browser" 200 '"token":"ey' -X POST "$api/demo/token/expired" -H "X-Demo: 1"
+expect "an unknown case" 404 '"error"' -X POST "$api/demo/token/x" -H "X-Demo: 1"
+expect "an unknown operator action" 404 '"error"' -X POST "$api/demo/issuer/x" -H "X-Demo: 1"
 
 "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser >"$logs/native_client.log" 2>&1 || fail "the native client failed"
-grep --quiet '^6\.' "$logs/native_client.log" || fail "the native client left out steps"
-echo "ok  the native client went through its six steps"
-expect "the operator pulls one" 200 'signed with key-2' -X POST "$api/demo/issuer/rotate" -H "X-Demo: 1"
+grep --quiet '^6\.' "$logs/native_client.log" || fail "the native client skipped steps"
+echo "ok  the native client completed its six steps"
+expect "an operator action" 200 'signed with key-2' -X POST "$api/demo/issuer/rotate" -H "X-Demo: 1"
 
 inspect() {
   "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$logs/inspect.log" 2>&1 <<<"$2" || true
   grep --quiet "$3" "$logs/inspect.log" || fail "inspect: expected $3 in: $(cat "$logs/inspect.log")"
-  echo "ok  inspect says: $3"
+  echo "ok  inspect prints: $3"
 }
 inspect https://api.example.com "$reader" '^Accepted'
-inspect https://other.example.com "$reader" '^Refused (wrong_audience)'
-inspect https://api.example.com "${reader%????}AAAA" '^Refused (bad_signature)'
-inspect https://api.example.com opaque '^Refused (opaque)'
+inspect https://other.example.com "$reader" '^Rejected (wrong_audience)'
+inspect https://api.example.com "${reader%????}AAAA" '^Rejected (bad_signature)'
+inspect https://api.example.com opaque '^Rejected (opaque)'
 
-# The issuer is stopped before an API that trusts it sees its first token.
+# Stop the issuer before an API that trusts it receives its first token.
 kill "$demo"
 wait "$demo" 2>/dev/null || true
 start alone --issuer "$issuer"
@@ -134,23 +135,23 @@ for _ in {1..50}; do
 done
 expect "issuer back: served again" 200 '"claims"' "$alone/private" -H "Authorization: Bearer $reader"
 
-# refused NAME SENTENCE ARGUMENT...: the demo does not start, and says why.
+# refused NAME PATTERN ARGUMENT...: checks that the demo does not start and prints the reason.
 refused() {
   timeout 10 "$programs/protected_api" "${@:3}" >"$logs/refused.log" 2>&1 && fail "$1: expected an error"
   grep --quiet -- "$2" "$logs/refused.log" || fail "$1: expected $2 in: $(cat "$logs/refused.log")"
-  echo "ok  $1 is told in a sentence"
+  echo "ok  $1: the error explains it"
 }
 free=(--listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0)
-refused "a port that is taken" 'choose another with --listen' --listen "${api:7}"
-refused "the issuer's port taken" 'choose another with --issuer-listen' --listen 127.0.0.1:0 --issuer-listen "${api:7}"
-refused "an address that is none" 'cannot listen on nowhere' --listen nowhere
+refused "a port in use" 'choose another with --listen' --listen "${api:7}"
+refused "the issuer's port in use" 'choose another with --issuer-listen' --listen 127.0.0.1:0 --issuer-listen "${api:7}"
+refused "an invalid address" 'cannot listen on nowhere' --listen nowhere
 refused "an unknown flag" "unexpected argument '--lissten'" --lissten 127.0.0.1:0
-refused "a scope that is none" 'expected printable ASCII' "${free[@]}" --required-scope 'a"b'
+refused "an invalid scope" 'expected printable ASCII' "${free[@]}" --required-scope 'a"b'
 refused "an issuer without https" 'https' --listen 127.0.0.1:0 --issuer http://issuer.example/
 refused "a key set without its issuer" '--issuer' "${free[@]}" --jwks-uri http://127.0.0.1:1/
 refused "an issuer's port with another issuer" 'cannot be used with' "${free[@]}" --issuer http://127.0.0.1:1/
 refused "a client without its issuer" '--issuer' "${free[@]}" --client-id x
-refused "a lifetime of nothing" '1..=86400' "${free[@]}" --keys-max-age 0
+refused "a lifetime of zero" '1..=86400' "${free[@]}" --keys-max-age 0
 grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"
 echo "ok  --help has examples"
 
@@ -159,8 +160,8 @@ for _ in {1..50}; do
   kill -0 "$pid" 2>/dev/null || break
   sleep 0.1
 done
-wait "$pid" || fail "Ctrl-C: expected status 0, $? came"
+wait "$pid" || fail "Ctrl-C: expected status 0, found $?"
 echo "ok  Ctrl-C stops it"
 start after --issuer-listen "${issuer:7:-1}"
-echo "ok  and its issuer's port is free at once"
-echo "The demo answers as the README says."
+echo "ok  its issuer's port is free immediately"
+echo "The demo behaves as the README describes."

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Which requests of a browser may use a token that a gateway adds in a header, or that a cookie
-# carries: headless Chromium makes them, examples/behind_gateway.rs answers, and a stand-in for the
-# gateway records both. ci/gateway/check.mjs lists the cases.
+# Checks which requests of a browser may use a token in a gateway's header or in a cookie: headless
+# Chromium sends the requests, examples/behind_gateway.rs responds, and a stand-in for the gateway
+# records both. ci/gateway/check.mjs lists the cases.
 #
 # Needs node, npm, chromium, openssl and cargo. Everything listens on 127.0.0.1: the API on a free
-# port, the gateway on 8443. Takes about ten seconds once built. Runnable from anywhere.
+# port, the gateway on 8443. Takes about ten seconds once built. Can be run from any directory.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +17,7 @@ find_chromium() {
   command -v chromium || command -v chromium-browser || command -v google-chrome
 }
 
-# A bare Debian machine gets what is missing; anywhere else the sentence below says what to do.
+# As root on Debian, install what is missing; elsewhere, the message below says what to install.
 missing=()
 command -v npm >/dev/null || missing+=(nodejs npm)
 command -v openssl >/dev/null || missing+=(openssl)
@@ -52,7 +52,7 @@ trap 'exit 143' TERM
 (cd ci/gateway && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/gateway"
 openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=app.test \
   -keyout "$work/key.pem" -out "$work/cert.pem" 2>"$work/openssl.log" ||
-  fail "openssl made no certificate: $(tail -n 3 "$work/openssl.log")"
+  fail "openssl created no certificate: $(tail -n 3 "$work/openssl.log")"
 cargo build --quiet --example behind_gateway
 
 target=${CARGO_TARGET_DIR:-target}
@@ -66,8 +66,8 @@ for _ in {1..100}; do
   kill -0 "$pid" 2>/dev/null || fail "the API stopped"
   sleep 0.1
 done
-[ -n "$api" ] || fail "the API does not say where it listens"
+[ -n "$api" ] || fail "the API did not print its address"
 
 node ci/gateway/check.mjs --api "$api" --token "$token" --browser "$browser" --work "$work" ||
-  fail "not all cases passed"
-echo "Own pages and those of listed origins may use the token; others may only link to the API."
+  fail "some cases failed"
+echo "Only pages of the API's own and of configured origins may use the token; others may link to the API."

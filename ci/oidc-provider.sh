@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# End-to-end check: does the demo API (examples/protected_api) accept the tokens of a certified authorization server
-# that nobody here wrote? It is npm's `oidc-provider`; ci/oidc-provider/check.mjs lists what is checked.
+# End-to-end check: the demo API (examples/protected_api) accepts the tokens of an independent,
+# certified authorization server, npm's `oidc-provider`. ci/oidc-provider/check.mjs lists the cases.
 #
-# Needs node, npm and cargo. Everything listens on 127.0.0.1, on free ports. Takes about half a minute, most of it
-# waiting until the API may fetch keys again. Runnable from anywhere.
+# Needs node, npm and cargo. Everything listens on free ports of 127.0.0.1. Takes about half a
+# minute, mostly waiting until the API may fetch keys again. Can be run from any directory.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,7 +12,7 @@ fail() {
   exit 1
 }
 
-# A bare Debian machine gets what is missing; anywhere else the sentence below says what to do.
+# As root on Debian, install what is missing; elsewhere, the message below says what to install.
 if ! command -v npm >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
   { apt-get update && apt-get install --yes --no-install-recommends nodejs npm; } >/dev/null || true
 fi
@@ -20,7 +20,8 @@ for tool in node npm; do
   command -v "$tool" >/dev/null ||
     fail "$tool is missing: install Node.js 22 or later, which brings npm (https://nodejs.org, or a package named nodejs)."
 done
-# On less than Node.js 22 oidc-provider merely warns, but it needs these two functions. Node.js 20.20 has them.
+# Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
+# them.
 node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
   fail "Node.js $(node --version) is too old for oidc-provider: install 22 or later (https://nodejs.org)."
 
@@ -45,7 +46,7 @@ finish() {
   stop "$server_pid"
   if [ "$status" -ne 0 ]; then
     for log in "$logs"/*.log; do
-      [ -e "$log" ] && echo "--- the end of $(basename "$log")" && tail -n 30 "$log"
+      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
     done >&2
   fi
   rm -rf "$logs"
@@ -55,20 +56,20 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# await URL PID NAME: waits for a 200 from URL, 30 seconds at most, as long as PID lives.
+# await URL PID NAME: waits for a 200 from URL, at most 30 seconds and while PID is running.
 await() {
   for _ in {1..150}; do
-    kill -0 "$2" 2>/dev/null || fail "$3 stopped before it answered $1"
+    kill -0 "$2" 2>/dev/null || fail "$3 stopped before it responded to $1"
     node -e 'fetch(process.argv[1]).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))' "$1" && return
     sleep 0.2
   done
-  fail "$3 does not answer $1"
+  fail "$3 does not respond to $1"
 }
 
 (cd ci/oidc-provider && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/oidc-provider"
 cargo build --quiet --example protected_api
 
-# Both sockets are open at once, so that the ports differ.
+# Open both sockets at the same time, so that the ports differ.
 read -r port api_port < <(node -e '
   const { createServer } = require("node:net");
   const listen = () => new Promise((resolve) => {
@@ -86,7 +87,8 @@ node ci/oidc-provider/server.mjs --port "$port" >"$logs/server.log" 2>&1 &
 server_pid=$!
 await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorization server"
 
-# A proxy of the environment is not meant for these; the built file, not `cargo run`, so that the pid is the demo's own.
+# Bypass a proxy of the environment. Run the built file instead of `cargo run`, so that the pid is
+# that of the demo.
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" \
   --listen "127.0.0.1:$api_port" --issuer "$issuer" --audience https://api.example.com >"$logs/api.log" 2>&1 &
 api_pid=$!
@@ -95,4 +97,4 @@ await "$api/public" "$api_pid" "the demo API"
 node ci/oidc-provider/check.mjs --issuer "$issuer" --api "$api" || fail "some cases failed"
 
 version=$(node -p 'require("./ci/oidc-provider/package.json").dependencies["oidc-provider"]')
-echo "The demo API and oidc-provider $version agree."
+echo "The demo API works with oidc-provider $version."

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The demo's page, driven in headless Chromium as a person drives it: ci/page/check.mjs lists what is checked. Screenshots go
-# to target/page/.
+# Drives the demo's page in headless Chromium as a user does; ci/page/check.mjs lists the checks.
+# Screenshots are written to target/page/.
 #
-# Needs node, npm, chromium and cargo. Everything listens on 127.0.0.1, on free ports. Takes about a minute, most of it
-# waiting until keys grow stale. Runnable from anywhere.
+# Needs node, npm, chromium and cargo. Everything listens on free ports of 127.0.0.1. Takes about a
+# minute, mostly waiting until keys become stale. Can be run from any directory.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,7 +16,7 @@ find_chromium() {
   command -v chromium || command -v chromium-browser || command -v google-chrome
 }
 
-# A bare Debian machine gets what is missing; anywhere else the sentence below says what to do.
+# As root on Debian, install what is missing; elsewhere, the message below says what to install.
 missing=()
 command -v npm >/dev/null || missing+=(nodejs npm)
 find_chromium >/dev/null || missing+=(chromium)
@@ -53,9 +53,9 @@ for _ in {1..100}; do
   kill -0 "$pid" 2>/dev/null || fail "the demo stopped"
   sleep 0.1
 done
-[ -n "$api" ] || fail "the demo does not say where it listens"
+[ -n "$api" ] || fail "the demo did not print its address"
 
 rm -rf "$target/page"
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 node ci/page/check.mjs --page "$api/" --browser "$browser" --screenshots "$target/page" ||
-  fail "some cases failed; screenshots are in $target/page"
-echo "The page does what it says; screenshots are in $target/page."
+  fail "some checks failed; screenshots are in $target/page"
+echo "The page works as described; screenshots are in $target/page."

@@ -1,7 +1,9 @@
-//! An API behind a gateway that signs users in and adds its token in a header, and behind a cookie: which requests of a
-//! browser may use them is a rule of its own (docs/rules.md, "Cookies and gateways").
+//! An API that accepts the token of a gateway, which signs users in and adds a header, and a token
+//! in a cookie. Browsers send both by themselves, so a rule decides which requests may use them
+//! (docs/rules.md, "Cookies and gateways").
 //!
-//! `cargo run --example behind_gateway` prints a token and what to type. `ci/gateway.sh` drives it with Chromium.
+//! `cargo run --example behind_gateway` prints a token and a command to try it. `ci/gateway.sh`
+//! tests the example with Chromium.
 
 use axum::Router;
 use axum::routing::any;
@@ -14,11 +16,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;
 
-    // Stands for the gateway's signing keys; `providers::cloudflare_access`, `gcp_iap` and `aws_alb` name real ones.
+    // Stands in for the gateway's signing keys. For real gateways, use `providers::cloudflare_access`,
+    // `gcp_iap` or `aws_alb`.
     let gateway = TestIssuer::offline("https://gateway.example/")?;
     let protect = ProtectLayer::new(Verifier::new(gateway.issuer())?);
 
-    // Pages of the API's own origin may use both. Pages of another origin may if it is listed.
+    // Pages of the API's own origin may use both. Pages of other origins may if configured here.
     let header =
         TokenSource::header("x-gateway-assertion")?.from_origins(["https://partner.test:8443"])?;
     let cookie = TokenSource::cookie("session", ["https://partner.test:8443"])?;

@@ -1,4 +1,4 @@
-//! Without a framework: hyper 1, and the access token from the request's extensions.
+//! hyper 1 without a framework: the service reads the access token from the request's extensions.
 //!
 //! `cargo run --example hyper`
 
@@ -17,7 +17,7 @@ use tower::{ServiceBuilder, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // An issuer to try it with; yours is `Issuer::new("https://…", "https://api.example.com")?`.
+    // A test issuer. In production: `Issuer::new("https://…", "https://api.example.com")?`.
     let issuer = TestIssuer::start()?;
     let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?);
 
@@ -43,6 +43,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn greet(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let token = request.extensions().get::<AccessToken>();
-    let name = token.and_then(AccessToken::subject).unwrap_or("stranger");
+    let name = token.and_then(AccessToken::subject).unwrap_or("unknown");
     Ok(Response::new(Full::from(format!("Hello {name}\n"))))
 }

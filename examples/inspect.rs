@@ -1,5 +1,4 @@
-//! Shows step by step what a configuration makes of a token, for answers 401 and 403 that have no
-//! visible reason.
+//! Verifies a token step by step with a given configuration, to find the reason for a 401 or a 403.
 //!
 //! ```text
 //! cargo run --example inspect -- --issuer https://acme.eu.auth0.com/ \
@@ -8,8 +7,8 @@
 //!   --audience orders-api --role clerk TOKEN
 //! ```
 //!
-//! If TOKEN is `-`, it is read from standard input, so that the shell's history does not keep it.
-//! The only requests that are sent are those to the issuer, for its keys.
+//! If TOKEN is `-`, it is read from standard input, which keeps it out of the shell's history. The
+//! only requests are those to the issuer, for its keys.
 
 use std::fmt;
 use std::io::Read as _;
@@ -22,54 +21,54 @@ use portcullis::{
 };
 
 #[derive(Parser)]
-#[command(about = "What a configuration makes of an access token, step by step")]
+#[command(about = "Verifies an access token step by step and shows the result")]
 #[command(after_help = presets())]
 struct Arguments {
-    /// The issuer, exactly as it stands in `iss`.
+    /// The issuer, exactly as in `iss`.
     #[arg(long, required_unless_present = "preset", conflicts_with = "preset")]
     issuer: Option<String>,
-    /// A provider that is configured by its name, in place of --issuer; the list is below.
+    /// A preset of a provider, instead of --issuer; see the list below.
     #[arg(long, value_name = "NAME", value_parser = preset_named)]
     preset: Option<&'static Preset>,
-    /// An argument of the preset; once for each, in the order of the list below.
+    /// An argument of the preset; repeat it in the order of the list below.
     #[arg(long = "arg", value_name = "VALUE", requires = "preset")]
     preset_arguments: Vec<String>,
-    /// This API's identifier, as it stands in `aud`.
+    /// This API's identifier, as in `aud`.
     #[arg(long, required_unless_present_any = ["client_id", "preset"])]
     audience: Option<String>,
-    /// The application that may call, where the issuer sends no `aud` (Amazon Cognito).
+    /// The client that may call, if the issuer sends no `aud` (Amazon Cognito).
     #[arg(long, conflicts_with = "wrong_audience")]
     client_id: Option<String>,
-    /// Take the keys from this file (a JWK Set), and send no request.
+    /// Read the keys from this file (a JWK Set), and send no request.
     #[arg(long)]
     jwks: Option<std::path::PathBuf>,
-    /// Take the keys from this address, without discovery.
+    /// Fetch the keys from this URL, without discovery.
     #[arg(long, conflicts_with = "jwks")]
     jwks_uri: Option<String>,
-    /// A scope that the route asks for; may be repeated, and then all are needed.
+    /// A scope that the route requires; may be repeated, all are required.
     #[arg(long)]
     scope: Vec<Scope>,
-    /// A role that the route asks for; may be repeated.
+    /// A role that the route requires; may be repeated, all are required.
     #[arg(long)]
     role: Vec<String>,
-    /// A permission that the route asks for; may be repeated.
+    /// A permission that the route requires; may be repeated, all are required.
     #[arg(long)]
     permission: Vec<String>,
-    /// A group that the route asks for; may be repeated.
+    /// A group that the route requires; may be repeated, all are required.
     #[arg(long)]
     group: Vec<String>,
     /// The access token, or `-` to read it from standard input.
     token: String,
 }
 
-/// A constructor of [`Issuer`], by its name on the command line.
+/// A constructor of [`Issuer`], with its name on the command line.
 struct Preset {
     name: &'static str,
-    /// What each `--arg` is, in this order.
+    /// The meaning of each `--arg`, in order.
     arguments: &'static [&'static str],
-    /// The flag that says whom the tokens are for, if no argument does.
+    /// The flag for the audience or the client, unless an argument determines it.
     audience: Option<&'static str>,
-    /// From the arguments, and from the value of that flag.
+    /// Takes the arguments and the value of that flag.
     make: fn(&[String], &str) -> Result<Issuer, ConfigError>,
 }
 
@@ -141,10 +140,10 @@ const fn preset(
     Preset { name, arguments, audience, make }
 }
 
-/// For `--help`: how each preset is called.
+/// The list of presets for `--help`.
 fn presets() -> String {
     let calls: String = PRESETS.iter().map(|preset| format!("  {preset}\n")).collect();
-    format!("Presets (docs/providers.md says what each argument is):\n{calls}")
+    format!("Presets (docs/providers.md describes the arguments):\n{calls}")
 }
 
 fn preset_named(name: &str) -> Result<&'static Preset, String> {
@@ -157,7 +156,7 @@ fn preset_named(name: &str) -> Result<&'static Preset, String> {
 impl Preset {
     fn issuer(&self, arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
         let values = &arguments.preset_arguments;
-        // One of the two at most: clap has checked that.
+        // At most one of the two: clap enforces that.
         let audience = arguments.audience.as_deref().map(|value| ("--audience", value));
         let client_id = arguments.client_id.as_deref().map(|value| ("--client-id", value));
         let for_whom = audience.or(client_id);
@@ -171,7 +170,7 @@ impl Preset {
 }
 
 impl fmt::Display for Preset {
-    /// As it is written on the command line.
+    /// As on the command line.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "--preset {}", self.name)?;
         for argument in self.arguments {
@@ -187,10 +186,10 @@ impl fmt::Display for Preset {
     }
 }
 
-/// The steps of a verification, in order, and the errors that each may end with.
+/// The steps of verification, in order, and the error codes of each.
 const STEPS: [(&str, &[&str]); 6] = [
     (
-        "its form and kind: three parts, base64url, JSON, `typ`",
+        "format and type: three parts, base64url, JSON, `typ`",
         &[
             "too_large",
             "opaque",
@@ -200,13 +199,13 @@ const STEPS: [(&str, &[&str]); 6] = [
             "unexpected_type",
         ],
     ),
-    ("its claims: what every access token has", &["missing_claim", "claim_type"]),
+    ("claims that every access token has", &["missing_claim", "claim_type"]),
     (
-        "its issuer: trusted, and with this algorithm",
+        "issuer: trusted, and uses this algorithm",
         &["unknown_issuer", "unsupported_algorithm", "tenant_mismatch"],
     ),
     (
-        "for whom, until when, and what the issuer's tokens say",
+        "audience, validity period, and the issuer's own rules",
         &[
             "wrong_audience",
             "expired",
@@ -217,8 +216,8 @@ const STEPS: [(&str, &[&str]); 6] = [
             "microsoft_nonce",
         ],
     ),
-    ("the issuer's keys", &["keys_unavailable", "unknown_key"]),
-    ("its signature", &["bad_signature"]),
+    ("keys of the issuer", &["keys_unavailable", "unknown_key"]),
+    ("signature", &["bad_signature"]),
 ];
 
 #[tokio::main]
@@ -239,9 +238,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     let token = token.trim();
 
-    println!("What it says (nothing of it is verified yet):");
+    println!("Content (not verified):");
     for (name, part) in ["header", "claims"].iter().zip(token.split('.')) {
-        // AWS load balancers pad it.
+        // AWS load balancers add padding.
         let decoded = BASE64_URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok();
         let json =
             decoded.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
@@ -251,13 +250,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    println!("\nWhat is checked:");
+    println!("\nChecks:");
     let result = verifier.verify(token).await;
     let code = result.as_ref().err().map(Error::code);
     for (step, errors) in STEPS {
         match (&result, code) {
             (Err(error), Some(code)) if errors.contains(&code) => {
-                println!("  ✗ {step}\n\nRefused ({code}): {error}");
+                println!("  ✗ {step}\n\nRejected ({code}): {error}");
                 if let Err(Error::InvalidToken(InvalidToken::UnknownKey { .. })) = &result {
                     for issuer in verifier.health() {
                         println!(
@@ -274,14 +273,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let token = result?;
     if let Some(rule) = rule {
         if let Err(error) = rule.check(&token) {
-            println!("  ✗ what the route asks for: {rule}\n\nRefused ({}): {error}", error.code());
-            println!("\nWhat the token says:");
+            println!("  ✗ route requirements: {rule}\n\nRejected ({}): {error}", error.code());
+            println!("\nContent of the verified token:");
             show(&token);
             std::process::exit(1);
         }
-        println!("  ✓ what the route asks for: {rule}");
+        println!("  ✓ route requirements: {rule}");
     }
-    println!("\nAccepted. What handlers see:");
+    println!("\nAccepted. Handlers see:");
     show(&token);
     Ok(())
 }
@@ -294,7 +293,7 @@ fn issuer(arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
                 Some(client) => Audience::client_id([client]),
                 None => Audience::any_of(arguments.audience.as_deref()),
             };
-            // Never empty: clap has checked that it is there if no preset is.
+            // Never empty: clap requires it unless a preset is given.
             Issuer::new(iss.as_deref().unwrap_or_default(), audience)?
         }
     };
@@ -307,7 +306,7 @@ fn issuer(arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
     Ok(issuer)
 }
 
-/// Everything that the route asks for; `None` if nothing beyond a good token.
+/// The requirements of the route; `None` if it requires only a valid token.
 fn rule(arguments: &Arguments) -> Option<Rule> {
     let scopes = arguments.scope.iter().cloned().map(Rule::scope);
     let roles = arguments.role.iter().cloned().map(Rule::role);

@@ -1,4 +1,5 @@
-//! A service for many tenants: a look-up decides whom to trust, and nothing is fetched for anybody else.
+//! A multi-tenant service: a lookup decides which issuers are trusted. Nothing is fetched for other
+//! issuers.
 //!
 //! `cargo run --example multi_tenant`
 
@@ -13,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (acme, globex, stranger) =
         (TestIssuer::start()?, TestIssuer::start()?, TestIssuer::start()?);
 
-    // Stands for a database of tenants, by the `iss` of their tokens.
+    // Stands in for a database of tenants, by the `iss` of their tokens.
     let tenants: HashMap<String, &str> =
         [(acme.iss().to_owned(), "acme"), (globex.iss().to_owned(), "globex")].into();
     let tenants = Arc::new(tenants);
@@ -22,15 +23,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let issuers = Issuers::lookup_async(move |iss: String| {
         let tenants = Arc::clone(&by_issuer);
         async move {
-            // `None`: not one of ours, 401. An error (of the database, or a record that cannot work): 503, and in the log.
-            // Made of the record's own spelling: a database that compares without case or accents would otherwise have an issuer of
-            // another spelling pass for this tenant.
+            // `None`: not a tenant, 401. An error (of the database, or an invalid record): 503,
+            // and an event in the log. Use the spelling of the record, not that of the token:
+            // otherwise, with a database that ignores case or accents, an issuer of another
+            // spelling could pass for this tenant.
             tenants.get_key_value(&iss).map(|(own, _)| Issuer::new(own, AUDIENCE)).transpose()
         }
     });
-    // As many as there are tenants, and some more: else they push each other's keys out.
+    // More than the number of tenants. Otherwise tenants evict each other's keys.
     let issuers = issuers.max_cached(10_000);
-    // Only because these test issuers are on loopback: leave this call out.
+    // Only for these test issuers, which are on loopback. Do not call this in production.
     let verifier = Verifier::new(issuers.danger_allow_private_addresses())?;
 
     for issuer in [&acme, &globex, &stranger] {
@@ -38,9 +40,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok(token) => {
                 println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()]);
             }
-            Err(error) => println!("refused: {error}"),
+            Err(error) => println!("rejected: {error}"),
         }
     }
-    println!("asked the stranger for keys: {} times", stranger.jwks_fetches());
+    println!("key fetches from the untrusted issuer: {}", stranger.jwks_fetches());
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! A native app that signs a person in and calls the demo API (RFC 8252: system browser, loopback redirect, PKCE).
+//! A native app that signs a user in and calls the demo API (RFC 8252: system browser, loopback
+//! redirect, PKCE).
 //!
-//! `cargo run --example native_client` beside `cargo run --example protected_api`; with `--issuer`, `--client-id` and
-//! `--audience` against a real tenant, where `http://127.0.0.1:8976/callback` must be an allowed callback URL.
+//! Run `cargo run --example native_client` while `cargo run --example protected_api` is running.
+//! For a real tenant, pass `--issuer`, `--client-id` and `--audience`, and add
+//! `http://127.0.0.1:8976/callback` to its allowed callback URLs.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -19,28 +21,28 @@ use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Signs in with Authorization Code + PKCE, calls the API, refreshes, calls again.
+/// Signs in with Authorization Code + PKCE, calls the API, refreshes the token and calls again.
 #[derive(Parser)]
 struct Arguments {
-    /// Issuer to sign in at
+    /// Issuer at which the user signs in
     #[arg(long, env = "ISSUER", default_value = "http://127.0.0.1:4000/")]
     issuer: String,
-    /// This app's client identifier there
+    /// This app's client identifier at the issuer
     #[arg(long, env = "CLIENT_ID", default_value = "native-app")]
     client_id: String,
     /// The API's identifier
     #[arg(long, env = "AUDIENCE", default_value = "https://api.example.com")]
     audience: String,
-    /// Address of the API
+    /// Base URL of the API
     #[arg(long, env = "API", default_value = "http://127.0.0.1:3000")]
     api: String,
-    /// Scope to ask for, beside openid and offline_access
+    /// Scope to request, in addition to openid and offline_access
     #[arg(long, env = "SCOPE", default_value = "read:messages")]
     scope: String,
-    /// Address that the issuer redirects back to; http://ADDRESS/callback must be registered there
+    /// Address that the issuer redirects to; http://ADDRESS/callback must be registered there
     #[arg(long, default_value = "127.0.0.1:8976")]
     callback: String,
-    /// Follow the issuer's redirect without a browser: for scripts, where the issuer asks nobody (`prompt=none`)
+    /// Follow the issuer's redirect without a browser: for scripts, without consent (`prompt=none`)
     #[arg(long)]
     no_browser: bool,
 }
@@ -54,7 +56,7 @@ async fn main() {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    // Redirects are the browser's business; a client that follows them can be led anywhere.
+    // Only the browser follows redirects: an HTTP client that does can be sent to any server.
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let callback = TcpListener::bind(&arguments.callback).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --callback", arguments.callback)
@@ -63,7 +65,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let callback_address = callback.local_addr()?;
     let metadata = discover(&http, &arguments.issuer).await?;
     let endpoint =
-        |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata have no {name}"));
+        |name: &str| metadata[name].as_str().ok_or(format!("the issuer's metadata has no {name}"));
     let client = BasicClient::new(ClientId::new(arguments.client_id.clone()))
         .set_auth_uri(AuthUrl::new(endpoint("authorization_endpoint")?.to_owned())?)
         .set_token_uri(TokenUrl::new(endpoint("token_endpoint")?.to_owned())?)
@@ -72,7 +74,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     step(
         1,
         "Create a code verifier",
-        "A fresh secret: whoever steals the code on its way back cannot use it without this.",
+        "A new secret. A stolen authorization code cannot be used without it.",
     );
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     show("code_verifier", verifier.secret());
@@ -80,14 +82,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     step(
         2,
         "Create the code challenge",
-        "The verifier's SHA-256 hash (S256): everybody may see it, nobody can go back from it.",
+        "The SHA-256 hash of the verifier (S256). It is public: the hash cannot be reversed.",
     );
     show("code_challenge", challenge.as_str());
 
     step(
         3,
-        "Have the person authorize the app",
-        "In the browser, at the issuer: this app never sees how the person signs in.",
+        "Have the user authorize the app",
+        "In the browser, at the issuer. This app never sees the user's credentials.",
     );
     let mut request = client
         .authorize_url(CsrfToken::new_random)
@@ -113,7 +115,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             None => {
                 let status = response.status();
                 return Err(format!(
-                    "expected a redirect, {status} came: {}",
+                    "expected a redirect, found {status}: {}",
                     response.text().await?
                 )
                 .into());
@@ -121,23 +123,23 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
     } else {
         println!(
-            "\n   Open this address in a browser; waiting for it to come back to {callback_address} …\n\n   {url}\n"
+            "\n   Open this URL in a browser. Waiting for the redirect to {callback_address} …\n\n   {url}\n"
         );
         receive_callback(&callback, state.secret()).await
     };
     let parameter = |name: &str| parameter(&query, name);
-    // Somebody else's answer, slipped in, would sign this app in as somebody else (RFC 6749 §10.12), or hand another issuer's
-    // code to this one (RFC 9207 §2.4).
+    // A forged response would sign this app in as another user (RFC 6749 §10.12), or send the code
+    // of another issuer to this one (RFC 9207 §2.4).
     if parameter("state").as_ref() != Some(state.secret()) {
-        return Err("the answer's state is not the request's".into());
+        return Err("the state of the response is not that of the request".into());
     }
     let is_promised = metadata["authorization_response_iss_parameter_supported"] == true;
     match parameter("iss") {
         Some(iss) if iss != arguments.issuer => {
-            return Err(format!("the answer is from {iss}, not from {}", arguments.issuer).into());
+            return Err(format!("iss: expected {}, found {iss}", arguments.issuer).into());
         }
         None if is_promised => {
-            return Err("the answer does not say whose it is, as this issuer always does".into());
+            return Err("the response has no iss, which this issuer always sends".into());
         }
         _ => {}
     }
@@ -146,14 +148,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             format!("{error}: {}", parameter("error_description").unwrap_or_default()).into()
         );
     }
-    let code = parameter("code").ok_or("the answer has no code")?;
-    println!("\n   The answer came back, and its state is ours.\n");
+    let code = parameter("code").ok_or("the response has no code")?;
+    println!("\n   Received the response, and its state matches.\n");
     show("code", &code);
 
     step(
         4,
         "Exchange code and verifier for tokens",
-        "The issuer hashes the verifier and compares: who began gets the tokens, nobody else.",
+        "The issuer checks the verifier against the challenge, so only this app gets the tokens.",
     );
     let tokens = client
         .exchange_code(AuthorizationCode::new(code))
@@ -166,14 +168,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     step(
         5,
         "Call the API with the access token",
-        "It verifies signature, issuer, audience and time, and for /scoped the scope.",
+        "The API verifies signature, issuer, audience and time, and for /scoped the scope.",
     );
     call(&http, &arguments.api, tokens.access_token().secret()).await?;
 
     step(
         6,
-        "Refresh, and call again",
-        "A new access token without the person; the refresh token is replaced, too.",
+        "Refresh the token and call again",
+        "A new access token without the user. The refresh token is also replaced.",
     );
     let refresh = tokens.refresh_token().ok_or("no refresh token: is offline_access allowed?")?;
     let tokens = client
@@ -194,7 +196,7 @@ fn show(name: &str, value: &str) {
     println!("   {name:<22} {value}");
 }
 
-/// The token, and what is in it: read here, verified by the API.
+/// Prints the token and its claims, decoded but not verified: the API verifies them.
 fn show_token(token: &str) {
     show("access_token", token);
     let payload = token.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok());
@@ -205,7 +207,7 @@ fn show_token(token: &str) {
     }
 }
 
-/// The issuer's own words, where there are some.
+/// The error as the issuer reported it, if it did.
 fn told<E: Error + 'static>(error: &BasicRequestTokenError<E>) -> String {
     match error {
         RequestTokenError::ServerResponse(answer) => answer.to_string(),
@@ -223,17 +225,17 @@ async fn discover(http: &reqwest::Client, issuer: &str) -> Result<Value, Box<dyn
         http.get(&url).send().await.map_err(unreachable)?.error_for_status()?.json().await?;
     match metadata["issuer"].as_str() {
         Some(presented) if presented == issuer => Ok(metadata),
-        Some(presented) => Err(format!("--issuer: expected {presented}, {issuer} came").into()),
+        Some(presented) => Err(format!("--issuer: expected {presented}, found {issuer}").into()),
         None => Err(format!("{url}: expected metadata with an issuer").into()),
     }
 }
 
-/// The query of the one GET from the browser that answers this request: whatever else comes to the port, from other pages or
-/// programs, does not end the wait.
+/// Waits for the browser's GET with the response to this request, and returns its query. Ignores
+/// all other requests to the port, from other pages or programs.
 async fn receive_callback(listener: &TcpListener, state: &str) -> String {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        // Browsers open connections ahead and say nothing on them.
+        // Browsers open speculative connections and send nothing on them.
         let served =
             tokio::time::timeout(Duration::from_secs(1), serve_callback(stream, state)).await;
         if let Ok(Ok(Some(query))) = served {
@@ -253,8 +255,8 @@ async fn serve_callback(stream: TcpStream, state: &str) -> io::Result<Option<Str
         .filter(|query| parameter(query, "state").as_deref() == Some(state));
     let (status, text) = match query {
         Some(_) => ("200 OK", "You can close this window."),
-        // A favicon, say.
-        None => ("404 Not Found", "This is not the answer that is waited for."),
+        // For example, a favicon.
+        None => ("404 Not Found", "This is not the expected response."),
     };
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
@@ -280,7 +282,7 @@ async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<
         println!("   GET {path}: {status}");
         if !status.is_success() {
             let challenge = challenge.map(|challenge| format!(": {challenge}")).unwrap_or_default();
-            return Err(format!("GET {path}: expected 200, {status} came{challenge}").into());
+            return Err(format!("GET {path}: expected 200, found {status}{challenge}").into());
         }
         let body = response.text().await?;
         println!(
@@ -291,7 +293,7 @@ async fn call(http: &reqwest::Client, api: &str, token: &str) -> Result<(), Box<
     Ok(())
 }
 
-/// `reqwest`, as the `oauth2` crate wants an HTTP client.
+/// Adapts `reqwest` to the HTTP client trait of the `oauth2` crate.
 struct Http<'a>(&'a reqwest::Client);
 
 impl<'c> AsyncHttpClient<'c> for Http<'_> {

@@ -1,7 +1,7 @@
-//! The five lines: an axum API that lets only verified access tokens through.
+//! An axum API that requires a verified access token.
 //!
-//! `cargo run --example quickstart`, against a tenant of yours. To see it work without one, run the `protected_api`
-//! example instead.
+//! Replace the issuer and the audience with those of your tenant, then run
+//! `cargo run --example quickstart`. Without a tenant, run the `protected_api` example instead.
 
 use axum::Router;
 use axum::routing::get;
@@ -24,5 +24,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn orders(token: AccessToken) -> String {
-    format!("orders of {}\n", token.subject().unwrap_or("nobody"))
+    format!("orders of {}\n", token.subject().unwrap_or("unknown"))
 }

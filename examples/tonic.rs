@@ -1,4 +1,4 @@
-//! A gRPC service behind the same layer: tonic's health service, told apart by tenant.
+//! A gRPC service behind the same layer: a health service with tonic that reads the access token.
 //!
 //! `cargo run --example tonic`
 
@@ -13,7 +13,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // An issuer to try it with; yours is `Issuer::new("https://…", "https://api.example.com")?`.
+    // A test issuer. In production: `Issuer::new("https://…", "https://api.example.com")?`.
     let issuer = TestIssuer::start()?;
     let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?).scope("health:read");
 
@@ -46,12 +46,12 @@ impl Health for Greeter {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        // The layer put it there; a service that is reached another way has none.
+        // Inserted by the layer; missing if the service is called without it.
         let token = request
             .extensions()
             .get::<AccessToken>()
-            .ok_or_else(|| Status::internal("no layer"))?;
-        println!("asked by {}", token.subject().unwrap_or("a machine"));
+            .ok_or_else(|| Status::internal("the ProtectLayer is missing"))?;
+        println!("called by {}", token.subject().unwrap_or("a machine"));
         Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }))
     }
 

@@ -1,4 +1,5 @@
-//! No HTTP: the token comes in a message, from a queue or as the first one of a websocket.
+//! Verification without HTTP: the token is in a message from a queue, or is the first message of a
+//! websocket.
 //!
 //! `cargo run --example without_http`
 
@@ -12,7 +13,7 @@ struct Message {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // An issuer to try it with; yours is `Issuer::new("https://…", "https://api.example.com")?`.
+    // A test issuer. In production: `Issuer::new("https://…", "https://api.example.com")?`.
     let issuer = TestIssuer::start()?;
     let verifier = Verifier::new(issuer.issuer())?;
 
@@ -28,9 +29,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for message in messages {
         match place(&verifier, &required, &message).await {
             Ok(who) => println!("{who} ordered {}", message.order),
-            // Try such a message again later; drop the others.
-            Err(error @ Error::KeysUnavailable { .. }) => println!("not now: {error}"),
-            Err(error) => println!("no {}: {error}", message.order),
+            // Temporary: retry this message later. Drop messages with any other error.
+            Err(error @ Error::KeysUnavailable { .. }) => println!("retry later: {error}"),
+            Err(error) => println!("rejected order of {}: {error}", message.order),
         }
     }
     Ok(())

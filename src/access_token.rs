@@ -1,4 +1,4 @@
-//! What a handler gets.
+//! [`AccessToken`]: proof that a token was verified.
 
 use std::any::Any;
 use std::fmt;
@@ -21,11 +21,12 @@ use crate::token::profile::TokenProfile;
 use crate::token::scope::Scope;
 use crate::token_cache::Charge;
 
-/// A *verified* access token (RFC 9068): signature, issuer, audience and time were checked by a
-/// [`Verifier`](crate::Verifier), and nothing else makes one.
+/// A *verified* access token (RFC 9068). Only a [`Verifier`](crate::Verifier) creates one, after it
+/// has checked signature, issuer, audience and time.
 ///
-/// [`ProtectLayer`](crate::ProtectLayer) puts it into the request's extensions; with feature `axum` it is an extractor.
-/// Cheap to clone. Its `Debug` shows neither the token nor claims.
+/// [`ProtectLayer`](crate::ProtectLayer) inserts it into the request's extensions. With the feature
+/// `axum`, it is an extractor. It is cheap to clone. Its `Debug` output contains the issuer, but
+/// neither the token nor other claims.
 ///
 /// ```
 /// use portcullis::AccessToken;
@@ -33,7 +34,7 @@ use crate::token_cache::Charge;
 /// fn greet(request: &http::Request<()>) -> String {
 ///     match request.extensions().get::<AccessToken>() {
 ///         Some(token) => format!("Hello {}", token.subject().unwrap_or("machine")),
-///         None => "Hello stranger".to_owned(),
+///         None => "Hello guest".to_owned(),
 ///     }
 /// }
 /// ```
@@ -41,7 +42,7 @@ use crate::token_cache::Charge;
 pub struct AccessToken(Arc<Inner>);
 
 struct Inner {
-    /// The token, and after it its payload, decoded.
+    /// The token, followed by its decoded payload.
     text: Box<str>,
     token_end: usize,
     issuer: Arc<str>,
@@ -49,22 +50,22 @@ struct Inner {
     client_id: Option<Text>,
     scope: Scope,
     expires_at: Duration,
-    /// The later one of `nbf` and `iat`.
+    /// The later of `nbf` and `iat`.
     good_from: Duration,
     verifier: u64,
     clock: Clock,
     implies: Option<Arc<Implies>>,
     profile: Arc<TokenProfile>,
     leeway: Duration,
-    /// The claims as a tree, once somebody has asked for it.
+    /// The claims as a tree, once it is needed.
     tree: OnceLock<Value>,
-    /// The claims as the application's own types, once it has asked for them.
+    /// The claims as types of the application, once they are needed.
     typed: Typed,
-    /// What a cached token takes of the cache's memory.
+    /// The memory that the token takes in the cache, if it is cached.
     charge: OnceLock<Charge>,
 }
 
-/// A claim's text: as it stands in the payload, or, where that has it escaped, by itself.
+/// The text of a claim: a range of the payload, or a copy if the payload contains escapes.
 enum Text {
     Within(Range<usize>),
     Own(Box<str>),
@@ -72,7 +73,7 @@ enum Text {
 
 impl Text {
     fn new(text: &str, payload: &str) -> Self {
-        // Where in the payload it stands, if it does: told by its address, so that nothing need be copied.
+        // The address of `text` tells its range in the payload, if it has one, without a copy.
         let start = (text.as_ptr() as usize).checked_sub(payload.as_ptr() as usize);
         let range = start.map(|start| start..start + text.len());
         match range.filter(|range| payload.get(range.clone()) == Some(text)) {
@@ -89,15 +90,16 @@ impl Text {
     }
 }
 
-/// Whether one scope token that is granted implies another that is asked for.
+/// Whether a granted scope token (the first) implies a required one (the second).
 pub(crate) type Implies = dyn Fn(&str, &str) -> bool + Send + Sync;
 
-/// Values of any types, each kept for good: a list that only grows, so that reading it takes no lock.
+/// One value for each type. The list only grows, so that reading it takes no lock.
 #[derive(Default)]
 struct Typed(OnceLock<Box<(Arc<dyn Any + Send + Sync>, Typed)>>);
 
 impl Typed {
-    /// The value of this type, which `make` makes the first time; kept if there is room.
+    /// Returns the value of type `T`. The first call creates it with `make`, and stores it if
+    /// `has_room`.
     fn get_or<T: Any + Send + Sync, E>(
         &self,
         has_room: impl FnOnce() -> bool,
@@ -114,7 +116,7 @@ impl Typed {
         if !has_room() {
             return Ok(value);
         }
-        // Another thread may have been faster: then this one is not kept.
+        // If another thread was faster, this value is not stored.
         let _ = last
             .0
             .set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
@@ -132,7 +134,7 @@ impl AccessToken {
         clock: Clock,
         implies: Option<Arc<Implies>>,
     ) -> Self {
-        // The claims were read from these bytes as UTF-8, so they are.
+        // The claims were parsed from these bytes as UTF-8, so this does not fail.
         let payload = std::str::from_utf8(payload.bytes()).unwrap_or_default();
         let text = |text: &str| Text::new(text, payload);
         let good_from = claims.good_from();
@@ -141,7 +143,7 @@ impl AccessToken {
             token_end: token.len(),
             issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
                 Some(name) => Arc::clone(name),
-                // One tenant of a template.
+                // A tenant of a template.
                 None => Arc::from(&*claims.issuer),
             },
             subject: claims.subject.as_deref().map(text),
@@ -163,35 +165,37 @@ impl AccessToken {
         }))
     }
 
-    /// `sub` (RFC 7519 §4.1.2): whom the token speaks for, unique at this issuer. Some machines' tokens have none.
+    /// `sub` (RFC 7519 §4.1.2): the user or client that the token represents, unique at this
+    /// issuer. Some machine-to-machine tokens have no subject.
     pub fn subject(&self) -> Option<&str> {
         self.0.subject.as_ref().map(|text| text.of(self.raw_claims()))
     }
 
-    /// `iss` (RFC 7519 §4.1.1): one of the issuers trusted by configuration, in the spelling of the token.
+    /// `iss` (RFC 7519 §4.1.1): a trusted issuer, as spelled in the token.
     pub fn issuer(&self) -> &str {
         &self.0.issuer
     }
 
-    /// `aud` (RFC 7519 §4.1.3): this API, and maybe others.
+    /// `aud` (RFC 7519 §4.1.3): this API, and possibly others.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         let claim = self.tree().get("aud");
         let several = claim.and_then(Value::as_array).into_iter().flatten();
         claim.into_iter().chain(several).filter_map(Value::as_str)
     }
 
-    /// The application that the token was issued to: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`.
+    /// The client that the token was issued to: `client_id` (RFC 9068 §2.2), else `azp`, else
+    /// `cid`.
     pub fn client_id(&self) -> Option<&str> {
         self.0.client_id.as_ref().map(|text| text.of(self.raw_claims()))
     }
 
-    /// What the token grants: `scope` (RFC 8693 §4.2), else `scp`; a string or an array.
+    /// The granted scope: `scope` (RFC 8693 §4.2), else `scp`; a string or an array.
     pub fn scope(&self) -> &Scope {
         &self.0.scope
     }
 
-    /// Whether the token grants this scope token, by itself or by another one that implies it
-    /// ([`VerifierBuilder::scope_implies`](crate::VerifierBuilder::scope_implies)).
+    /// Whether the token grants this scope token, either directly or by a scope token that implies
+    /// it ([`VerifierBuilder::scope_implies`](crate::VerifierBuilder::scope_implies)).
     pub fn has_scope(&self, asked: &str) -> bool {
         let implied = || {
             let implies = self.0.implies.as_ref()?;
@@ -200,11 +204,13 @@ impl AccessToken {
         self.scope().contains(asked) || implied().unwrap_or(false)
     }
 
-    /// Asks for scope where there is no [`ProtectLayer`](crate::ProtectLayer) to do it.
+    /// Checks that the token grants the scope `required`, where no
+    /// [`ProtectLayer`](crate::ProtectLayer) does.
     ///
     /// # Errors
     ///
-    /// [`Error::InsufficientScope`] unless the token grants every token of `required`.
+    /// Returns [`Error::InsufficientScope`] if the token does not grant every scope token of
+    /// `required`.
     pub fn require_scope(&self, required: &Scope) -> Result<(), Error> {
         match required.iter().all(|asked| self.has_scope(asked)) {
             true => Ok(()),
@@ -215,13 +221,14 @@ impl AccessToken {
         }
     }
 
-    /// `exp` (RFC 7519 §4.1.4).
+    /// `exp` (RFC 7519 §4.1.4): when the token expires.
     pub fn expires_at(&self) -> SystemTime {
         UNIX_EPOCH + self.0.expires_at
     }
 
-    /// Ends when the token does, at `exp`, without leeway: for open streams (websockets, server-sent events), which must not outlive what they were
-    /// opened with. Needs a tokio runtime with time enabled.
+    /// Waits until the token expires: until `exp` (RFC 7519 §4.1.4), without leeway. For open
+    /// streams (websockets, server-sent events), which must not outlive the token that they were
+    /// opened with. Requires a tokio runtime with time enabled.
     ///
     /// ```no_run
     /// # async fn next() -> Option<String> { None }
@@ -237,7 +244,7 @@ impl AccessToken {
     /// # }
     /// ```
     pub async fn until_expired(&self) {
-        // The wall clock may be corrected meanwhile, so it is looked at now and then.
+        // The wall clock may be corrected meanwhile, so it is read again at this interval.
         const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
         while let Some(left) =
             self.0.expires_at.checked_sub(self.0.clock.now().unix).filter(|left| !left.is_zero())
@@ -246,11 +253,13 @@ impl AccessToken {
         }
     }
 
-    /// Whether the token grants this permission: `permissions`, or where the issuer is configured to have them
-    /// ([`permissions_at`](crate::Issuer::permissions_at)). Not a scope: what a user may do is not what an application was
-    /// allowed to ask for.
+    /// Whether the token grants this permission: the claim `permissions`, or the claims that the
+    /// issuer is configured with ([`permissions_at`](crate::Issuer::permissions_at)).
+    ///
+    /// A permission is not a scope: permissions are what a user may do, a scope is what an
+    /// application was allowed to request.
     pub fn has_permission(&self, permission: &str) -> bool {
-        // One string lists several with commas in between. What is between two commas, if nothing is, names nothing.
+        // A string lists several permissions, separated by commas. An empty entry matches nothing.
         let split = |name: &str| name.split(',').any(|one| one.trim() == permission);
         !permission.is_empty()
             && self.found(&self.0.profile.permissions).any(|value| match value {
@@ -259,15 +268,15 @@ impl AccessToken {
             })
     }
 
-    /// Whether the token grants this role: `roles`, or where the issuer is configured to have them
-    /// ([`roles_at`](crate::Issuer::roles_at)).
+    /// Whether the token grants this role: the claim `roles`, or the claims that the issuer is
+    /// configured with ([`roles_at`](crate::Issuer::roles_at)).
     pub fn has_role(&self, role: &str) -> bool {
         !role.is_empty()
             && self.found(&self.0.profile.roles).flat_map(listed_strings).any(|name| name == role)
     }
 
-    /// Whether the token is of a member of this group: `groups`, or where the issuer is configured to have them
-    /// ([`groups_at`](crate::Issuer::groups_at)).
+    /// Whether the token's subject is a member of this group: the claim `groups`, or the claims
+    /// that the issuer is configured with ([`groups_at`](crate::Issuer::groups_at)).
     pub fn in_group(&self, group: &str) -> bool {
         !group.is_empty()
             && self.found(&self.0.profile.groups).flat_map(listed_strings).any(|name| name == group)
@@ -285,8 +294,8 @@ impl AccessToken {
         })
     }
 
-    /// One claim: by its name, dots and URLs included; or, with a slash in front, by a JSON Pointer (RFC 6901) to one inside
-    /// another.
+    /// Returns one claim. `claim` is its name, which may contain dots and be a URL, or, with a
+    /// leading slash, a JSON Pointer (RFC 6901) to a nested claim.
     ///
     /// ```
     /// # fn example(token: portcullis::AccessToken) {
@@ -298,37 +307,39 @@ impl AccessToken {
         ClaimPath::new(claim).find(self.tree())
     }
 
-    /// All claims, as a tree: read when it is asked for the first time, and kept with the token.
+    /// All claims as a tree, parsed on first use and stored with the token.
     fn tree(&self) -> &Value {
         self.0.tree.get_or_init(|| {
             if let Some(charge) = self.0.charge.get()
                 && !charge.add(most_bytes_read(self.raw_claims()))
             {
-                // Then the tree lives as long as the requests that hold this token, and no longer.
+                // There is no memory for the tree. Without the cache, it lives only as long as the
+                // requests that hold this token.
                 charge.remove(self.expose_token());
             }
             serde_json::from_str(self.raw_claims()).unwrap_or_default()
         })
     }
 
-    /// Whether its time has come, and has not passed.
+    /// Whether `now` is before `exp` and not before `nbf` and `iat`, with leeway.
     pub(crate) fn is_good_at(&self, now: Now) -> bool {
         let leeway = self.0.leeway;
         now.unix < self.0.expires_at + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
     }
 
-    /// It is cached from now on; this is what it takes of the cache's memory.
+    /// Records what the token takes of the cache's memory. Called when it is cached.
     pub(crate) fn charge(&self, charge: Charge) {
-        // Set once: a token is cached when it is verified, and a later verification makes another `AccessToken`.
+        // Set only once: a token is cached when it is verified, and a later verification creates
+        // another `AccessToken`.
         let _ = self.0.charge.set(charge);
     }
 
-    /// What it takes of the cache's memory, in bytes.
+    /// The memory that the token takes in the cache, in bytes. 0 if it is not cached.
     pub(crate) fn charged(&self) -> usize {
         self.0.charge.get().map_or(0, Charge::bytes)
     }
 
-    /// Bytes of memory that it takes before its claims are read.
+    /// The memory that the token takes before its claims are read, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let own = |text: &Option<Text>| match text {
             Some(Text::Own(text)) => text.len(),
@@ -342,7 +353,7 @@ impl AccessToken {
         &self.0.clock
     }
 
-    /// All claims, as your own type: read when it is asked for the first time, and kept with the token.
+    /// All claims, deserialized into your own type on first use and stored with the token.
     ///
     /// ```
     /// # fn example(token: portcullis::AccessToken) -> Result<(), portcullis::ClaimsError> {
@@ -359,7 +370,7 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`ClaimsError`] when the claims do not fit the type. Its text has no claim in it.
+    /// Returns an error if the claims do not fit the type. The error contains no claim value.
     pub fn claims<T: DeserializeOwned + Send + Sync + 'static>(
         &self,
     ) -> Result<Arc<T>, ClaimsError> {
@@ -380,7 +391,8 @@ impl AccessToken {
         self.0.text.get(self.0.token_end..).unwrap_or_default()
     }
 
-    /// The token itself, for those who must forward it. Whoever reads it can use it: keep it out of logs and answers.
+    /// The token itself, for forwarding it. Anyone who reads it can use it: keep it out of logs and
+    /// responses.
     pub fn expose_token(&self) -> &str {
         self.0.text.get(..self.0.token_end).unwrap_or_default()
     }

@@ -1,11 +1,11 @@
-//! RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864: the signature algorithms.
+//! Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864).
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::ConfigError;
 
-/// A signature algorithm, by its JOSE name. There is no `none` to name.
+/// A signature algorithm, named as in JOSE (RFC 7518 §3.1). There is no variant for `none`.
 ///
 /// ```
 /// use portcullis::Algorithm;
@@ -35,21 +35,25 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384 with SHA-384 (RFC 7518 §3.4).
     ES384,
-    /// ECDSA on P-521 with SHA-512 (RFC 7518 §3.4). Feature `aws-lc-rs` only.
+    /// ECDSA on P-521 with SHA-512 (RFC 7518 §3.4). Requires the feature `aws-lc-rs`.
     ES512,
-    /// Ed25519, under its old name `EdDSA` (RFC 8037 §3.1) and its new one `Ed25519` (RFC 9864 §2.2). Ed448 is another
-    /// algorithm and not supported.
+    /// Ed25519, by its old name `EdDSA` (RFC 8037 §3.1) and its new name `Ed25519` (RFC 9864 §2.2).
+    /// Ed448 is a different algorithm and not supported.
     EdDSA,
-    /// HMAC with SHA-256 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    /// HMAC with SHA-256 (RFC 7518 §3.2). Only with a configured secret, never with a key from a
+    /// key set.
     HS256,
-    /// HMAC with SHA-384 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    /// HMAC with SHA-384 (RFC 7518 §3.2). Only with a configured secret, never with a key from a
+    /// key set.
     HS384,
-    /// HMAC with SHA-512 (RFC 7518 §3.2). Only with a secret of one's own, never from a key set.
+    /// HMAC with SHA-512 (RFC 7518 §3.2). Only with a configured secret, never with a key from a
+    /// key set.
     HS512,
 }
 
 impl Algorithm {
-    /// What an issuer may sign with unless [`Issuer::algorithms`](crate::Issuer::algorithms) says otherwise.
+    /// The algorithms that an issuer may sign with, unless
+    /// [`Issuer::algorithms`](crate::Issuer::algorithms) says otherwise.
     pub(crate) const ASYMMETRIC: [Self; 10] = [
         Self::RS256,
         Self::RS384,
@@ -82,7 +86,7 @@ impl Algorithm {
         })
     }
 
-    /// The JOSE name.
+    /// The JOSE name (RFC 7518 §3.1). `EdDSA` for Ed25519.
     pub fn name(self) -> &'static str {
         match self {
             Self::RS256 => "RS256",
@@ -101,7 +105,7 @@ impl Algorithm {
         }
     }
 
-    /// For HMAC, the size of the hash in bytes: what a secret must have at least (RFC 7518 §3.2).
+    /// For HMAC, the minimum length of a secret in bytes: the size of the hash (RFC 7518 §3.2).
     pub(crate) fn secret_bytes(self) -> Option<usize> {
         match self {
             Self::HS256 => Some(32),
@@ -128,9 +132,11 @@ impl fmt::Display for Algorithm {
 impl FromStr for Algorithm {
     type Err = ConfigError;
 
+    /// Parses a JOSE name, which is case-sensitive (RFC 7515 §4.1.1).
+    ///
     /// # Errors
     ///
-    /// When the name is none of those that this crate verifies.
+    /// Returns an error if `name` is not the name of a supported algorithm.
     fn from_str(name: &str) -> Result<Self, ConfigError> {
         Self::from_name(name).ok_or_else(|| {
             ConfigError::new(format!(

@@ -1,4 +1,4 @@
-//! The clock: read in one place, handed to every rule as an argument.
+//! The clock: read in one module, and passed to every rule as an argument.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// One reading of the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
-    /// Since 1970-01-01T00:00:00Z: what `exp`, `nbf` and `iat` are compared with.
+    /// Time since 1970-01-01T00:00:00Z, compared with `exp`, `nbf` and `iat`.
     pub(crate) unix: Duration,
-    /// Since an arbitrary start, never set back: what the age of a key set is measured with, so that somebody who
-    /// corrects the wall clock neither ages nor rejuvenates the keys.
+    /// Time since an arbitrary start; it never goes back. The age of a key set is measured with it,
+    /// so that a correction of the wall clock makes no key older or younger.
     pub(crate) uptime: Duration,
 }
 
@@ -21,12 +21,12 @@ impl Now {
     }
 }
 
-/// As it is kept in an atomic integer; enough for five centuries of uptime.
+/// `time` in nanoseconds, for an atomic integer. Enough for five centuries of uptime.
 pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Where a [`Now`] comes from.
+/// The source of [`Now`].
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Clock {
     #[default]
@@ -40,7 +40,8 @@ impl Clock {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         match self {
             Self::System => Now {
-                // A clock before 1970 is broken. The far future refuses every token; the past would accept expired ones.
+                // A clock before 1970 is broken. The far future rejects every token; the past would
+                // accept expired ones.
                 unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::MAX),
                 uptime: START.elapsed(),
             },
@@ -61,9 +62,11 @@ mod test_clock {
 
     use super::Now;
 
-    /// A clock that stands still until a test moves it; for [`VerifierBuilder::clock`](crate::VerifierBuilder::clock).
+    /// A clock that stands still until a test moves it, for
+    /// [`VerifierBuilder::clock`](crate::VerifierBuilder::clock).
     ///
-    /// It moves both what `exp` is compared with and the age of keys. Clones are the same clock.
+    /// It provides both the time that `exp` is compared with and the age of keys. Clones share the
+    /// same time.
     ///
     /// ```
     /// use std::time::Duration;
@@ -94,7 +97,7 @@ mod test_clock {
     }
 
     impl TestClock {
-        /// A clock that shows the present, to the second.
+        /// Creates a clock that shows the present time, in whole seconds.
         pub fn new() -> Self {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             Self {
@@ -104,23 +107,24 @@ mod test_clock {
             }
         }
 
-        /// Lets time pass.
+        /// Advances the clock: both the time that `exp` is compared with and the age of keys.
         pub fn advance(&self, by: Duration) {
             let nanos = i64::try_from(by.as_nanos()).unwrap_or(i64::MAX);
             self.passed.fetch_add(nanos, Ordering::SeqCst);
         }
 
-        /// Somebody corrects the wall clock by so many seconds: what `exp` is compared with changes, the age of keys does not.
+        /// Corrects the wall clock by `seconds`: changes the time that `exp` is compared with, but
+        /// not the age of keys.
         pub fn correct_by(&self, seconds: i64) {
             self.corrected.fetch_add(seconds, Ordering::SeqCst);
         }
 
-        /// What the clock shows.
+        /// The current time of this clock.
         pub fn now(&self) -> SystemTime {
             UNIX_EPOCH + self.reading().unix
         }
 
-        /// Seconds since 1970, as in `exp`.
+        /// Seconds since 1970-01-01T00:00:00Z, as in `exp` (RFC 7519 §4.1.4).
         pub fn unix_seconds(&self) -> u64 {
             self.reading().unix.as_secs()
         }

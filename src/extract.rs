@@ -1,4 +1,4 @@
-//! Extractors for axum handlers: [`AccessToken`] itself, and [`Claims`].
+//! Extractors for axum handlers: [`AccessToken`] and [`Claims`].
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,10 +17,12 @@ use crate::middleware::rejection::{EmptyBody, MadeInside, reject};
 use crate::middleware::service::Unauthenticated;
 use crate::telemetry;
 
-/// The verified claims, as your own type: an axum extractor behind a [`ProtectLayer`](crate::ProtectLayer).
+/// The verified claims, deserialized into your own type: an axum extractor behind a
+/// [`ProtectLayer`](crate::ProtectLayer).
 ///
-/// Claims that do not fit the type are answered 403 without `error`: the token is good, but not one that this handler can
-/// work with, and another one of the same client would not be either. The log names the field that is missing.
+/// If the claims do not fit the type, the request is rejected with 403 and no `error`: the token is
+/// valid, but this handler cannot use it, and another token of the same client would not fit
+/// either. The log names the missing field.
 ///
 /// ```
 /// use portcullis::Claims;
@@ -59,21 +61,22 @@ impl<T> Deref for Claims<T> {
     }
 }
 
-/// Why an extractor refused.
+/// Why an extractor rejected a request.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AccessTokenRejection {
-    /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is wired wrongly. Answered 500, because
-    /// no client can mend it; the log has a hint.
+    /// No [`ProtectLayer`](crate::ProtectLayer) verified this request: the route is missing the
+    /// layer. The status is 500, because no client can fix this. The log has a hint.
     NotProtected,
-    /// The claims do not fit the type asked for: 403. Or the layer lets requests without a token through, and this handler
-    /// does not: 401.
+    /// The claims do not fit the requested type: 403. Or the layer lets requests without a token
+    /// through, and this handler requires one: 401.
     Rejected(Error),
 }
 
-/// For handlers that check for themselves, with [`AccessToken::require_scope`] say. Behind a
-/// [`ProtectLayer`](crate::ProtectLayer) the layer makes the response: in its realm, with its body, and without a challenge
-/// if it sends none. Elsewhere the table of [`Error`] holds, in the realm `api` and without a body.
+/// For handlers that perform checks themselves, for example with [`AccessToken::require_scope`].
+/// Behind a [`ProtectLayer`](crate::ProtectLayer), the layer builds the response: with its realm
+/// and body, and without a challenge if it sends none. Elsewhere, the response follows the table of
+/// [`Error`], with realm `api` and without a body.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         if self.is_told_by_the_request() {
@@ -118,7 +121,8 @@ impl<S: Sync> FromRequestParts<S> for AccessToken {
     }
 }
 
-/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` without a token.
+/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` if the
+/// request has no token.
 impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
     type Rejection = AccessTokenRejection;
 
@@ -134,7 +138,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for AccessToken {
     }
 }
 
-/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` without a token.
+/// Behind [`ProtectLayer::allow_anonymous`](crate::ProtectLayer::allow_anonymous): `None` if the
+/// request has no token.
 impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestParts<S>
     for Claims<T>
 {
@@ -151,7 +156,8 @@ impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> OptionalFromRequestPa
     }
 }
 
-/// Why there is no token: the client sent none where it may, and now needs one; or nobody has looked.
+/// Why there is no token: the layer let the request through without one, but the handler requires
+/// it, or no layer verified the request.
 fn not_there(parts: &Parts) -> AccessTokenRejection {
     match parts.extensions.get::<Unauthenticated>() {
         Some(_) => AccessTokenRejection::Rejected(Error::Missing),

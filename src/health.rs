@@ -1,4 +1,4 @@
-//! How the issuers' keys are doing: for readiness checks and dashboards.
+//! The state of the issuers' keys, for readiness checks and dashboards.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use crate::error::{FetchError, IgnoredKeyReason};
 ///
 /// ```no_run
 /// # async fn example(verifier: portcullis::Verifier) {
-/// // For a `/readyz`: every listed issuer's keys are loaded, or fetched now. With `health` alone, an instance that was taken
-/// // out of rotation gets no requests, so nothing would fetch its keys, and it would stay out.
+/// // For a `/readyz`: the keys of every configured issuer are loaded, or fetched now. With
+/// // `health` alone, an instance out of rotation gets no requests, so its keys are never fetched
+/// // and it stays out.
 /// let ready = verifier.warm_up().await.is_ok();
 /// for issuer in verifier.health() {
 ///     println!("{}: {} keys, {:?} old", issuer.iss, issuer.keys, issuer.age);
@@ -23,36 +24,43 @@ use crate::error::{FetchError, IgnoredKeyReason};
 pub struct IssuerHealth {
     /// The issuer, as configured.
     pub iss: Arc<str>,
-    /// How many keys can be used without waiting; 0 before the first fetch, and when they are past their lifetime and not
-    /// [`stale`](Self::stale): an issuer that nobody asked for is fetched when somebody does.
+    /// How many keys can be used without waiting. 0 before the first fetch, and when the keys are
+    /// past their lifetime and not [`stale`](Self::stale): the keys of an issuer without requests
+    /// are not fetched until the next request needs them.
     pub keys: usize,
-    /// Why the other members of the key set were left out.
+    /// Why the other members of the key set were ignored.
     pub ignored: Vec<IgnoredKeyReason>,
-    /// How long ago the keys were fetched or found unchanged; `None` for fixed keys and before the first fetch.
+    /// How long ago the keys were fetched or found unchanged. `None` for fixed keys and before the
+    /// first fetch.
     pub age: Option<Duration>,
-    /// How long until a request causes the next fetch; one with an unknown `kid` may cause it earlier. `None` for fixed keys.
+    /// How long until a request causes the next fetch. A request with an unknown `kid` may cause it
+    /// earlier. `None` for fixed keys.
     pub next_fetch: Option<Duration>,
-    /// How long until a token that no key verifies may cause a fetch: three may at once, and then one in 5 seconds. `None` for
-    /// fixed keys.
+    /// How long until a token that no cached key verifies may cause a fetch. The budget is three
+    /// fetches at once, then one every 5 seconds; where keys are fetched one by one, eight at once,
+    /// then one every second. `None` for fixed keys.
     pub unknown_key_after: Option<Duration>,
-    /// Whether a fetch is under way.
+    /// Whether a fetch is in progress.
     pub fetching: bool,
-    /// Whether the keys are past their lifetime and used all the same: because refreshing fails, or has not quite ended.
+    /// Whether keys past their lifetime are still in use, because refreshing them fails or has not
+    /// finished.
     pub stale: bool,
-    /// What the last fetch ended with, if it failed.
+    /// The error of the last fetch, if it failed.
     pub last_error: Option<FetchError>,
-    /// How many fetches have ended, well or not, since the start; as all counts here.
+    /// How many fetches have ended since the start, successful or not. All counts here are since
+    /// the start.
     pub fetches: u64,
-    /// How many of them failed.
+    /// How many of these fetches failed.
     pub failed_fetches: u64,
     /// How many tokens were checked against keys past their lifetime.
     pub stale_serves: u64,
-    /// How many tokens came that no key at hand verified: of an unknown `kid`, or with a signature that does not fit.
+    /// How many tokens no cached key verified, because of an unknown `kid` or a signature that does
+    /// not match.
     pub unknown_kids: u64,
 }
 
 impl IssuerHealth {
-    /// Of an issuer whose keys are never fetched.
+    /// The state of an issuer whose keys are never fetched.
     pub(crate) fn fixed(iss: &Arc<str>, keys: usize, ignored: Vec<IgnoredKeyReason>) -> Self {
         Self {
             iss: Arc::clone(iss),
@@ -77,7 +85,8 @@ impl IssuerHealth {
     }
 }
 
-/// The issuers whose keys could not be fetched, from [`Verifier::warm_up`](crate::Verifier::warm_up).
+/// The issuers whose keys could not be fetched, from
+/// [`Verifier::warm_up`](crate::Verifier::warm_up).
 #[derive(Clone, Debug)]
 pub struct WarmUpError {
     failures: Vec<(Arc<str>, FetchError)>,
@@ -96,7 +105,7 @@ impl WarmUpError {
 
 impl fmt::Display for WarmUpError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("no keys of")?;
+        formatter.write_str("failed to load the keys of")?;
         for (number, (iss, reason)) in self.failures().enumerate() {
             let comma = if number == 0 { "" } else { ";" };
             write!(formatter, "{comma} {iss}: {reason}")?;

@@ -2,9 +2,10 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 //! Tower middleware that lets only verified OAuth 2.0 access tokens through to an API.
 //!
-//! A *resource server* (RFC 6749 §1.1) is an API backend; this crate is its gate. For every request it extracts the access
-//! token (RFC 6750), finds the issuer it claims to come from, has that issuer's key set (RFC 7517) at hand, checks
-//! signature, issuer, audience, time (RFC 9068, RFC 8725) and scopes, and hands the handler a verified [`AccessToken`].
+//! OAuth calls an API backend a *resource server* (RFC 6749 §1.1). For every request, this crate
+//! extracts the access token (RFC 6750), finds the issuer named by its `iss`, takes that issuer's
+//! key set (RFC 7517) from a cache, and checks signature, issuer, audience, validity period
+//! (RFC 9068, RFC 8725) and scopes. The handler receives a verified [`AccessToken`].
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -15,44 +16,62 @@
 //! let app: Router = Router::new().route("/orders", get(orders)).route_layer(protect);
 //!
 //! async fn orders(token: AccessToken) -> String {
-//!     format!("orders of {}", token.subject().unwrap_or("nobody"))
+//!     format!("orders of {}", token.subject().unwrap_or("unknown"))
 //! }
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
 //!
-//! # Where to read on
+//! # Overview
 //!
-//! - [`Issuer`]: whom to trust, for which audience, with which keys; [`Issuers`]: many of them, or a look-up
-//! - [`Verifier`]: token string in, [`AccessToken`] or [`Error`] out; without HTTP, too
-//! - [`ProtectLayer`]: the same as a [`tower_layer::Layer`], and what a route asks for
-//! - [`Error`]: the table from reason to status and challenge
-//! - [`Jwks::verify`]: signed things that are no access tokens
-//! - `Claims` (feature `axum`), and the module `testing` (feature `testing`)
+//! - [`Issuer`]: a trusted issuer, with its audience and its keys. [`Issuers`]: several of them, or
+//!   a lookup.
+//! - [`Verifier`]: verifies a token string and returns an [`AccessToken`] or an [`Error`]. It can
+//!   be used without HTTP.
+//! - [`ProtectLayer`]: a [`tower_layer::Layer`] that verifies the token of each request and checks
+//!   what the route requires.
+//! - [`Rule`]: what an operation requires of a token.
+//! - [`Error`]: every reason for a rejection, with its status and challenge.
+//! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
+//! - `Claims` (feature `axum`): an extractor for the application's own type of claims.
+//! - `testing` (feature `testing`): a module with an issuer and a clock for tests.
+//!
+//! # Guides
+//!
+//! The repository has a guide for each of these topics:
+//!
+//! - `docs/providers.md`: one constructor per identity provider, and the settings that it needs
+//! - `docs/rules.md`: what a route requires, rejections, cookies and gateways
+//! - `docs/errors.md`: every error code, its cause and its remedy
+//! - `docs/operations.md`: readiness, events and metrics
+//! - `docs/testing.md`: how to test a protected service
+//! - `docs/migrating.md`: how to migrate from another crate
+//! - `docs/performance.md`: what a request costs
+//! - `docs/comparison.md`: how this crate compares with alternatives
 //!
 //! # Features
 //!
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `aws-lc-rs` | yes | cryptography and TLS by aws-lc-rs: every algorithm; needs a C compiler |
-//! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits, no TLS of its own |
+//! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits; does not provide TLS |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
-//! | `metrics` | | counters and a gauge by the `metrics` facade |
-//! | `testing` | | `TestIssuer`, `TestClock`: an issuer inside your tests |
+//! | `metrics` | | counters and a gauge, recorded with the `metrics` facade |
+//! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
-//! Features only add. With both cryptographies on, aws-lc-rs is used. Tokens are verified by what was chosen here, by
-//! value: no process-wide provider is read or set for it.
+//! Features are additive. If both cryptography backends are enabled, aws-lc-rs is used. Tokens are
+//! verified with the selected backend only: no process-wide crypto provider is read or set.
 
 #[cfg(not(any(feature = "aws-lc-rs", feature = "rust-crypto")))]
 compile_error!(
     "portcullis needs cryptography: enable its feature `aws-lc-rs` (the default) or, on a machine without a C compiler, `rust-crypto`"
 );
 
-/// The README's code compiles.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The guides' code compiles.
+/// Compiles the examples of the guides.
 #[cfg(all(doctest, feature = "axum", feature = "testing"))]
 mod guides {
     #[doc = include_str!("../docs/providers.md")]

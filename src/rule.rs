@@ -1,4 +1,4 @@
-//! What an operation asks of an access token, beyond that it is one.
+//! Rules: what an operation requires of a verified access token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,25 +11,36 @@ use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::token::scope::Scope;
 
-/// How far the issuer's clock may be ahead of ours, for `auth_time`.
+/// Allowed clock skew for `auth_time`: how far the issuer's clock may be ahead of the local clock.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 
-/// What an operation asks of an access token: scope, permissions, roles, any claim, how the user signed in; combined with
-/// [`and`](Self::and) and [`or`](Self::or). A value that can be named, kept, used on many routes, and tested by itself.
+/// What an operation requires of an access token: scopes, permissions, roles, any claim, or how the
+/// user signed in.
+///
+/// Rules combine with [`and`](Self::and) and [`or`](Self::or). A rule is a value: it can be named,
+/// stored, used on many routes and tested on its own.
 ///
 /// ```
 /// use portcullis::Rule;
 ///
-/// let may_refund = Rule::scope("orders:refund").and(Rule::role("support").or(Rule::permission("refund:any")));
-/// assert_eq!(may_refund.to_string(), "scope \"orders:refund\" and (role \"support\" or permission \"refund:any\")");
+/// let may_refund = Rule::scope("orders:refund")
+///     .and(Rule::role("support").or(Rule::permission("refund:any")));
+/// assert_eq!(
+///     may_refund.to_string(),
+///     "scope \"orders:refund\" and (role \"support\" or permission \"refund:any\")"
+/// );
 ///
 /// // On a route: `protect.clone().rule(may_refund)`; without HTTP: `may_refund.check(&token)?`.
 /// ```
 ///
-/// A token that lacks a scope is refused with 403 `insufficient_scope` (RFC 6750 §3.1), with every scope token in the challenge
-/// that the operation needs. One that has them all and lacks something else is refused with 403 and no `error`, since another
-/// token would lack the same. One whose user must sign in again, or better, is refused with 401
-/// `insufficient_user_authentication` (RFC 9470 §3).
+/// # Rejections
+///
+/// - 403 with `insufficient_scope` (RFC 6750 §3.1) if the token lacks a scope. The challenge names
+///   every scope token that the operation requires.
+/// - 403 without `error` if the token has these scopes but lacks something else, since another
+///   token would lack the same.
+/// - 401 with `insufficient_user_authentication` (RFC 9470 §3) if nothing else is missing, but the
+///   user must sign in again or in a stronger way.
 #[derive(Clone)]
 #[must_use]
 pub struct Rule(Kind);
@@ -54,12 +65,13 @@ type ClaimTest = dyn Fn(&Value) -> bool + Send + Sync;
 type Test = dyn Fn(&AccessToken, &Parts) -> bool + Send + Sync;
 
 impl Rule {
-    /// Every one of these scope tokens (RFC 6749 §3.3), with spaces between.
+    /// Requires every scope token (RFC 6749 §3.3) of `scope`, which separates them by spaces.
     ///
     /// # Panics
     ///
-    /// When it is no scope, as a router does for a path that is none: at the line that says it. For a value that is not
-    /// written in the source, `parse` a [`Scope`] first; that one cannot panic here.
+    /// Panics if `scope` is empty or not a valid scope, as routers do for an invalid path. The
+    /// message names the caller's line. If the value is not written in the source, parse it into a
+    /// [`Scope`] first and handle the error: a parsed `Scope` does not panic here.
     #[track_caller]
     pub fn scope<S>(scope: S) -> Self
     where
@@ -69,18 +81,19 @@ impl Rule {
         Self(Kind::Scope(checked(scope)))
     }
 
-    /// One of these scopes; each may be several tokens that are needed together. The challenge names the first.
+    /// Requires one of these scopes. A scope of several tokens requires all of them. The challenge
+    /// names the first scope.
     ///
     /// # Panics
     ///
-    /// When one is no scope, as in [`scope`](Self::scope).
+    /// Panics if one of `scopes` is empty or not a valid scope, as [`scope`](Self::scope) does.
     #[track_caller]
     pub fn any_scope<S>(scopes: impl IntoIterator<Item = S>) -> Self
     where
         S: TryInto<Scope>,
         S::Error: fmt::Display,
     {
-        // A loop, since a closure would be the caller that a panic names.
+        // A loop: with a closure, `track_caller` would report the closure as the caller.
         let mut any = Vec::new();
         for scope in scopes {
             any.push(checked(scope));
@@ -88,27 +101,29 @@ impl Rule {
         Self(Kind::AnyScope(any.into()))
     }
 
-    /// This permission: [`AccessToken::has_permission`].
+    /// Requires this permission; see [`AccessToken::has_permission`].
     pub fn permission(permission: impl Into<String>) -> Self {
         Self(Kind::Permission(permission.into()))
     }
 
-    /// This role: [`AccessToken::has_role`].
+    /// Requires this role; see [`AccessToken::has_role`].
     pub fn role(role: impl Into<String>) -> Self {
         Self(Kind::Role(role.into()))
     }
 
-    /// A member of this group: [`AccessToken::in_group`].
+    /// Requires membership in this group; see [`AccessToken::in_group`].
     pub fn group(group: impl Into<String>) -> Self {
         Self(Kind::Group(group.into()))
     }
 
-    /// Issued by this one: [`AccessToken::issuer`]. Where several are trusted, a role of one is not that of another.
+    /// Requires that the token was issued by `iss`; see [`AccessToken::issuer`]. Use it if several
+    /// issuers are trusted: a role that one issuer grants is not the role of another.
     pub fn issuer(iss: impl Into<String>) -> Self {
         Self(Kind::Issuer(iss.into()))
     }
 
-    /// A claim that is there, and passes a test. Named as in [`AccessToken::claim`].
+    /// Requires a claim that is present and for which `test` returns `true`. The claim is named as
+    /// in [`AccessToken::claim`].
     ///
     /// ```
     /// use portcullis::Rule;
@@ -122,13 +137,16 @@ impl Rule {
         Self(Kind::Claim(claim.into(), Arc::new(test)))
     }
 
-    /// Whatever no other rule says, by token and request. `name` is what errors and logs call it.
+    /// Requires that `test` returns `true` for the token and the request. Use it for conditions
+    /// that no other rule expresses. Errors and logs show `name`.
     ///
     /// ```
     /// use portcullis::Rule;
     ///
     /// let own_profile = Rule::custom("own profile", |token, request| {
-    ///     token.subject().is_some_and(|subject| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}"))
+    ///     token.subject().is_some_and(|subject| {
+    ///         !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}")
+    ///     })
     /// });
     /// ```
     pub fn custom(
@@ -138,19 +156,21 @@ impl Rule {
         Self(Kind::Custom(name.into(), Arc::new(test)))
     }
 
-    /// The user signed in by one of these authentication context classes: `acr` (RFC 9470 §3). If not, the client is told to
-    /// have the user do so: 401 `insufficient_user_authentication`.
+    /// Requires that the user signed in with one of these authentication context classes: the claim
+    /// `acr` (RFC 9470 §3). Otherwise the rejection is 401 `insufficient_user_authentication`, and
+    /// its challenge names the classes.
     pub fn acr<T: Into<String>>(classes: impl IntoIterator<Item = T>) -> Self {
         Self(Kind::Acr(classes.into_iter().map(Into::into).collect()))
     }
 
-    /// The user signed in no longer ago than this: `auth_time` (RFC 9470 §3), in whole seconds. As [`acr`](Self::acr) if not,
-    /// or if the token does not say.
+    /// Requires that the user signed in at most `age` ago: the claim `auth_time` (RFC 9470 §3).
+    /// Otherwise, or if the token has no `auth_time`, the rejection is the same as for
+    /// [`acr`](Self::acr). Its challenge gives the age in whole seconds.
     pub fn max_auth_age(age: Duration) -> Self {
         Self(Kind::MaxAuthAge(age))
     }
 
-    /// Both.
+    /// Requires both rules.
     pub fn and(self, other: Self) -> Self {
         match self.0 {
             Kind::All(rules) => Self(Kind::All(rules.iter().cloned().chain([other]).collect())),
@@ -158,7 +178,7 @@ impl Rule {
         }
     }
 
-    /// One of the two.
+    /// Requires at least one of the two rules.
     pub fn or(self, other: Self) -> Self {
         match self.0 {
             Kind::Any(rules) => Self(Kind::Any(rules.iter().cloned().chain([other]).collect())),
@@ -166,29 +186,34 @@ impl Rule {
         }
     }
 
-    /// What the layer asks for that asks for nothing.
+    /// A rule without requirements: the default of a layer.
     pub(crate) fn nothing() -> Self {
         Self(Kind::All([].into()))
     }
 
-    /// Checks a token where there is no request. A [`test`](Self::custom) gets an empty one.
+    /// Checks a token without a request. [Custom rules](Self::custom) receive an empty request.
     ///
     /// # Errors
     ///
-    /// As [`check_request`](Self::check_request).
+    /// Returns an error if the token does not satisfy the rule; see
+    /// [`check_request`](Self::check_request).
     pub fn check(&self, token: &AccessToken) -> Result<(), Error> {
         self.check_request(token, &http::Request::new(()).into_parts().0)
     }
 
-    /// Checks a token, and the request that it came with.
+    /// Checks a token together with the request that carries it.
     ///
     /// # Errors
     ///
-    /// [`Error::InsufficientScope`], [`Error::Forbidden`], or [`Error::InsufficientAuthentication`] if that is all that is
-    /// missing.
+    /// Returns an error if the token does not satisfy the rule:
+    ///
+    /// - [`Error::InsufficientScope`] if the token lacks a scope that the rule requires
+    /// - [`Error::InsufficientAuthentication`] if only the user's sign-in does not satisfy the rule
+    /// - [`Error::Forbidden`] otherwise
     pub fn check_request(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
-        // `insufficient_scope` has clients ask for a token with the scopes of the challenge. So it is said if the token lacks
-        // one of those, whatever else it lacks, and else never.
+        // `insufficient_scope` makes clients request a token with the scopes of the challenge. It
+        // is therefore used if the token lacks one of these scopes, whatever else it lacks, and in
+        // no other case.
         match self.evaluate(token, request) {
             Err(Error::InsufficientScope { .. } | Error::Forbidden { .. })
                 if token.require_scope(&self.scopes()).is_err() =>
@@ -237,7 +262,7 @@ impl Rule {
                 let signed_in = token.claim("auth_time").and_then(Value::as_f64);
                 let signed_in = signed_in.and_then(|time| Duration::try_from_secs_f64(time).ok());
                 let now = token.clock().now().unix;
-                // In the future nobody has signed in, but for clocks that differ.
+                // A time in the future is valid only within the allowed clock skew.
                 let is_recent = |time: Duration| {
                     time <= now.saturating_add(CLOCKS_DIFFER) && now.saturating_sub(time) <= *age
                 };
@@ -246,14 +271,15 @@ impl Rule {
             Kind::All(rules) => self.check_all(rules, token, request),
             Kind::Any(rules) => {
                 let mut results = rules.iter().map(|rule| rule.evaluate(token, request));
-                // The first alternative's refusal is as good as any.
+                // If every alternative fails, return the error of the first.
                 let first = results.next().unwrap_or_else(|| Err(forbidden()));
                 if first.is_ok() || results.any(|result| result.is_ok()) { Ok(()) } else { first }
             }
         }
     }
 
-    /// Signing in again helps nobody who lacks something else, so that comes first.
+    /// Errors other than a missing sign-in take precedence: if the token lacks something else,
+    /// signing in again does not help.
     fn check_all(&self, rules: &[Rule], token: &AccessToken, request: &Parts) -> Result<(), Error> {
         let mut step_up = Ok(());
         for rule in rules {
@@ -274,7 +300,8 @@ impl Rule {
         step_up
     }
 
-    /// Every scope token that the operation needs; of alternatives, those of the first that names any.
+    /// Every scope token that the operation requires. Of alternatives, the first with a scope
+    /// counts.
     pub(crate) fn scopes(&self) -> Scope {
         let mut scopes = Scope::none();
         match &self.0 {
@@ -290,7 +317,8 @@ impl Rule {
         scopes
     }
 
-    /// How the user must have signed in.
+    /// The sign-in that the operation requires. Of alternatives, the first with a requirement
+    /// counts.
     pub(crate) fn step_up(&self) -> StepUp {
         match &self.0 {
             Kind::Acr(classes) => StepUp { acr_values: classes.to_vec(), max_age: None },
@@ -306,7 +334,7 @@ impl Rule {
     }
 }
 
-/// RFC 9470 §3: what a challenge asks of the user's next sign-in.
+/// RFC 9470 §3: what a challenge requires of the user's next sign-in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StepUp {
     pub(crate) acr_values: Vec<String>,
@@ -318,7 +346,7 @@ impl StepUp {
         self.acr_values.is_empty() && self.max_age.is_none()
     }
 
-    /// Of two lists of classes, what is in both; of two ages, the younger.
+    /// Combines two requirements: the classes that are in both lists, and the smaller maximum age.
     fn and(self, other: Self) -> Self {
         let acr_values = match (self.acr_values.is_empty(), other.acr_values.is_empty()) {
             (false, false) => self
@@ -350,7 +378,8 @@ where
     S::Error: fmt::Display,
 {
     match scope.try_into() {
-        // Such as that of a token which grants none: a rule that asks for nothing would let every token through.
+        // For example the scope of a token that grants none: a rule without requirements would
+        // accept every token.
         Ok(scope) if scope.is_empty() => panic!("scope \"\": expected at least one scope token"),
         Ok(scope) => scope,
         Err(error) => panic!("{error}"),
@@ -358,7 +387,7 @@ where
 }
 
 impl fmt::Display for Rule {
-    /// A sentence that says what is asked for.
+    /// Describes what the rule requires, for errors and logs.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |formatter: &mut fmt::Formatter<'_>, rules: &[Rule], between: &str| {
             for (number, rule) in rules.iter().enumerate() {

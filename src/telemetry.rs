@@ -1,8 +1,10 @@
-//! What the log and the metrics are told, by names that stay.
+//! Log events and metrics. Their names and fields are stable.
 //!
-//! The log gets `tracing` events of target `portcullis`, told apart by their field `event`. The metrics (feature `metrics`)
-//! go to whatever recorder the application installed. `docs/operations.md` lists both, and `tests/events.rs` holds them to it.
-//! No token, and no claim of one, is among the fields; labels come from the configuration only.
+//! Events are `tracing` events with the target `portcullis`; the field `event` distinguishes them.
+//! Metrics (feature `metrics`) go to the recorder that the application installs.
+//! `docs/operations.md` lists both, and `tests/events.rs` checks the code against it. No field
+//! contains a token or a claim, except that the `detail` of `unknown_issuer` may contain the `iss`.
+//! Labels come from the configuration only.
 
 #[cfg(feature = "testing")]
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,28 +14,30 @@ use std::time::Duration;
 use crate::clock::Now;
 use crate::error::{Error, FetchError, IgnoredKeyReason};
 
-/// An issuer, as the log and the metrics name it.
+/// An issuer, as events and metrics name it.
 #[derive(Clone)]
 pub(crate) struct IssuerName {
     pub(crate) iss: Arc<str>,
-    /// Of looked-up issuers, which anyone can have fetched by naming them: the log is told of some of their fetches, the metrics
-    /// of all.
+    /// Set for a resolved issuer, whose keys any client can cause to be fetched by naming it in a
+    /// token. Only some of those fetches are logged; metrics count all.
     pub(crate) throttle: Option<Arc<Throttle>>,
 }
 
 impl IssuerName {
-    /// A label of its own is for listed issuers. Recorders keep every label for ever, and tenants come and go.
+    /// Whether the issuer is configured, and so has a label of its own. Recorders keep every label
+    /// forever, and tenants come and go.
     pub(crate) fn is_listed(&self) -> bool {
         self.throttle.is_none()
     }
 
-    /// How many events were suppressed since the last one, if this one is to be told.
+    /// Returns how many events were suppressed since the last one, or `None` if this one is
+    /// suppressed as well.
     fn turn(&self, now: Now) -> Option<u64> {
         self.throttle.as_ref().map_or(Some(0), |throttle| throttle.turn(now.uptime))
     }
 }
 
-/// Tells the log of something once a second at the most: unsigned tokens must not fill it.
+/// Allows one event per second at most, so that unsigned tokens cannot flood the log.
 #[derive(Default)]
 pub(crate) struct Throttle(Mutex<Told>);
 
@@ -46,7 +50,8 @@ struct Told {
 impl Throttle {
     const EVERY: Duration = Duration::from_secs(1);
 
-    /// How many times nothing was said since the last time, if something is to be said now.
+    /// Returns how many events were suppressed since the last one, or `None` if this one is
+    /// suppressed as well.
     pub(crate) fn turn(&self, now: Duration) -> Option<u64> {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.at.is_some_and(|at| now < at + Self::EVERY) {
@@ -58,10 +63,10 @@ impl Throttle {
     }
 }
 
-/// Reasons that one event lists: a hostile set has hundreds.
+/// Maximum number of reasons in one event: a hostile key set has hundreds.
 const MAX_REASONS: usize = 8;
 
-/// A key set came, or the news that the one at hand has not changed.
+/// A key set was fetched, or found unchanged.
 pub(crate) fn keys_fetched(
     issuer: &IssuerName,
     changed: bool,
@@ -81,7 +86,7 @@ pub(crate) fn keys_fetched(
         if changed && ignored.contains(&IgnoredKeyReason::TooMany) {
             tracing::warn!(
                 target: "portcullis", event = "key_set_cut", issuer = &*issuer.iss, keys,
-                "the key set has more keys than are read; tokens of the others are refused"
+                "key set has too many keys; tokens signed with the ignored ones are rejected"
             );
         }
     }
@@ -101,32 +106,32 @@ pub(crate) fn key_fetch_failed(
         let retry_after_s = retry_after.as_secs_f64();
         tracing::warn!(
             target: "portcullis", event = "key_fetch_failed", issuer = &*issuer.iss, %error, retry_after_s, suppressed,
-            "key set not fetched"
+            "failed to fetch key set"
         );
     }
     meters::fetch(issuer, "failed", took);
 }
 
-/// Keys are past their lifetime and will be used all the same; said once for each such period.
+/// Keys past their lifetime will be used. Logged once for each such period.
 pub(crate) fn keys_stale(issuer: &IssuerName, usable_for: Duration) {
     let usable_for_s = usable_for.as_secs();
     tracing::warn!(
-        target: "portcullis", event = "keys_stale", issuer = &*issuer.iss, usable_for_s, "keys past their lifetime are used"
+        target: "portcullis", event = "keys_stale", issuer = &*issuer.iss, usable_for_s, "using keys past their lifetime"
     );
 }
 
-/// A request was served by such keys.
+/// A request was served with keys past their lifetime.
 pub(crate) fn stale_served(issuer: &IssuerName) {
     meters::stale_serve(issuer);
 }
 
-/// A token came that no key at hand verifies, and what was done about it.
+/// No cached key verified a token. `outcome` is what was done about it.
 pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
-    tracing::debug!(target: "portcullis", event = "unknown_kid", issuer = &*issuer.iss, outcome, "no key at hand verifies it");
+    tracing::debug!(target: "portcullis", event = "unknown_kid", issuer = &*issuer.iss, outcome, "no cached key verifies the token");
     meters::unknown_kid(issuer, outcome);
 }
 
-/// A token was refused. `issuer`: whose it says to be, if we trust that one.
+/// A token was rejected. `issuer` is the issuer that the token names, if it is trusted.
 pub(crate) fn token_refused(
     error: &Error,
     issuer: Option<&str>,
@@ -140,16 +145,16 @@ pub(crate) fn token_refused(
             other => Some(other.to_string()),
         };
         tracing::debug!(
-            target: "portcullis", event = "token_refused", reason, issuer, kid, alg, detail, "access token refused"
+            target: "portcullis", event = "token_refused", reason, issuer, kid, alg, detail, "access token rejected"
         );
     }
     meters::refusal(reason);
 }
 
-/// A request was refused for something else than its token.
+/// A request was rejected for a reason other than its token.
 pub(crate) fn request_refused(error: &Error) {
     let reason = error.code();
-    // What is asked for; what the token grants is its own affair.
+    // Only what is required. What the token grants is not logged.
     let detail = match error {
         Error::InsufficientScope { required, .. } => Some(format!("scope \"{required}\"")),
         Error::Forbidden { rule, .. } => Some(rule.clone()),
@@ -158,11 +163,11 @@ pub(crate) fn request_refused(error: &Error) {
         }
         _ => None,
     };
-    tracing::debug!(target: "portcullis", event = "request_refused", reason, detail, "request refused");
+    tracing::debug!(target: "portcullis", event = "request_refused", reason, detail, "request rejected");
     meters::refusal(reason);
 }
 
-/// What became of a request, as one layer saw it.
+/// The outcome of a request, as one layer saw it.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome {
     /// Let through with its token.
@@ -170,11 +175,11 @@ pub(crate) enum Outcome {
     /// Let through without a token.
     Anonymous,
     Refused,
-    /// Keys or a look-up's answer could not be had.
+    /// Keys or a lookup were unavailable.
     Unavailable,
 }
 
-/// Counted only: the log would be as long as the access log.
+/// Counts a request. It is not logged: the log would be as long as the access log.
 #[inline]
 pub(crate) fn request(outcome: Outcome) {
     meters::request(match outcome {
@@ -185,42 +190,43 @@ pub(crate) fn request(outcome: Outcome) {
     });
 }
 
-/// Whether a token was verified before.
+/// Counts a hit or a miss of the token cache.
 #[inline]
 pub(crate) fn token_cache(is_hit: bool) {
     meters::token_cache(if is_hit { "hit" } else { "miss" });
 }
 
-/// How long a verification waits, for those who trace. Made only where something is waited for.
+/// The span of a verification that waits. It is created only then.
 pub(crate) fn waiting() -> tracing::Span {
     tracing::info_span!(target: "portcullis", "verify_access_token")
 }
 
-/// A look-up failed. `suppressed`: how many did since the last one that was told.
+/// A lookup failed. `suppressed` is how many failed lookups were not logged since the last event.
 pub(crate) fn lookup_failed(error: &dyn std::error::Error, suppressed: u64) {
-    tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "issuer look-up failed");
+    tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "issuer lookup failed");
 }
 
-/// As [`lookup_failed`], each time.
+/// Counts a failed lookup, whether or not [`lookup_failed`] logs it.
 pub(crate) fn lookup_failure_counted() {
     meters::lookup_failure();
 }
 
-/// A look-up returned what cannot be used. `iss`: of what it returned, and not what it was asked for; `suppressed`: as in
-/// [`lookup_failed`].
+/// A lookup returned an issuer that cannot be used. `iss` is that of the returned issuer, not the
+/// one that was looked up; `suppressed` is as in [`lookup_failed`].
 pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, suppressed: u64) {
     tracing::warn!(
-        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, suppressed, "a look-up returned an issuer that cannot be used"
+        target: "portcullis", event = "lookup_unusable", issuer = iss, %error, suppressed, "issuer lookup returned an unusable issuer"
     );
 }
 
-/// A claim is configured by a path with dots, which names nothing, and what was probably meant is there. Said once in a process.
+/// A claim is configured by a path with dots, which matches no claim, but the nested claim that was
+/// probably meant exists. Logged once per process.
 pub(crate) fn dotted_claim_path(configured: &str, pointer: &str) {
     static TOLD: Once = Once::new();
     TOLD.call_once(|| {
         tracing::warn!(
             target: "portcullis", event = "dotted_claim_path", configured, pointer,
-            "no claim has this name; a claim inside another is named by a JSON Pointer"
+            "no claim has this name; use a JSON Pointer for a nested claim"
         );
     });
 }
@@ -228,32 +234,32 @@ pub(crate) fn dotted_claim_path(configured: &str, pointer: &str) {
 /// The system has no root certificates.
 #[cfg(feature = "aws-lc-rs")]
 pub(crate) fn no_root_certificates(error: &reqwest::Error) {
-    tracing::warn!(target: "portcullis", event = "no_root_certificates", %error, "HTTP client without root certificates");
+    tracing::warn!(target: "portcullis", event = "no_root_certificates", %error, "HTTP client has no root certificates");
 }
 
-/// A handler asks for a token that no layer put there.
+/// A handler extracts a token, but no layer verified the request.
 #[cfg(feature = "axum")]
 pub(crate) fn not_protected() {
     tracing::error!(
         target: "portcullis",
         event = "not_protected",
-        "a handler asks for the access token on a route without `ProtectLayer`; add `.route_layer(protect)`"
+        "a handler extracts the access token on a route without `ProtectLayer`; add `.route_layer(protect)`"
     );
 }
 
-/// The feature `testing` is on where nobody tests: in a build without debug assertions, as a release is. Said until it was
-/// heard once. Where `TestIssuer` can be reached, so can what signs any token.
+/// Warns if the feature `testing` is enabled without debug assertions, as in a release build: code
+/// that can reach `TestIssuer` can sign any token. Repeats until a subscriber records it.
 #[cfg(feature = "testing")]
 pub(crate) fn testing_in_release() {
     static WAS_HEARD: AtomicBool = AtomicBool::new(false);
     if cfg!(debug_assertions) || WAS_HEARD.load(Ordering::Relaxed) {
         return;
     }
-    // Said again until somebody listens; whoever reads `log` instead is not known to.
+    // Repeated until a subscriber is enabled. A consumer of the `log` crate is not detected.
     tracing::warn!(
         target: "portcullis",
         event = "testing_in_release",
-        "the feature `testing` of portcullis is on in a release build; it belongs in `[dev-dependencies]`"
+        "the feature `testing` of portcullis is enabled in a release build; enable it in `[dev-dependencies]` only"
     );
     WAS_HEARD
         .store(tracing::enabled!(target: "portcullis", tracing::Level::WARN), Ordering::Relaxed);
@@ -290,8 +296,9 @@ mod meters {
             .record(took.as_secs_f64());
     }
 
-    /// The age of a set is now less this, as Prometheus has it; an age would be out of date when it is read. Of looked-up
-    /// issuers together there is no such thing.
+    /// The time of the last fetch, as is common with Prometheus. The age of a key set is the
+    /// current time minus this value; an age would be out of date when it is read. Resolved issuers
+    /// share one label, so they have no such value.
     pub(super) fn fetched_at(issuer: &IssuerName, unix: Duration) {
         if issuer.is_listed() {
             gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer))
@@ -317,7 +324,7 @@ mod meters {
     }
 }
 
-/// Without the feature, nobody counts.
+/// Without the feature `metrics`, nothing is counted.
 #[cfg(not(feature = "metrics"))]
 mod meters {
     use std::time::Duration;

@@ -1,16 +1,19 @@
-//! Tokens that were verified before.
+//! Cache of verified tokens.
 //!
-//! A hit costs a look at one or two places and a comparison instead of a signature, and gives what the application made of the
-//! claims back with it. It must never say yes where a verification would say no, so whatever may have changed since is looked
-//! at each time: the time, the issuer, and whether its keys are still the ones.
+//! A hit costs the read of one or two slots and a comparison instead of a signature, and returns
+//! the claims as the application has already deserialized them. A hit must never accept a token
+//! that a verification would reject. So everything that may have changed is checked on each hit:
+//! the time, the issuer, and whether the issuer still has the same keys.
 //!
-//! A token is kept when it is verified for the second time. Many come only once (a machine that gets one for each job), and
-//! what is kept of those is two bytes, for a while: a doorkeeper.
+//! A token is cached when it is verified for the second time. Many tokens are used only once, such
+//! as those of a machine that gets one for each job. Of those, only two bytes are stored, for a
+//! while. TinyLFU calls this a doorkeeper.
 //!
-//! The table is one of sets, as a processor's cache is: a token has its place in one of two sets, by the end of its
-//! signature, which is as good as drawn by lot. (A tenant that grinds the ends of its own tokens can crowd two sets: that
-//! costs verifications.) A hit writes nothing that threads share but the token's own count of references, which no cache can
-//! say that keeps an order of use; DESIGN.md has what moka cost here.
+//! The table is set-associative, like a processor's cache: the end of a token's signature, which is
+//! as good as random, selects two sets that may hold the token. (A tenant that searches for tokens
+//! with certain signatures can crowd two sets. That costs verifications.) The only shared memory
+//! that a hit writes to is the token's own reference count. A cache that maintains an order of use
+//! cannot do that; DESIGN.md has the measured cost of moka here.
 
 use std::array;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -25,51 +28,55 @@ use crate::issuer::active::ActiveIssuer;
 use crate::issuer::registry::ResolvedIssuer;
 use crate::keys::jwks::Jwks;
 
-/// Tokens that there is room for unless configured otherwise.
+/// Default capacity, in tokens.
 pub(crate) const DEFAULT_CAPACITY: u64 = 10_000;
 
-/// The largest capacity, whatever is configured: the table has 32 bytes for each token from the start.
+/// Maximum capacity, in tokens, whatever is configured: the table takes 32 bytes for each from the
+/// start.
 const MAX_CAPACITY: u64 = 1 << 21;
 
-/// Places for each token that there should be room for: they find theirs by lot, and some would find theirs taken.
+/// Slots for each token of capacity. Tokens hash to slots; without spare slots, collisions evict
+/// entries below capacity.
 const PLACES_PER_TOKEN: u64 = 2;
 
-/// Longest time that a token is taken for verified, whatever it says itself. Some are good for 30 days.
+/// Maximum time that a token stays cached, whatever its `exp`. Some tokens are valid for 30 days.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Bytes that tokens and their claims take at the most, for each token that there should be room for: a token of 1.5 KiB with
-/// its claims read as a tree and as one type of the application's.
+/// Maximum memory of the tokens and their claims, in bytes for each token of capacity: enough for a
+/// token of 1.5 KiB with its claims read as a tree and as one type of the application.
 const BYTES_PER_TOKEN: usize = 8192;
 
-/// Bytes that one token and its claims take at the most. A token of 16 KiB can have claims of a megabyte once they are read: it
-/// is verified each time, or few such tokens would leave no room for others.
+/// Maximum memory of one token and its claims, in bytes. A token of 16 KiB can have claims that
+/// take a megabyte once they are read. Such a token is verified each time: a few of them would
+/// leave no memory for others.
 const MOST_BYTES_OF_ONE: usize = 128 * 1024;
 
-/// Sets that are searched for tokens older than [`LONGEST`] when there is no memory for another token.
+/// Sets that one sweep searches for entries to free, when there is no memory for another token.
 const SWEPT_AT_ONCE: usize = 16;
 
-/// Tokens in one set.
+/// Slots in one set.
 const WAYS: usize = 4;
 
-/// The tokens that one verifier has verified. Not shared with others: what a token is good for is the verifier's own affair.
+/// The tokens that one verifier has verified. Verifiers do not share a cache: what a token is
+/// accepted for depends on the verifier's configuration.
 pub(crate) struct TokenCache {
     sets: Box<[Set]>,
-    /// Of all tokens that are kept and of their claims that were read, until they are really free: a request may hold a token for
-    /// longer.
+    /// The memory of all cached tokens, including their claims that were read. It counts until it
+    /// is actually freed: a request may hold a token for longer than the cache does.
     bytes: AtomicUsize,
     most_bytes: usize,
-    /// Where the search for old tokens goes on.
+    /// Where the next sweep starts.
     swept: AtomicUsize,
 }
 
-/// What one kept token takes of the cache's memory. Given back when dropped.
+/// The memory that one cached token takes. Returned to the cache on drop.
 pub(crate) struct Charge {
     cache: Weak<TokenCache>,
     bytes: AtomicUsize,
 }
 
 impl Charge {
-    /// Takes as many bytes more; `false`, and none, if there is no room for them.
+    /// Takes `bytes` more. Returns `false` and takes nothing if there is no memory for them.
     pub(crate) fn add(&self, bytes: usize) -> bool {
         let Some(cache) = self.cache.upgrade() else { return true };
         let is_too_much = self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE;
@@ -81,7 +88,7 @@ impl Charge {
         true
     }
 
-    /// Takes the token out of the cache.
+    /// Removes the token from the cache.
     pub(crate) fn remove(&self, token: &str) {
         if let Some(cache) = self.cache.upgrade() {
             cache.remove(token);
@@ -101,32 +108,36 @@ impl Drop for Charge {
     }
 }
 
-/// One line of the processor's cache: a token that is not kept costs two of them, one for each of its sets.
+/// One line of the processor's cache: a token that is not cached costs the read of two, one for
+/// each of its sets.
 #[repr(align(64))]
 struct Set {
-    /// Some bits of each token's signature, so that only the right one is looked at. Nothing else hangs on them.
+    /// Some bits of each token's signature, so that only the matching slot is read. Correctness
+    /// does not depend on them.
     tags: [AtomicU32; WAYS],
-    /// Two bytes of each of the last eight tokens that were verified and not kept, the newest in the lowest bits of the first.
+    /// Two bytes of each of the last eight tokens that were verified and not cached, the newest in
+    /// the lowest bits of the first.
     seen: [AtomicU64; 2],
     kept: [ArcSwapOption<Entry>; WAYS],
 }
 
-/// A token, and what it was verified with.
+/// A cached token, and what it was verified with.
 pub(crate) struct Entry {
     token: AccessToken,
     issuer: EntryIssuer,
-    /// `None` if the issuer's never change. Weak: a cached token keeps no set alive that is not the newest any more.
+    /// `None` if the issuer's keys never change. Weak: a cached token must not keep a replaced key
+    /// set alive.
     keys: Option<Weak<Jwks>>,
     at: Duration,
-    /// Since another token last wanted its place.
+    /// Whether there was a hit since another token last competed for the slot.
     was_used: AtomicBool,
 }
 
-/// Whose token it is.
+/// The issuer of a cached token.
 pub(crate) enum EntryIssuer {
-    /// Trusted as long as the verifier lives.
+    /// A configured issuer: trusted as long as the verifier lives.
     Listed(Arc<ActiveIssuer>),
-    /// By a look-up's word. Weak: a cached token keeps no tenant alive that was evicted.
+    /// A resolved issuer. Weak: a cached token must not keep an evicted tenant alive.
     LookedUp(Weak<ActiveIssuer>),
 }
 
@@ -163,7 +174,7 @@ impl Entry {
 }
 
 impl TokenCache {
-    /// `capacity`: 0 for none.
+    /// With a `capacity` of 0, nothing is cached.
     pub(crate) fn new(capacity: u64) -> Self {
         let sets = (capacity.min(MAX_CAPACITY) * PLACES_PER_TOKEN).div_ceil(WAYS as u64);
         let set = || Set {
@@ -178,18 +189,20 @@ impl TokenCache {
         Self { sets: (0..sets).map(|_| set()).collect(), bytes, most_bytes, swept }
     }
 
-    /// Takes as many bytes, if there is room for them once `leaving` bytes are free.
+    /// Takes `bytes` if there is memory for them once `leaving` bytes are freed.
     fn take(&self, bytes: usize, leaving: usize) -> bool {
         let taken = |used: usize| {
             let all = used.checked_add(bytes)?;
-            // What is no larger than what it replaces always fits.
+            // An entry that is no larger than the one it replaces always fits.
             (bytes <= leaving || all.saturating_sub(leaving) <= self.most_bytes).then_some(all)
         };
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Frees what is older than [`LONGEST`] (with `now`), and what takes more than its share, in some of the sets, others each
-    /// time: else one tenant's large tokens would take the room of all others. Whether anything was freed.
+    /// Frees entries that are older than [`LONGEST`] (with `now`) and entries that take more than
+    /// their share, so that large tokens of one tenant do not take the memory of all others.
+    /// Searches only some of the sets, and others the next time. Returns whether anything was
+    /// freed.
     fn sweep(&self, now: Option<Now>) -> bool {
         let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
         let may_go = |entry: &Arc<Entry>| {
@@ -213,7 +226,7 @@ impl TokenCache {
         for (own, kept) in place.sets.into_iter().flat_map(Set::slots) {
             let found = kept.load();
             if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
-                // Not if another token has taken the slot meanwhile.
+                // Unless another token has taken the slot meanwhile.
                 let previous = kept.compare_and_swap(&found, None);
                 if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
                     && Arc::ptr_eq(previous, found)
@@ -224,7 +237,7 @@ impl TokenCache {
         }
     }
 
-    /// Exactly this token, if it is kept and still `is_good`.
+    /// Returns exactly this token, if it is cached and `is_good` accepts its entry.
     pub(crate) fn get(
         &self,
         token: &str,
@@ -238,14 +251,15 @@ impl TokenCache {
             is_this.then_some(kept)
         })?;
         let entry = kept.as_ref().filter(|entry| is_good(entry))?;
-        // Written once, not each time: a write would take the line from the other processors.
+        // Written once, not on each hit: a write would take the cache line from the other
+        // processors.
         if !entry.was_used.load(Ordering::Relaxed) {
             entry.was_used.store(true, Ordering::Relaxed);
         }
         Some(entry.token.clone())
     }
 
-    /// Keeps a token that was just verified, if it was before.
+    /// Caches a token that was just verified, if it was verified before.
     pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
         let Some(place) = self.candidates(token) else { return };
         let [first, _] = place.sets;
@@ -261,7 +275,7 @@ impl TokenCache {
         if !has_room {
             return;
         }
-        // Counted before it is there, so that nothing that takes it out again can count below zero.
+        // Charged before the entry is visible, so that its removal cannot make the count negative.
         entry.token.charge(Charge { cache: Arc::downgrade(self), bytes: AtomicUsize::new(bytes) });
         kept.store(Some(Arc::new(entry)));
         own.store(place.tag, Ordering::Relaxed);
@@ -270,27 +284,36 @@ impl TokenCache {
     fn candidates(&self, token: &str) -> Option<Candidates<'_>> {
         let [a, b, c, d, e, f, g, h] = *token.as_bytes().last_chunk()?;
         let end = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-        // It is base64url. A multiplication spreads it: the upper half depends on every character.
+        // The end is base64url. The multiplication spreads it: the upper half depends on every
+        // character.
         let spread = |by: u64| end.wrapping_mul(by) >> 32;
         let set = |spread: u64| self.sets.get(((spread * self.sets.len() as u64) >> 32) as usize);
         let (one, other) = (spread(0x9e37_79b9_7f4a_7c15), spread(0xc2b2_ae3d_27d4_eb4f));
-        // 0, which an empty place has, is no base64url; and where nothing is kept, nothing is found.
+        // An empty slot has the tag 0, which is not base64url. Even a match would find no entry
+        // there.
         let tag = u32::from_le_bytes([a, b, c, d]);
         Some(Candidates { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
     }
 }
 
-/// Where a token belongs: into one of two sets, so that few find both full.
+/// The two sets that may hold a token. With two, few tokens find both full.
 struct Candidates<'a> {
     sets: [&'a Set; 2],
     tag: u32,
-    /// What a set remembers it by: bits of the product that did not choose the set.
+    /// What the `seen` of a set stores of the token: bits of the product that did not select the
+    /// set.
     rest: u16,
 }
 
 impl<'a> Candidates<'a> {
-    /// In this order: its own place; one with what is older than [`LONGEST`], so that long tokens which nobody uses do not take
-    /// up the bytes of others; an empty one, in the emptier set; one that nobody used since a token last wanted it; any.
+    /// Chooses a slot. In order of preference:
+    ///
+    /// 1. the slot with this token's tag;
+    /// 2. one with an entry older than [`LONGEST`], so that long tokens that are no longer used do
+    ///    not take the memory of others;
+    /// 3. an empty one, in the emptier set;
+    /// 4. one without a hit since a token last competed for it;
+    /// 5. any.
     fn choose(&self, now: Now) -> Option<Slot<'a>> {
         let [first, second] = self.sets;
         let sets = if second.empty().count() > first.empty().count() {
@@ -314,7 +337,7 @@ impl<'a> Candidates<'a> {
     }
 }
 
-/// A place in a set: its tag, and what is kept there.
+/// A slot of a set: its tag and its entry.
 type Slot<'a> = (&'a AtomicU32, &'a ArcSwapOption<Entry>);
 
 impl Set {
@@ -326,8 +349,9 @@ impl Set {
         self.slots().filter(|(_, kept)| kept.load().is_none())
     }
 
-    /// Whether this token was verified before; it is, from now on. Two threads at once may forget one, which is verified once
-    /// more; one in 8,000 is taken for another, and kept at once.
+    /// Records that this token was verified, and returns whether it was verified before. Two
+    /// threads at once may lose one record; that token is verified once more. One token in 8,000 is
+    /// mistaken for another one, and cached at once.
     fn record_sighting(&self, token: u16) -> bool {
         let [newer, older] = self.seen.each_ref().map(|four| four.load(Ordering::Relaxed));
         let is_one_of = |four: u64| (0..4).any(|number| (four >> (16 * number)) as u16 == token);

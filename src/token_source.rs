@@ -1,4 +1,4 @@
-//! RFC 6750 §2: where a request has its token.
+//! Where a request carries its access token (RFC 6750 §2).
 
 use std::fmt::Display;
 
@@ -7,7 +7,8 @@ use url::Url;
 
 use crate::error::ConfigError;
 
-/// Where a request may have its access token; for [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources).
+/// A location where a request may carry its access token (RFC 6750 §2), for
+/// [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources).
 ///
 /// ```
 /// use portcullis::TokenSource;
@@ -32,11 +33,12 @@ pub(crate) enum TokenLocation {
     Query(String),
 }
 
-/// Whose requests may use a token that a browser sends by itself, beside the API's own pages.
+/// The requests that may use a token that a browser sends by itself, in addition to those of the
+/// API's own pages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AllowedOrigins {
     listed: Vec<String>,
-    /// Clients that are no browsers, which send neither `Origin` nor `Sec-Fetch-*`.
+    /// Allows clients other than browsers, which send neither `Origin` nor `Sec-Fetch-*`.
     pub(crate) non_browsers: bool,
 }
 
@@ -47,23 +49,26 @@ impl AllowedOrigins {
 }
 
 impl TokenSource {
-    /// `Authorization: Bearer …` (RFC 6750 §2.1): the default, and for most APIs the only one.
+    /// The header `Authorization: Bearer …` (RFC 6750 §2.1): the default, and the only location
+    /// that most APIs need.
     pub fn authorization() -> Self {
         Self(TokenLocation::Authorization)
     }
 
-    /// A header that carries the token and nothing else, as a gateway in front sets it: `Cf-Access-Jwt-Assertion`,
-    /// `x-goog-iap-jwt-assertion`.
+    /// A header that carries only the token, as set by a gateway in front of the API:
+    /// `Cf-Access-Jwt-Assertion`, `x-goog-iap-jwt-assertion`.
     ///
-    /// A gateway sets it because of a cookie, and a browser sends cookies with requests that any page makes. So the same
-    /// rule holds as for a [`cookie`](Self::cookie): requests of the API's own origin pass, and navigations to it; unsafe
-    /// methods, websockets and requests of other pages need an `Origin` that is listed in
-    /// [`from_origins`](Self::from_origins). Machines behind the gateway send no `Origin`:
+    /// A gateway sets it because of a cookie, and a browser sends cookies with requests that any
+    /// page makes. The rule is therefore the same as for a [`cookie`](Self::cookie): requests of
+    /// the API's own origin and navigations to it may use the token. Requests of other pages need
+    /// an `Origin` that is listed in [`from_origins`](Self::from_origins). Unsafe methods and
+    /// websockets always need an `Origin`. Machines behind the gateway send none:
     /// [`allow_non_browsers`](Self::allow_non_browsers) lets them use unsafe methods.
     ///
     /// # Errors
     ///
-    /// Returns an error if `name` is not a header name, or if it is `Authorization`, which has a scheme.
+    /// Returns an error if `name` is not a valid header name, or if it is `Authorization`, whose
+    /// value has a scheme.
     pub fn header<N>(name: N) -> Result<Self, ConfigError>
     where
         N: TryInto<HeaderName>,
@@ -77,28 +82,34 @@ impl TokenSource {
                 Ok(Self(TokenLocation::Header { name, allowed: AllowedOrigins::default() }))
             }
             Err(error) => {
-                Err(ConfigError::new(format!("token source: expected a header's name: {error}")))
+                Err(ConfigError::new(format!("token source: expected a header name: {error}")))
             }
         }
     }
 
-    /// A cookie. A browser sends it with requests that any page makes, so not every request may use it:
+    /// A cookie (RFC 6265 §4.2.1). A browser sends it with requests that any page makes, so only
+    /// some requests may use it:
     ///
-    /// - Requests of the API's own origin and of `origins` (`https://app.example.com`) may, whatever they do.
-    /// - GET, HEAD and OPTIONS may without `Origin`, unless the browser says that a page of a sibling subdomain or of
-    ///   another site makes them (`Sec-Fetch-Site`).
-    /// - A navigation of the whole window may (the page after a sign-in, a link in a mail), from wherever it comes.
-    /// - Unsafe methods and websockets may not without `Origin`, and nothing may with another one.
+    /// - Every request of the API's own origin or of one of `origins` (`https://app.example.com`).
+    /// - GET, HEAD and OPTIONS without `Origin`, unless `Sec-Fetch-Site` reports a page of a
+    ///   sibling subdomain or of another site.
+    /// - Navigations of the whole window, from any page: the page after a sign-in, a link in a
+    ///   mail.
     ///
-    /// What may not is answered 400, or, with [`optional`](crate::ProtectLayer::allow_anonymous), treated as without a token. The
-    /// API's own origin is that of the `Host` header (over `http` on loopback only), or what the browser calls
-    /// `same-origin`: list it if a proxy rewrites `Host` and the API has websockets. A name that begins with `__Host-` keeps
-    /// subdomains from setting the cookie.
+    /// Unsafe methods and websockets without `Origin` may not use it, nor may any request with
+    /// another `Origin`. Such a request is rejected with 400 or, with
+    /// [`allow_anonymous`](crate::ProtectLayer::allow_anonymous), treated as a request without a
+    /// token.
+    ///
+    /// The API's own origin is that of the `Host` header (with `http` on loopback only), or what
+    /// the browser reports as `same-origin`. List it in `origins` if a proxy rewrites `Host` and
+    /// the API has websockets. A name that starts with `__Host-` prevents subdomains from setting
+    /// the cookie.
     ///
     /// # Errors
     ///
-    /// Returns an error if an origin is not one as browsers send it: scheme, host in lower case, a port that is not the
-    /// scheme's, no slash.
+    /// Returns an error if an origin is not spelled as browsers send it: scheme, host in lowercase,
+    /// port unless it is the default of the scheme, no trailing slash.
     pub fn cookie<T: Into<String>>(
         name: impl Into<String>,
         origins: impl IntoIterator<Item = T>,
@@ -107,12 +118,13 @@ impl TokenSource {
             .from_origins(origins)
     }
 
-    /// Other origins whose pages may use a token from a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header).
+    /// Sets the other origins whose pages may use a token from a [`cookie`](Self::cookie) or a
+    /// gateway's [`header`](Self::header).
     ///
     /// # Errors
     ///
-    /// Returns an error if an origin is not one as browsers send it (see [`cookie`](Self::cookie)), or if this is neither a
-    /// cookie nor a header.
+    /// Returns an error if an origin is not spelled as browsers send it (see
+    /// [`cookie`](Self::cookie)), or if this source is neither a cookie nor a header.
     pub fn from_origins<T: Into<String>>(
         mut self,
         origins: impl IntoIterator<Item = T>,
@@ -123,16 +135,17 @@ impl TokenSource {
         };
         if let Some(odd) = origins.iter().find(|text| !is_origin(text)) {
             return Err(ConfigError::new(format!(
-                "origin {odd:?}: expected one as `https://app.example.com`"
+                "origin {odd:?}: expected an origin such as `https://app.example.com`"
             )));
         }
         self.allowed("from_origins")?.listed = origins;
         Ok(self)
     }
 
-    /// Lets clients that are no browsers use a [`cookie`](Self::cookie) or a gateway's [`header`](Self::header) with any
-    /// method: requests with neither `Origin` nor a `Sec-Fetch-*` header. Every current browser sends one of them with
-    /// unsafe methods and websockets. For machines behind a gateway, such as those with a Cloudflare service token.
+    /// Lets clients other than browsers use a [`cookie`](Self::cookie) or a gateway's
+    /// [`header`](Self::header) with any method: requests with neither `Origin` nor a `Sec-Fetch-*`
+    /// header. Every current browser sends one of them with unsafe methods and websockets. Use it
+    /// for machines behind a gateway, such as those with a Cloudflare service token.
     ///
     /// ```
     /// use portcullis::TokenSource;
@@ -143,7 +156,7 @@ impl TokenSource {
     ///
     /// # Errors
     ///
-    /// Returns an error if this is neither a cookie nor a header.
+    /// Returns an error if this source is neither a cookie nor a header.
     pub fn allow_non_browsers(mut self) -> Result<Self, ConfigError> {
         self.allowed("allow_non_browsers")?.non_browsers = true;
         Ok(self)
@@ -160,13 +173,14 @@ impl TokenSource {
         }
     }
 
-    /// `Sec-WebSocket-Protocol: bearer, <token>`, since a browser's websocket sends no `Authorization`:
-    /// `new WebSocket(url, ["bearer", token])`. The protocol (`bearer`, or whatever name is given here) is accepted in the
-    /// answer, unless the service accepts another one.
+    /// The header `Sec-WebSocket-Protocol: bearer, <token>` (RFC 6455 §4.1), for browsers, which
+    /// cannot send `Authorization` with a websocket: `new WebSocket(url, ["bearer", token])`.
+    /// `name` is the subprotocol before the token, here `bearer`. The response accepts it, unless
+    /// the service accepts another one.
     ///
     /// # Errors
     ///
-    /// When `name` is no subprotocol's name (RFC 6455 §4.1).
+    /// Returns an error if `name` is not a valid subprotocol name (RFC 6455 §4.1).
     pub fn websocket_protocol(name: &str) -> Result<Self, ConfigError> {
         let is_token = !name.is_empty()
             && name
@@ -175,13 +189,14 @@ impl TokenSource {
         match HeaderValue::from_str(name) {
             Ok(name) if is_token => Ok(Self(TokenLocation::WebSocketProtocol(name))),
             _ => Err(ConfigError::new(format!(
-                "token source: expected a websocket subprotocol's name, {name:?} came"
+                "token source: expected a websocket subprotocol name, found {name:?}"
             ))),
         }
     }
 
-    /// A query parameter (RFC 6750 §2.3). Dangerous: addresses end up in logs, histories and `Referer` headers, and the token
-    /// with them (OAuth 2.1 §5.1 forbids it). Answers to such requests get `Cache-Control: no-store`.
+    /// A query parameter (RFC 6750 §2.3). Dangerous: URLs end up in logs, browser histories and
+    /// `Referer` headers, and the token with them. OAuth 2.1 §5.1 forbids it. Responses to such
+    /// requests have `Cache-Control: no-store`.
     pub fn danger_query(name: impl Into<String>) -> Self {
         Self(TokenLocation::Query(name.into()))
     }

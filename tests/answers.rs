@@ -1,4 +1,4 @@
-//! Who is let through without a token, and what refusals look like.
+//! Requests without a valid token: which of them each policy admits, and what rejections look like.
 
 use std::convert::Infallible;
 
@@ -32,16 +32,16 @@ async fn text(response: Response<Body>) -> String {
 }
 
 #[tokio::test]
-async fn each_policy_lets_through_whom_it_says() {
+async fn each_token_policy_admits_the_documented_requests() {
     let issuer = issuer();
     let handler = async |token: Option<AccessToken>| {
-        token.map_or("nobody".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
+        token.map_or("anonymous".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
     };
     let strict = async |token: AccessToken| token.subject().unwrap_or_default().to_owned();
     let good = || issuer.token().subject("alice").scope("a");
     let requests = [
-        ("good", Some(good().build())),
-        ("none", None),
+        ("valid", Some(good().build())),
+        ("no token", None),
         ("expired", Some(good().expired().build())),
         ("forged", Some(good().tampered().build())),
         ("opaque", Some("opaque".to_owned())),
@@ -57,12 +57,12 @@ async fn each_policy_lets_through_whom_it_says() {
         (
             "optional",
             protect(&issuer).scope("a").allow_anonymous(),
-            ["alice", "nobody", "401", "401", "401", "400", "403"],
+            ["alice", "anonymous", "401", "401", "401", "400", "403"],
         ),
         (
-            "ignoring bad ones",
+            "ignoring invalid tokens",
             protect(&issuer).scope("a").danger_ignore_invalid(),
-            ["alice", "nobody", "nobody", "nobody", "nobody", "nobody", "403"],
+            ["alice", "anonymous", "anonymous", "anonymous", "anonymous", "anonymous", "403"],
         ),
     ];
     for (policy, layer, expected) in cases {
@@ -75,25 +75,25 @@ async fn each_policy_lets_through_whom_it_says() {
                 status => status.as_u16().to_string(),
             };
             assert_eq!(said, expected, "{policy}: {name}");
-            // A handler that wants a token says so to those who are let through without.
+            // A handler that extracts `AccessToken` rejects anonymous requests.
             let status =
                 asks.clone().oneshot(request(token.as_deref())).await.unwrap().status().as_u16();
             let wanted = match expected {
                 "alice" => 200,
-                "nobody" => 401,
+                "anonymous" => 401,
                 status => status.parse().unwrap(),
             };
             assert_eq!(status, wanted, "{policy}: {name}");
         }
     }
-    // Without a layer, it is the wiring.
+    // A missing layer is a server error.
     let unprotected = Router::new().route("/", get(handler));
     assert_eq!(unprotected.oneshot(request(None)).await.unwrap().status(), 500);
 }
 
-/// Unavailable is not invalid, also where invalid ones are let through.
+/// A token that cannot be verified now is not invalid, even if invalid tokens are ignored.
 #[tokio::test]
-async fn a_token_that_cannot_be_verified_now_is_not_a_bad_one() {
+async fn unavailable_keys_do_not_make_a_token_invalid() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     issuer.set_behavior(Behavior::Status(500));
     let app = Router::new()
@@ -102,9 +102,9 @@ async fn a_token_that_cannot_be_verified_now_is_not_a_bad_one() {
     assert_eq!(app.oneshot(request(Some(&issuer.token().build()))).await.unwrap().status(), 503);
 }
 
-/// A preflight is nobody's, also behind a layer that knew somebody.
+/// A preflight is anonymous, even behind a layer that has verified a token.
 #[tokio::test]
-async fn a_preflight_brings_no_token_in() {
+async fn preflights_reach_the_handler_without_a_token() {
     let (one, other) = (issuer(), issuer());
     let handler = async |token: Option<AccessToken>| token.is_some().to_string();
     let app = Router::new()
@@ -118,12 +118,12 @@ async fn a_preflight_brings_no_token_in() {
     assert_eq!(text(app.oneshot(request).await.unwrap()).await, "false");
 }
 
-/// What one layer let through without a token, no handler may take for another layer's word.
+/// If a layer forwards a request as anonymous, handlers do not see the token of an outer layer.
 #[tokio::test]
-async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
+async fn layers_of_different_verifiers_do_not_share_tokens() {
     let (one, other) = (issuer(), issuer());
     let seen = async |token: Option<Extension<AccessToken>>| {
-        token.map_or("nobody".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
+        token.map_or("anonymous".to_owned(), |token| token.subject().unwrap_or_default().to_owned())
     };
     let inner_optional = Router::new()
         .route("/", get(seen))
@@ -131,7 +131,7 @@ async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
         .route_layer(protect(&one));
     let token = one.token().subject("alice").build();
     let response = inner_optional.oneshot(request(Some(&token))).await.unwrap();
-    assert_eq!(text(response).await, "nobody", "the inner layer does not know this token");
+    assert_eq!(text(response).await, "anonymous", "the inner layer does not accept this token");
     let inner_required = Router::new()
         .route("/", get(seen))
         .route_layer(protect(&one))
@@ -150,20 +150,20 @@ async fn layers_of_different_verifiers_do_not_mix_their_tokens() {
     assert_eq!(
         text(both.oneshot(request(Some(&token))).await.unwrap()).await,
         "true",
-        "the inner layer's word counts"
+        "the inner layer decides"
     );
     let optional = asks.route_layer(protect(&one).allow_anonymous());
     assert_eq!(text(optional.oneshot(request(None)).await.unwrap()).await, "false");
 }
 
 #[tokio::test]
-async fn problems_are_told_in_json_where_that_is_asked_for() {
+async fn problem_json_adds_problem_details_to_rejections() {
     let issuer = issuer();
     let app = Router::new()
         .route("/", get(async || ""))
         .route_layer(protect(&issuer).scope("a").problem_json());
     for (name, token, status, title, detail) in [
-        ("none", None, 401, "Unauthorized", "An access token is needed"),
+        ("no token", None, 401, "Unauthorized", "An access token is needed"),
         ("malformed", Some("a,b".to_owned()), 400, "Bad Request", "The credentials are malformed"),
         (
             "expired",
@@ -202,7 +202,7 @@ async fn problems_are_told_in_json_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn refusals_may_be_the_applications_own() {
+async fn rejection_response_replaces_the_response_of_a_rejection() {
     let issuer = issuer();
     let layer = protect(&issuer).rejection_response(|error, request| {
         let body = json!({ "code": error.code(), "path": request.uri.path() });
@@ -216,7 +216,7 @@ async fn refusals_may_be_the_applications_own() {
     });
     let app = Router::new().route("/", get(async || "")).route_layer(layer);
     let response = app.clone().oneshot(request(None)).await.unwrap();
-    assert_eq!(response.status(), 401, "a refusal is never 200");
+    assert_eq!(response.status(), 401, "a rejection is never 200");
     assert!(response.headers().contains_key(header::WWW_AUTHENTICATE));
     assert_eq!(text(response).await, r#"{"code":"missing","path":"/"}"#);
     assert_eq!(
@@ -227,9 +227,9 @@ async fn refusals_may_be_the_applications_own() {
     assert_eq!(app.oneshot(request(Some("a,b"))).await.unwrap().status(), 418);
 }
 
-/// As gRPC clients expect it, whatever body others are given.
+/// gRPC clients receive gRPC responses, whatever body is configured for other clients.
 #[tokio::test]
-async fn grpc_requests_are_refused_as_grpc() {
+async fn grpc_requests_receive_grpc_rejections() {
     let issuer = issuer();
     let inner =
         service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
@@ -250,7 +250,7 @@ async fn grpc_requests_are_refused_as_grpc() {
             Version::HTTP_11,
             Some("application/grpc-web-text"),
         ),
-        // What is none is not answered 200, whatever it calls itself.
+        // A request that is not gRPC never receives 200, whatever its content type.
         ("application/grpc", Method::POST, Version::HTTP_11, None),
         ("application/grpc", Method::GET, Version::HTTP_2, None),
         ("application/grpc-web", Method::GET, Version::HTTP_11, None),
@@ -259,7 +259,7 @@ async fn grpc_requests_are_refused_as_grpc() {
     ] {
         let is_grpc = answer.is_some();
         for (name, token, grpc_status, status) in [
-            ("none", None, "16", 401),
+            ("no token", None, "16", 401),
             ("malformed", Some("a,b".to_owned()), "16", 400),
             ("expired", Some(issuer.token().expired().build()), "16", 401),
             ("without scope", Some(issuer.token().build()), "7", 403),
@@ -290,15 +290,21 @@ async fn grpc_requests_are_refused_as_grpc() {
 }
 
 #[tokio::test]
-async fn preflights_pass_where_that_is_asked_for() {
+async fn allow_preflight_admits_cors_preflights_only() {
     let issuer = issuer();
     let preflight = [("origin", "https://app.example"), ("access-control-request-method", "POST")];
     for (name, layer, method, headers, expected) in [
-        ("asked for", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[..], 200),
-        ("not asked for", protect(&issuer), "OPTIONS", &preflight[..], 401),
+        ("allowed", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[..], 200),
+        ("not allowed", protect(&issuer), "OPTIONS", &preflight[..], 401),
         ("another method", protect(&issuer).allow_preflight(), "POST", &preflight[..], 401),
-        ("no preflight", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[..1], 401),
-        ("from nowhere", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[1..], 401),
+        (
+            "no requested method",
+            protect(&issuer).allow_preflight(),
+            "OPTIONS",
+            &preflight[..1],
+            401,
+        ),
+        ("no origin", protect(&issuer).allow_preflight(), "OPTIONS", &preflight[1..], 401),
     ] {
         let app = Router::new().route("/", any(async || "")).route_layer(layer);
         let request = headers
@@ -311,9 +317,10 @@ async fn preflights_pass_where_that_is_asked_for() {
     }
 }
 
-/// A handler's `?` and an extractor refuse as the layer does: in its realm, with its body, and with a challenge or without.
+/// Errors returned by handlers and extractors are rendered as the layer is configured: its realm,
+/// its body, with or without a challenge.
 #[tokio::test]
-async fn handlers_and_extractors_refuse_as_their_layer_is_configured_to() {
+async fn handler_and_extractor_errors_use_the_configuration_of_their_layer() {
     #[derive(serde::Deserialize)]
     struct Organization {
         #[allow(dead_code)]
@@ -381,7 +388,7 @@ async fn handlers_and_extractors_refuse_as_their_layer_is_configured_to() {
         let said = text(response).await;
         assert!(said.starts_with(path), "{path}: {said}");
 
-        // The innermost layer is the one that the handler stands behind.
+        // With nested layers, the innermost one applies.
         let nested =
             router().route_layer(layer.clone().problem_json()).route_layer(layer.realm("outer"));
         let response = call(nested, path, token).await;
@@ -393,17 +400,17 @@ async fn handlers_and_extractors_refuse_as_their_layer_is_configured_to() {
             "{path}"
         );
     }
-    // What the handler made of it stays: another status, and headers of its own.
+    // A handler's own status and headers are preserved.
     let json = protect(&issuer).realm("shop").problem_json();
     let response = call(router().route_layer(json.clone()), "/hidden", Some(&token)).await;
     assert_eq!(response.status(), 404);
-    assert!(!response.headers().contains_key(header::CONTENT_TYPE), "the handler's own answer");
+    assert!(!response.headers().contains_key(header::CONTENT_TYPE), "the handler's own response");
     let response = call(router().route_layer(json), "/marked", Some(&token)).await;
     assert_challenge(&response).status(403).realm("shop").scope("orders:delete");
     assert_eq!(
         response.headers().get_all(header::SET_COOKIE).iter().count(),
         2,
-        "each line of them"
+        "each header line"
     );
     assert!(!response.headers().contains_key(header::ETAG));
 }

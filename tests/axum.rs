@@ -1,4 +1,4 @@
-//! Extractors, and routers as applications write them.
+//! Extractors, in routers as applications write them.
 
 use axum::Router;
 use axum::body::Body;
@@ -25,7 +25,7 @@ async fn organization(claims: Claims<Organization>) -> String {
     claims.org_id.clone()
 }
 
-/// A handler that asks for a scope by itself.
+/// A handler that checks a scope itself.
 async fn delete(token: AccessToken) -> Result<&'static str, Error> {
     token.require_scope(&"orders:delete".parse().unwrap())?;
     Ok("deleted")
@@ -60,7 +60,7 @@ async fn text(response: Response) -> String {
 }
 
 #[tokio::test]
-async fn handlers_get_the_token_and_their_own_claims() {
+async fn handlers_extract_the_token_and_their_own_claims() {
     let issuer = issuer();
     let app = app(&issuer);
     let token = issuer.token().subject("alice").claim("org_id", "org_1").build();
@@ -69,7 +69,7 @@ async fn handlers_get_the_token_and_their_own_claims() {
 }
 
 #[tokio::test]
-async fn claims_that_do_not_fit_are_refused_without_an_error_in_the_challenge() {
+async fn mismatched_claims_are_rejected_without_an_error_in_the_challenge() {
     let issuer = issuer();
     let app = app(&issuer);
     for (name, token) in
@@ -86,7 +86,7 @@ async fn claims_that_do_not_fit_are_refused_without_an_error_in_the_challenge() 
 }
 
 #[tokio::test]
-async fn a_handler_refuses_as_the_layer_does() {
+async fn an_error_returned_by_a_handler_is_rejected_like_one_of_the_layer() {
     let issuer = issuer();
     let app = app(&issuer);
     let token = issuer.token().scope("orders:delete").build();
@@ -99,9 +99,10 @@ async fn a_handler_refuses_as_the_layer_does() {
         .scope("orders:delete");
 }
 
-/// Wiring is our fault: 500, not 401, and no challenge that a client would answer in vain.
+/// A missing layer is a server error: 500 instead of 401, and no challenge, since no client could
+/// satisfy it.
 #[tokio::test]
-async fn a_route_without_the_layer_is_our_own_error() {
+async fn a_route_without_the_layer_is_a_server_error() {
     let issuer = issuer();
     let app = app(&issuer);
     for path in ["/forgotten", "/forgotten/claims"] {
@@ -114,7 +115,7 @@ async fn a_route_without_the_layer_is_our_own_error() {
 }
 
 #[tokio::test]
-async fn routes_are_open_or_closed_as_written() {
+async fn only_the_routes_of_the_layer_are_protected() {
     let issuer = issuer();
     let app = app(&issuer);
     let (any, writer) = (issuer.token().build(), issuer.token().scope("orders:write").build());

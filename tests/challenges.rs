@@ -1,4 +1,4 @@
-//! The test kit's reader of `WWW-Authenticate`: RFC 9110 §11.6.1, and nothing else.
+//! The test kit's parser of `WWW-Authenticate`: exactly RFC 9110 §11.6.1.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,7 +6,7 @@ use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, Response};
 use portcullis::testing::{Challenge, ChallengeAssertion, assert_challenge, challenges};
 
-/// Scheme, `token68`, and each parameter: ` name=value;`.
+/// Formats each challenge: its scheme, its `token68` and each parameter as ` name=value;`.
 fn read(values: &[&[u8]]) -> Result<Vec<String>, String> {
     let mut headers = HeaderMap::new();
     for value in values {
@@ -28,9 +28,9 @@ fn read(values: &[&[u8]]) -> Result<Vec<String>, String> {
 }
 
 #[test]
-fn every_form_of_the_grammar_is_read() {
+fn every_form_of_the_grammar_is_parsed() {
     let cases: &[(&str, &str, &[&str])] = &[
-        ("a scheme alone", "Negotiate", &["Negotiate"]),
+        ("only a scheme", "Negotiate", &["Negotiate"]),
         ("a parameter", "Bearer realm=\"api\"", &["Bearer realm=api;"]),
         ("a parameter without quotes", "Bearer max_age=5", &["Bearer max_age=5;"]),
         (
@@ -39,7 +39,7 @@ fn every_form_of_the_grammar_is_read() {
             &["Bearer realm=api; error=x; scope=a b;"],
         ),
         (
-            "white space where it may be",
+            "optional whitespace",
             "Bearer   realm = \"api\"\t ,\t error\t=x",
             &["Bearer realm=api; error=x;"],
         ),
@@ -50,12 +50,16 @@ fn every_form_of_the_grammar_is_read() {
             &["Basic realm=old;", "Bearer scope=a;"],
         ),
         (
-            "the second without parameters",
+            "no parameters in the second challenge",
             "Bearer scope=\"a\", Negotiate",
             &["Bearer scope=a;", "Negotiate"],
         ),
-        ("the first without", "Negotiate, Bearer scope=\"a\"", &["Negotiate", "Bearer scope=a;"]),
-        ("three without", "A, B,C", &["A", "B", "C"]),
+        (
+            "no parameters in the first challenge",
+            "Negotiate, Bearer scope=\"a\"",
+            &["Negotiate", "Bearer scope=a;"],
+        ),
+        ("three challenges without parameters", "A, B,C", &["A", "B", "C"]),
         ("token68", "Negotiate YWJj/+==, Bearer a=b", &["Negotiate <YWJj/+==>", "Bearer a=b;"]),
         ("token68 without padding", "Negotiate abc", &["Negotiate <abc>"]),
         ("token68 that looks like a name", "Negotiate abc=", &["Negotiate <abc=>"]),
@@ -67,12 +71,12 @@ fn every_form_of_the_grammar_is_read() {
             ", ,Bearer a=b,, ,c=d , ,Basic e=f,",
             &["Bearer a=b; c=d;", "Basic e=f;"],
         ),
-        ("nothing after a scheme's space", "Bearer ", &["Bearer"]),
-        ("white space, and another challenge", "Bearer \t, Basic", &["Bearer", "Basic"]),
-        ("white space at the end", "Bearer \t", &["Bearer"]),
+        ("a space after the scheme, and no more", "Bearer ", &["Bearer"]),
+        ("whitespace, then another challenge", "Bearer \t, Basic", &["Bearer", "Basic"]),
+        ("trailing whitespace", "Bearer \t", &["Bearer"]),
         ("an empty element before the first parameter", "Bearer , a=b", &["Bearer a=b;"]),
         ("the same name in two challenges", "A r=1, B r=2", &["A r=1;", "B r=2;"]),
-        ("nothing", "", &[]),
+        ("empty", "", &[]),
         ("only commas", " ,, ", &[]),
     ];
     for (name, value, expected) in cases {
@@ -85,17 +89,17 @@ fn every_form_of_the_grammar_is_read() {
 }
 
 #[test]
-fn what_no_client_could_read_is_an_error_that_says_where() {
+fn malformed_headers_are_errors_that_name_the_position() {
     for (name, value, expected) in [
         ("no scheme", "=x", "an authentication scheme at byte 0"),
         ("a quotation mark first", "\"Bearer\"", "an authentication scheme at byte 0"),
         (
-            "a parameter twice",
+            "a duplicate parameter",
             "Bearer a=1, A=2",
             "a parameter that was not there before at byte 12",
         ),
         ("no comma between parameters", "Bearer a=\"1\" b=\"2\"", "a comma at byte 13"),
-        ("an open quotation", "Bearer a=\"b", "a quotation mark at byte 11"),
+        ("an unclosed quotation", "Bearer a=\"b", "a quotation mark at byte 11"),
         ("a backslash at the end", "Bearer a=\"b\\", "a character after the backslash at byte 12"),
         ("no value", "Bearer a=b, c=", "a value at byte 14"),
         (
@@ -104,7 +108,7 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
             "another challenge, after one without parameters at byte 12",
         ),
         ("two equals signs", "Bearer a==b", "a value at byte 9"),
-        ("a word after another", "Bearer a b", "an equals sign at byte 9"),
+        ("two words after the scheme", "Bearer a b", "an equals sign at byte 9"),
         (
             "a parameter after token68",
             "Bearer abc=, d=e",
@@ -112,22 +116,22 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
         ),
         ("a tab after the scheme", "Bearer\ta=b", "a comma at byte 7"),
         (
-            "letters that no token has",
+            "characters outside the token grammar",
             "Bearer a=b, \u{fc}=c",
             "an authentication scheme at byte 12",
         ),
         (
-            "a parameter without the scheme's space",
+            "a parameter, but no space after the scheme",
             "Bearer,a=b",
             "another challenge, after one without parameters at byte 7",
         ),
         (
-            "nor after a tab",
+            "a parameter, but a tab after the scheme",
             "Bearer\t,a=b",
             "another challenge, after one without parameters at byte 8",
         ),
         (
-            "nor for the second",
+            "a parameter, but no space after the second scheme",
             "A, B, a=b",
             "another challenge, after one without parameters at byte 6",
         ),
@@ -137,11 +141,11 @@ fn what_no_client_could_read_is_an_error_that_says_where() {
         let error = read(&[value.as_bytes()]).unwrap_err();
         assert!(error.contains(&format!("expected {expected} of ")), "{name}: {error}");
     }
-    // A tab may be in quotes; other control characters no `HeaderValue` can have.
+    // A tab is valid within quotes. A `HeaderValue` cannot contain other control characters.
     assert_eq!(read(&[b"A x=\"a\tb\""]), Ok(vec!["A x=a\tb;".into()]));
 }
 
-/// Written as the grammar says it at its plainest.
+/// Writes challenges in their simplest form.
 fn written(challenges: &[Challenge]) -> String {
     let one = |challenge: &Challenge| {
         let token68 = challenge.token68.iter().map(|token| format!(" {token}"));
@@ -157,10 +161,11 @@ fn written(challenges: &[Challenge]) -> String {
     challenges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// Every byte of some values left out, doubled or replaced: something is read or refused; and what is read, is read again from
-/// the plainest way to write it.
+/// Each byte of some values is removed, doubled or replaced. The parser accepts or rejects the
+/// result without a panic, and accepted challenges are unchanged after they are written in their
+/// simplest form and parsed again.
 #[test]
-fn hostile_values_are_read_or_refused() {
+fn mutated_headers_are_parsed_or_rejected_without_a_panic() {
     let parse = |value: &[u8]| {
         challenges(
             &[(WWW_AUTHENTICATE, HeaderValue::from_bytes(value).unwrap())].into_iter().collect(),
@@ -196,7 +201,7 @@ fn hostile_values_are_read_or_refused() {
 }
 
 #[test]
-fn assertions_hold_or_say_what_came() {
+fn failed_assertions_report_the_response() {
     type Assertion = fn(ChallengeAssertion) -> ChallengeAssertion;
     let response = |values: &[&str]| {
         let response = Response::builder().status(401);
@@ -214,7 +219,7 @@ fn assertions_hold_or_say_what_came() {
         ("scope", |challenge| challenge.scope("a b")),
         ("scope in another order", |challenge| challenge.scope("b a")),
         ("any parameter", |challenge| challenge.parameter("MAX_AGE", "5")),
-        ("none of that name", |challenge| challenge.without("error_description")),
+        ("absent parameter", |challenge| challenge.without("error_description")),
         ("all at once", |challenge| {
             challenge.status(401).realm("api").error("invalid_token").scope("a b")
         }),
@@ -226,7 +231,7 @@ fn assertions_hold_or_say_what_came() {
 
     let fail: [(&str, &[&str], Assertion, &str); 14] = [
         (
-            "no reason known",
+            "no reason in the response",
             &[bearer],
             |challenge| challenge.reason("expired"),
             "expected reason \"expired\"; 401",
@@ -245,8 +250,18 @@ fn assertions_hold_or_say_what_came() {
             "expected error=\"invalid_request\"",
         ),
         ("an error", &[bearer], |challenge| challenge.no_error(), "expected no error"),
-        ("less scope", &[bearer], |challenge| challenge.scope("a"), "expected scope=\"a\""),
-        ("more scope", &[bearer], |challenge| challenge.scope("a b c"), "expected scope=\"a b c\""),
+        (
+            "one scope token fewer",
+            &[bearer],
+            |challenge| challenge.scope("a"),
+            "expected scope=\"a\"",
+        ),
+        (
+            "one scope token more",
+            &[bearer],
+            |challenge| challenge.scope("a b c"),
+            "expected scope=\"a b c\"",
+        ),
         (
             "no scope",
             &["Bearer a=b"],
@@ -260,7 +275,7 @@ fn assertions_hold_or_say_what_came() {
             "expected x=\"\"",
         ),
         (
-            "that parameter",
+            "unexpected parameter",
             &[bearer],
             |challenge| challenge.without("max_age"),
             "expected no max_age",
@@ -277,9 +292,14 @@ fn assertions_hold_or_say_what_came() {
             |challenge| challenge,
             "expected a Bearer challenge",
         ),
-        ("two", &["Bearer", "Bearer a=b"], |challenge| challenge, "expected one Bearer challenge"),
         (
-            "none that can be read",
+            "two Bearer challenges",
+            &["Bearer", "Bearer a=b"],
+            |challenge| challenge,
+            "expected one Bearer challenge",
+        ),
+        (
+            "malformed header",
             &["Bearer a=b c=d"],
             |challenge| challenge,
             "expected a comma at byte 11",
@@ -289,7 +309,7 @@ fn assertions_hold_or_say_what_came() {
         let response = response(values);
         let panicked =
             catch_unwind(AssertUnwindSafe(|| assertion(assert_challenge(&response)))).unwrap_err();
-        let said = panicked.downcast_ref::<String>().map_or("no sentence", String::as_str);
+        let said = panicked.downcast_ref::<String>().map_or("no message", String::as_str);
         assert!(said.contains(expected), "{name}: {said}");
     }
 }

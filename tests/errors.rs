@@ -1,11 +1,13 @@
-//! The names of errors, which logs, metrics and clients of `Error::code` build on: they stay.
+//! The messages of errors and the traits of public types. The codes of errors are tested in
+//! `src/error/tests.rs`.
 
 use portcullis::testing::TestIssuer;
 use portcullis::{Algorithm, Verifier};
 
-/// Compared byte by byte, and the commonest mistake is told: on whichever side the slash is.
+/// `iss` is compared byte by byte. The error reports the most common mistake, a trailing slash on
+/// one side only.
 #[tokio::test]
-async fn a_slash_too_many_or_too_few_is_named() {
+async fn a_differing_trailing_slash_is_reported() {
     for (trusted, presented) in [
         ("https://issuer.example/", "https://issuer.example"),
         ("https://issuer.example/a", "https://issuer.example/a/"),
@@ -28,7 +30,7 @@ async fn a_slash_too_many_or_too_few_is_named() {
             .unwrap_err();
         assert!(
             error.to_string().contains("\"https://alias.example\" is: only"),
-            "the name that differs: {error}"
+            "names the alias that differs: {error}"
         );
         assert!(
             said("https://other.example/")
@@ -38,7 +40,7 @@ async fn a_slash_too_many_or_too_few_is_named() {
     }
 }
 
-/// Errors, and what handlers and layers hold, can be sent to other threads and shared.
+/// Public types can be sent to other threads and shared between them.
 #[test]
 fn public_types_are_send_and_sync() {
     fn assert<T: Send + Sync + 'static>() {}
@@ -62,9 +64,10 @@ fn public_types_are_send_and_sync() {
     assert::<portcullis::WarmUpError>();
 }
 
-/// A report of an error and its causes names each once.
+/// The text of an error does not repeat the text of its source, so a report of the whole chain has
+/// no duplicates.
 #[tokio::test]
-async fn a_text_says_what_its_source_does_not() {
+async fn an_error_does_not_repeat_its_source() {
     let issuer = TestIssuer::start().unwrap();
     issuer.set_behavior(portcullis::testing::Behavior::Status(500));
     let verifier = Verifier::new(issuer.issuer()).unwrap();

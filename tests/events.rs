@@ -1,6 +1,8 @@
-//! The names that logs, dashboards and alerts are built on: `docs/operations.md` lists them, and they stay.
+//! The names that logs, dashboards and alerts depend on: `docs/operations.md` lists them, and they
+//! are stable.
 //!
-//! One test alone in its file: a subscriber of one thread misses events whose call sites another thread met first.
+//! A single test in its file: a thread's subscriber misses events whose call sites another thread
+//! reached first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -19,7 +21,7 @@ use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-/// `LEVEL event field,field,…`, and of some fields the value.
+/// Records `LEVEL event field field …`, with the values of some fields.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>);
 
@@ -91,7 +93,7 @@ async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn events_and_metrics_have_names_that_stay() {
+async fn events_and_metrics_have_stable_names() {
     let (log, recorder) = (Log::default(), DebuggingRecorder::new());
     let snapshotter = recorder.snapshotter();
     let _recorder = metrics::set_default_local_recorder(&recorder);
@@ -107,19 +109,19 @@ async fn events_and_metrics_have_names_that_stay() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    // What is for tests says so where nobody tests; and where the machine has no root certificates, that is said, too.
+    // A release build with `testing` logs a warning; so does a machine without root certificates.
     let warned = log.take().contains(&"WARN testing_in_release".to_owned());
     let is_release = std::env::var_os("EXPECT_RELEASE_WARNING").is_some();
     assert_eq!(warned, is_release || !cfg!(debug_assertions));
 
     let good = || issuer.token().build();
     assert_eq!(verdict(&verifier, &good()).await, "ok");
-    assert_eq!(log.1.load(Ordering::SeqCst), 1, "a span around the wait for keys");
+    assert_eq!(log.1.load(Ordering::SeqCst), 1, "one span around the wait for keys");
     said(&[
         "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
     ]);
 
-    // A key that is not there: asked for, missing; remembered; another one while the budget is spent.
+    // Unknown keys: fetched and missing, remembered as missing, and one after the budget is spent.
     let kid = |kid: &str| issuer.token().header("kid", kid).build();
     clock.advance(Duration::from_secs(10));
     assert_eq!(verdict(&verifier, &kid("a")).await, "unknown_key");
@@ -139,7 +141,7 @@ async fn events_and_metrics_have_names_that_stay() {
         said(&[&unknown, "DEBUG token_refused alg issuer kid reason=unknown_key"]);
     }
 
-    // An outage: the refresh fails; past their lifetime the keys are used, which is said once.
+    // An outage: the refresh fails. The use of keys past their lifetime is logged once.
     issuer.set_behavior(Behavior::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
@@ -168,7 +170,7 @@ async fn events_and_metrics_have_names_that_stay() {
         "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
     ]);
 
-    // Another outage is another period.
+    // A second outage is logged again.
     issuer.set_behavior(Behavior::Status(404));
     clock.advance(Duration::from_secs(550));
     assert_eq!(verdict(&verifier, &good()).await, "ok");
@@ -183,7 +185,7 @@ async fn events_and_metrics_have_names_that_stay() {
     fetched(10).await;
     log.take();
 
-    // Refusals: of tokens, and of requests.
+    // Rejections of tokens and of requests.
     let layer = ProtectLayer::new(verifier.clone()).scope("orders:read");
     let app = layer.layer(axum::Router::<()>::new().route("/", get(async |_: AccessToken| "")));
     for (credentials, expected) in [
@@ -213,9 +215,11 @@ async fn events_and_metrics_have_names_that_stay() {
     unprotected.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     said(&["ERROR not_protected"]);
 
-    // Look-ups that fail, each counted, and told once in a second; and what cannot be used.
-    let broken =
-        Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
+    // Failed lookups are all counted and logged once per second. Unusable answers are logged as
+    // well.
+    let broken = Issuers::lookup_async(|_| async {
+        Err::<Option<Issuer>, _>("the database is unavailable")
+    });
     let broken = Verifier::builder(broken).clock(&clock).build().unwrap();
     for (passes, expected) in [(0, Some(0)), (0, None), (0, None), (1, Some(2))] {
         clock.advance(Duration::from_secs(passes));
@@ -235,13 +239,13 @@ async fn events_and_metrics_have_names_that_stay() {
         "DEBUG token_refused alg detail kid reason=unknown_issuer",
     ]);
 
-    // A looked-up issuer has no label of its own.
+    // Resolved issuers share one label.
     let looked_up =
         Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
     let looked_up = Verifier::builder(looked_up).clock(&clock).build().unwrap();
     assert_eq!(verdict(&looked_up, &good()).await, "ok");
 
-    // And of their fetches the log is told once in a second, however many there are; the metrics count all.
+    // Their fetches are logged once per second at most, and the metrics count all of them.
     let others: Vec<_> =
         (0..5).map(|_| TestIssuer::start_with(Algorithm::EdDSA).unwrap()).collect();
     log.take();
@@ -258,7 +262,7 @@ async fn events_and_metrics_have_names_that_stay() {
         "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=5",
     ]);
 
-    // A set that is cut, with some of the reasons.
+    // A truncated set, with some of the reasons.
     let large = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     large.set_clock(&clock);
     for _ in 0..500 {
@@ -269,7 +273,7 @@ async fn events_and_metrics_have_names_that_stay() {
     assert_eq!(
         verdict(&cut, &large.token().build()).await,
         "keys_unavailable",
-        "the good ones come last"
+        "the usable keys come last"
     );
     log.take();
     large.set_behavior(Behavior::Body({
@@ -286,7 +290,7 @@ async fn events_and_metrics_have_names_that_stay() {
         "WARN key_set_cut issuer keys=2",
     ]);
 
-    // A path that names nothing, where what was meant is there: said once.
+    // A dotted path matches nothing, but the intended claim exists: logged once.
     let dotted = issuer.issuer().roles_at(["realm_access.roles"]);
     let dotted = Verifier::builder(dotted).clock(&clock).build().unwrap();
     let token =
@@ -296,7 +300,8 @@ async fn events_and_metrics_have_names_that_stay() {
     assert!(!token.has_role("admin") && !token.has_role("admin"));
     said(&["WARN dotted_claim_path configured=realm_access.roles pointer=/realm_access/roles"]);
 
-    // What became of requests, which only the metrics are told: three with one token, one without, one that could not be verified.
+    // Outcomes of requests, which only metrics record: three with one token, one without, and one
+    // that could not be verified.
     let token = issuer.token().scope("orders:read").build();
     let router = || axum::Router::<()>::new().route("/", get(async || ""));
     let call = async |layer: &ProtectLayer, token: Option<&str>| {
@@ -315,7 +320,7 @@ async fn events_and_metrics_have_names_that_stay() {
     for _ in 0..3 {
         assert_eq!(call(&layer, Some(&token)).await, 200);
     }
-    assert_eq!(log.1.load(Ordering::SeqCst), spans, "no span where nothing is waited for");
+    assert_eq!(log.1.load(Ordering::SeqCst), spans, "no span if nothing has to be fetched");
     assert_eq!(call(&layer.clone().allow_anonymous(), None).await, 200);
     assert_eq!(call(&ProtectLayer::new(broken), Some(&token)).await, 503);
 

@@ -1,5 +1,5 @@
-//! What an issuer's server is asked, in which order, and how long an answer may take. The server is scripted; its answers
-//! are as late as a case says.
+//! Which requests an issuer's server receives, in which order, and how long a response may take.
+//! The server is scripted: each case determines how late its responses are.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -92,7 +92,7 @@ impl Server {
     }
 }
 
-/// Keys, and a verifier of tokens signed with them that takes the set from `/keys`.
+/// Signing keys and a verifier of their tokens that fetches the set from `/keys`.
 struct Api {
     keys: Arc<TestIssuer>,
     clock: TestClock,
@@ -157,9 +157,9 @@ fn poll_once(future: std::pin::Pin<&mut impl Future>) -> bool {
     future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-/// An answer so late that its fetch was given up, with another one that came meanwhile.
+/// A response arrives after its fetch was abandoned and another one has succeeded.
 #[tokio::test]
-async fn a_slow_old_answer_does_not_take_a_newer_ones_place() {
+async fn a_late_response_does_not_replace_a_newer_one() {
     let (keys, gate) = (keys(), Arc::new(Semaphore::new(0)));
     let old = keys.token().build();
     let (late, source, held) = (keys.jwks_json().to_string(), Arc::clone(&keys), Arc::clone(&gate));
@@ -180,13 +180,13 @@ async fn a_slow_old_answer_does_not_take_a_newer_ones_place() {
     keys.withdraw_old_keys();
     api.seconds_pass(10);
     let new = keys.token().build();
-    assert!(!poll_once(pin!(api.verifier.verify(&new))), "asks, and is dropped");
+    assert!(!poll_once(pin!(api.verifier.verify(&new))), "starts a fetch and is dropped");
     while server.asked().len() < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     api.seconds_pass(10);
-    assert_eq!(api.verdict(&new).await, "ok", "the fetch was given up, another one came");
-    assert_eq!(api.verdict(&old).await, "unknown_key", "looked for once more, and remembered");
+    assert_eq!(api.verdict(&new).await, "ok", "the fetch was abandoned, another one succeeded");
+    assert_eq!(api.verdict(&old).await, "unknown_key", "fetched once more, then remembered");
     let (asked, fetches) = (server.asked().len(), api.verifier.health()[0].fetches);
     gate.add_permits(1);
     for _ in 0..20 {
@@ -196,14 +196,15 @@ async fn a_slow_old_answer_does_not_take_a_newer_ones_place() {
     assert_eq!((server.asked().len(), api.verifier.health()[0].fetches), (asked, fetches));
 }
 
-/// RFC 9111 §4.3.4: a 304 brings what it says of the lifetime, and else leaves what was said.
+/// RFC 9111 §4.3.4: a 304 updates the lifetime if it has `Cache-Control`, and otherwise renews the
+/// previous one.
 #[tokio::test]
 async fn a_304_renews_the_lifetime() {
     for (name, first, then, expected) in [
-        ("nothing said", None, None, 480),
-        ("said at first", Some("max-age=3600"), None, 2880),
-        ("said with the 304", None, Some("max-age=900"), 720),
-        ("said twice", Some("max-age=3600"), Some("max-age=900"), 720),
+        ("never given", None, None, 480),
+        ("in the first response", Some("max-age=3600"), None, 2880),
+        ("in the 304", None, Some("max-age=900"), 720),
+        ("in both", Some("max-age=3600"), Some("max-age=900"), 720),
     ] {
         let keys = keys();
         let jwks = keys.jwks_json().to_string();
@@ -231,9 +232,9 @@ async fn a_304_renews_the_lifetime() {
     }
 }
 
-/// An ETag is kept and sent back; one that is no hash any more is left alone.
+/// An ETag is stored and sent back, unless it is too long to be a hash.
 #[tokio::test]
-async fn validators_of_a_kilobyte_are_kept_and_no_longer_ones() {
+async fn validators_of_up_to_a_kilobyte_are_stored() {
     for (length, sent_back) in [(1022, true), (1023, false)] {
         let keys = keys();
         let (jwks, asked) = (keys.jwks_json().to_string(), Arc::new(Mutex::new(Vec::new())));
@@ -254,9 +255,9 @@ async fn validators_of_a_kilobyte_are_kept_and_no_longer_ones() {
     }
 }
 
-/// The metadata name another address, whose set happens to have the same ETag.
+/// The metadata change to another `jwks_uri`, whose set happens to have the same ETag.
 #[tokio::test]
-async fn what_one_address_says_is_unchanged_says_nothing_of_another() {
+async fn validators_of_one_url_are_not_sent_to_another() {
     let (old, new) = (keys(), keys());
     let (first, second) = (old.jwks_json().to_string(), new.jwks_json().to_string());
     let server = Server::start(move |asked| {
@@ -282,18 +283,14 @@ async fn what_one_address_says_is_unchanged_says_nothing_of_another() {
     api.fetched(2).await;
     new.set_clock(&api.clock);
     api.seconds_pass(550);
-    assert_eq!(
-        api.good().await,
-        "ok",
-        "the metadata are as old as the keys were; then they were fetched together"
-    );
+    assert_eq!(api.good().await, "ok", "the metadata have expired, so the refresh fetches both");
     api.fetched(3).await;
     assert_eq!(api.verdict(&new.token().build()).await, "ok", "{:?}", server.asked());
     assert_eq!(api.good().await, "bad_signature", "the old server's key has left the set");
 }
 
 #[tokio::test]
-async fn the_next_well_known_address_is_tried_only_where_the_first_does_not_exist() {
+async fn the_next_well_known_url_is_tried_only_if_the_first_does_not_exist() {
     for (status, expected, both) in [
         (404, "ok", true),
         (405, "ok", true),
@@ -330,21 +327,22 @@ async fn the_next_well_known_address_is_tried_only_where_the_first_does_not_exis
     }
 }
 
-/// A connection that died without a sound: a second try is started beside the first, and either may answer.
+/// For a connection that was dropped without a reset, a second request is sent while the first
+/// waits. Either may succeed.
 #[tokio::test]
-async fn a_late_answer_has_a_second_try_beside_it() {
+async fn a_late_request_is_hedged() {
     for (name, answers, expected) in [
-        ("the first never comes", [None, Some(200)], "ok"),
-        ("the second never comes", [Some(200), None], "ok"),
+        ("the first is never answered", [None, Some(200)], "ok"),
+        ("the second is never answered", [Some(200), None], "ok"),
         ("the second fails, the first is late", [Some(200), Some(404)], "ok"),
-        ("neither comes", [None, None], "timeout"),
+        ("neither is answered", [None, None], "timeout"),
     ] {
         let keys = keys();
         let (jwks, gate) = (keys.jwks_json().to_string(), Arc::new(Semaphore::new(0)));
         let server = Server::start(move |asked| {
             let (jwks, gate) = (jwks.clone(), Arc::clone(&gate));
             async move {
-                // The first answer waits until the second one is on its way.
+                // The first response waits until the second request has arrived.
                 match asked.number {
                     1 => gate.acquire().await.unwrap().forget(),
                     _ => drop(tokio::spawn(async move {
@@ -373,10 +371,10 @@ async fn a_late_answer_has_a_second_try_beside_it() {
 }
 
 #[tokio::test]
-async fn one_time_limit_holds_for_metadata_keys_and_second_tries() {
+async fn one_time_limit_covers_metadata_keys_and_retries() {
     for (name, limit, delay, status, asked) in [
-        ("each within the limit, not both", 1000, 600, 200, vec![METADATA, "/keys"]),
-        ("a second try after a second", 400, 0, 429, vec![METADATA]),
+        ("each within the limit, but not both", 1000, 600, 200, vec![METADATA, "/keys"]),
+        ("a retry after one second", 400, 0, 429, vec![METADATA]),
     ] {
         let keys = keys();
         let jwks = keys.jwks_json().to_string();
@@ -402,9 +400,9 @@ async fn one_time_limit_holds_for_metadata_keys_and_second_tries() {
     }
 }
 
-/// The old address does not answer any more; the metadata have long known the new one.
+/// The server at the old URL stops responding. The metadata already name the new URL.
 #[tokio::test]
-async fn metadata_are_asked_again_after_a_fetch_that_timed_out() {
+async fn metadata_are_fetched_again_after_a_timeout() {
     let keys = keys();
     let jwks = keys.jwks_json().to_string();
     let server = Server::start(move |asked| {
@@ -437,7 +435,7 @@ async fn metadata_are_asked_again_after_a_fetch_that_timed_out() {
 }
 
 #[tokio::test]
-async fn while_backing_off_the_stored_error_is_the_answer() {
+async fn the_stored_error_is_returned_during_back_off() {
     let keys = keys();
     let server = Server::start(|_| async { reply(418, "") }).await;
     let api = Api::at_keys(&server, &keys);
@@ -445,7 +443,7 @@ async fn while_backing_off_the_stored_error_is_the_answer() {
     assert!(matches!(first, FetchError::Status { status: 418, .. }), "{first}");
     let token = keys.token().build();
     let mut again = pin!(api.verifier.verify(&token));
-    assert!(poll_once(again.as_mut()), "nobody is waited for");
+    assert!(poll_once(again.as_mut()), "does not wait");
     assert_eq!(api.failure().await.to_string(), first.to_string());
     assert_eq!(server.asked().len(), 1);
 }
@@ -463,9 +461,10 @@ fn pem(keys: &TestIssuer) -> String {
     )
 }
 
-/// Each key has an address of its own, as AWS load balancers have theirs. Those that are known serve whatever happens.
+/// Each key has its own URL, as with AWS load balancers. Cached keys verify whatever happens to
+/// other fetches.
 #[tokio::test]
-async fn keys_may_be_fetched_one_by_one() {
+async fn keys_can_be_fetched_one_by_one() {
     let new =
         || Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
     let (first, second) = (new(), new());
@@ -487,7 +486,7 @@ async fn keys_may_be_fetched_one_by_one() {
     let api = Api::new(&first, |issuer| issuer.pem_key_prefix(&prefix).unwrap());
     second.set_clock(&api.clock);
     let by = |keys: &Arc<TestIssuer>, kid: &str| keys.token().header("kid", kid).build();
-    assert!(api.verifier.warm_up().await.is_ok(), "nobody has named a key yet");
+    assert!(api.verifier.warm_up().await.is_ok(), "no token has named a key yet");
     for kid in ["", "../a-1", "a/1", "a?1", "a%2f1", "ä", &"a".repeat(65)] {
         assert_eq!(api.verdict(&by(&first, kid)).await, "unknown_key", "{kid:?}");
     }
@@ -495,13 +494,13 @@ async fn keys_may_be_fetched_one_by_one() {
     assert_eq!(
         server.asked(),
         Vec::<String>::new(),
-        "what is no name becomes no part of an address"
+        "an invalid key name never becomes part of a URL"
     );
 
     assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok");
     assert_eq!(api.verdict(&by(&second, "a-1")).await, "bad_signature");
     assert_eq!(api.verdict(&by(&second, "b-2")).await, "ok");
-    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "both are kept");
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "both are cached");
     api.seconds_pass(10);
     assert_eq!(api.verdict(&by(&first, "c-3")).await, "unknown_key");
     assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok");
@@ -509,11 +508,11 @@ async fn keys_may_be_fetched_one_by_one() {
     assert_eq!(
         api.verdict(&by(&first, "odd")).await,
         "keys_unavailable",
-        "no key, though it says so"
+        "the document is not a key"
     );
-    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "a good set is kept");
+    assert_eq!(api.verdict(&by(&first, "a-1")).await, "ok", "the previous set stays cached");
 
-    // Of two at once, each is asked for: one waits for the other's fetch, and then for its own.
+    // Of two concurrent requests, one waits for the other's fetch and then for its own.
     api.seconds_pass(20);
     let (one, other) = (by(&first, "d-4"), by(&first, "e-5"));
     assert_eq!(
@@ -521,7 +520,7 @@ async fn keys_may_be_fetched_one_by_one() {
         ("unknown_key", "unknown_key")
     );
 
-    // A key that is withdrawn goes with the next refresh.
+    // A withdrawn key disappears with the next refresh.
     published.lock().unwrap().remove("/keys/a-1");
     api.seconds_pass(550);
     assert_eq!(api.verdict(&by(&second, "b-2")).await, "ok");
@@ -544,9 +543,10 @@ async fn keys_may_be_fetched_one_by_one() {
     }
 }
 
-/// Tokens that name keys which do not exist, first thing and all the time, do not keep out those whose keys do.
+/// Tokens with nonexistent keys, from the start and every second, do not block tokens whose keys
+/// exist.
 #[tokio::test]
-async fn a_key_that_does_not_exist_is_an_answer() {
+async fn a_nonexistent_key_does_not_count_as_a_failed_fetch() {
     let keys =
         Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
     let document = pem(&keys);
@@ -572,9 +572,9 @@ async fn a_key_that_does_not_exist_is_an_answer() {
     assert!(server.asked().len() < 2 * 610, "{} requests in ten minutes", server.asked().len());
 }
 
-/// Whoever corrects the wall clock neither ages nor rejuvenates the keys.
+/// A correction of the wall clock does not change the age of the keys.
 #[tokio::test]
-async fn a_wall_clock_that_jumps_fetches_nothing() {
+async fn a_jump_of_the_wall_clock_causes_no_fetch() {
     const DAY: i64 = 24 * 3600;
     let keys = keys();
     let jwks = keys.jwks_json().to_string();
@@ -589,15 +589,16 @@ async fn a_wall_clock_that_jumps_fetches_nothing() {
     for (by, expected) in [(DAY, "expired"), (-2 * DAY, "issued_in_the_future"), (DAY, "ok")] {
         api.clock.correct_by(by);
         assert_eq!(api.verdict(&token).await, expected, "{by}");
-        assert_eq!(api.good().await, "ok", "a token of the new time, {by}");
+        assert_eq!(api.good().await, "ok", "a token issued at the new time, {by}");
     }
     let health = &api.verifier.health()[0];
     assert_eq!((health.fetches, health.age), (1, Some(Duration::ZERO)));
 }
 
-/// The runtime that a fetch was started on lives, but nobody drives it: a blocked `block_on`, say.
+/// The runtime on which the fetch was started exists, but is not driven, for example because
+/// `block_on` is blocked.
 #[test]
-fn a_fetch_on_a_runtime_that_stands_still_is_not_waited_for_for_ever() {
+fn a_fetch_on_a_stalled_runtime_is_abandoned() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (driven, standing) = (runtime(), runtime());
     let keys = keys();

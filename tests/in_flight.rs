@@ -1,4 +1,4 @@
-//! Fetches in flight are counted for the whole process, so this test is alone in its file.
+//! The number of concurrent fetches is limited per process, so this file has a single test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,10 @@ use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{Algorithm, Issuer, Issuers, Verifier};
 use tokio::sync::Semaphore;
 
-/// Sixty tenants on three servers come at once: 32 are asked for, and 16 of one server.
+/// Sixty tenants on three servers are used at once: 32 fetches run in total, and at most 16 for one
+/// server.
 #[tokio::test]
-async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
+async fn at_most_32_fetches_run_at_once_and_16_for_one_server() {
     let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
     let gate = Arc::new(Semaphore::new(0));
     let mut issuers = Vec::new();
@@ -45,20 +46,23 @@ async fn thirty_two_fetches_are_in_flight_and_sixteen_at_one_server() {
     while asked().iter().sum::<usize>() < 32 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    // Whatever else would start has the time to.
+    // Gives further fetches the time to start.
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
     assert_eq!(asked().iter().sum::<usize>(), 32);
     assert!(asked().iter().all(|asked| *asked <= 16), "{:?}", asked());
     gate.add_permits(1);
-    assert!(requests.join_all().await.into_iter().all(|verified| verified), "all get their turn");
+    assert!(
+        requests.join_all().await.into_iter().all(|verified| verified),
+        "every request gets a permit"
+    );
     assert_eq!(asked(), [20, 20, 20]);
-    unproven_issuers_and_failing_ones_leave_the_others_their_turn().await;
+    probationary_and_failing_issuers_do_not_starve_established_ones().await;
 }
 
-/// Tokens that anybody can write name tenants whose servers hang, each another one.
-async fn unproven_issuers_and_failing_ones_leave_the_others_their_turn() {
+/// Forged tokens name tenants with a hanging server each.
+async fn probationary_and_failing_issuers_do_not_starve_established_ones() {
     let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
     acme.set_clock(&clock);
     let mut hanging = Vec::new();
@@ -84,7 +88,7 @@ async fn unproven_issuers_and_failing_ones_leave_the_others_their_turn() {
     while asked() < 16 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
-    // A new key of a tenant that is in use: fetched at once.
+    // A new key of a tenant in use is fetched immediately.
     clock.advance(std::time::Duration::from_secs(10));
     acme.rotate().unwrap();
     assert!(verifier.verify(&acme.token().build()).await.is_ok());

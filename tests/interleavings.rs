@@ -1,7 +1,10 @@
-//! Requests, answers, failures, time and clients that go away, in thousands of orders: what a verifier promises of its keys
-//! holds in all of them. (What the rules alone promise is searched exhaustively beside `keys/schedule.rs`.)
+//! Random walks: requests, responses, failures, the passing of time and dropped requests in
+//! thousands of orders. The verifier's guarantees about its keys hold in all of them. (The
+//! guarantees of the scheduling rules alone are searched exhaustively beside
+//! `keys/remote/schedule.rs`.)
 //!
-//! The orders are drawn, and always the same ones. The issuer's server answers when the walk says so.
+//! The orders are pseudorandom with fixed seeds. The issuer's server responds when the walk says
+//! so.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,7 +24,7 @@ const STEPS: usize = 120;
 const LIFETIME: Duration = Duration::from_secs(600);
 const MAX_STALE: Duration = Duration::from_secs(3600);
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small and deterministic on every platform.
 struct Dice(u64);
 
 impl Dice {
@@ -36,7 +39,7 @@ impl Dice {
 
 type Answer = (StatusCode, String);
 
-/// Requests for the key set that wait for their answer.
+/// Requests for the key set that wait for a response.
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<VecDeque<oneshot::Sender<Answer>>>>);
 
@@ -54,7 +57,7 @@ impl Server {
         uri
     }
 
-    /// Those that are still waited for by the other side.
+    /// The number of requests whose client still waits.
     fn waiting(&self) -> usize {
         let mut waiting = self.0.lock().unwrap();
         waiting.retain(|answer| !answer.is_closed());
@@ -72,17 +75,18 @@ struct Walk {
     clock: TestClock,
     verifier: Verifier,
     now: Duration,
-    /// A token of a key of the newest set that was answered, and when.
+    /// A token signed with a key of the newest set that was served, and the time when it was
+    /// served.
     served: Option<(String, Duration)>,
     fetches: u64,
-    /// When the fetch under way was started.
+    /// When the fetch in progress was started.
     since: Option<Duration>,
     requests: JoinSet<&'static str>,
     trail: Vec<String>,
 }
 
 impl Walk {
-    /// With and without tokens that were verified before: the promises are the same.
+    /// Starts with or without a token cache: the guarantees are the same.
     async fn start(cached_tokens: u64) -> Self {
         let (server, clock) = (Server::default(), TestClock::new());
         let keys = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
@@ -90,7 +94,7 @@ impl Walk {
         let uri = server.start().await;
         let issuer =
             Issuer::new(keys.iss(), AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
-        // No fetch ends by itself: answers come when the walk says so.
+        // No fetch ends by itself: responses arrive when the walk says so.
         let issuer = issuer.keys_fetch_timeout(Duration::from_secs(60)).unwrap();
         let verifier = Verifier::builder(issuer)
             .clock(&clock)
@@ -102,7 +106,7 @@ impl Walk {
         Self { server, keys, clock, verifier, now, served, fetches, since, requests, trail }
     }
 
-    /// Lives for ever, as far as the walk is concerned.
+    /// Does not expire during the walk.
     fn token(&self, kid: Option<&str>) -> String {
         let token = self.keys.token().claim("exp", 4_000_000_000_u64);
         kid.map_or_else(|| token.clone(), |kid| token.clone().header("kid", kid)).build()
@@ -124,7 +128,7 @@ impl Walk {
         self.verifier.health()[0].fetching
     }
 
-    /// Lets everything run that can: what is asked arrives, what was answered is taken in.
+    /// Runs every task until it blocks: sent requests arrive and responses are processed.
     async fn settle(&mut self) {
         for _ in 0..5 {
             tokio::task::yield_now().await;
@@ -134,11 +138,7 @@ impl Walk {
             || self.fetching() != (self.server.waiting() > 0)
         {
             turns += 1;
-            assert!(
-                turns < 5000,
-                "what was asked does not arrive, or what was answered: {:?}",
-                self.trail
-            );
+            assert!(turns < 5000, "a request or a response does not arrive: {:?}", self.trail);
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.since = if self.fetching() { self.since.or(Some(self.now)) } else { None };
@@ -155,7 +155,7 @@ impl Walk {
     async fn step(&mut self, dice: &mut Dice) {
         match dice.below(10) {
             0..3 => {
-                // While a fetch is under way, not so long that it is given up.
+                // While a fetch is in progress, advance less than the time until it is abandoned.
                 let longest = self
                     .since
                     .map_or(3000, |since| 59_u64.saturating_sub((self.now - since).as_secs()));
@@ -188,14 +188,14 @@ impl Walk {
         }
         self.settle().await;
         self.check();
-        // The check is a request, too.
+        // The check also sends a request.
         self.settle().await;
     }
 
     fn answer(&mut self, answer: Answer) {
         let good = answer.0 == StatusCode::OK && answer.1.contains("kty");
         if self.server.waiting() > 0 && self.server.answer(answer) {
-            self.trail.push(format!("answered, well: {good}"));
+            self.trail.push(format!("answered, good set: {good}"));
             self.fetches += 1;
             if good {
                 self.served = Some((self.token(None), self.now));
@@ -209,21 +209,29 @@ impl Walk {
         let age = self.now - *since;
         let mut request = pin!(self.verifier.verify(token));
         match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(_)) => assert!(age < LIFETIME + MAX_STALE, "too old: {:?}", self.trail),
+            Poll::Ready(Ok(_)) => assert!(
+                age < LIFETIME + MAX_STALE,
+                "stale keys are used too long: {:?}",
+                self.trail
+            ),
             Poll::Ready(Err(error)) => {
                 assert!(
                     age >= LIFETIME + MAX_STALE,
-                    "a good set is lost: {error} {:?}",
+                    "a valid set is lost: {error} {:?}",
                     self.trail
                 );
             }
             Poll::Pending => {
-                assert!(age >= LIFETIME, "a request with a fresh key waits: {:?}", self.trail);
+                assert!(
+                    age >= LIFETIME,
+                    "a request waits although its key is fresh: {:?}",
+                    self.trail
+                )
             }
         }
     }
 
-    /// Every waiter ends, once what is asked is answered.
+    /// Every waiting request ends once all fetches are answered.
     async fn end(mut self) {
         for _ in 0..2000 {
             if self.requests.is_empty() {
@@ -233,12 +241,12 @@ impl Walk {
             self.answer((StatusCode::NOT_FOUND, String::new()));
             while self.requests.try_join_next().is_some() {}
         }
-        panic!("{} requests wait for ever: {:?}", self.requests.len(), self.trail);
+        panic!("{} requests wait forever: {:?}", self.requests.len(), self.trail);
     }
 }
 
 #[tokio::test]
-async fn promises_hold_in_every_order() {
+async fn guarantees_about_keys_hold_in_every_order() {
     for seed in 0..WALKS {
         let (mut walk, mut dice) = (Walk::start(seed % 2 * 100).await, Dice(seed));
         for _ in 0..STEPS {

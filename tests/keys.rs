@@ -1,6 +1,8 @@
-//! How keys are come by, and kept: fetched once, shared, refreshed ahead, never lost to a worse answer.
+//! How keys are fetched and cached: fetched once, shared, refreshed ahead, and never replaced by a
+//! failed fetch.
 //!
-//! Real HTTP on loopback; time is a `TestClock`. No token is kept, so that each is about the keys.
+//! The tests use real HTTP on loopback and a `TestClock`. They disable the token cache, so that
+//! every verification uses the keys.
 
 use std::future::Future;
 use std::pin::pin;
@@ -23,7 +25,7 @@ struct Api {
     verifier: Verifier,
 }
 
-/// An issuer on loopback and a verifier that has asked it for nothing yet.
+/// An issuer on loopback and a verifier that has not fetched anything yet.
 async fn api() -> Api {
     api_with(|issuer| issuer).await
 }
@@ -41,7 +43,7 @@ async fn api_with(configure: impl Fn(Issuer) -> Issuer) -> Api {
 }
 
 impl Api {
-    /// `ok`, or the code of the refusal.
+    /// Returns `ok`, or the code of the error.
     async fn verdict(&self, token: &str) -> &'static str {
         self.verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
     }
@@ -50,7 +52,7 @@ impl Api {
         self.verdict(&self.issuer.token().build()).await
     }
 
-    /// Waits until a fetch in the background has brought its answer in.
+    /// Waits until a background fetch has updated the keys.
     async fn refreshed(&self) {
         eventually("the refresh", || self.verifier.health()[0].age == Some(Duration::ZERO)).await;
     }
@@ -60,7 +62,7 @@ impl Api {
     }
 }
 
-/// Lets background work finish that nobody waits for.
+/// Waits for background work to finish.
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
@@ -75,7 +77,7 @@ fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> 
 }
 
 #[tokio::test]
-async fn all_who_come_at_a_cold_start_share_one_fetch() {
+async fn concurrent_requests_at_a_cold_start_share_one_fetch() {
     let api = Arc::new(api().await);
     api.issuer.set_delay(Duration::from_millis(50));
     let mut requests = JoinSet::new();
@@ -88,7 +90,7 @@ async fn all_who_come_at_a_cold_start_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_cancels_no_fetch() {
+async fn a_dropped_request_does_not_cancel_its_fetch() {
     let api = api().await;
     api.issuer.set_delay(Duration::from_millis(20));
     let token = api.issuer.token().build();
@@ -102,14 +104,15 @@ async fn a_dropped_request_cancels_no_fetch() {
 }
 
 #[tokio::test]
-async fn known_keys_are_used_at_once() {
+async fn known_keys_verify_without_waiting() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     let token = api.issuer.token().build();
     assert!(matches!(poll_once(pin!(api.verifier.verify(&token))), Poll::Ready(Ok(_))));
 }
 
-/// Refreshed at 80 % of the lifetime, give or take a tenth of that: nothing before 72 %, something after 88 %.
+/// Checks that keys are refreshed at 80 % of their lifetime, ±10 % of that: not before 72 % and not
+/// after 88 %.
 async fn check_lifetime(api: &Api, name: &str, lifetime: u64) {
     assert_eq!(api.good().await, "ok", "{name}");
     let before = api.issuer.jwks_fetches();
@@ -119,7 +122,7 @@ async fn check_lifetime(api: &Api, name: &str, lifetime: u64) {
     api.seconds_pass(lifetime * 16 / 100 + 2);
     let token = api.issuer.token().build();
     let served = poll_once(pin!(api.verifier.verify(&token)));
-    assert!(matches!(served, Poll::Ready(Ok(_))), "{name}: no request waits for it");
+    assert!(matches!(served, Poll::Ready(Ok(_))), "{name}: no request waits for the refresh");
     for _ in 0..10 {
         assert_eq!(api.good().await, "ok", "{name}");
     }
@@ -128,14 +131,14 @@ async fn check_lifetime(api: &Api, name: &str, lifetime: u64) {
 }
 
 #[tokio::test]
-async fn keys_are_kept_ten_minutes_and_refreshed_ahead() {
+async fn keys_are_cached_for_ten_minutes_and_refreshed_ahead() {
     let api = api().await;
     check_lifetime(&api, "first", 600).await;
     check_lifetime(&api, "refreshed", 600).await;
 }
 
 #[tokio::test]
-async fn the_server_s_word_on_lifetime_is_taken_within_bounds() {
+async fn cache_control_sets_the_lifetime_within_bounds() {
     for (value, lifetime) in [
         ("max-age=900", 900),
         ("max-age=15", 60),
@@ -153,7 +156,7 @@ async fn the_server_s_word_on_lifetime_is_taken_within_bounds() {
 }
 
 #[tokio::test]
-async fn keys_that_have_not_changed_are_not_sent_again() {
+async fn unchanged_keys_are_not_transferred_again() {
     for (validator, value) in [
         (http::header::ETAG, "\"v1\""),
         (http::header::LAST_MODIFIED, "Fri, 20 Nov 2026 12:00:00 GMT"),
@@ -161,7 +164,8 @@ async fn keys_that_have_not_changed_are_not_sent_again() {
         let api = api().await;
         api.issuer.set_header(validator.clone(), value);
         assert_eq!(api.good().await, "ok");
-        // Whoever asks with the validator is told 304, so what is served from here on came with the first answer.
+        // Requests with the validator receive 304, so the keys in use from here on came with the
+        // first response.
         for round in 1..=3 {
             api.seconds_pass(530);
             assert_eq!(api.good().await, "ok", "{validator}");
@@ -170,11 +174,7 @@ async fn keys_that_have_not_changed_are_not_sent_again() {
         }
         api.issuer.rotate().unwrap();
         api.seconds_pass(10);
-        assert_eq!(
-            api.good().await,
-            "unknown_key",
-            "{validator}: the server says that nothing has changed"
-        );
+        assert_eq!(api.good().await, "unknown_key", "{validator}: the server reports no change");
         api.issuer.set_header(validator.clone(), "\"v2\"");
         api.seconds_pass(10);
         assert_eq!(api.good().await, "ok", "{validator}");
@@ -182,7 +182,7 @@ async fn keys_that_have_not_changed_are_not_sent_again() {
 }
 
 #[tokio::test]
-async fn metadata_are_kept_as_long_as_they_are_fresh() {
+async fn metadata_are_cached_while_fresh() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     for round in 1..=3 {
@@ -191,7 +191,7 @@ async fn metadata_are_kept_as_long_as_they_are_fresh() {
         assert_eq!(api.good().await, "ok");
         assert_eq!((api.issuer.metadata_fetches(), api.issuer.jwks_fetches()), (1, round + 1));
     }
-    // After a failure they are asked for again: the keys may have moved.
+    // After a failure the metadata are fetched again, because the keys may have moved.
     api.issuer.set_behavior(Behavior::Status(404));
     api.seconds_pass(10);
     assert_eq!(
@@ -206,7 +206,7 @@ async fn metadata_are_kept_as_long_as_they_are_fresh() {
 }
 
 #[tokio::test]
-async fn a_new_key_serves_the_request_that_saw_it() {
+async fn a_new_key_verifies_the_request_that_names_it() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     let old = api.issuer.token().build();
@@ -219,9 +219,9 @@ async fn a_new_key_serves_the_request_that_saw_it() {
     assert_eq!(api.verdict(&api.issuer.token().build()).await, "ok");
 }
 
-/// The promise of the budget: three fetches at once, then one in five seconds.
+/// The budget allows three fetches at once, then one every five seconds.
 #[tokio::test]
-async fn a_rotation_a_second_after_the_first_fetch_is_served_at_once() {
+async fn three_rotations_in_three_seconds_are_each_fetched_immediately() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     for fetches in 2..=4 {
@@ -230,7 +230,7 @@ async fn a_rotation_a_second_after_the_first_fetch_is_served_at_once() {
         assert_eq!(api.good().await, "ok");
         assert_eq!(api.issuer.jwks_fetches(), fetches);
     }
-    // The fourth rotation in three seconds waits, at most for five.
+    // The fourth rotation has to wait, for five seconds at most.
     api.seconds_pass(1);
     api.issuer.rotate().unwrap();
     assert_eq!(api.good().await, "unknown_key");
@@ -238,9 +238,9 @@ async fn a_rotation_a_second_after_the_first_fetch_is_served_at_once() {
     assert_eq!(api.good().await, "ok");
 }
 
-/// RFC 7517 §4.5: new key material under an old `kid` is found as soon as a new `kid` is.
+/// RFC 7517 §4.5: new key material with an old `kid` is found as quickly as a new `kid`.
 #[tokio::test]
-async fn a_rotation_under_the_old_kid_is_served_at_once() {
+async fn a_rotation_that_reuses_the_kid_is_fetched_immediately() {
     let api = api().await;
     assert_eq!(api.verdict(&api.issuer.token().header("kid", "same").build()).await, "unknown_key");
     let serve_as_same = || {
@@ -262,7 +262,8 @@ async fn a_rotation_under_the_old_kid_is_served_at_once() {
         serve_as_same();
         assert_eq!(api.verdict(&token()).await, "ok");
     }
-    // Forged signatures under that name use the budget up, and delay the next rotation by five seconds, not more.
+    // Forged signatures with that `kid` use up the budget and delay the next rotation by five
+    // seconds at most.
     for second in 0..60 {
         api.seconds_pass(1);
         let forged =
@@ -279,10 +280,10 @@ async fn a_rotation_under_the_old_kid_is_served_at_once() {
     assert!(waited <= 5, "{waited} s");
 }
 
-/// An attacker who names keys that do not exist: few fetches, and a rotation waits for five seconds at the worst.
+/// An attacker names nonexistent keys. This causes few fetches, and a rotation is delayed by five
+/// seconds at most.
 #[tokio::test]
-async fn a_constant_flood_of_unknown_keys_causes_few_fetches_and_delays_a_rotation_by_five_seconds()
-{
+async fn a_flood_of_unknown_keys_delays_a_rotation_by_five_seconds_at_most() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     let junk =
@@ -291,13 +292,13 @@ async fn a_constant_flood_of_unknown_keys_causes_few_fetches_and_delays_a_rotati
         assert_eq!(api.verdict(&junk(number)).await, "unknown_key");
         api.clock.advance(Duration::from_millis(2));
     }
-    assert_eq!(api.issuer.jwks_fetches(), 4, "2,000 within 4 s: the first fetch, and three more");
+    assert_eq!(api.issuer.jwks_fetches(), 4, "2,000 tokens in 4 s: the first fetch and three more");
 
     let mut number = 2000;
     for _ in 0..12 {
         api.issuer.rotate().unwrap();
         let start = number;
-        // 50 a second, and the new key's good tokens among them.
+        // 50 forged tokens per second, with valid tokens of the new key among them.
         while api.good().await != "ok" {
             assert_eq!(api.verdict(&junk(number)).await, "unknown_key");
             api.clock.advance(Duration::from_millis(20));
@@ -308,7 +309,7 @@ async fn a_constant_flood_of_unknown_keys_causes_few_fetches_and_delays_a_rotati
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_who_see_a_new_key_share_one_fetch() {
+async fn concurrent_requests_with_a_new_key_share_one_fetch() {
     let api = Arc::new(api().await);
     let old = api.issuer.token().build();
     assert_eq!(api.verdict(&old).await, "ok");
@@ -316,7 +317,7 @@ async fn many_who_see_a_new_key_share_one_fetch() {
     api.issuer.rotate().unwrap();
     api.issuer.set_delay(Duration::from_millis(20));
     let mut requests = JoinSet::new();
-    // Old and new keys in between each other.
+    // Tokens of old and new keys interleaved.
     for number in 0..200 {
         let api = Arc::clone(&api);
         let token = if number % 3 == 0 { old.clone() } else { api.issuer.token().build() };
@@ -337,26 +338,28 @@ async fn a_withdrawn_key_stops_verifying_after_the_refresh() {
     assert_eq!(
         api.verdict(&old).await,
         "ok",
-        "served from the set at hand, which starts the refresh"
+        "verified with the cached set, which starts the refresh"
     );
     api.refreshed().await;
     assert_eq!(api.verdict(&old).await, "unknown_key");
 }
 
-/// Unknown keys cause few fetches, whatever comes of them, and delay no token of a known key.
+/// Unknown keys cause few fetches, whether these succeed or fail, and do not delay tokens of known
+/// keys.
 #[tokio::test]
-async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
-    // While the issuer cannot be asked, nothing says whether it has such a key: unavailable, not invalid.
+async fn unknown_keys_have_a_budget_that_does_not_limit_known_keys() {
+    // While the issuer cannot be reached, the key may exist: the keys are unavailable, the token is
+    // not invalid.
     for (name, behavior, verdict) in [
-        ("answering", Behavior::Serve, "unknown_key"),
-        ("failing", Behavior::Status(500), "keys_unavailable"),
+        ("available issuer", Behavior::Serve, "unknown_key"),
+        ("failing issuer", Behavior::Status(500), "keys_unavailable"),
     ] {
         let api = api().await;
         assert_eq!(api.good().await, "ok");
         api.issuer.set_behavior(behavior);
         let junk =
             |number: usize| api.issuer.token().header("kid", format!("junk-{number}")).build();
-        // Each fetch is tried twice if it fails.
+        // A failed fetch is retried once.
         let requests = if verdict == "unknown_key" { 1 } else { 2 };
         for (passes, fetches) in [(0, 3), (4, 0), (1, 1), (5, 1), (60, 3)] {
             api.seconds_pass(passes);
@@ -374,20 +377,20 @@ async fn unknown_keys_have_a_budget_that_cannot_be_captured() {
             let requested =
                 api.issuer.jwks_fetches() + api.issuer.metadata_fetches() - before_requests;
             assert!(requested as u64 <= fetches * requests, "{name}: {requested} requests");
-            assert_eq!(api.good().await, "ok", "{name}: known keys are never behind the budget");
+            assert_eq!(api.good().await, "ok", "{name}: the budget does not limit known keys");
         }
         api.seconds_pass(10);
         let forged = api.issuer.token().tampered().build();
         assert_eq!(
             api.verdict(&forged).await,
             "bad_signature",
-            "{name}: what is wrong under a known key is known"
+            "{name}: a bad signature of a known key needs no fetch"
         );
     }
 }
 
 #[tokio::test]
-async fn a_client_that_disconnects_does_not_burn_the_budget() {
+async fn a_client_that_disconnects_does_not_waste_the_budget() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     api.seconds_pass(10);
@@ -398,12 +401,12 @@ async fn a_client_that_disconnects_does_not_burn_the_budget() {
         let mut request = pin!(api.verifier.verify(&junk));
         assert!(poll_once(request.as_mut()).is_pending());
     }
-    assert_eq!(api.good().await, "ok", "the fetch it caused brings the new key to everybody");
+    assert_eq!(api.good().await, "ok", "the fetch that it caused serves the new key to all");
     assert_eq!(api.issuer.jwks_fetches(), 2);
 }
 
 #[tokio::test]
-async fn a_kid_that_the_newest_set_lacks_is_remembered() {
+async fn a_missing_kid_is_fetched_at_growing_intervals() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     api.seconds_pass(10);
@@ -426,17 +429,13 @@ async fn a_kid_that_the_newest_set_lacks_is_remembered() {
     ] {
         api.seconds_pass(seconds);
         assert_eq!(api.verdict(&junk).await, "unknown_key");
-        assert_eq!(
-            api.issuer.jwks_fetches(),
-            fetches,
-            "less and less often, down to once a minute"
-        );
+        assert_eq!(api.issuer.jwks_fetches(), fetches, "intervals grow up to one minute");
     }
 }
 
-/// RFC 7517 §4.5: `kid` may be absent, or used again for new key material.
+/// RFC 7517 §4.5: `kid` may be absent or reused for new key material.
 #[tokio::test]
-async fn a_new_key_without_a_name_of_its_own_is_found() {
+async fn a_new_key_without_a_new_kid_is_found() {
     for (name, same_name) in [("no kid", false), ("the old kid", true)] {
         let api = api().await;
         let token = || {
@@ -449,7 +448,8 @@ async fn a_new_key_without_a_name_of_its_own_is_found() {
         let mut set = api.issuer.jwks_json();
         set["keys"][0]["kid"] = "key-1".into();
         let uri = format!("{}.well-known/jwks.json", api.issuer.iss());
-        // Both documents of the issuer at once, so that only the key's name differs from what it would serve.
+        // One document for metadata and keys, which differs from the issuer's own only in the
+        // `kid`.
         set["issuer"] = api.issuer.iss().into();
         set["jwks_uri"] = uri.into();
         api.issuer.set_behavior(Behavior::Body(set.to_string()));
@@ -461,14 +461,15 @@ async fn a_new_key_without_a_name_of_its_own_is_found() {
         assert_eq!(
             api.issuer.jwks_fetches(),
             fetches + 2,
-            "{name}: forgeries have the same budget"
+            "{name}: forged tokens have the same budget"
         );
     }
 }
 
-/// A stranger guesses the next `kid` and has it remembered as missing: found all the same, a minute later at the worst.
+/// An attacker guesses the next `kid`, so it is remembered as missing. It is found one minute after
+/// publication at the latest.
 #[tokio::test]
-async fn a_key_that_was_guessed_before_it_was_published_is_found() {
+async fn a_kid_that_was_guessed_before_its_publication_is_found() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     let guessed = api.issuer.token().header("kid", "key-2").build();
@@ -482,20 +483,20 @@ async fn a_key_that_was_guessed_before_it_was_published_is_found() {
 }
 
 #[tokio::test]
-async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
+async fn tokens_rejected_for_other_reasons_cause_no_fetch() {
     let api = api().await;
     let token = || api.issuer.token().header("kid", "unknown");
     let bad = [
         ("expired", token().expired()),
         ("not yet valid", token().not_yet_valid()),
-        ("for another", token().audience("https://other.example")),
-        ("by another", token().issued_by("https://other.example/")),
+        ("for another audience", token().audience("https://other.example")),
+        ("by another issuer", token().issued_by("https://other.example/")),
         ("of another type", token().header("typ", "dpop+jwt")),
         ("without aud", token().without_claim("aud")),
         ("with crit", token().header("crit", json!(["x"]))),
-        ("bound", token().claim("cnf", json!({ "jkt": "x" }))),
+        ("sender-constrained", token().claim("cnf", json!({ "jkt": "x" }))),
         ("with alg none", token().header("alg", "none")),
-        ("with a secret's alg", token().header("alg", "HS256")),
+        ("with an HMAC alg", token().header("alg", "HS256")),
         ("malformed", token().payload("{")),
     ];
     for (name, token) in bad {
@@ -504,10 +505,10 @@ async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
     assert_eq!(
         api.issuer.metadata_fetches() + api.issuer.jwks_fetches(),
         0,
-        "nobody was asked at a cold start"
+        "no fetch at a cold start"
     );
 
-    // With keys at hand they spend nothing of the budget either.
+    // With cached keys, they do not use the budget.
     assert_eq!(api.good().await, "ok");
     api.seconds_pass(10);
     assert_eq!(api.verdict(&token().expired().build()).await, "expired");
@@ -516,8 +517,8 @@ async fn a_token_that_would_be_refused_anyway_causes_no_fetch() {
     assert_eq!(api.good().await, "ok");
 }
 
-/// All that an issuer can answer in place of its keys.
-/// `good`: the key set that they are not.
+/// Every response of an issuer that is not a valid key set.
+/// `good` is a valid key set.
 fn bad_answers(good: &Value) -> Vec<(&'static str, Behavior)> {
     vec![
         ("404", Behavior::Status(404)),
@@ -526,33 +527,34 @@ fn bad_answers(good: &Value) -> Vec<(&'static str, Behavior)> {
         ("500", Behavior::Status(500)),
         ("503", Behavior::Status(503)),
         ("204", Behavior::Status(204)),
-        ("304 that nobody asked for", Behavior::Status(304)),
-        ("nothing", Behavior::Body(String::new())),
+        ("304 to an unconditional request", Behavior::Status(304)),
+        ("an empty body", Behavior::Body(String::new())),
         ("HTML", Behavior::Body("<!doctype html><title>Welcome</title>".into())),
-        ("cut off", Behavior::Body(r#"{"keys":[{"kty":"OKP","#.into())),
+        ("truncated", Behavior::Body(r#"{"keys":[{"kty":"OKP","#.into())),
         ("an array", Behavior::Body("[]".into())),
         ("no keys", Behavior::Body("{}".into())),
         ("an empty set", Behavior::Body(r#"{"keys":[]}"#.into())),
         ("no usable key", Behavior::Body(r#"{"keys":[{"kty":"AKP"},null]}"#.into())),
         ("a byte order mark", Behavior::Body(format!("\u{feff}{good}"))),
-        ("nested deeply", Behavior::Body("[".repeat(200_000))),
+        ("deeply nested", Behavior::Body("[".repeat(200_000))),
         ("a redirect", Behavior::Redirect("/elsewhere".into())),
         ("a closed connection", Behavior::Close),
-        ("no answer", Behavior::Hang),
+        ("no response", Behavior::Hang),
     ]
 }
 
-/// How many requests one fetch makes: a second one where another try may help.
+/// The number of requests of one fetch: transient failures are retried, and late responses are
+/// hedged.
 fn requests(answer: &Behavior) -> usize {
     match answer {
         Behavior::Status(status) if *status >= 500 => 2,
-        // Half of the time limit is waited before another try is started beside the first.
+        // A hedged request is sent after half of the time limit.
         Behavior::Close | Behavior::Hang => 2,
         _ => 1,
     }
 }
 
-/// A verifier of keys at a fixed address, which gives up soon.
+/// A verifier of keys at a fixed URL, with a short time limit.
 fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
     let config = Issuer::new(issuer.iss(), AUDIENCE)
         .and_then(|config| config.jwks_uri(&format!("{}.well-known/jwks.json", issuer.iss())))
@@ -562,7 +564,7 @@ fn impatient(issuer: &TestIssuer, clock: &TestClock) -> Verifier {
 }
 
 #[tokio::test]
-async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
+async fn without_keys_every_failed_fetch_makes_the_keys_unavailable() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     for (name, behavior) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
@@ -576,18 +578,22 @@ async fn without_keys_every_bad_answer_is_unavailable_and_never_invalid() {
         let (before, requests) = (issuer.jwks_fetches(), requests(&behavior));
         issuer.set_behavior(behavior);
         assert_eq!(verdict().await, "keys_unavailable", "{name}");
-        assert_eq!(verdict().await, "keys_unavailable", "{name}, again at once");
-        assert_eq!(issuer.jwks_fetches(), before + requests, "{name}: not asked again at once");
+        assert_eq!(verdict().await, "keys_unavailable", "{name}, repeated immediately");
+        assert_eq!(
+            issuer.jwks_fetches(),
+            before + requests,
+            "{name}: not fetched again immediately"
+        );
 
         issuer.set_behavior(Behavior::Serve);
         assert_eq!(verdict().await, "keys_unavailable", "{name}: still backing off");
         api.seconds_pass(1);
-        assert_eq!(verdict().await, "ok", "{name}: good again");
+        assert_eq!(verdict().await, "ok", "{name}: recovered");
     }
 }
 
 #[tokio::test]
-async fn a_good_set_is_not_replaced_by_a_bad_answer() {
+async fn a_failed_fetch_does_not_replace_a_valid_set() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     for (name, behavior) in bad_answers(&issuer.jwks_json()) {
         let clock = TestClock::new();
@@ -604,24 +610,20 @@ async fn a_good_set_is_not_replaced_by_a_bad_answer() {
         issuer.set_behavior(behavior);
         clock.advance(Duration::from_secs(10));
         let unknown = issuer.token().header("kid", "unknown").build();
-        assert_eq!(verdict(&unknown).await, "keys_unavailable", "{name}: refetched in vain");
+        assert_eq!(verdict(&unknown).await, "keys_unavailable", "{name}: the refetch fails");
         assert_eq!(issuer.jwks_fetches(), before + requests, "{name}");
-        assert_eq!(verdict(&token).await, "ok", "{name}: the old set is kept");
+        assert_eq!(verdict(&token).await, "ok", "{name}: the old set stays cached");
     }
 }
 
 #[tokio::test]
-async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
+async fn stale_keys_are_used_for_one_hour_of_an_outage() {
     let api = api().await;
     assert_eq!(api.good().await, "ok");
     api.issuer.set_behavior(Behavior::Status(503));
     api.seconds_pass(600 + 3590);
-    assert_eq!(api.good().await, "ok", "an hour after the end of their lifetime");
-    assert_eq!(
-        api.issuer.metadata_fetches(),
-        3,
-        "this request waited, and found that the issuer is down"
-    );
+    assert_eq!(api.good().await, "ok", "almost an hour past their lifetime");
+    assert_eq!(api.issuer.metadata_fetches(), 3, "this request waited for a fetch, which failed");
     api.seconds_pass(9);
     assert_eq!(api.good().await, "ok");
     eventually("the refresh fails", || api.issuer.metadata_fetches() == 5).await;
@@ -629,11 +631,11 @@ async fn keys_serve_through_an_outage_of_an_hour_and_no_longer() {
     assert_eq!(api.good().await, "keys_unavailable");
     api.issuer.set_behavior(Behavior::Serve);
     api.seconds_pass(30);
-    assert_eq!(api.good().await, "ok", "back by itself");
+    assert_eq!(api.good().await, "ok", "recovered");
 }
 
 #[tokio::test]
-async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
+async fn documents_are_limited_to_256_kib() {
     for (bytes, expected) in [(256 * 1024, "ok"), (256 * 1024 + 1, "keys_unavailable")] {
         let api = api_with(|issuer| {
             let keys = format!("{}.well-known/jwks.json", issuer.iss());
@@ -648,7 +650,7 @@ async fn a_document_of_256_kib_is_read_and_not_a_byte_more() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_cannot_be_reached_is_said_to_the_last_cause() {
+async fn errors_of_an_unreachable_issuer_contain_the_root_cause() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let (verifier, token) = (Verifier::new(issuer.issuer()).unwrap(), issuer.token().build());
     drop(issuer);
@@ -658,9 +660,10 @@ async fn an_issuer_that_cannot_be_reached_is_said_to_the_last_cause() {
     assert!(error.to_lowercase().contains("connection refused"), "{error}");
 }
 
-/// Nobody came for an hour: the keys are past their lifetime, nothing has failed, and a key may have been withdrawn.
+/// After an hour without requests, the keys are past their lifetime although no fetch has failed. A
+/// key may have been withdrawn.
 #[tokio::test]
-async fn an_idle_issuers_keys_are_fetched_before_they_are_used_again() {
+async fn keys_of_an_idle_issuer_are_fetched_before_they_are_used_again() {
     let api = api().await;
     let withdrawn = api.issuer.token().build();
     assert_eq!(api.verdict(&withdrawn).await, "ok");
@@ -672,9 +675,9 @@ async fn an_idle_issuers_keys_are_fetched_before_they_are_used_again() {
     assert_eq!(api.issuer.jwks_fetches(), 2);
 }
 
-/// For how long stale keys serve is configured; with zero, an outage is felt when the lifetime ends.
+/// With `keys_max_stale` of zero, an outage has an effect as soon as the lifetime ends.
 #[tokio::test]
-async fn how_long_stale_keys_serve_can_be_set() {
+async fn the_use_of_stale_keys_is_configurable() {
     for (max_stale, serves) in [(0, false), (10, true)] {
         let api =
             api_with(|issuer| issuer.keys_max_stale(Duration::from_secs(max_stale)).unwrap()).await;
@@ -686,7 +689,7 @@ async fn how_long_stale_keys_serve_can_be_set() {
 }
 
 #[tokio::test]
-async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
+async fn warm_up_fetches_all_issuers_and_names_those_that_fail() {
     let (good, bad, also_bad) = (
         TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
         TestIssuer::start_with(Algorithm::EdDSA).unwrap(),
@@ -717,11 +720,11 @@ async fn all_issuers_are_warmed_up_at_once_and_those_that_fail_are_named() {
     also_bad.set_behavior(Behavior::Serve);
     clock.advance(Duration::from_secs(1));
     assert!(verifier.warm_up().await.is_ok());
-    assert_eq!(good.jwks_fetches(), 1, "those that are warm are not fetched again");
+    assert_eq!(good.jwks_fetches(), 1, "cached keys are not fetched again");
 }
 
 #[tokio::test]
-async fn health_says_how_the_keys_are_doing() {
+async fn health_reports_the_state_of_the_keys() {
     let api = api().await;
     api.issuer.publish(json!({ "kty": "AKP" }));
     let health = || api.verifier.health().remove(0);
@@ -736,7 +739,7 @@ async fn health_says_how_the_keys_are_doing() {
     assert_eq!(warm.ignored, [IgnoredKeyReason::Type]);
     assert_eq!(warm.age, Some(Duration::from_secs(100)));
     let next = warm.next_fetch.unwrap().as_secs();
-    assert!((331..=428).contains(&next), "80 % of ten minutes, give or take a tenth: {next}");
+    assert!((331..=428).contains(&next), "80 % of ten minutes, ±10 %: {next}");
 
     api.issuer.set_behavior(Behavior::Status(404));
     api.seconds_pass(500);
@@ -753,7 +756,8 @@ async fn health_says_how_the_keys_are_doing() {
     assert_eq!(api.good().await, "ok");
     assert!(health().last_error.is_none());
 
-    // Idle past their lifetime: the next request will have to wait, so they are not ready.
+    // The keys are past their lifetime without an outage. The next request has to wait, so the
+    // issuer is not ready.
     api.seconds_pass(700);
     let idle = health();
     assert_eq!((idle.keys, idle.stale, idle.is_ready()), (0, false, false));
@@ -765,12 +769,12 @@ async fn health_says_how_the_keys_are_doing() {
     );
     let counts = health();
     let counts = (counts.fetches, counts.failed_fetches, counts.stale_serves, counts.unknown_kids);
-    assert_eq!(counts, (5, 1, 1, 1), "fetches, failed ones, stale serves, unknown kids");
+    assert_eq!(counts, (5, 1, 1, 1), "fetches, failed fetches, stale serves, unknown kids");
 }
 
-/// A set of keys that the issuer may not sign with is no better than an empty one.
+/// A set without a key for a configured algorithm counts as empty.
 #[tokio::test]
-async fn a_set_without_a_key_for_the_issuers_algorithms_does_not_take_the_good_ones_place() {
+async fn a_set_without_a_key_for_the_configured_algorithms_does_not_replace_a_valid_set() {
     let api = api_with(|issuer| issuer.algorithms([Algorithm::EdDSA]).unwrap()).await;
     let token = api.issuer.token().build();
     assert_eq!(api.verdict(&token).await, "ok");
@@ -782,22 +786,22 @@ async fn a_set_without_a_key_for_the_issuers_algorithms_does_not_take_the_good_o
     assert_eq!(api.verdict(&token).await, "ok");
 }
 
-/// A kept connection that died, a server that stumbles once: no request sees it.
+/// A dropped pooled connection and a transient server error do not fail a request.
 #[tokio::test]
-async fn a_fetch_is_tried_once_more_where_that_may_help() {
+async fn transient_failures_are_retried_once() {
     type Answers = Vec<(u16, Option<&'static str>)>;
     let cases: Vec<(&str, Answers, &str, usize)> = vec![
-        ("good", vec![], "ok", 1),
+        ("no failure", vec![], "ok", 1),
         ("503 once", vec![(503, None)], "ok", 2),
         ("500 once", vec![(500, None)], "ok", 2),
         ("408 once", vec![(408, None)], "ok", 2),
-        ("503 for a minute", vec![(503, Some("60"))], "keys_unavailable", 1),
+        ("503 with Retry-After: 60", vec![(503, Some("60"))], "keys_unavailable", 1),
         ("503 twice", vec![(503, None), (503, None)], "keys_unavailable", 2),
-        ("429 with a second", vec![(429, Some("1"))], "ok", 2),
-        ("429 with two", vec![(429, Some("2"))], "keys_unavailable", 1),
-        ("429 with none", vec![(429, None)], "keys_unavailable", 1),
+        ("429 with Retry-After: 1", vec![(429, Some("1"))], "ok", 2),
+        ("429 with Retry-After: 2", vec![(429, Some("2"))], "keys_unavailable", 1),
+        ("429 with an invalid Retry-After", vec![(429, None)], "keys_unavailable", 1),
         (
-            "429 with a date",
+            "429 with a date in Retry-After",
             vec![(429, Some("Fri, 20 Nov 2026 12:00:00 GMT"))],
             "keys_unavailable",
             1,
@@ -856,7 +860,7 @@ async fn redirects_are_not_followed() {
             (false, FetchError::Status { status: 302, .. }) => {
                 assert_eq!(elsewhere.jwks_fetches(), 0);
             }
-            // The application's client went there before anybody could object; what it brought is not used.
+            // The application's client follows the redirect by itself. Its response is not used.
             (true, FetchError::Redirected { .. }) => {}
             (_, other) => panic!("{other}"),
         }
@@ -864,7 +868,7 @@ async fn redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn one_odd_member_does_not_lose_the_set() {
+async fn unsupported_members_do_not_invalidate_the_set() {
     let api = api().await;
     for odd in [
         json!(null),
@@ -879,7 +883,7 @@ async fn one_odd_member_does_not_lose_the_set() {
     assert_eq!(api.good().await, "ok");
 }
 
-/// A server with an issuer's documents at any path, counting nothing.
+/// Starts a server with an issuer's documents at any path.
 async fn serve(documents: impl Fn(&str) -> Vec<(&'static str, Value)>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -892,11 +896,15 @@ async fn serve(documents: impl Fn(&str) -> Vec<(&'static str, Value)>) -> String
 }
 
 #[tokio::test]
-async fn metadata_are_found_at_each_well_known_address() {
+async fn metadata_are_found_at_each_well_known_url() {
     for (name, path, metadata_at) in [
         ("appended", "", "/.well-known/openid-configuration"),
         ("appended to a path", "/t/1", "/t/1/.well-known/openid-configuration"),
-        ("appended behind a slash", "/t/1/", "/t/1/.well-known/openid-configuration"),
+        (
+            "appended to a path with a trailing slash",
+            "/t/1/",
+            "/t/1/.well-known/openid-configuration",
+        ),
         ("RFC 8414", "", "/.well-known/oauth-authorization-server"),
         ("RFC 8414 before a path", "/t/1", "/.well-known/oauth-authorization-server/t/1"),
         ("OpenID Connect before a path", "/t/1", "/.well-known/openid-configuration/t/1"),
@@ -915,13 +923,13 @@ async fn metadata_are_found_at_each_well_known_address() {
     }
 }
 
-/// Known to the world by one name, reached from here by another.
+/// The issuer has a public `iss`, but this network reaches its metadata at another URL.
 #[tokio::test]
-async fn an_issuer_may_be_discovered_at_another_address() {
+async fn metadata_can_be_fetched_from_another_url() {
     const PUBLIC: &str = "https://login.example/realms/prod";
     let keys = TestIssuer::offline_with(PUBLIC, Algorithm::EdDSA).unwrap();
     for (name, says, expected) in
-        [("its own name", PUBLIC, "ok"), ("the other", "", "keys_unavailable")]
+        [("the public name", PUBLIC, "ok"), ("the other URL", "", "keys_unavailable")]
     {
         let jwks = keys.jwks_json();
         let inside = serve(|base| {
@@ -953,7 +961,7 @@ async fn an_issuer_may_be_discovered_at_another_address() {
 }
 
 #[tokio::test]
-async fn keys_on_another_server_are_used_unless_forbidden() {
+async fn keys_on_another_origin_are_used_unless_forbidden() {
     let elsewhere = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let uri = format!("{}.well-known/jwks.json", elsewhere.iss());
     let base = serve(|base| {
@@ -969,7 +977,7 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
         }
         other => panic!("{other:?}"),
     }
-    // Its own server is fine.
+    // Keys on the same origin are used.
     let own = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     assert!(
         Verifier::new(own.issuer().require_same_origin_keys())
@@ -980,9 +988,9 @@ async fn keys_on_another_server_are_used_unless_forbidden() {
     );
 }
 
-/// The Kubernetes case: one issuer wants a bearer token of its own, no other sees it.
+/// As for Kubernetes: one issuer requires a bearer token, which must not be sent to other issuers.
 #[tokio::test]
-async fn each_issuer_may_have_its_own_http_client() {
+async fn each_issuer_can_have_its_own_http_client() {
     let seen: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
     let log = Arc::clone(&seen);
     let router = Router::new().fallback(
@@ -1009,17 +1017,17 @@ async fn each_issuer_may_have_its_own_http_client() {
 }
 
 #[tokio::test]
-async fn metadata_that_are_not_used() {
+async fn invalid_metadata_are_rejected() {
     type Metadata = fn(&str) -> Value;
     type Check = fn(&FetchError) -> bool;
     let cases: [(&str, Metadata, Check); 9] = [
         (
-            "another issuer's",
+            "of another issuer",
             |base| json!({ "issuer": "https://other.example", "jwks_uri": format!("{base}/keys") }),
             |error| matches!(error, FetchError::IssuerMismatch { .. }),
         ),
         (
-            "with a slash more",
+            "issuer with an extra slash",
             |base| json!({ "issuer": format!("{base}/"), "jwks_uri": format!("{base}/keys") }),
             |error| matches!(error, FetchError::IssuerMismatch { .. }),
         ),
@@ -1039,7 +1047,7 @@ async fn metadata_that_are_not_used() {
             |error| matches!(error, FetchError::JwksUri(_)),
         ),
         (
-            "jwks_uri a file",
+            "jwks_uri with scheme file",
             |base| json!({ "issuer": base, "jwks_uri": "file:///etc/passwd" }),
             |error| matches!(error, FetchError::JwksUri(_)),
         ),
@@ -1072,7 +1080,7 @@ async fn metadata_that_are_not_used() {
 }
 
 #[test]
-fn without_a_runtime_it_is_an_error_and_no_panic() {
+fn a_fetch_without_a_runtime_is_an_error() {
     let verifier =
         Verifier::new(Issuer::new("https://issuer.example/", AUDIENCE).unwrap()).unwrap();
     let token = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA)
@@ -1088,7 +1096,7 @@ fn without_a_runtime_it_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
+fn a_runtime_shutdown_during_a_fetch_leaves_the_verifier_usable() {
     let outlasting =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let api = outlasting.block_on(api());
@@ -1113,9 +1121,10 @@ fn a_runtime_that_ends_during_a_fetch_leaves_the_verifier_usable() {
     assert!(outlasting.block_on(api.verifier.verify(&token)).is_ok());
 }
 
-/// An instance that is out of rotation gets no requests: its readiness check must see that the issuer is back.
+/// An instance out of rotation receives no requests, so its readiness probe must notice that the
+/// issuer has recovered.
 #[tokio::test]
-async fn warming_up_does_not_wait_for_the_back_off() {
+async fn warm_up_does_not_wait_for_the_back_off() {
     let api = api().await;
     api.issuer.set_behavior(Behavior::Status(404));
     for _ in 0..8 {
@@ -1125,12 +1134,12 @@ async fn warming_up_does_not_wait_for_the_back_off() {
     assert_eq!(api.good().await, "keys_unavailable");
     api.issuer.set_behavior(Behavior::Serve);
     let fetches = api.issuer.metadata_fetches();
-    assert!(api.verifier.warm_up().await.is_err(), "asked a moment ago");
+    assert!(api.verifier.warm_up().await.is_err(), "less than a second after the last fetch");
     assert_eq!(api.issuer.metadata_fetches(), fetches);
     api.seconds_pass(1);
     assert!(
         api.verifier.warm_up().await.is_ok(),
-        "a second later it is asked again, not after thirty"
+        "fetched again after one second instead of thirty"
     );
     assert_eq!(api.good().await, "ok");
 }

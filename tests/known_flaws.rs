@@ -1,6 +1,7 @@
-//! Flaws seen in other libraries of this kind, each as a test that it is not one of ours. Those that the other files have a
-//! table for are not repeated here: tokens without `aud` or `iss` (`claims.rs`), services called without having been ready
-//! (`middleware.rs`), one odd key losing the set, withdrawn keys, missed rotations, refetches without bound (`keys.rs`).
+//! Regression tests for flaws of other libraries of this kind. Flaws that a table in another file
+//! covers are not repeated here: tokens without `aud` or `iss` (`claims.rs`), services called
+//! before they are ready (`middleware.rs`), a set lost because of one unsupported key, withdrawn
+//! keys, missed rotations, and unbounded refetches (`keys.rs`).
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,9 +19,9 @@ async fn start() -> TestIssuer {
     TestIssuer::start_with(Algorithm::EdDSA).unwrap()
 }
 
-/// Giving the keys' address switched the check of `iss` off.
+/// The flaw: configuring `jwks_uri` disabled the check of `iss`.
 #[tokio::test]
-async fn the_issuer_is_checked_also_where_the_keys_address_is_given() {
+async fn iss_is_checked_even_if_jwks_uri_is_configured() {
     let issuer = start().await;
     let keys = format!("{}.well-known/jwks.json", issuer.iss());
     let verifier =
@@ -31,10 +32,11 @@ async fn the_issuer_is_checked_also_where_the_keys_address_is_given() {
     assert_eq!(other.unwrap_err().code(), "unknown_issuer");
 }
 
-/// With both of `jsonwebtoken`'s providers compiled in, by whomever, every token was a panic.
+/// The flaw: if any crate enabled both crypto providers of `jsonwebtoken`, every token caused a
+/// panic.
 #[cfg(all(feature = "aws-lc-rs", feature = "rust-crypto"))]
 #[tokio::test]
-async fn two_cryptographies_in_one_binary_do_not_panic() {
+async fn two_cryptography_backends_in_one_binary_do_not_panic() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
         let issuer = TestIssuer::start_with(algorithm).unwrap();
         assert!(
@@ -46,9 +48,10 @@ async fn two_cryptographies_in_one_binary_do_not_panic() {
     assert!(Verifier::new(issuer.issuer()).unwrap().verify(&issuer.token().build()).await.is_ok());
 }
 
-/// A junk `kid` and an issuer that hangs held a lock that every good request waited for.
+/// The flaw: with a hanging issuer, an unknown `kid` held a lock that every valid request waited
+/// for.
 #[tokio::test]
-async fn a_hanging_issuer_does_not_stop_known_keys() {
+async fn known_keys_verify_while_the_issuer_hangs() {
     let (issuer, clock) = (start().await, TestClock::new());
     issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
@@ -65,7 +68,7 @@ async fn a_hanging_issuer_does_not_stop_known_keys() {
     }
 }
 
-/// The `kid` of an unverified token was sent to the issuer, as a query.
+/// The flaw: the `kid` of an unverified token was sent to the issuer in the query.
 #[tokio::test]
 async fn nothing_of_a_token_is_sent_to_the_issuer() {
     let keys = TestIssuer::offline_with("x", Algorithm::EdDSA).unwrap();
@@ -86,7 +89,8 @@ async fn nothing_of_a_token_is_sent_to_the_issuer() {
     assert_eq!(*asked.lock().unwrap(), ["/.well-known/openid-configuration", "/keys"]);
 }
 
-/// A backend sliced the first 32 bytes of a key that a stranger's set may have shorter.
+/// The flaw: a backend sliced the first 32 bytes of a key, but keys in an untrusted set may be
+/// shorter.
 #[test]
 fn short_keys_do_not_panic() {
     for length in 0..43 {
@@ -98,9 +102,9 @@ fn short_keys_do_not_panic() {
     }
 }
 
-/// Header members that are no strings failed the whole header.
+/// The flaw: a member that was not a string failed the whole header.
 #[tokio::test]
-async fn a_header_may_have_members_of_any_type() {
+async fn header_members_may_have_any_type() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     for value in [json!(1_795_000_000), json!(true), json!(null), json!(["x"]), json!({ "x": 1 })] {

@@ -1,5 +1,6 @@
-//! How much memory verified tokens may take: it is bounded by configuration, and what a tenant can write into its tokens does not
-//! change that. One test binary alone, since it counts what the whole process allocates.
+//! The memory that cached tokens take is bounded by the configuration, whatever a tenant writes
+//! into its tokens. These tests have a binary of their own, because they count the allocations of
+//! the whole process.
 
 use std::sync::Arc;
 
@@ -12,12 +13,13 @@ use tokio::sync::Mutex;
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
-/// One test at a time: each looks at the whole process.
+/// Serializes the tests, because each measures the whole process.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 const MEGABYTE: usize = 1_000_000;
 
-/// The JSON that takes the most memory when it is read: each `{"":0}`, 7 bytes with its comma, becomes a node of a B-tree.
+/// The JSON that takes the most memory when read: each `{"":0}`, 7 bytes with its comma, becomes a
+/// node of a B-tree.
 fn dear(members: usize) -> Value {
     json!(vec![json!({ "": 0 }); members])
 }
@@ -40,7 +42,8 @@ fn world(tokens: u64) -> World {
 }
 
 impl World {
-    /// Verifies each of so many distinct tokens three times, and reads their claims as a rule and as a handler do.
+    /// Verifies `tokens` distinct tokens three times each, and reads their claims with `read`.
+    /// Returns the length of all tokens.
     async fn fill(
         &self,
         tokens: usize,
@@ -64,21 +67,22 @@ impl World {
     }
 }
 
-/// With the claims of a tenant that wants to use memory up, read as a tree and as an own type.
+/// A tenant tries to exhaust memory with its claims. They are read as a tree and as the
+/// application's own type.
 #[tokio::test]
-async fn tokens_whose_claims_are_dear_take_no_more_than_others() {
+async fn tokens_with_expensive_claims_take_no_more_memory_than_others() {
     let _alone = ALONE.lock().await;
     type Read = fn(&AccessToken);
     let ways: [(&str, Read); 3] = [
         ("a rule", |token| assert!(!token.has_role("admin"))),
-        ("own types", |token| drop(token.claims::<Value>().unwrap())),
+        ("an own type", |token| drop(token.claims::<Value>().unwrap())),
         ("both", |token| {
             assert!(!token.has_role("admin"));
             let _: Arc<Value> = token.claims().unwrap();
         }),
     ];
     for (name, read) in ways {
-        // A tenth of the default, which is 10,000 tokens and 80 MB, so that it is done in seconds.
+        // A tenth of the default of 10,000 tokens and 80 MB, so that the test takes seconds.
         let world = world(1000);
         let bytes = world.fill(219, "profile", &dear(1703), read).await;
         assert!(bytes > 3_200_000, "{bytes}");
@@ -87,18 +91,18 @@ async fn tokens_whose_claims_are_dear_take_no_more_than_others() {
     }
 }
 
-/// 8 KiB for each token that there is room for, and the table: whatever the tokens are like.
+/// The bound is 8 KiB per token of the capacity plus the table, whatever the tokens contain.
 #[tokio::test]
 async fn the_documented_bound_holds() {
     let _alone = ALONE.lock().await;
     for capacity in [50, 100_000] {
         for (name, claim) in [
             ("an ordinary token", json!("x".repeat(300))),
-            ("a long one", json!("x".repeat(11_000))),
+            ("a long token", json!("x".repeat(11_000))),
             ("groups", json!(vec!["0a1b2c3d-0000-4000-8000-0123456789ab"; 300])),
             ("short strings", json!(vec!["a"; 2900])),
             ("numbers", json!(vec![7; 5000])),
-            ("objects, as many as are kept", dear(120)),
+            ("objects, as many as are cached", dear(120)),
             (
                 "an object of many members",
                 Value::Object((0..900).map(|n| (n.to_string(), json!(0))).collect()),
@@ -108,7 +112,7 @@ async fn the_documented_bound_holds() {
         ] {
             let world = world(capacity);
             let most = usize::try_from(capacity).unwrap() * (8192 + 64) + MEGABYTE / 10;
-            // As many as do not fit, or as show that the bound is not the table's alone.
+            // More tokens than fit, or enough to show that the bound covers more than the table.
             let is_scope = name == "a long scope";
             let tokens = if capacity == 50 { 150 } else { 40 };
             world
@@ -123,9 +127,9 @@ async fn the_documented_bound_holds() {
     }
 }
 
-/// What is counted is given back: with the verifier, and when old tokens make room.
+/// Counted memory is freed when the verifier is dropped and when expired tokens are evicted.
 #[tokio::test]
-async fn memory_is_given_back() {
+async fn memory_of_evicted_tokens_and_dropped_verifiers_is_freed() {
     let _alone = ALONE.lock().await;
     let world = world(100);
     let read = |token: &AccessToken| assert!(!token.has_role("admin"));
@@ -141,19 +145,16 @@ async fn memory_is_given_back() {
             world.verifier.verify(&token).await.unwrap(),
         );
         let typed = |token: &AccessToken| token.claims::<Value>().unwrap();
-        assert!(
-            Arc::ptr_eq(&typed(&one), &typed(&other)),
-            "round {round}: there is room for a new token"
-        );
+        assert!(Arc::ptr_eq(&typed(&one), &typed(&other)), "round {round}: a new token fits");
     }
     let World { verifier, start, issuer, .. } = world;
     drop((verifier, issuer));
     assert!(MEMORY.current_usage() < start + MEGABYTE);
 }
 
-/// Withdrawn key sets and evicted tenants are not kept alive by tokens that were verified with them.
+/// Cached tokens do not keep withdrawn key sets and evicted tenants alive.
 #[tokio::test]
-async fn stale_tokens_keep_no_keys_alive() {
+async fn cached_tokens_do_not_keep_old_key_sets_alive() {
     let _alone = ALONE.lock().await;
     let clock = TestClock::new();
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
@@ -184,12 +185,12 @@ async fn stale_tokens_keep_no_keys_alive() {
         round(number).await;
     }
     let more = MEMORY.current_usage().saturating_sub(before);
-    assert!(more < 4 * MEGABYTE, "200 sets and tokens more: {more} bytes");
+    assert!(more < 4 * MEGABYTE, "200 more sets and tokens take {more} bytes");
 }
 
-/// One tenant's large tokens do not take the room of all others.
+/// One tenant's large tokens do not use up the memory for all others.
 #[tokio::test]
-async fn large_tokens_make_room_for_others() {
+async fn large_tokens_do_not_keep_other_tokens_out_of_the_cache() {
     let _alone = ALONE.lock().await;
     let world = world(200);
     let read = |token: &AccessToken| assert!(!token.has_role("admin"));
@@ -204,5 +205,5 @@ async fn large_tokens_make_room_for_others() {
         }
         hits += usize::from(Arc::ptr_eq(&claims().await, &claims().await));
     }
-    assert!(hits >= 90, "{hits} of 100 are kept");
+    assert!(hits >= 90, "{hits} of 100 are cached");
 }

@@ -1,4 +1,5 @@
-//! The layer around a service: what it answers, what it lets through, and what it leaves alone.
+//! The layer around a service: which requests it rejects, which it forwards, and what it leaves
+//! unchanged.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -34,10 +35,12 @@ fn bearer(token: &str) -> Request<()> {
     request(&[(AUTHORIZATION, format!("Bearer {token}").as_bytes())])
 }
 
-/// A service that says who asked.
+/// A service that responds with the subject of the token.
 async fn greet(request: Request<()>) -> Result<Response<Body>, Infallible> {
-    let token =
-        request.extensions().get::<AccessToken>().expect("the layer lets nobody through without");
+    let token = request
+        .extensions()
+        .get::<AccessToken>()
+        .expect("the layer forwards no request without a token");
     Ok(Response::new(Full::from(token.subject().unwrap_or_default().to_owned())))
 }
 
@@ -53,9 +56,9 @@ async fn answer(layer: &ProtectLayer, request: Request<()>) -> Response<Body> {
     layer.layer(service_fn(greet)).oneshot(request).await.unwrap()
 }
 
-/// The table of the README, walked.
+/// Every row of the table in the README.
 #[tokio::test]
-async fn every_answer_is_as_the_table_says() {
+async fn every_response_is_as_documented() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer))
         .realm("shop")
@@ -74,8 +77,8 @@ async fn every_answer_is_as_the_table_says() {
         request(&[(AUTHORIZATION, value.as_bytes()), (AUTHORIZATION, value.as_bytes())])
     };
     let cases = [
-        ("good", bearer(&good().build()), 200, None, None),
-        ("nothing", request(&[]), 401, Some(MISSING), Some("missing")),
+        ("valid", bearer(&good().build()), 200, None, None),
+        ("no header", request(&[]), 401, Some(MISSING), Some("missing")),
         (
             "another scheme",
             request(&[(AUTHORIZATION, b"Basic YTpi")]),
@@ -85,10 +88,10 @@ async fn every_answer_is_as_the_table_says() {
         ),
         ("two headers", twice, 400, Some(TWICE), Some("invalid_request")),
         ("illegal characters", bearer("a,b"), 400, Some(MALFORMED), Some("invalid_request")),
-        ("no JWT", bearer("opaque"), 401, Some(INVALID), Some("opaque")),
+        ("not a JWT", bearer("opaque"), 401, Some(INVALID), Some("opaque")),
         ("expired", bearer(&good().expired().build()), 401, Some(EXPIRED), Some("expired")),
         (
-            "another's",
+            "audience of another API",
             bearer(&good().audience("x").build()),
             401,
             Some(INVALID),
@@ -109,7 +112,7 @@ async fn every_answer_is_as_the_table_says() {
             Some(INSUFFICIENT),
             Some("insufficient_scope"),
         ),
-        // Not 403: a client that is told 403 does not refresh its token.
+        // Not 403: after a 403, a client does not refresh its token.
         (
             "expired and no scope",
             bearer(&issuer.token().expired().build()),
@@ -128,15 +131,15 @@ async fn every_answer_is_as_the_table_says() {
             code,
             "{name}: left in the extensions"
         );
-        assert_eq!(response.headers().len(), challenges.len(), "{name}: nothing else is said");
+        assert_eq!(response.headers().len(), challenges.len(), "{name}: no other headers");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.is_empty(), status != 200, "{name}");
     }
 }
 
-/// 503 with the issuer stopped before its first use, 200 when it is back; never 401.
+/// 503 if the issuer fails before its first use, and 200 after it recovers; never 401.
 #[tokio::test]
-async fn unavailable_is_not_invalid() {
+async fn unavailable_keys_are_503_and_not_401() {
     let (issuer, clock) = (issuer().await, TestClock::new());
     issuer.set_clock(&clock);
     let layer =
@@ -152,7 +155,7 @@ async fn unavailable_is_not_invalid() {
         assert_eq!(
             answer(&layer, bearer("junk")).await.status(),
             401,
-            "no byte of a token makes it 503"
+            "a malformed token is never 503"
         );
         assert_eq!(answer(&layer, request(&[])).await.status(), 401);
     }
@@ -163,7 +166,7 @@ async fn unavailable_is_not_invalid() {
 
 /// RFC 6750 §2.1, RFC 9110 §11.4: the scheme in any case, one or more spaces, one b64token.
 #[tokio::test]
-async fn credentials_are_read_strictly() {
+async fn credentials_are_parsed_strictly() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
     let token = issuer.token().build();
@@ -172,22 +175,22 @@ async fn credentials_are_read_strictly() {
     };
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("as written", with("Bearer ", ""), 200),
-        ("lower case", with("bearer ", ""), 200),
+        ("lowercase", with("bearer ", ""), 200),
         ("mixed case", with("bEaReR ", ""), 200),
         ("several spaces", with("Bearer    ", ""), 200),
         ("no space", with("Bearer", ""), 401),
         ("a tab", with("Bearer\t", ""), 400),
         ("a space and a tab", with("Bearer \t", ""), 400),
-        ("a space before", with(" Bearer ", ""), 401),
-        ("a space after", with("Bearer ", " "), 400),
+        ("a leading space", with(" Bearer ", ""), 401),
+        ("a trailing space", with("Bearer ", " "), 400),
         ("two tokens", with(&format!("Bearer {token} "), ""), 400),
         ("two tokens with a comma", with(&format!("Bearer {token}, Bearer "), ""), 400),
         ("a parameter", with("Bearer token=", ""), 400),
         ("quoted", with("Bearer \"", "\""), 400),
         ("padding in the middle", with("Bearer =", ""), 400),
-        ("padding at the end: legal, no JWT", with("Bearer ", "=="), 401),
-        ("scheme alone", b"Bearer".to_vec(), 400),
-        ("scheme and space", b"Bearer ".to_vec(), 400),
+        ("padding at the end: legal, but not a JWT", with("Bearer ", "=="), 401),
+        ("only the scheme", b"Bearer".to_vec(), 400),
+        ("only the scheme and a space", b"Bearer ".to_vec(), 400),
         ("only padding", b"Bearer ==".to_vec(), 400),
         ("not ASCII", b"Bearer \xff\xfe".to_vec(), 400),
         ("UTF-8", "Bearer é".as_bytes().to_vec(), 400),
@@ -206,7 +209,7 @@ async fn credentials_are_read_strictly() {
             String::from_utf8_lossy(&value)
         );
     }
-    // Every byte that a header may have, at every place of a register.
+    // Every byte that a header value may contain, at each of 20 positions.
     for byte in (0x21_u8..=0xff).filter(|byte| *byte != 0x7f) {
         let legal = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
         for place in 0..20 {
@@ -217,7 +220,7 @@ async fn credentials_are_read_strictly() {
         }
     }
     for (name, second) in
-        [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty one beside Bearer", b"")]
+        [("Basic beside Bearer", &b"Basic YTpi"[..]), ("an empty header beside Bearer", b"")]
     {
         let both = request(&[(AUTHORIZATION, &with("Bearer ", "")), (AUTHORIZATION, second)]);
         assert_eq!(answer(&layer, both).await.status(), 400, "{name}");
@@ -225,14 +228,14 @@ async fn credentials_are_read_strictly() {
 }
 
 #[tokio::test]
-async fn a_token_in_the_query_is_not_looked_at() {
+async fn a_token_in_the_query_is_ignored() {
     let issuer = issuer().await;
     let mut request = Request::new(());
     *request.uri_mut() = format!("/?access_token={}", issuer.token().build()).parse().unwrap();
     assert_eq!(answer(&ProtectLayer::new(verifier(&issuer)), request).await.status(), 401);
 }
 
-/// RFC 9110 §5.6.4: whatever the realm is, the challenge is one that a client can read.
+/// RFC 9110 §5.6.4: clients can parse the challenge, whatever the realm is.
 #[tokio::test]
 async fn challenges_are_well_formed() {
     let issuer = issuer().await;
@@ -252,7 +255,7 @@ async fn challenges_are_well_formed() {
 }
 
 #[test]
-fn scopes_that_could_never_be_granted_are_refused() {
+fn invalid_scopes_are_errors() {
     for scope in ["", " ", "a\"b", "a\\b", "a\tb", "a\nb", "é", "a\u{7f}"] {
         assert!(scope.parse::<Scope>().is_err(), "{scope:?}");
     }
@@ -266,7 +269,7 @@ fn scopes_that_could_never_be_granted_are_refused() {
     }
 }
 
-/// RFC 6749 §3.3: whole tokens, by case, in any order.
+/// RFC 6749 §3.3: whole tokens, case-sensitive, in any order.
 #[tokio::test]
 async fn scopes_are_compared_token_by_token() {
     let issuer = issuer().await;
@@ -290,11 +293,12 @@ async fn scopes_are_compared_token_by_token() {
 
 #[tokio::test]
 #[should_panic(expected = "scope \"a\\\"b\"")]
-async fn a_scope_written_wrongly_in_the_source_stops_the_start() {
+async fn an_invalid_scope_in_the_source_panics() {
     let _ = ProtectLayer::new(verifier(&issuer().await)).scope("a\"b");
 }
 
-/// A service that must be asked before each call, and whose clones must be asked anew; as `tower` says services may be.
+/// A service that must be polled ready before each call, and whose clones must be polled again, as
+/// `tower` allows.
 struct Strict {
     asked: bool,
     calls: Arc<AtomicUsize>,
@@ -317,19 +321,19 @@ impl Service<Request<()>> for Strict {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        assert!(std::mem::take(&mut self.asked), "called without having been asked");
+        assert!(std::mem::take(&mut self.asked), "called without having been polled ready");
         self.calls.fetch_add(1, Ordering::SeqCst);
         ready(Ok(Response::new(Body::default())))
     }
 }
 
 #[tokio::test]
-async fn the_service_that_was_ready_is_the_one_called() {
+async fn the_inner_service_is_called_only_after_it_was_polled_ready() {
     let issuer = issuer().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let inner = Strict { asked: false, calls: Arc::clone(&calls) };
     let mut service = ProtectLayer::new(verifier(&issuer)).layer(inner);
-    // The first waits for keys, the second does not, the third is refused in between.
+    // The first waits for keys, the second does not, and the third is rejected.
     for (token, status) in [
         (issuer.token(), 200),
         (issuer.token(), 200),
@@ -343,7 +347,7 @@ async fn the_service_that_was_ready_is_the_one_called() {
 }
 
 #[tokio::test]
-async fn services_that_need_readiness_work_behind_it() {
+async fn inner_services_may_depend_on_readiness() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
     let limited = ServiceBuilder::new()
@@ -362,9 +366,10 @@ async fn services_that_need_readiness_work_behind_it() {
     }
 }
 
-/// Requests that wait for one tenant's keys do not use up the places of those that wait for nobody.
+/// Requests that wait for one tenant's keys do not occupy the concurrency limit of the inner
+/// service.
 #[tokio::test]
-async fn a_hanging_issuer_takes_no_places_from_other_tenants() {
+async fn a_hanging_issuer_does_not_occupy_the_concurrency_limit() {
     let (hanging, other) = (issuer().await, issuer().await);
     hanging.set_behavior(Behavior::Hang);
     let verifier = Verifier::new([hanging.issuer(), other.issuer()]).unwrap();
@@ -374,7 +379,7 @@ async fn a_hanging_issuer_takes_no_places_from_other_tenants() {
         .layer(ConcurrencyLimitLayer::new(1))
         .service(service_fn(greet));
 
-    // Both as servers do it: one service kept for several calls, and a clone for each.
+    // Servers do both: reuse a service for several calls, and clone it for each call.
     let mut kept = service.clone();
     let mut waiting = pin!(kept.ready().await.unwrap().call(bearer(&hanging.token().build())));
     let mut waiting_too = pin!(service.clone().oneshot(bearer(&hanging.token().build())));
@@ -386,7 +391,7 @@ async fn a_hanging_issuer_takes_no_places_from_other_tenants() {
 }
 
 #[tokio::test]
-async fn when_nothing_is_fetched_the_call_is_synchronous() {
+async fn without_a_fetch_the_inner_service_is_called_synchronously() {
     let issuer = issuer().await;
     let calls = Arc::new(AtomicUsize::new(0));
     let inner = Strict { asked: false, calls: Arc::clone(&calls) };
@@ -397,13 +402,13 @@ async fn when_nothing_is_fetched_the_call_is_synchronous() {
     assert_eq!(
         calls.load(Ordering::SeqCst),
         2,
-        "the inner service was called before anything was polled"
+        "the inner service was called before the future was polled"
     );
     let polled = pin!(response).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(matches!(polled, Poll::Ready(Ok(_))), "and nothing was waited for");
+    assert!(matches!(polled, Poll::Ready(Ok(_))), "the future is ready at once");
 }
 
-/// A layer that does something to the request on its way in.
+/// A layer that changes the headers of the request.
 fn in_between<S: Clone>(
     change: impl Fn(&mut HeaderMap) + Clone,
 ) -> impl Layer<S, Service = tower::util::MapRequest<S, impl Fn(Request<()>) -> Request<()> + Clone>>
@@ -439,13 +444,13 @@ async fn nested_layers_of_one_verifier_verify_once() {
         .layer(ProtectLayer::new(verifier.clone()).scope("b"))
         .service(service_fn(greet));
     let response = same.clone().oneshot(bearer(&token().build())).await.unwrap();
-    assert_eq!(response.status(), 200, "a second verification would have found no key");
+    assert_eq!(response.status(), 200, "a second verification would not find a key");
     issuer.set_behavior(Behavior::Serve);
     let response = same.oneshot(bearer(&issuer.token().scope("a").build())).await.unwrap();
-    assert_eq!(response.status(), 403, "but each layer asks for its own scope");
+    assert_eq!(response.status(), 403, "each layer requires its own scope");
     issuer.set_behavior(Behavior::Serve);
 
-    // A queue between the layers may have held the request up.
+    // A queue between the layers may delay the request.
     let queued = ServiceBuilder::new()
         .layer(outer.clone())
         .layer(time_passes(7200))
@@ -464,11 +469,7 @@ async fn nested_layers_of_one_verifier_verify_once() {
         .layer(ProtectLayer::new(another))
         .service(service_fn(greet));
     let response = two.oneshot(bearer(&token().build())).await.unwrap();
-    assert_eq!(
-        response.status(),
-        401,
-        "another verifier, with another policy, verifies for itself"
-    );
+    assert_eq!(response.status(), 401, "another verifier verifies the token itself");
 }
 
 #[tokio::test]
@@ -489,7 +490,7 @@ async fn a_header_replaced_between_two_layers_is_verified_again() {
 }
 
 #[tokio::test]
-async fn any_body_type_can_be_refused() {
+async fn rejections_work_with_any_body_type() {
     async fn refused<R: Default + Send>(issuer: &TestIssuer) -> StatusCode {
         let inner =
             service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(R::default())) });
@@ -509,9 +510,9 @@ async fn any_body_type_can_be_refused() {
     assert_eq!(refused::<String>(&issuer).await, 401);
 }
 
-/// The layer answers, it does not fail: an error is the inner service's own.
+/// The layer never returns an error of its own; errors come from the inner service.
 #[tokio::test]
-async fn errors_of_the_inner_service_pass() {
+async fn errors_of_the_inner_service_are_returned() {
     let issuer = issuer().await;
     let failing = service_fn(|_: Request<()>| async { Err::<Response<Body>, _>("its own") });
     let service: Protect<_> = ProtectLayer::new(verifier(&issuer)).layer(failing);
@@ -521,7 +522,7 @@ async fn errors_of_the_inner_service_pass() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
+async fn a_request_dropped_while_waiting_leaves_the_service_usable() {
     let issuer = issuer().await;
     issuer.set_delay(Duration::from_millis(20));
     let called = Arc::new(AtomicBool::new(false));
@@ -541,9 +542,10 @@ async fn a_request_that_is_dropped_while_it_waits_leaves_the_service_usable() {
     assert_eq!((response.status(), issuer.jwks_fetches()), (StatusCode::OK, 1));
 }
 
-/// Only of the issuer's own token is it said that it expired: else unsigned tokens would tell who is trusted, and for what.
+/// The response says "expired" only for tokens with a verified signature. Otherwise unsigned tokens
+/// would reveal the trusted issuers and audiences.
 #[tokio::test]
-async fn an_expired_token_is_called_so_only_if_it_was_verified() {
+async fn expiry_is_disclosed_only_for_verified_tokens() {
     const INVALID: &str = r#"Bearer realm="api", error="invalid_token", error_description="The access token is invalid""#;
     const EXPIRED: &str = r#"Bearer realm="api", error="invalid_token", error_description="The access token expired""#;
     let (issuer, forger) =
@@ -561,15 +563,15 @@ async fn an_expired_token_is_called_so_only_if_it_was_verified() {
     assert_eq!(
         challenge(expired().build()).await,
         (INVALID.to_owned(), "expired"),
-        "no key is there to verify it"
+        "no key is cached to verify it"
     );
-    assert_eq!(issuer.jwks_fetches(), 0, "and none is fetched for it");
+    assert_eq!(issuer.jwks_fetches(), 0, "no key is fetched for it");
     assert_eq!(answer(&layer, bearer(&issuer.token().build())).await.status(), 200);
     let fetches = issuer.jwks_fetches();
     for (name, token, expected) in [
-        ("the issuer's", expired(), (EXPIRED, "expired")),
+        ("signed by the issuer", expired(), (EXPIRED, "expired")),
         ("of a trusted issuer, forged", expired().signed_by(&forger), (INVALID, "expired")),
-        ("under a key that is not there", expired().header("kid", "junk"), (INVALID, "expired")),
+        ("with an unknown key", expired().header("kid", "junk"), (INVALID, "expired")),
         (
             "for another API, forged",
             expired().audience("x").signed_by(&forger),
@@ -584,12 +586,12 @@ async fn an_expired_token_is_called_so_only_if_it_was_verified() {
     ] {
         assert_eq!(challenge(token.build()).await, (expected.0.to_owned(), expected.1), "{name}");
     }
-    assert_eq!(issuer.jwks_fetches(), fetches, "nothing is fetched for any of them");
+    assert_eq!(issuer.jwks_fetches(), fetches, "no token causes a fetch");
 }
 
-/// Making a service costs nothing, and all services of a layer are one with what it asks.
+/// Creating a service is cheap, and all services of a layer share its configuration.
 #[tokio::test]
-async fn a_layer_is_built_once_and_changes_nothing_that_it_made_before() {
+async fn changing_a_layer_does_not_affect_services_created_before() {
     let issuer = issuer().await;
     let layer = ProtectLayer::new(verifier(&issuer));
     let before = layer.clone().layer(service_fn(greet));
@@ -609,7 +611,7 @@ async fn a_layer_is_built_once_and_changes_nothing_that_it_made_before() {
     assert_eq!(
         before.oneshot(bearer(&token)).await.unwrap().status(),
         200,
-        "what was made before stays as it was"
+        "services created before are unchanged"
     );
     assert_eq!(layer.layer(service_fn(greet)).oneshot(bearer(&token)).await.unwrap().status(), 200);
 }

@@ -1,5 +1,6 @@
-//! The demo's embedded issuer, driven as a native app drives a tenant: Authorization Code + PKCE, refresh, machines; and
-//! its refusals, by their RFC names. The API that the tokens are for is a real one, behind the layer.
+//! The demo's embedded issuer, used as a native app uses an authorization server: authorization
+//! code with PKCE, refresh, client credentials, and errors by their RFC names. The tokens are for a
+//! real API behind the layer.
 
 #[path = "../examples/protected_api/embedded_issuer.rs"]
 mod embedded_issuer;
@@ -20,11 +21,11 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
 const AUDIENCE: &str = "https://api.example.com";
-/// Another API's, which the demo does not know of.
+/// The audience of another API, which the demo does not know.
 const ORDERS: &str = "https://orders.example.com";
-/// Where the native app listens.
+/// The redirect URI of the native app.
 const CALLBACK: &str = "http://127.0.0.1:8976/callback";
-/// Where the single-page app is.
+/// The redirect URI of the single-page app.
 const PAGE: &str = "http://127.0.0.1:3000/";
 const CODE_VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
@@ -35,7 +36,7 @@ struct Demo {
     issuer: EmbeddedIssuer,
 }
 
-/// Issuer and API on loopback ports.
+/// Starts issuer and API on loopback ports.
 async fn demo() -> Demo {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let iss = format!("http://{}/", listener.local_addr().unwrap());
@@ -61,7 +62,7 @@ async fn demo() -> Demo {
 
 type Pairs<'a> = Vec<(&'a str, &'a str)>;
 
-/// `pairs` with one changed, or removed if `value` is empty.
+/// Sets one of `pairs`, or removes it if `value` is empty.
 fn with<'a>(mut pairs: Pairs<'a>, name: &'a str, value: &'a str) -> Pairs<'a> {
     pairs.retain(|(other, _)| *other != name);
     if !value.is_empty() {
@@ -127,13 +128,13 @@ impl Demo {
         (response.status(), response.json().await.unwrap())
     }
 
-    /// The `error` of a refusal.
+    /// The status and `error` of an error response.
     async fn refusal(&self, form: &Pairs<'_>) -> (u16, String) {
         let (status, body) = self.token(form).await;
         (status.as_u16(), body["error"].as_str().unwrap_or("none").to_owned())
     }
 
-    /// The `error` of a refusal with status 400, and the sentence beside it.
+    /// The `error` and `error_description` of an error response with status 400.
     async fn error(&self, form: &Pairs<'_>) -> (String, String) {
         let (status, body) = self.token(form).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
@@ -154,7 +155,7 @@ impl Demo {
     }
 }
 
-/// The query that the app was redirected to with.
+/// The query of the redirect to the app.
 fn redirected(response: &reqwest::Response) -> HashMap<String, String> {
     assert_eq!(response.status(), StatusCode::FOUND);
     let location = response.headers()["location"].to_str().unwrap();
@@ -166,7 +167,7 @@ fn redirected(response: &reqwest::Response) -> HashMap<String, String> {
 }
 
 #[tokio::test]
-async fn a_native_app_signs_in_calls_refreshes_and_calls_again() {
+async fn a_native_app_signs_in_and_refreshes_its_token() {
     let demo = demo().await;
     let answer = redirected(&demo.authorize(&authorization(&challenge())).await);
     assert_eq!(answer["state"], "af0ifjsldkj");
@@ -202,7 +203,7 @@ async fn a_native_app_signs_in_calls_refreshes_and_calls_again() {
     assert_eq!(
         demo.refusal(&form(refresh)).await,
         (400, "invalid_grant".into()),
-        "used twice: stolen"
+        "reuse of a refresh token counts as theft"
     );
     assert_eq!(
         demo.refusal(&form(renewed_refresh)).await,
@@ -213,7 +214,7 @@ async fn a_native_app_signs_in_calls_refreshes_and_calls_again() {
 }
 
 #[tokio::test]
-async fn the_id_token_of_the_flow_is_no_access_token() {
+async fn the_id_token_is_not_accepted_as_an_access_token() {
     let demo = demo().await;
     let (_, tokens) = demo.token(&exchange(&demo.code().await)).await;
     let id_token = tokens["id_token"].as_str().unwrap();
@@ -221,7 +222,7 @@ async fn the_id_token_of_the_flow_is_no_access_token() {
 }
 
 #[tokio::test]
-async fn a_person_is_asked_unless_the_app_forbids_it() {
+async fn the_user_must_consent_unless_prompt_is_none() {
     let demo = demo().await;
     let challenge = challenge();
     for (decision, expected) in [("allow", "code"), ("deny", "error")] {
@@ -247,7 +248,7 @@ async fn a_person_is_asked_unless_the_app_forbids_it() {
 }
 
 #[tokio::test]
-async fn scopes_are_granted_as_asked_for() {
+async fn requested_scopes_are_granted() {
     let demo = demo().await;
     let challenge = challenge();
     for (asked, granted, refresh, id, scoped) in [
@@ -281,10 +282,10 @@ async fn scopes_are_granted_as_asked_for() {
 }
 
 #[tokio::test]
-async fn wrong_authorization_requests_get_no_code() {
+async fn invalid_authorization_requests_receive_no_code() {
     let demo = demo().await;
     let challenge = challenge();
-    // Where the address cannot be trusted, nobody is redirected.
+    // Without a trusted redirect URI, there is no redirect.
     for (name, parameter, value) in [
         ("unknown client", "client_id", "other"),
         ("no client", "client_id", ""),
@@ -293,10 +294,10 @@ async fn wrong_authorization_requests_get_no_code() {
         ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
         ("another host", "redirect_uri", "http://127.0.0.2:8976/callback"),
         ("no port", "redirect_uri", "http://127.0.0.1/callback"),
-        ("a port that is none", "redirect_uri", "http://127.0.0.1:65536/callback"),
+        ("an invalid port", "redirect_uri", "http://127.0.0.1:65536/callback"),
         ("port 0", "redirect_uri", "http://127.0.0.1:0/callback"),
         ("a port in another spelling", "redirect_uri", "http://127.0.0.1:08976/callback"),
-        ("a host that looks like ours", "redirect_uri", "http://127.0.0.1:1@evil.example/callback"),
+        ("a host in the userinfo", "redirect_uri", "http://127.0.0.1:1@evil.example/callback"),
         ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
         ("another app's redirect_uri", "redirect_uri", PAGE),
         ("another app", "client_id", SINGLE_PAGE_APP),
@@ -307,7 +308,7 @@ async fn wrong_authorization_requests_get_no_code() {
         assert!(!response.headers().contains_key("location"), "{name}");
         let page = response.text().await.unwrap();
         assert!(page.contains("This request cannot go on"), "{name}: {page}");
-        assert!(!page.contains("evil"), "{name}: nothing of the request is on the page");
+        assert!(!page.contains("evil"), "{name}: the page contains nothing of the request");
     }
     for (name, parameter, value, error) in [
         ("no response_type", "response_type", "", "unsupported_response_type"),
@@ -315,7 +316,7 @@ async fn wrong_authorization_requests_get_no_code() {
         ("no audience", "audience", "", "access_denied"),
         ("unknown audience", "audience", "https://other.example", "access_denied"),
         ("no challenge", "code_challenge", "", "invalid_request"),
-        ("a challenge that is no hash", "code_challenge", "abc", "invalid_request"),
+        ("a challenge that is not a hash", "code_challenge", "abc", "invalid_request"),
         ("plain", "code_challenge_method", "plain", "invalid_request"),
         ("no method, which means plain", "code_challenge_method", "", "invalid_request"),
     ] {
@@ -332,7 +333,7 @@ async fn wrong_authorization_requests_get_no_code() {
 }
 
 #[tokio::test]
-async fn wrong_exchanges_get_no_token() {
+async fn invalid_token_requests_receive_no_token() {
     let demo = demo().await;
     for (name, parameter, value, expected) in [
         ("another verifier", "code_verifier", "x".repeat(43), (400, "invalid_grant")),
@@ -360,9 +361,9 @@ async fn wrong_exchanges_get_no_token() {
     }
 }
 
-/// RFC 6749 §4.1.2: a code used twice was stolen, and takes along what came of it.
+/// RFC 6749 §4.1.2: reuse of a code counts as theft and revokes the tokens issued for it.
 #[tokio::test]
-async fn a_code_is_used_once() {
+async fn a_code_can_be_used_only_once() {
     let demo = demo().await;
     let code = demo.code().await;
     let (status, tokens) = demo.token(&exchange(&code)).await;
@@ -378,14 +379,14 @@ async fn a_code_is_used_once() {
 }
 
 #[tokio::test]
-async fn a_machine_gets_a_token_by_form_or_json() {
+async fn client_credentials_are_accepted_as_form_and_json() {
     let demo = demo().await;
     let pairs = machine();
     let json: HashMap<_, _> = pairs.iter().copied().collect();
     let by_json =
         demo.http.post(format!("{}oauth/token", demo.iss)).json(&json).send().await.unwrap();
     for tokens in [demo.token(&pairs).await.1, by_json.json().await.unwrap()] {
-        assert_eq!(tokens["scope"], "read:messages", "an identity is nothing for a machine");
+        assert_eq!(tokens["scope"], "read:messages", "`openid` is not granted to machines");
         assert!(tokens.get("refresh_token").is_none());
         let (status, claims) =
             demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
@@ -409,9 +410,9 @@ async fn a_machine_gets_a_token_by_form_or_json() {
     assert_eq!(not_json.body("{").send().await.unwrap().status(), StatusCode::BAD_REQUEST);
 }
 
-/// The demo as the issuer of an API under development.
+/// The demo can serve as the issuer of an API under development.
 #[tokio::test]
-async fn a_machine_gets_audience_scope_and_claims_as_asked_for() {
+async fn client_credentials_select_audience_scope_and_claims() {
     let demo = demo().await;
     let verifier = Verifier::new(Issuer::new(&demo.iss, ORDERS).unwrap()).unwrap();
     let claims = json!({ "org_id": "org_1", "roles": ["clerk"], "permissions": ["refund"] });
@@ -419,7 +420,7 @@ async fn a_machine_gets_audience_scope_and_claims_as_asked_for() {
     let pairs = with(machine(), "audience", ORDERS);
     let pairs = with(with(pairs, "scope", "openid invoices:pay orders:read"), "claims", &text);
 
-    // JSON has the claims as an object, or as a form has them.
+    // JSON may have the claims as an object, or as a string as in a form.
     let members = pairs.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value)));
     let as_text = Value::Object(members.collect());
     let mut as_object = as_text.clone();
@@ -444,7 +445,7 @@ async fn a_machine_gets_audience_scope_and_claims_as_asked_for() {
 }
 
 #[tokio::test]
-async fn a_machine_gets_a_scope_without_asking_or_another_that_it_asks_for() {
+async fn client_credentials_have_a_default_scope() {
     let demo = demo().await;
     for (asked, granted, scoped) in [
         ("", "read:messages write:messages orders:read", 200),
@@ -459,7 +460,7 @@ async fn a_machine_gets_a_scope_without_asking_or_another_that_it_asks_for() {
     }
 }
 
-/// RFC 6749 §3.3, and the issuer's own limits.
+/// RFC 6749 §3.3 and the limits of the issuer.
 #[tokio::test]
 async fn scopes_have_limits() {
     let demo = demo().await;
@@ -498,9 +499,9 @@ async fn scopes_have_limits() {
     }
 }
 
-/// The page on which a person decides shows the scope as text, whatever an app asks for.
+/// The consent page shows the scope as text, whatever an app requests.
 #[tokio::test]
-async fn a_scope_is_no_markup() {
+async fn scopes_are_escaped_on_the_consent_page() {
     let demo = demo().await;
     let challenge = challenge();
     let asked = with(with(authorization(&challenge), "scope", "<b>&lt;"), "prompt", "");
@@ -533,8 +534,8 @@ async fn claims_have_limits() {
         ("4,097 bytes", bytes(4_097), "found 4097"),
         ("an array", "[]".to_owned(), "found another JSON value"),
         ("a string", "\"org_id\"".to_owned(), "found another JSON value"),
-        ("half an object", "{\"org_id\":".to_owned(), "found invalid JSON"),
-        ("no JSON", "org_id=org_1".to_owned(), "found invalid JSON"),
+        ("a truncated object", "{\"org_id\":".to_owned(), "found invalid JSON"),
+        ("not JSON", "org_id=org_1".to_owned(), "found invalid JSON"),
     ] {
         let (error, sentence) = demo.error(&with(machine(), "claims", &claims)).await;
         assert_eq!(error, "invalid_request", "{name}");
@@ -546,7 +547,7 @@ async fn claims_have_limits() {
         assert_eq!(error, "invalid_request", "{name}");
         assert!(sentence.ends_with(&format!("found {name}")), "{sentence}");
     }
-    // In a JSON body, what is not `claims` is a string.
+    // In a JSON body, every parameter except `claims` must be a string.
     for (name, value) in [("claims", json!([])), ("scope", json!({})), ("audience", json!(1))] {
         let body = json!({ "grant_type": "client_credentials", name: value });
         let (status, answer) = demo.post_json(&body).await;
@@ -556,7 +557,7 @@ async fn claims_have_limits() {
 }
 
 #[tokio::test]
-async fn its_metadata_lead_a_client_through() {
+async fn clients_can_use_the_metadata() {
     let demo = demo().await;
     let url = format!("{}.well-known/openid-configuration", demo.iss);
     let metadata: Value = demo.http.get(url).send().await.unwrap().json().await.unwrap();
@@ -575,7 +576,7 @@ async fn its_metadata_lead_a_client_through() {
     assert!(keys["keys"][0].get("d").is_none());
 }
 
-/// RFC 6749 §4.1.2: a code is good for a minute, by the issuer's clock.
+/// RFC 6749 §4.1.2: a code is valid for one minute by the issuer's clock.
 #[tokio::test]
 async fn a_code_expires() {
     let (demo, clock) = (demo().await, TestClock::new());
@@ -591,9 +592,9 @@ async fn a_code_expires() {
     }
 }
 
-/// RFC 7009: what came of one sign-in goes together; other clients' tokens stay.
+/// RFC 7009: revocation applies to all tokens of one sign-in, and not to those of other clients.
 #[tokio::test]
-async fn a_refresh_token_is_revoked() {
+async fn refresh_tokens_can_be_revoked() {
     let demo = demo().await;
     let revoke = async |client: &str, token: &str| {
         let form = [("client_id", client), ("token", token)];
@@ -616,7 +617,7 @@ async fn a_refresh_token_is_revoked() {
     assert_eq!(
         revoke(SINGLE_PAGE_APP, refresh).await,
         200,
-        "another client's: nothing is said, and nothing happens"
+        "another client's token: success without effect"
     );
     assert_eq!(revoke(NATIVE_APP, "unknown").await, 200);
     assert_eq!(revoke("unknown", refresh).await, 401);
@@ -631,7 +632,7 @@ async fn a_refresh_token_is_revoked() {
     assert_eq!(demo.refusal(&form(refresh)).await, (400, "invalid_grant".into()));
 }
 
-/// RFC 8252 §7.3: a native app takes the port that it gets.
+/// RFC 8252 §7.3: a native app may use any loopback port.
 #[tokio::test]
 async fn a_native_app_may_listen_on_any_port() {
     let demo = demo().await;
@@ -648,7 +649,7 @@ async fn a_native_app_may_listen_on_any_port() {
 }
 
 #[tokio::test]
-async fn the_page_signs_in_as_an_app_of_its_own() {
+async fn the_page_signs_in_as_a_separate_client() {
     let demo = demo().await;
     let challenge = challenge();
     let of_page = |pairs| with(with(pairs, "client_id", SINGLE_PAGE_APP), "redirect_uri", PAGE);
@@ -661,14 +662,14 @@ async fn the_page_signs_in_as_an_app_of_its_own() {
     let (_, claims) = demo.call("/private", tokens["access_token"].as_str().unwrap()).await;
     assert!(claims.contains(&format!("\"azp\":\"{SINGLE_PAGE_APP}\"")), "{claims}");
 
-    // RFC 6749 §4.1.3: a code is for whom it was issued to.
+    // RFC 6749 §4.1.3: a code is valid only for the client to which it was issued.
     let stolen = code().await;
     assert_eq!(
         demo.refusal(&with(exchange(&stolen), "redirect_uri", PAGE)).await,
         (400, "invalid_grant".into())
     );
 
-    // The page's origin, and no other, may read the answers; preflights are answered.
+    // Only the page's origin may read the responses, and its preflights are accepted.
     for (origin, expected) in
         [("http://127.0.0.1:3000", true), ("http://127.0.0.1:3001", false), ("null", false)]
     {
@@ -688,9 +689,9 @@ async fn the_page_signs_in_as_an_app_of_its_own() {
     }
 }
 
-/// Each is refused for the one reason that its name says.
+/// Each token is rejected for the one reason in its name.
 #[tokio::test]
-async fn the_tokens_to_break_it_with_are_wrong_in_one_thing() {
+async fn each_bad_token_has_a_single_fault() {
     let demo = demo().await;
     let verifier = Verifier::new(demo.issuer.keys().issuer()).unwrap();
     for (case, expected) in [
@@ -708,9 +709,9 @@ async fn the_tokens_to_break_it_with_are_wrong_in_one_thing() {
     assert!(demo.issuer.bad_token("good").is_none());
 }
 
-/// RFC 6749 §3.1, §3.2: of two parameters, two readers may take another one.
+/// RFC 6749 §3.1, §3.2: for a duplicate parameter, two parsers may choose different values.
 #[tokio::test]
-async fn parameters_come_once() {
+async fn duplicate_parameters_are_rejected() {
     let demo = demo().await;
     let challenge = challenge();
     for (name, value) in
@@ -726,9 +727,10 @@ async fn parameters_come_once() {
     assert_eq!(demo.refusal(&twice).await, (400, "invalid_request".into()));
 }
 
-/// Any page can have a browser ask for codes that nobody wants: whoever asks then gets one all the same.
+/// Any page can make a browser request codes that are never used. Further requests still receive
+/// one.
 #[tokio::test]
-async fn nobody_is_turned_away() {
+async fn requests_beyond_the_limit_evict_the_oldest_codes() {
     let demo = demo().await;
     let challenge = challenge();
     let asked = with(authorization(&challenge), "prompt", "");

@@ -1,6 +1,7 @@
-//! Presets: a token as the provider sends it is accepted, and what must not pass for one is not.
+//! Presets accept a token as the provider issues it and reject tokens that must not be accepted as
+//! access tokens.
 //!
-//! The tokens have the shape of the providers' own samples, signed with keys of ours.
+//! The tokens follow the samples of the providers and are signed with keys of the tests.
 
 use std::collections::HashMap;
 
@@ -8,7 +9,8 @@ use portcullis::testing::{TestIssuer, TokenBuilder};
 use portcullis::{AccessToken, Algorithm, Audience, Issuer, ProtectLayer, Verifier};
 use serde_json::{Map, Value, json};
 
-/// A preset, a good token of its provider (`iat`, `nbf` and `exp` are added), and traps: what is changed, and why it is refused.
+/// A preset, a valid token of its provider (`iat`, `nbf` and `exp` are added), and traps: the
+/// changed claims and the expected error code.
 struct Provider {
     name: &'static str,
     preset: Issuer,
@@ -51,24 +53,24 @@ fn providers() -> Vec<Provider> {
                     json!({ "aud": "K1AUPhZq8mRi0Q0pjhkfu1D7y6KjDQja", "nonce": "n" }),
                     "wrong_audience",
                 ),
-                ("another API's", json!({ "aud": "https://other.acme.test/" }), "wrong_audience"),
+                ("of another API", json!({ "aud": "https://other.acme.test/" }), "wrong_audience"),
                 (
                     "for /userinfo only",
                     json!({ "aud": "https://acme.eu.auth0.com/userinfo" }),
                     "wrong_audience",
                 ),
                 (
-                    "another tenant's",
+                    "of another tenant",
                     json!({ "iss": "https://evil.eu.auth0.com/" }),
                     "unknown_issuer",
                 ),
                 (
-                    "without the slash",
+                    "without the trailing slash",
                     json!({ "iss": "https://acme.eu.auth0.com" }),
                     "unknown_issuer",
                 ),
                 (
-                    "bound to a key",
+                    "sender-constrained",
                     json!({ "cnf": { "jkt": "2HR2BW5-tan1aI6yIPHVOHwirAy4kQGWULoQHKUO0s4" } }),
                     "sender_constrained",
                 ),
@@ -110,9 +112,13 @@ fn providers() -> Vec<Provider> {
             },
             traps: vec![
                 ("ID token", json!({ "aud": "0oaipnnzumvqt5tiu1d6" }), "wrong_audience"),
-                ("the org server's", json!({ "iss": "https://acme.okta.com" }), "unknown_issuer"),
                 (
-                    "another server's",
+                    "of the org authorization server",
+                    json!({ "iss": "https://acme.okta.com" }),
+                    "unknown_issuer",
+                ),
+                (
+                    "of another authorization server",
                     json!({ "iss": "https://acme.okta.com/oauth2/aus1" }),
                     "unknown_issuer",
                 ),
@@ -134,7 +140,7 @@ fn providers() -> Vec<Provider> {
                 ("wrong tid", json!({ "tid": OTHER }), "claim_value"),
                 ("no tid", json!({ "tid": null }), "claim_value"),
                 (
-                    "another tenant's",
+                    "of another tenant",
                     json!({ "iss": format!("https://login.microsoftonline.com/{OTHER}/v2.0") }),
                     "unknown_issuer",
                 ),
@@ -179,7 +185,7 @@ fn providers() -> Vec<Provider> {
                 ("no tid", json!({ "tid": null }), "tenant_mismatch"),
                 ("ID token", json!({ "azp": null, "scp": null, "nonce": "n" }), "claim_value"),
                 (
-                    "no tenant's",
+                    "of no tenant",
                     json!({ "iss": "https://login.microsoftonline.com/common/v2.0" }),
                     "unknown_issuer",
                 ),
@@ -215,7 +221,7 @@ fn providers() -> Vec<Provider> {
                 ),
                 ("not an access token", json!({ "token_use": "id" }), "claim_value"),
                 ("no token_use", json!({ "token_use": null }), "claim_value"),
-                ("another app's", json!({ "client_id": "app-3" }), "wrong_audience"),
+                ("of another app", json!({ "client_id": "app-3" }), "wrong_audience"),
                 ("no client_id", json!({ "client_id": null, "aud": "app-1" }), "missing_claim"),
             ],
         },
@@ -238,7 +244,7 @@ fn providers() -> Vec<Provider> {
                     json!({ "aud": "https://other-api.example" }),
                     "wrong_audience",
                 ),
-                ("another app's", json!({ "client_id": "app-3" }), "wrong_audience"),
+                ("of another app", json!({ "client_id": "app-3" }), "wrong_audience"),
             ],
         },
         Provider {
@@ -261,11 +267,11 @@ fn providers() -> Vec<Provider> {
                 ("ID token", json!({ "typ": "ID" }), "claim_value"),
                 ("refresh token", json!({ "typ": "Refresh" }), "claim_value"),
                 ("offline token", json!({ "typ": "Offline" }), "claim_value"),
-                ("no word of its kind", json!({ "typ": null }), "claim_value"),
+                ("no typ claim", json!({ "typ": null }), "claim_value"),
                 ("for `account` only", json!({ "aud": "account" }), "wrong_audience"),
                 ("no audience", json!({ "aud": null }), "missing_claim"),
                 (
-                    "another realm's",
+                    "of another realm",
                     json!({ "iss": "https://sso.acme.test/realms/test" }),
                     "unknown_issuer",
                 ),
@@ -282,7 +288,7 @@ fn providers() -> Vec<Provider> {
             }),
             grants: |token| token.claim("email_verified").is_some_and(|verified| verified == true),
             traps: vec![(
-                "another service's",
+                "of another service",
                 json!({ "aud": "https://other-abc-ew.a.run.app" }),
                 "wrong_audience",
             )],
@@ -301,7 +307,7 @@ fn providers() -> Vec<Provider> {
             },
             traps: vec![
                 (
-                    "another project's",
+                    "of another project",
                     json!({ "aud": "evil", "iss": "https://securetoken.google.com/evil" }),
                     "unknown_issuer",
                 ),
@@ -309,11 +315,11 @@ fn providers() -> Vec<Provider> {
                 ("an empty subject", json!({ "sub": "" }), "claim_value"),
                 ("no subject", json!({ "sub": null }), "claim_value"),
                 (
-                    "signed in in the future",
+                    "auth_time in the future",
                     json!({ "auth_time": 4_000_000_000_u64 }),
                     "claim_value",
                 ),
-                ("no time of signing in", json!({ "auth_time": null }), "claim_value"),
+                ("no auth_time", json!({ "auth_time": null }), "claim_value"),
             ],
         },
         Provider {
@@ -348,7 +354,7 @@ fn providers() -> Vec<Provider> {
             },
             traps: vec![
                 ("pending", json!({ "sts": "pending" }), "claim_value"),
-                ("another origin's", json!({ "azp": "https://evil.test" }), "wrong_audience"),
+                ("of another origin", json!({ "azp": "https://evil.test" }), "wrong_audience"),
                 ("no azp", json!({ "azp": null }), "missing_claim"),
                 (
                     "of a JWT template, for another service",
@@ -369,7 +375,7 @@ fn providers() -> Vec<Provider> {
             }),
             grants: |token| token.has_role("member") && token.has_permission("posts:read"),
             traps: vec![(
-                "another client's",
+                "of another client",
                 json!({ "iss": "https://api.workos.com/user_management/client_02" }),
                 "unknown_issuer",
             )],
@@ -387,7 +393,7 @@ fn providers() -> Vec<Provider> {
             }),
             grants: |token| token.has_role("admin") && !token.has_role("owner"),
             traps: vec![
-                ("another project's", json!({ "aud": ["69234237810729234"] }), "wrong_audience"),
+                ("of another project", json!({ "aud": ["69234237810729234"] }), "wrong_audience"),
                 ("ID token", json!({ "jti": null, "at_hash": "x" }), "claim_value"),
             ],
         },
@@ -446,7 +452,7 @@ fn providers() -> Vec<Provider> {
             traps: vec![
                 ("ID token", json!({ "typ ": "JWT" }), "unexpected_type"),
                 (
-                    "another client's",
+                    "of another client",
                     json!({ "iss": "https://idm.acme.test/oauth2/openid/other" }),
                     "unknown_issuer",
                 ),
@@ -460,7 +466,7 @@ fn providers() -> Vec<Provider> {
             claims: json!({ "iss": "https://auth.pingone.com/env-1/as", "aud": [api], "client_id": "c", "sub": "1", "scope": "orders" }),
             grants: |token| token.has_scope("orders"),
             traps: vec![(
-                "another environment's",
+                "of another environment",
                 json!({ "iss": "https://auth.pingone.com/env-2/as" }),
                 "unknown_issuer",
             )],
@@ -507,7 +513,7 @@ fn providers() -> Vec<Provider> {
                     && token.has_permission("orders.read")
             },
             traps: vec![
-                ("another project's", json!({ "iss": "P2other" }), "unknown_issuer"),
+                ("of another project", json!({ "iss": "P2other" }), "unknown_issuer"),
                 ("refresh token", json!({ "drn": "DSR" }), "claim_value"),
             ],
         },
@@ -519,7 +525,7 @@ fn providers() -> Vec<Provider> {
             claims: json!({ "iss": "https://acme.logto.app/oidc", "aud": api, "scope": "orders", "client_id": "c", "sub": "1" }),
             grants: |token| token.has_scope("orders"),
             traps: vec![(
-                "another resource's",
+                "for another resource",
                 json!({ "aud": "https://other.acme.test" }),
                 "wrong_audience",
             )],
@@ -537,7 +543,7 @@ fn providers() -> Vec<Provider> {
                 token.claim("environment").is_some_and(|environment| environment == "prod")
             },
             traps: vec![
-                ("another repository's", json!({ "repository": "evil/app" }), "claim_value"),
+                ("of another repository", json!({ "repository": "evil/app" }), "claim_value"),
                 ("no repository", json!({ "repository": null }), "claim_value"),
                 (
                     "the default audience",
@@ -567,7 +573,7 @@ fn providers() -> Vec<Provider> {
                         .is_some_and(|name| name == "web")
             },
             traps: vec![(
-                "the cluster's own",
+                "for the cluster's own API",
                 json!({ "aud": ["https://kubernetes.default.svc.cluster.local"] }),
                 "wrong_audience",
             )],
@@ -579,7 +585,7 @@ fn providers() -> Vec<Provider> {
             typ: None,
             claims: json!({ "iss": "https://appleid.apple.com", "aud": "com.acme.app", "sub": "1", "email_verified": "true" }),
             grants: |token| token.subject() == Some("1"),
-            traps: vec![("another app's", json!({ "aud": "com.evil.app" }), "wrong_audience")],
+            traps: vec![("of another app", json!({ "aud": "com.evil.app" }), "wrong_audience")],
         },
         Provider {
             name: "Cloudflare Access",
@@ -591,7 +597,7 @@ fn providers() -> Vec<Provider> {
                 "sub": "7335d417", "country": "DE",
             }),
             grants: |token| token.claim("email").is_some_and(|email| email == "a@b.test"),
-            traps: vec![("another application's", json!({ "aud": ["0"] }), "wrong_audience")],
+            traps: vec![("of another application", json!({ "aud": ["0"] }), "wrong_audience")],
         },
         Provider {
             name: "Google IAP",
@@ -605,7 +611,7 @@ fn providers() -> Vec<Provider> {
             }),
             grants: |token| token.subject() == Some("accounts.google.com:1137"),
             traps: vec![(
-                "another backend's",
+                "for another backend",
                 json!({ "aud": "/projects/123/global/backendServices/457" }),
                 "wrong_audience",
             )],
@@ -613,7 +619,8 @@ fn providers() -> Vec<Provider> {
     ]
 }
 
-/// A token with these claims and no others. A claim that is `null` is left out; one with a space after its name is a header's.
+/// A token with exactly these claims. A claim that is `null` is omitted; a name with a trailing
+/// space denotes a header member.
 fn token(issuer: &TestIssuer, typ: Option<&str>, claims: &Map<String, Value>) -> TokenBuilder {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut payload = json!({ "iat": now, "nbf": now, "exp": now + 300 });
@@ -637,12 +644,12 @@ async fn verdict(verifier: &Verifier, token: TokenBuilder) -> &'static str {
 }
 
 #[tokio::test]
-async fn real_tokens_are_accepted_and_their_traps_refused() {
+async fn presets_accept_real_tokens_and_reject_traps() {
     let issuer = |algorithm| TestIssuer::offline_with("x", algorithm).unwrap();
-    // Making RSA keys takes a while.
+    // Generating RSA keys is slow.
     let mut keys = HashMap::new();
     for Provider { name, preset, algorithm, typ, claims, grants, traps } in providers() {
-        // As the preset is; only the keys are ours.
+        // The unchanged preset is valid. Below, only the keys are replaced.
         Verifier::new(preset.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let (issuer, stranger) =
             keys.entry(algorithm.name()).or_insert_with(|| (issuer(algorithm), issuer(algorithm)));
@@ -650,7 +657,7 @@ async fn real_tokens_are_accepted_and_their_traps_refused() {
         let claims = claims.as_object().unwrap().clone();
         let good = verifier.verify(&token(issuer, typ, &claims).build()).await;
         let good = good.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(grants(&good), "{name}: what it grants");
+        assert!(grants(&good), "{name}: granted permissions");
         for (trap, changes, expected) in traps {
             let mut claims = claims.clone();
             claims.extend(changes.as_object().unwrap().clone());
@@ -660,7 +667,7 @@ async fn real_tokens_are_accepted_and_their_traps_refused() {
                 "{name}: {trap}"
             );
         }
-        // What no provider's access token is.
+        // Types that no provider uses for access tokens.
         for other in [
             "logout+jwt",
             "dpop+jwt",
@@ -679,9 +686,9 @@ async fn real_tokens_are_accepted_and_their_traps_refused() {
     }
 }
 
-/// Padded base64url, a key at an address of its own, and the header says which load balancer signed.
+/// The tokens have padded base64url, one URL per key, and a header that names the load balancer.
 #[tokio::test]
-async fn tokens_of_aws_load_balancers() {
+async fn padded_tokens_of_aws_load_balancers_are_accepted() {
     const ARN: &str =
         "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/lb/50dc6c495c0c9188";
     let issuer = TestIssuer::offline_with("https://idp.acme.test", Algorithm::ES256).unwrap();
@@ -691,21 +698,21 @@ async fn tokens_of_aws_load_balancers() {
     let good =
         || token(&issuer, Some("JWT"), claims.as_object().unwrap()).header("signer", ARN).padded();
     for (name, token, expected) in [
-        ("good", good(), "ok"),
+        ("valid", good(), "ok"),
         (
-            "another load balancer's",
+            "of another load balancer",
             good().header("signer", ARN.replace("lb/", "evil/")),
             "claim_value",
         ),
-        ("nobody's", good().without_header("signer"), "claim_value"),
-        ("no string", good().header("signer", json!([ARN])), "claim_value"),
+        ("no signer", good().without_header("signer"), "claim_value"),
+        ("a signer that is not a string", good().header("signer", json!([ARN])), "claim_value"),
         (
             "forged",
             good().signed_by(&TestIssuer::offline_with("x", Algorithm::ES256).unwrap()),
             "bad_signature",
         ),
         (
-            "another provider's",
+            "of another provider",
             good().header("x", "").payload(r#"{"iss":"https://evil.test","exp":4000000000}"#),
             "unknown_issuer",
         ),
@@ -722,7 +729,7 @@ async fn tokens_of_aws_load_balancers() {
         let result = verifier.verify(&odd).await;
         assert!(result.is_err(), "{odd}");
     }
-    // Padding is for nobody else.
+    // Other issuers must not use padding.
     let strict =
         Verifier::new(Issuer::new("https://idp.acme.test", "a").unwrap().jwks(issuer.jwks()))
             .unwrap();
@@ -748,9 +755,9 @@ async fn tokens_of_aws_load_balancers() {
     }
 }
 
-/// One line, and the token is looked for where the gateway puts it.
+/// Presets for gateways and `token_in_header` also set the header that carries the token.
 #[tokio::test]
-async fn tokens_of_gateways_come_in_their_headers() {
+async fn gateway_presets_set_the_token_source() {
     use tower::{Layer as _, ServiceExt as _, service_fn};
     type Body = http_body_util::Full<bytes::Bytes>;
     for (preset, header) in [
@@ -791,7 +798,7 @@ async fn tokens_of_gateways_come_in_their_headers() {
 }
 
 #[test]
-fn presets_refuse_what_would_make_another_address() {
+fn presets_reject_values_that_change_the_url() {
     for domain in [
         "",
         "https://acme.okta.com",

@@ -1,4 +1,4 @@
-//! What an operation asks of a token: which tokens it lets through, and what it answers the others.
+//! Rules: which tokens satisfy them, and how the others are rejected.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn code(result: Result<(), Error>) -> &'static str {
 }
 
 #[tokio::test]
-async fn rules_are_about_what_they_say() {
+async fn each_rule_checks_its_own_claim() {
     let world = world(|issuer| issuer);
     let now = world.clock.unix_seconds();
     let good = world.token(
@@ -75,7 +75,7 @@ async fn rules_are_about_what_they_say() {
         (Rule::any_scope(Vec::<Scope>::new()), FORBIDDEN, FORBIDDEN),
         (Rule::permission("refund"), "ok", FORBIDDEN),
         (Rule::permission("refund:any"), FORBIDDEN, FORBIDDEN),
-        // A scope is no permission, a permission no role.
+        // Scopes are not permissions, and permissions are not roles.
         (Rule::permission("orders:read"), FORBIDDEN, FORBIDDEN),
         (Rule::role("refund"), FORBIDDEN, FORBIDDEN),
         (Rule::role("support"), "ok", FORBIDDEN),
@@ -99,7 +99,8 @@ async fn rules_are_about_what_they_say() {
         (Rule::scope("orders:read").and(Rule::role("support")), "ok", SCOPE),
         (Rule::scope("orders:read").and(Rule::role("admin")), FORBIDDEN, SCOPE),
         (Rule::scope("orders:delete").or(Rule::role("support")), "ok", SCOPE),
-        // A scope that is missing is said, wherever in the rule it stands, and only then.
+        // `insufficient_scope` is returned if and only if a scope is missing, wherever it is in the
+        // rule.
         (Rule::role("admin").and(Rule::scope("orders:read")), FORBIDDEN, SCOPE),
         (Rule::role("admin").or(Rule::scope("orders:delete")), SCOPE, SCOPE),
         (
@@ -107,11 +108,11 @@ async fn rules_are_about_what_they_say() {
             FORBIDDEN,
             SCOPE,
         ),
-        // Nothing is named nothing, whatever a token lists.
+        // An empty name matches nothing, whatever the token lists.
         (Rule::permission(""), FORBIDDEN, FORBIDDEN),
         (Rule::role(""), FORBIDDEN, FORBIDDEN),
         (Rule::group(""), FORBIDDEN, FORBIDDEN),
-        // Signing in again helps nobody who lacks something else.
+        // If something else is missing, signing in again does not help.
         (Rule::acr(["silver"]).and(Rule::role("admin")), FORBIDDEN, FORBIDDEN),
         (Rule::acr(["silver"]).and(Rule::role("support")), STEP_UP, FORBIDDEN),
         (Rule::role("admin").or(Rule::scope("orders:read")).and(Rule::group("staff")), "ok", SCOPE),
@@ -123,9 +124,9 @@ async fn rules_are_about_what_they_say() {
 }
 
 #[tokio::test]
-async fn the_challenge_says_what_the_operation_needs() {
+async fn the_challenge_names_what_the_operation_requires() {
     const SCOPES: &str = r#"Bearer realm="api", error="insufficient_scope", error_description="The access token does not grant what this operation needs""#;
-    // Clients that hear an error there ask for another token, without end.
+    // With an `error`, clients would request new tokens without end.
     const NO_ERROR: &str = r#"Bearer realm="api""#;
     const SIGN_IN: &str = r#"Bearer realm="api", error="insufficient_user_authentication", error_description="The user must sign in again, or in a stronger way""#;
     let world = world(|issuer| issuer);
@@ -183,7 +184,7 @@ async fn the_challenge_says_what_the_operation_needs() {
 }
 
 #[tokio::test]
-async fn one_scope_may_imply_another() {
+async fn one_scope_can_imply_another() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let implies = |granted: &str, asked: &str| {
         asked.strip_prefix(granted).is_some_and(|rest| rest.starts_with(':'))
@@ -199,13 +200,13 @@ async fn one_scope_may_imply_another() {
     ] {
         let token = verifier.verify(&issuer.token().scope(granted).build()).await.unwrap();
         assert_eq!(Rule::scope(asked).check(&token).is_ok(), expected, "{granted} for {asked}");
-        assert_eq!(token.scope().as_str(), granted, "as it was sent");
+        assert_eq!(token.scope().as_str(), granted, "the scope is unchanged");
     }
 }
 
-/// An `auth_time` that no sign-in can have is none.
+/// An impossible `auth_time` counts as missing.
 #[tokio::test]
-async fn nobody_signed_in_in_the_future() {
+async fn auth_time_in_the_future_is_rejected() {
     let world = world(|issuer| issuer);
     let now = world.clock.unix_seconds();
     let rule = Rule::max_auth_age(Duration::from_secs(300));
@@ -224,9 +225,9 @@ async fn nobody_signed_in_in_the_future() {
     }
 }
 
-/// Where issuers have their permissions, roles and groups.
+/// Permissions, roles and groups are read from the claims that the issuer uses.
 #[tokio::test]
-async fn what_is_granted_is_found_where_the_issuer_has_it() {
+async fn permissions_and_roles_are_read_from_the_configured_claims() {
     type Configure = fn(Issuer) -> Issuer;
     type Holds = fn(&AccessToken) -> bool;
     let cases: Vec<(&str, Configure, serde_json::Value, Holds, bool)> = vec![
@@ -238,7 +239,7 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             true,
         ),
         (
-            "a client's roles beside the realm's",
+            "client roles in addition to realm roles",
             |issuer| issuer.roles_at(["/realm_access/roles", "/resource_access/orders-api/roles"]),
             json!({ "resource_access": { "orders-api": { "roles": ["reader"] }, "account": { "roles": ["owner"] } } }),
             |token| token.has_role("reader") && !token.has_role("owner"),
@@ -270,7 +271,7 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             true,
         ),
         (
-            "a flag that is off",
+            "a flag that is false",
             |i| i,
             json!({ "roles": { "admin": false } }),
             |token| token.has_role("admin"),
@@ -284,7 +285,7 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             false,
         ),
         (
-            "a record",
+            "an array of objects",
             |i| i,
             json!({ "roles": [{ "name": "x" }] }),
             |token| token.has_role("name"),
@@ -323,7 +324,7 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
             true,
         ),
         (
-            "without the prefix configured",
+            "no scope prefix configured",
             |i| i,
             json!({ "scope": "orders/read" }),
             |token| token.has_scope("read"),
@@ -347,9 +348,9 @@ async fn what_is_granted_is_found_where_the_issuer_has_it() {
     }
 }
 
-/// Once per token, however often it is asked for, and however it is typed.
+/// Claims are parsed once per token and type.
 #[tokio::test]
-async fn own_claims_are_read_once() {
+async fn own_claims_are_parsed_once() {
     #[derive(serde::Deserialize)]
     struct Org {
         org_id: String,
@@ -369,9 +370,9 @@ async fn own_claims_are_read_once() {
     assert!(std::sync::Arc::ptr_eq(&values, &token.claims::<serde_json::Value>().unwrap()));
 }
 
-/// A stream must not outlive the token that it was opened with.
+/// A stream must not outlive the token with which it was opened.
 #[tokio::test(start_paused = true)]
-async fn a_token_says_when_it_has_expired() {
+async fn expired_resolves_when_the_token_expires() {
     let world = world(|issuer| issuer);
     let token = world.token(world.issuer.token()).await;
     let expired = tokio::spawn({
@@ -383,10 +384,10 @@ async fn a_token_says_when_it_has_expired() {
         world.clock.advance(Duration::from_secs(60));
     }
     tokio::task::yield_now().await;
-    assert!(!expired.is_finished(), "it has a minute left");
+    assert!(!expired.is_finished(), "one minute remains");
     world.clock.advance(Duration::from_secs(50));
     tokio::time::sleep(Duration::from_secs(61)).await;
-    assert!(!expired.is_finished(), "it has ten seconds left");
+    assert!(!expired.is_finished(), "ten seconds remain");
     world.clock.advance(Duration::from_secs(10));
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(expired.is_finished());
@@ -394,7 +395,7 @@ async fn a_token_says_when_it_has_expired() {
 }
 
 #[test]
-fn a_rule_is_a_sentence() {
+fn a_rule_displays_its_requirements() {
     let rule = Rule::scope("a b")
         .and(Rule::role("admin").or(Rule::acr(["gold"])))
         .and(Rule::custom("own profile", |_, _| true));

@@ -1,5 +1,5 @@
-//! What a client sent stays between it and us. One test alone in its file: a subscriber of one thread misses events whose
-//! call sites another thread met first.
+//! Tokens and claims are not disclosed. A single test in its file: a thread's subscriber misses
+//! events whose call sites another thread reached first.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -35,9 +35,9 @@ impl Write for Log {
     }
 }
 
-/// Neither a body, nor a header, nor the log of any crate shows a token or a claim.
+/// Bodies, headers and the logs of all crates contain no token and no claim.
 #[tokio::test]
-async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
+async fn responses_and_logs_contain_no_token_and_no_claim() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -58,7 +58,7 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
             .claim("client_id", "CANARY")
     };
     let tokens = [
-        ("good", token().scope("orders:read CANARY"), 200),
+        ("valid", token().scope("orders:read CANARY"), 200),
         ("no scope", token(), 403),
         ("wrong_audience", token().audience("CANARY"), 401),
         ("issuer", token().issued_by("CANARY"), 401),
@@ -67,7 +67,7 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
         ("expired", token().expired(), 401),
         ("forged", token().tampered(), 401),
         ("key", token().header("kid", "unknown"), 401),
-        ("bound", token().claim("cnf", "CANARY"), 401),
+        ("sender-constrained", token().claim("cnf", "CANARY"), 401),
     ];
     for (name, token, status) in tokens {
         let token = token.build();
@@ -89,7 +89,7 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
             }
         }
     }
-    // A look-up that takes one name for another, and one that fails.
+    // A lookup that returns another issuer, and one that fails.
     let wrong = Issuers::lookup(|_| Issuer::new("https://other.example/", "x").ok());
     let broken = Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("away") });
     for issuers in [wrong, broken] {
@@ -105,7 +105,7 @@ async fn no_token_and_no_claim_reaches_the_wire_or_the_log() {
     for reason in ["wrong_audience", "unknown_issuer", "expired", "bad_signature", "unknown_key"] {
         assert!(
             log.contains(&format!("reason=\"{reason}\"")),
-            "the log tells the reason {reason}:\n{log}"
+            "the log contains the reason {reason}:\n{log}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Who signed it: algorithms, keys, headers (RFC 7515, 7517, 7518, 8037, 8725).
+//! Signatures: algorithms, keys and headers (RFC 7515, 7517, 7518, 8037, 8725).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -6,7 +6,7 @@ use portcullis::testing::TestIssuer;
 use portcullis::{Algorithm, IgnoredKeyReason, InvalidToken, Issuer, Jwks, Verifier};
 use serde_json::{Value, json};
 
-/// An RFC's key and token.
+/// A key and a token from an RFC.
 struct Vector {
     name: &'static str,
     jwk: &'static str,
@@ -50,7 +50,7 @@ fn set(jwk: &str) -> String {
 }
 
 #[test]
-fn the_vectors_of_the_rfcs_verify() {
+fn rfc_test_vectors_verify() {
     for Vector { name, jwk, token, payload } in VECTORS {
         if cfg!(not(feature = "aws-lc-rs")) && name.contains("ES512") {
             let refusal = Jwks::from_json(set(jwk)).unwrap_err().to_string();
@@ -70,22 +70,22 @@ fn the_vectors_of_the_rfcs_verify() {
 }
 
 #[test]
-fn a_vector_with_anything_changed_does_not() {
+fn modified_rfc_test_vectors_do_not_verify() {
     for Vector { name, jwk, token, .. } in VECTORS {
         let Ok(jwks) = Jwks::from_json(set(jwk)) else { continue };
-        // Every hundredth character or so, and the last one: of a header, a payload and a signature alike.
+        // Every seventh character and the last one, across header, payload and signature.
         let positions = (0..token.len()).step_by(7).chain([token.len() - 1]);
         for position in positions.filter(|position| &token[*position..=*position] != ".") {
             let other = if &token[position..=position] == "A" { "B" } else { "A" };
             let changed = format!("{}{other}{}", &token[..position], &token[position + 1..]);
             assert!(jwks.verify(&changed).is_err(), "{name}: changed at {position}");
         }
-        assert!(jwks.verify(&token[..token.len() - 4]).is_err(), "{name}: signature cut");
-        assert!(jwks.verify(&format!("{token}AAAA")).is_err(), "{name}: signature longer");
+        assert!(jwks.verify(&token[..token.len() - 4]).is_err(), "{name}: signature too short");
+        assert!(jwks.verify(&format!("{token}AAAA")).is_err(), "{name}: signature too long");
     }
 }
 
-/// All that this build can sign and verify.
+/// Every asymmetric algorithm that this build can sign and verify.
 fn algorithms() -> Vec<Algorithm> {
     use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let mut all = vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
@@ -96,8 +96,9 @@ fn algorithms() -> Vec<Algorithm> {
 }
 
 #[tokio::test]
-async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
-    let stranger = TestIssuer::offline_with("https://stranger.example/", Algorithm::RS256).unwrap();
+async fn every_algorithm_verifies_only_its_own_tokens() {
+    let stranger =
+        TestIssuer::offline_with("https://untrusted.example/", Algorithm::RS256).unwrap();
     for algorithm in algorithms() {
         let issuer = TestIssuer::start_with(algorithm).unwrap();
         let verifier = Verifier::new(issuer.issuer()).unwrap();
@@ -111,13 +112,13 @@ async fn every_algorithm_verifies_over_http_and_only_its_own_tokens() {
         assert_eq!(
             issuer.jwks_fetches(),
             3,
-            "{algorithm}: a new key under the same name is looked for"
+            "{algorithm}: each bad signature causes a fetch, since the `kid` may be reused"
         );
     }
 }
 
 #[tokio::test]
-async fn secrets_verify_their_one_algorithm() {
+async fn secrets_verify_only_their_algorithm() {
     for (algorithm, length) in
         [(Algorithm::HS256, 32), (Algorithm::HS384, 48), (Algorithm::HS512, 64)]
     {
@@ -149,9 +150,9 @@ async fn secrets_verify_their_one_algorithm() {
     }
 }
 
-/// The classic: the public key, which everybody has, used as HMAC secret.
+/// Algorithm confusion: the public key used as an HMAC secret.
 #[tokio::test]
-async fn no_public_key_serves_as_secret() {
+async fn public_keys_are_not_used_as_hmac_secrets() {
     let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let jwk = issuer.jwks_json()["keys"][0].clone();
@@ -171,23 +172,26 @@ async fn no_public_key_serves_as_secret() {
     assert_eq!(
         issuer.metadata_fetches() + issuer.jwks_fetches(),
         0,
-        "refused before any key was asked for"
+        "rejected before any key is fetched"
     );
 }
 
 #[tokio::test]
-async fn a_symmetric_key_in_a_remote_set_is_not_used() {
+async fn symmetric_keys_in_a_remote_set_are_ignored() {
     let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     issuer.publish(json!({ "kty": "oct", "kid": "key-1", "alg": "HS256", "k": "A".repeat(43) }));
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let forger = TestIssuer::offline_with_secret(issuer.iss(), Algorithm::HS256, &[0; 32]);
     let refused = verifier.verify(&forger.token().build()).await.unwrap_err();
     assert_eq!(refused.code(), "unsupported_algorithm");
-    assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "the good key beside it works");
+    assert!(
+        verifier.verify(&issuer.token().build()).await.is_ok(),
+        "the other key of the set is used"
+    );
 }
 
 #[tokio::test]
-async fn headers_that_are_refused() {
+async fn header_parameters_are_validated() {
     let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let own_key =
@@ -235,13 +239,13 @@ async fn headers_that_are_refused() {
         ("typ", json!("jwt"), "ok"),
         ("typ", json!("at+jwt"), "ok"),
         ("typ", json!("AT+JWT"), "ok"),
-        // RFC 7515 §4.1.9: `application/` may be left out.
+        // RFC 7515 §4.1.9: `application/` may be omitted.
         ("typ", json!("application/at+jwt"), "ok"),
         ("typ", json!("application/jwt"), "ok"),
         ("typ", json!("Application/AT+JWT"), "ok"),
         ("b64", json!(false), "ok"),
         ("x", json!({ "any": ["thing", 1] }), "ok"),
-        // A key that comes with the token proves nothing, and nobody is asked for it.
+        // Keys and key URLs in the header are ignored, and nothing is fetched from them.
         ("jwk", own_key, "ok"),
         ("jku", json!(format!("{}other.json", issuer.iss())), "ok"),
         ("x5u", json!(format!("{}other.pem", issuer.iss())), "ok"),
@@ -261,7 +265,7 @@ async fn headers_that_are_refused() {
 }
 
 #[tokio::test]
-async fn a_key_in_the_header_is_not_used() {
+async fn a_key_in_the_header_is_ignored() {
     let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let forger = TestIssuer::offline_with(issuer.iss(), Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
@@ -271,7 +275,7 @@ async fn a_key_in_the_header_is_not_used() {
 }
 
 #[tokio::test]
-async fn forms_that_are_refused() {
+async fn malformed_tokens_are_rejected() {
     let issuer = TestIssuer::start_with(Algorithm::RS256).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let good = issuer.token().build();
@@ -280,11 +284,11 @@ async fn forms_that_are_refused() {
     let b64 = |text: &str| {
         base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, text)
     };
-    // The last character of base64url may carry bits that mean nothing; only one spelling is the canonical one.
+    // The last base64url character may have unused bits. Only one encoding is canonical.
     let last = good.chars().last().unwrap();
     let uncanonical = char::from(last as u8 + 1);
     for (name, token, expected) in [
-        ("good", good.clone(), "ok"),
+        ("valid", good.clone(), "ok"),
         ("empty", String::new(), "opaque"),
         ("opaque", "6LyqwQ4qPmBFkhzsKzNQJvCBvqZYEVPzWfGZ".to_owned(), "opaque"),
         ("one period", format!("{header}.{payload}"), "malformed"),
@@ -297,16 +301,16 @@ async fn forms_that_are_refused() {
         ("six parts", format!("{good}.a.b.c"), "malformed"),
         ("padding", format!("{good}="), "malformed"),
         (
-            "the other alphabet",
+            "the standard base64 alphabet",
             format!("{header}.{payload}.{}", signature.replace(['-', '_'], "+") + "+"),
             "malformed",
         ),
-        ("white space before", format!(" {good}"), "malformed"),
-        ("a newline after", format!("{good}\n"), "malformed"),
+        ("leading whitespace", format!(" {good}"), "malformed"),
+        ("a trailing newline", format!("{good}\n"), "malformed"),
         ("a NUL", format!("{header}.{payload}.{signature}\0"), "malformed"),
         ("not ASCII", format!("{header}.{payload}.{signature}é"), "malformed"),
         ("JSON serialization", format!(r#"{{"payload":"{payload}"}}"#), "opaque"),
-        ("uncanonical", format!("{}{uncanonical}", &good[..good.len() - 1]), "malformed"),
+        ("non-canonical", format!("{}{uncanonical}", &good[..good.len() - 1]), "malformed"),
         ("header an array", format!("{}.{payload}.{signature}", b64("[]")), "malformed"),
         ("header not JSON", format!("{}.{payload}.{signature}", b64("alg")), "malformed"),
         (
@@ -329,9 +333,9 @@ async fn forms_that_are_refused() {
     }
 }
 
-/// Wherever in a part, and so in whatever way the library reads that place.
+/// At every position, because the decoder may treat positions differently.
 #[tokio::test]
-async fn no_character_passes_that_is_no_base64url() {
+async fn characters_outside_base64url_are_rejected() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let good = issuer.token().claim("x", "x".repeat(100)).build();
@@ -344,10 +348,10 @@ async fn no_character_passes_that_is_no_base64url() {
     }
 }
 
-/// Numbers that lie halfway between two floats are dear to read exactly; and one that only one reader takes would hide all
-/// claims from the other.
+/// Numbers halfway between two floats are expensive to parse exactly. If only one of the two
+/// parsers accepted such a number, the application could not read any claims of a verified token.
 #[tokio::test]
-async fn numbers_are_read_as_the_application_reads_them() {
+async fn verified_tokens_have_only_numbers_that_serde_json_can_parse() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     for number in [
@@ -366,17 +370,17 @@ async fn numbers_are_read_as_the_application_reads_them() {
         .unwrap();
         let payload = format!("{}, \"x\":{number}}}", &good[..good.len() - 1]);
         if let Ok(token) = verifier.verify(&issuer.token().payload(payload).build()).await {
-            assert!(token.claim("x").is_some(), "{number}: whoever is let through has claims");
+            assert!(token.claim("x").is_some(), "{number}: an accepted token has readable claims");
             assert_eq!(token.audience().count(), 1, "{number}");
         }
     }
 }
 
 #[tokio::test]
-async fn exactly_16_kib_are_looked_at() {
+async fn tokens_are_limited_to_16_kib() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
-    // Four thirds of the padding's length end up in the token; find the longest that still fits.
+    // Base64 adds a third to the length of the padding. Find the longest padding that fits.
     let token = |length: usize| issuer.token().claim("x", "x".repeat(length)).build();
     let longest = (11_000..12_500).rev().find(|length| token(*length).len() <= 16 * 1024).unwrap();
     assert!(verifier.verify(&token(longest)).await.is_ok(), "{} bytes", token(longest).len());
@@ -385,7 +389,7 @@ async fn exactly_16_kib_are_looked_at() {
 }
 
 #[tokio::test]
-async fn one_key_serves_one_algorithm() {
+async fn each_rsa_key_serves_one_algorithm() {
     for own in [Algorithm::RS256, Algorithm::PS256] {
         let issuer = TestIssuer::offline_with("https://issuer.example/", own).unwrap();
         let mut jwk = issuer.jwks_json()["keys"][0].clone();
@@ -398,20 +402,20 @@ async fn one_key_serves_one_algorithm() {
             |algorithms: &[Algorithm]| base().algorithms(algorithms.iter().copied()).unwrap();
         let is_own = |expected: Algorithm| if own == expected { "ok" } else { "unknown_key" };
         for (name, config, expected) in [
-            ("the key says", base().jwks(issuer.jwks()), "ok"),
-            ("nobody says: RS256", base().jwks(without_alg.clone()), is_own(Algorithm::RS256)),
+            ("the key has alg", base().jwks(issuer.jwks()), "ok"),
+            ("the default is RS256", base().jwks(without_alg.clone()), is_own(Algorithm::RS256)),
             (
-                "the issuer says PS256",
+                "the issuer allows PS256",
                 only(&[Algorithm::PS256]).jwks(without_alg.clone()),
                 if own == Algorithm::PS256 { "ok" } else { "unsupported_algorithm" },
             ),
             (
-                "the first one counts",
+                "the first RSA algorithm of the issuer applies",
                 only(&[Algorithm::PS256, Algorithm::RS256]).jwks(without_alg.clone()),
                 is_own(Algorithm::PS256),
             ),
             (
-                "the issuer says EdDSA",
+                "the issuer allows EdDSA",
                 only(&[Algorithm::EdDSA]).jwks(issuer.jwks()),
                 "unsupported_algorithm",
             ),
@@ -426,9 +430,9 @@ async fn one_key_serves_one_algorithm() {
     }
 }
 
-/// RFC 9864 §2.2: `Ed25519` is what `EdDSA` with such a key always was.
+/// RFC 9864 §2.2: `Ed25519` is equivalent to `EdDSA` with an Ed25519 key.
 #[tokio::test]
-async fn ed25519_has_two_names() {
+async fn ed25519_has_two_algorithm_names() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     for key_says in [Some("EdDSA"), Some("Ed25519"), None] {
         let mut jwk = issuer.jwks_json()["keys"][0].clone();
@@ -446,9 +450,9 @@ async fn ed25519_has_two_names() {
     }
 }
 
-/// RFC 7518 §3.4: `r ‖ s`, neither DER nor zero (CVE-2022-21449), of exactly the curve's length.
+/// RFC 7518 §3.4: `r ‖ s` of exactly the curve's length; neither DER nor zeros (CVE-2022-21449).
 #[tokio::test]
-async fn ecdsa_signatures_have_one_form() {
+async fn ecdsa_signatures_must_be_r_and_s_of_the_curves_length() {
     for (algorithm, length) in
         [(Algorithm::ES256, 64), (Algorithm::ES384, 96), (Algorithm::ES512, 132)]
     {
@@ -472,7 +476,7 @@ async fn ecdsa_signatures_have_one_form() {
             ("DER", der.concat()),
             ("one byte short", vec![1; length - 1]),
             ("one byte long", vec![1; length + 1]),
-            ("nothing", vec![]),
+            ("empty", vec![]),
         ] {
             let signature = base64::Engine::encode(
                 &base64::engine::general_purpose::URL_SAFE_NO_PAD,
@@ -486,7 +490,7 @@ async fn ecdsa_signatures_have_one_form() {
 }
 
 #[test]
-fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
+fn jwks_verify_applies_the_same_key_rules_to_any_payload() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
     let jwks = issuer.jwks();
     let webhook = issuer.token().header("typ", "secevent+jwt").payload("any bytes\0").build();
@@ -515,7 +519,7 @@ fn a_key_set_verifies_any_payload_by_the_same_key_rules() {
 }
 
 #[test]
-fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
+fn unusable_keys_are_ignored_and_reported() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
     let rsa = TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256)
         .unwrap()
@@ -564,7 +568,7 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
             with(&rsa, "key_ops", json!(["wrapKey"])),
             IgnoredKeyReason::Use,
         ),
-        ("key_ops no list", with(&rsa, "key_ops", json!("verify")), IgnoredKeyReason::Use),
+        ("key_ops not an array", with(&rsa, "key_ops", json!("verify")), IgnoredKeyReason::Use),
         (
             "Keycloak's encryption key",
             with(&rsa, "alg", json!("RSA-OAEP")),
@@ -578,8 +582,8 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
         ("kid a number", with(&rsa, "kid", json!(1)), IgnoredKeyReason::Malformed),
         ("kid too long", with(&rsa, "kid", json!("k".repeat(513))), IgnoredKeyReason::Malformed),
         ("kid null", with(&rsa, "kid", json!(null)), IgnoredKeyReason::Malformed),
-        ("use a list", with(&rsa, "use", json!(["sig"])), IgnoredKeyReason::Use),
-        ("no key_ops", with(&rsa, "key_ops", json!([])), IgnoredKeyReason::Use),
+        ("use an array", with(&rsa, "use", json!(["sig"])), IgnoredKeyReason::Use),
+        ("empty key_ops", with(&rsa, "key_ops", json!([])), IgnoredKeyReason::Use),
         ("no x", without(&ec, "x"), IgnoredKeyReason::Malformed),
         ("no y", without(&ec, "y"), IgnoredKeyReason::Malformed),
         ("no curve", without(&ec, "crv"), IgnoredKeyReason::Malformed),
@@ -615,12 +619,12 @@ fn what_cannot_be_used_is_left_out_of_a_set_and_counted() {
         let set = json!({ "keys": [odd, ec], "more": { "members": [1] } }).to_string();
         let jwks = Jwks::from_json(&set).unwrap();
         assert_eq!(jwks.ignored(), [reason], "{name}");
-        assert!(jwks.verify(&issuer.token().build()).is_ok(), "{name}: the good key works");
+        assert!(jwks.verify(&issuer.token().build()).is_ok(), "{name}: the usable key verifies");
     }
 }
 
 #[test]
-fn key_members_that_change_nothing() {
+fn irrelevant_key_members_are_ignored() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256).unwrap();
     let base = issuer.jwks_json()["keys"][0].clone();
     for (name, member, value) in [
@@ -642,17 +646,17 @@ fn key_members_that_change_nothing() {
 }
 
 #[test]
-fn what_is_no_key_set() {
+fn documents_that_are_not_a_key_set() {
     for (name, json) in [
         ("HTML", "<html></html>"),
         ("empty", ""),
-        ("cut off", r#"{"keys":[{"kty""#),
+        ("truncated", r#"{"keys":[{"kty""#),
         ("an array", "[]"),
         ("no keys", "{}"),
         ("keys an object", r#"{"keys":{}}"#),
         ("keys null", r#"{"keys":null}"#),
-        ("no key in it", r#"{"keys":[]}"#),
-        ("no usable key in it", r#"{"keys":[{"kty":"AKP"}]}"#),
+        ("an empty set", r#"{"keys":[]}"#),
+        ("no usable key", r#"{"keys":[{"kty":"AKP"}]}"#),
         ("deeply nested", &"[".repeat(100_000)),
     ] {
         assert!(Jwks::from_json(json).is_err(), "{name}");
@@ -660,7 +664,7 @@ fn what_is_no_key_set() {
 }
 
 #[test]
-fn five_hundred_keys_are_kept() {
+fn key_sets_are_limited_to_500_members() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let key = issuer.jwks_json()["keys"][0].clone();
     let numbered = (0..600).map(|number| {
@@ -673,7 +677,7 @@ fn five_hundred_keys_are_kept() {
     assert_eq!(jwks.len(), 500);
     assert_eq!(jwks.ignored(), [IgnoredKeyReason::TooMany]);
 
-    // Odd members take nobody's place, up to five hundred.
+    // Unsupported members do not replace usable keys, but count towards the limit of 500.
     for (odd, len, ignored) in [(100, 1, 100), (499, 1, 499), (500, 0, 501)] {
         let mut members = vec![json!({ "kty": "AKP" }); odd];
         members.push(key.clone());
@@ -686,9 +690,9 @@ fn five_hundred_keys_are_kept() {
     }
 }
 
-/// Two keys of different types may share a `kid`: each verifies what was signed with it.
+/// Keys of different types may share a `kid`: each verifies its own signatures.
 #[test]
-fn keys_of_different_types_may_have_one_kid() {
+fn keys_of_different_types_may_share_a_kid() {
     let issuers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
         .map(|algorithm| TestIssuer::offline_with("https://issuer.example/", algorithm).unwrap());
     let keys: Vec<_> = issuers.iter().map(|issuer| issuer.jwks_json()["keys"][0].clone()).collect();
@@ -700,9 +704,10 @@ fn keys_of_different_types_may_have_one_kid() {
     }
 }
 
-/// RFC 7517 §4.5: several keys may have one `kid`, and a token may have none. At most 4 are tried: each costs a signature.
+/// RFC 7517 §4.5: several keys may share a `kid`, and a token may have none. At most 4 keys are
+/// tried, because each costs a signature verification.
 #[test]
-fn candidates_are_tried_up_to_four() {
+fn at_most_four_candidate_keys_are_tried() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let good = issuer.jwks_json()["keys"][0].clone();
     let other = || {
@@ -725,7 +730,7 @@ fn candidates_are_tried_up_to_four() {
             );
         }
     }
-    // Keys that do not fit are not among the four.
+    // Keys of another type do not count towards the four.
     let mut keys: Vec<_> = (0..5)
         .map(|_| {
             TestIssuer::offline_with("x", Algorithm::ES256).unwrap().jwks_json()["keys"][0].clone()
@@ -739,14 +744,15 @@ fn candidates_are_tried_up_to_four() {
     let jwks = Jwks::from_json(set(&without_kid.to_string())).unwrap();
     assert!(
         jwks.verify(&issuer.token().build()).is_err(),
-        "the token names a key, this one has no name"
+        "the token has a `kid`, the key does not"
     );
 }
 
-/// RFC 7638's key, in the forms that OpenSSL writes, and what is none.
+/// Public keys in the formats that OpenSSL writes, and invalid documents.
 #[tokio::test]
-async fn public_keys_are_read_from_pem() {
-    // `openssl genpkey -algorithm … | openssl pkey -pubout`, and of RSA also `openssl rsa -RSAPublicKey_out`.
+async fn public_keys_are_parsed_from_pem() {
+    // `openssl genpkey -algorithm … | openssl pkey -pubout`, and of RSA also
+    // `openssl rsa -RSAPublicKey_out`.
     let keys = include_str!("data/public_keys.pem");
     let blocks: Vec<_> = keys.split_inclusive("-----\n").collect();
     let blocks: Vec<_> = blocks.chunks(2).map(<[_]>::concat).collect();
@@ -757,7 +763,7 @@ async fn public_keys_are_read_from_pem() {
     let more = Jwks::from_pem(keys).unwrap_err().to_string();
     assert!(more.contains("only 4 can be tried") || cfg!(not(feature = "aws-lc-rs")), "{more}");
 
-    // A key by itself verifies tokens whatever name they have.
+    // A key from PEM has no `kid` and verifies tokens with any `kid`.
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let x = URL_SAFE_NO_PAD.decode(issuer.jwks_json()["keys"][0]["x"].as_str().unwrap()).unwrap();
     let der =
@@ -785,23 +791,23 @@ async fn public_keys_are_read_from_pem() {
     let mut unused_bits = der.clone();
     unused_bits[11] = 1;
     for (name, pem) in [
-        ("nothing", String::new()),
+        ("empty", String::new()),
         ("HTML", "<html></html>".to_owned()),
-        ("no end", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA".to_owned()),
-        ("no key", block("PUBLIC KEY", b"")),
+        ("no end line", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA".to_owned()),
+        ("an empty block", block("PUBLIC KEY", b"")),
         ("a private key", block("PRIVATE KEY", &der)),
         ("a certificate", block("CERTIFICATE", &der)),
-        ("another label at the end", pem.replace("END PUBLIC KEY", "END RSA KEY")),
-        ("more than a key", block("PUBLIC KEY", &longer)),
-        ("less than a key", block("PUBLIC KEY", &der[..der.len() - 1])),
+        ("another label in the end line", pem.replace("END PUBLIC KEY", "END RSA KEY")),
+        ("trailing data", block("PUBLIC KEY", &longer)),
+        ("truncated", block("PUBLIC KEY", &der[..der.len() - 1])),
         ("unused bits", block("PUBLIC KEY", &unused_bits)),
-        ("no base64", "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----".to_owned()),
-        ("a good and a bad one", format!("{pem}{}", block("PUBLIC KEY", b"x"))),
-        ("of small order", block("PUBLIC KEY", &[&der[..12], &[1], &[0; 31]].concat())),
+        ("not base64", "-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----".to_owned()),
+        ("a valid and an invalid key", format!("{pem}{}", block("PUBLIC KEY", b"x"))),
+        ("a point of small order", block("PUBLIC KEY", &[&der[..12], &[1], &[0; 31]].concat())),
     ] {
         assert!(Jwks::from_pem(&pem).is_err(), "{name}");
     }
-    // Nothing that DER can say makes it panic or read past its end.
+    // No DER makes the parser panic or read out of bounds.
     for position in 0..der.len() {
         for value in [0, 1, 0x7f, 0x80, 0x81, 0x82, 0x84, 0xff] {
             let mut changed = der.clone();
@@ -812,9 +818,10 @@ async fn public_keys_are_read_from_pem() {
     }
 }
 
-/// RFC 7520 §4.2 and others' vectors: RSA keys that do not say their algorithm serve the one that is configured.
+/// RSA keys without `alg`, as in RFC 7520 §4.2 and vectors of other projects, serve the configured
+/// algorithm.
 #[tokio::test]
-async fn rsa_keys_without_alg_serve_the_algorithm_that_a_set_is_told() {
+async fn rsa_keys_without_alg_serve_the_configured_algorithm() {
     use Algorithm::{ES256, PS256, PS384, PS512, RS256, RS384, RS512};
     let issuer = TestIssuer::offline_with("https://issuer.example/", RS256).unwrap();
     let mut set = issuer.jwks_json();
@@ -830,19 +837,19 @@ async fn rsa_keys_without_alg_serve_the_algorithm_that_a_set_is_told() {
     for algorithm in [RS256, RS384, RS512, PS256, PS384, PS512] {
         assert!(verifies(algorithm), "{algorithm}");
     }
-    assert!(jwks().verify(&issuer.token().build()).is_ok(), "RS256 unless something else is said");
+    assert!(jwks().verify(&issuer.token().build()).is_ok(), "RS256 by default");
     let other = jwks().rsa_algorithm(PS384).unwrap();
-    assert!(other.verify(&issuer.token().build()).is_err(), "and then no other");
+    assert!(other.verify(&issuer.token().build()).is_err(), "only the configured algorithm");
     assert!(jwks().rsa_algorithm(ES256).is_err());
-    // As an issuer's keys: what the issuer is configured with counts before what the set is.
+    // As keys of an issuer, the issuer's configuration takes precedence over that of the set.
     let trust =
         |jwks: Jwks| Issuer::new(issuer.iss(), portcullis::testing::AUDIENCE).unwrap().jwks(jwks);
     let token = issuer.token().build();
     for (name, issuer, ok) in [
-        ("the set's", trust(jwks().rsa_algorithm(PS384).unwrap()), false),
-        ("the default", trust(jwks()), true),
+        ("algorithm of the set", trust(jwks().rsa_algorithm(PS384).unwrap()), false),
+        ("default algorithm", trust(jwks()), true),
         (
-            "the issuer's",
+            "algorithm of the issuer",
             trust(jwks().rsa_algorithm(PS384).unwrap()).algorithms([RS256]).unwrap(),
             true,
         ),
@@ -851,9 +858,10 @@ async fn rsa_keys_without_alg_serve_the_algorithm_that_a_set_is_told() {
     }
 }
 
-/// For such a point anyone can sign: a signature of zeros fits some messages, of the neutral element all of them.
+/// Anyone can sign for such a point: a signature of zeros verifies some messages, and for the
+/// neutral element all of them.
 #[test]
-fn ed25519_points_of_small_order_are_no_keys() {
+fn ed25519_points_of_small_order_are_rejected() {
     let points = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0100000000000000000000000000000000000000000000000000000000000000",
@@ -881,12 +889,13 @@ fn ed25519_points_of_small_order_are_no_keys() {
     }
 }
 
-/// Keys that take long to verify with: large exponents are no keys, and of RSA keys over 4096 bits one is tried, not four.
+/// Keys that are slow to verify with: keys with large exponents are ignored, and only one RSA key
+/// over 4096 bits is tried, not four.
 #[cfg(feature = "aws-lc-rs")]
 #[test]
-fn expensive_keys_cost_no_more_than_others() {
+fn expensive_keys_are_ignored_or_tried_once() {
     let rsa = |bytes: usize, e: &[u8], kid: &str| {
-        // No product of two primes; whether a signature fits is not what this is about.
+        // Not a product of two primes, which does not matter here.
         let mut n = vec![0xff; bytes];
         n[bytes / 2] = 0x5a;
         json!({ "kty": "RSA", "alg": "RS256", "kid": kid, "n": URL_SAFE_NO_PAD.encode(n), "e": URL_SAFE_NO_PAD.encode(e) })
@@ -904,7 +913,8 @@ fn expensive_keys_cost_no_more_than_others() {
             "{name}"
         );
     }
-    // The good key comes after others of the same name: found after three of usual size, and before one that is large.
+    // The matching key follows others with the same `kid`. It is found after three keys of normal
+    // size, and before a large one.
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::RS256).unwrap();
     let good = issuer.jwks_json()["keys"][0].clone();
     let kid = good["kid"].as_str().unwrap().to_owned();

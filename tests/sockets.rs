@@ -1,4 +1,4 @@
-//! Issuers that misbehave below HTTP, and TLS: real sockets on loopback.
+//! Issuers that misbehave below HTTP, and TLS, with real sockets on loopback.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use portcullis::{Algorithm, Error, FetchError, Issuer, Verifier};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A server that reads a request and then does what it is told with the connection.
+/// Starts a server that reads a request and then calls `behave` with the connection.
 async fn serve<F: Future<Output = ()> + Send>(
     behave: impl Fn(TcpStream) -> F + Send + 'static,
 ) -> SocketAddr {
@@ -25,7 +25,7 @@ async fn serve<F: Future<Output = ()> + Send>(
     address
 }
 
-/// What a verifier of keys at `uri` finds.
+/// Fetches the keys at `uri` with a verifier and returns the kind of failure.
 async fn fetch(
     keys: &TestIssuer,
     uri: &str,
@@ -53,7 +53,7 @@ fn keys() -> TestIssuer {
 }
 
 #[tokio::test]
-async fn connections_that_misbehave_are_errors_and_end() {
+async fn misbehaving_connections_end_with_an_error() {
     let keys = keys();
     let good = keys.jwks_json().to_string();
     let answer = |headers: &str, body: &[u8]| {
@@ -62,15 +62,15 @@ async fn connections_that_misbehave_are_errors_and_end() {
     };
     let length = |bytes: usize| format!("content-length: {bytes}\r\n");
     let cases: Vec<(&str, Vec<u8>, Result<(), &str>)> = vec![
-        ("a good answer", answer(&length(good.len()), good.as_bytes()), Ok(())),
-        ("one without a length", answer("", good.as_bytes()), Ok(())),
-        ("nothing", vec![], Err("transport")),
-        ("no HTTP", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Err("transport")),
-        ("cut off", answer(&length(good.len() + 1), good.as_bytes()), Err("transport")),
-        ("a length that lies", answer(&length(usize::MAX), good.as_bytes()), Err("transport")),
+        ("a valid response", answer(&length(good.len()), good.as_bytes()), Ok(())),
+        ("no content-length", answer("", good.as_bytes()), Ok(())),
+        ("no response", vec![], Err("transport")),
+        ("another protocol", b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), Err("transport")),
+        ("truncated", answer(&length(good.len() + 1), good.as_bytes()), Err("transport")),
+        ("a wrong content-length", answer(&length(usize::MAX), good.as_bytes()), Err("transport")),
         ("endless headers", answer(&"x: y\r\n".repeat(100_000), b""), Err("transport")),
         (
-            "more than it says",
+            "a large chunked body",
             answer(
                 "transfer-encoding: chunked\r\n",
                 format!("{:x}\r\n{}\r\n0\r\n\r\n", 300_000, " ".repeat(300_000)).as_bytes(),
@@ -92,9 +92,10 @@ async fn connections_that_misbehave_are_errors_and_end() {
     }
 }
 
-/// One byte at a time, for ever: the time limit is for the whole answer, not for the next byte.
+/// The server sends one byte at a time and never ends. The time limit covers the whole response,
+/// not each byte.
 #[tokio::test]
-async fn a_slow_answer_ends_at_the_time_limit() {
+async fn a_slow_response_ends_at_the_time_limit() {
     let keys = keys();
     for head in ["HTTP/1.1 200 OK\r\nx: ", "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"] {
         let address = serve(move |mut stream| async move {
@@ -111,9 +112,10 @@ async fn a_slow_answer_ends_at_the_time_limit() {
     }
 }
 
-/// Compressed it is small. What counts is what would be held in memory.
+/// The compressed body is small. The limit applies to the decompressed body, which is held in
+/// memory.
 #[tokio::test]
-async fn a_compressed_answer_is_counted_as_it_comes_out() {
+async fn the_size_limit_applies_to_the_decompressed_body() {
     let keys = keys();
     let good = keys.jwks_json().to_string();
     for (padding, expected) in [(1_000, Ok(())), (200_000_000, Err("too large".to_owned()))] {
@@ -136,13 +138,13 @@ async fn a_compressed_answer_is_counted_as_it_comes_out() {
         .await;
         let client = reqwest::Client::builder().gzip(true).build().unwrap();
         let result = fetch(&keys, &format!("http://{address}/keys"), Some(client)).await;
-        assert_eq!(result, expected, "{padding} bytes more");
+        assert_eq!(result, expected, "{padding} bytes of padding");
     }
 }
 
 #[cfg(feature = "aws-lc-rs")]
 #[tokio::test]
-async fn a_private_certificate_authority_is_trusted_only_by_a_client_that_says_so() {
+async fn a_private_certificate_authority_is_trusted_only_by_a_client_configured_for_it() {
     use std::sync::Arc;
     use tokio_rustls::TlsAcceptor;
     use tokio_rustls::rustls::ServerConfig;

@@ -1,4 +1,5 @@
-//! One issuer for many tenants, as Microsoft Entra ID has them: who may name himself which tenant, and with which key.
+//! One issuer for many tenants, as with Microsoft Entra ID: which tenants a token may name, and
+//! which keys may sign for them.
 
 use axum::routing::get;
 use axum::{Json, Router};
@@ -23,7 +24,7 @@ async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn the_tenant_in_iss_is_the_one_in_tid() {
+async fn tid_must_be_the_tenant_in_iss() {
     let entra = entra();
     let template = || Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(entra.jwks());
     let any = Verifier::new(template()).unwrap();
@@ -31,38 +32,50 @@ async fn the_tenant_in_iss_is_the_one_in_tid() {
     let upper = ACME.to_uppercase();
     let cases: Vec<(&str, String, Value, &str, &str)> = vec![
         ("a tenant", iss(ACME), json!(ACME), "ok", "ok"),
-        ("another one", iss(GLOBEX), json!(GLOBEX), "ok", "unknown_issuer"),
-        ("another's `tid`", iss(ACME), json!(GLOBEX), "tenant_mismatch", "tenant_mismatch"),
-        ("no string for `tid`", iss(ACME), json!([ACME]), "tenant_mismatch", "tenant_mismatch"),
-        ("no `tid`", iss(ACME), Value::Null, "tenant_mismatch", "tenant_mismatch"),
-        ("`tid` in upper case", iss(ACME), json!(upper), "tenant_mismatch", "tenant_mismatch"),
-        ("no GUID", iss("common"), json!("common"), "unknown_issuer", "unknown_issuer"),
-        ("no tenant", iss(""), json!(""), "unknown_issuer", "unknown_issuer"),
-        ("upper case", iss(&upper), json!(upper), "unknown_issuer", "unknown_issuer"),
-        ("one digit less", iss(&ACME[1..]), json!(&ACME[1..]), "unknown_issuer", "unknown_issuer"),
+        ("another tenant", iss(GLOBEX), json!(GLOBEX), "ok", "unknown_issuer"),
+        ("`tid` of another tenant", iss(ACME), json!(GLOBEX), "tenant_mismatch", "tenant_mismatch"),
         (
-            "no hexadecimal digit",
+            "`tid` that is not a string",
+            iss(ACME),
+            json!([ACME]),
+            "tenant_mismatch",
+            "tenant_mismatch",
+        ),
+        ("no `tid`", iss(ACME), Value::Null, "tenant_mismatch", "tenant_mismatch"),
+        ("`tid` in uppercase", iss(ACME), json!(upper), "tenant_mismatch", "tenant_mismatch"),
+        ("not a GUID", iss("common"), json!("common"), "unknown_issuer", "unknown_issuer"),
+        ("no tenant", iss(""), json!(""), "unknown_issuer", "unknown_issuer"),
+        ("uppercase", iss(&upper), json!(upper), "unknown_issuer", "unknown_issuer"),
+        (
+            "one digit too few",
+            iss(&ACME[1..]),
+            json!(&ACME[1..]),
+            "unknown_issuer",
+            "unknown_issuer",
+        ),
+        (
+            "not a hexadecimal digit",
             iss(&ACME.replace('b', "g")),
             json!(ACME),
             "unknown_issuer",
             "unknown_issuer",
         ),
         (
-            "a group more",
+            "one group too many",
             iss(&format!("{ACME}-0")),
             json!(format!("{ACME}-0")),
             "unknown_issuer",
             "unknown_issuer",
         ),
         (
-            "a path in it",
+            "an additional path segment",
             iss(&format!("{ACME}/{GLOBEX}")),
             json!(ACME),
             "unknown_issuer",
             "unknown_issuer",
         ),
         (
-            "something after",
+            "a trailing slash",
             format!("{}/", iss(ACME)),
             json!(ACME),
             "unknown_issuer",
@@ -92,27 +105,27 @@ async fn the_tenant_in_iss_is_the_one_in_tid() {
     assert_eq!(
         any.verify(&token).await.unwrap().issuer(),
         iss(ACME),
-        "the tenant's, not the template"
+        "the tenant's `iss` instead of the template"
     );
     assert_eq!(any.health().len(), 1);
 }
 
 #[tokio::test]
-async fn a_key_that_names_a_tenant_signs_for_no_other() {
+async fn a_key_that_names_a_tenant_verifies_no_other_tenants_tokens() {
     let entra = entra();
     let cases = [
-        ("for all", json!(TEMPLATE), "ok", "ok"),
-        ("for all, of the other version", json!("https://sts.example/{tenantid}/"), "ok", "ok"),
-        ("for one", json!(iss(ACME)), "ok", "unknown_key"),
-        ("for the other", json!(iss(GLOBEX)), "unknown_key", "ok"),
-        ("for none of them", json!("https://login.example/common"), "unknown_key", "unknown_key"),
+        ("all tenants", json!(TEMPLATE), "ok", "ok"),
+        ("all tenants, another version", json!("https://sts.example/{tenantid}/"), "ok", "ok"),
+        ("one tenant", json!(iss(ACME)), "ok", "unknown_key"),
+        ("the other tenant", json!(iss(GLOBEX)), "unknown_key", "ok"),
+        ("neither tenant", json!("https://login.example/common"), "unknown_key", "unknown_key"),
         (
             "part of a segment",
             json!(format!("https://login.example/x{ACME}")),
             "unknown_key",
             "unknown_key",
         ),
-        ("no string", json!(7), "unknown_key", "unknown_key"),
+        ("not a string", json!(7), "unknown_key", "unknown_key"),
     ];
     for (name, key_issuer, acme, globex) in cases {
         let mut set = entra.jwks_json();
@@ -125,7 +138,7 @@ async fn a_key_that_names_a_tenant_signs_for_no_other() {
             let token = entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
             assert_eq!(verdict(&verifier, &token).await, expected, "{name}: {tenant}");
         }
-        // An issuer with one tenant has a set of its own, whatever else stands in it.
+        // An issuer with a single tenant has its own key set, so this member is ignored.
         let single = Verifier::new(Issuer::new(iss(ACME), AUDIENCE).unwrap().jwks(jwks)).unwrap();
         assert_eq!(
             verdict(&single, &entra.token().issued_by(&iss(ACME)).build()).await,
@@ -135,9 +148,10 @@ async fn a_key_that_names_a_tenant_signs_for_no_other() {
     }
 }
 
-/// Entra's metadata name the template as their issuer, at an address of no tenant's. One key set serves all.
+/// Entra's metadata name the template as the issuer, at a URL that belongs to no tenant. All
+/// tenants share one key set.
 #[tokio::test]
-async fn keys_of_all_tenants_are_discovered_once() {
+async fn the_keys_of_all_tenants_are_discovered_once() {
     let entra = entra();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -161,7 +175,7 @@ async fn keys_of_all_tenants_are_discovered_once() {
     assert_eq!(
         verdict(&verifier, &token(GLOBEX)).await,
         "wrong_audience",
-        "a tenant listed by name has its own rules"
+        "a tenant configured by name has its own rules"
     );
     let fetches: u64 = verifier.health().iter().map(|health| health.fetches).sum();
     assert_eq!(fetches, 1);
@@ -169,7 +183,7 @@ async fn keys_of_all_tenants_are_discovered_once() {
 }
 
 #[test]
-fn templates_that_cannot_work_are_refused_by_name() {
+fn invalid_templates_are_configuration_errors() {
     let refused = |issuer: Result<Issuer, portcullis::ConfigError>| issuer.unwrap_err().to_string();
     let template = || Issuer::template(TEMPLATE, AUDIENCE).unwrap();
     let built = |issuer: Issuer| refused(Verifier::new(issuer.clone()).map(|_| issuer));
@@ -189,9 +203,9 @@ fn templates_that_cannot_work_are_refused_by_name() {
     }
 }
 
-/// The same holds for one tenant: a key of consumers' accounts does not sign for an enterprise.
+/// Also with a single tenant, a key of consumer accounts must not verify tokens of an enterprise.
 #[tokio::test]
-async fn a_key_that_names_a_tenant_does_not_sign_for_the_one_of_entra() {
+async fn a_key_of_another_entra_tenant_does_not_verify_tokens_of_a_single_tenant() {
     const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
     const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
     let keys = TestIssuer::offline_with("x", Algorithm::RS256).unwrap();
@@ -209,9 +223,9 @@ async fn a_key_that_names_a_tenant_does_not_sign_for_the_one_of_entra() {
         .claim("azp", "app")
         .build();
     for (name, issuer, expected) in [
-        ("none", None, "ok"),
+        ("no tenant", None, "ok"),
         ("all tenants", Some("https://login.microsoftonline.com/{tenantid}/v2.0".to_owned()), "ok"),
-        ("this one", Some(format!("https://login.microsoftonline.com/{ACME}/v2.0")), "ok"),
+        ("this tenant", Some(format!("https://login.microsoftonline.com/{ACME}/v2.0")), "ok"),
         (
             "consumers",
             Some(format!("https://login.microsoftonline.com/{CONSUMERS}/v2.0")),

@@ -1,4 +1,4 @@
-//! Many issuers: whose keys verify whose tokens, and who is asked for keys at all.
+//! Several issuers: which keys verify which tokens, and from which issuers keys are fetched.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,23 +21,23 @@ async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn each_token_is_verified_with_its_own_issuers_keys() {
+async fn each_token_is_verified_with_the_keys_of_its_issuer() {
     let (acme, globex) = (start().await, start().await);
     let verifier = Verifier::new([acme.issuer(), globex.issuer()]).unwrap();
     for (issuer, other) in [(&acme, &globex), (&globex, &acme), (&acme, &globex)] {
-        // Cold for the first, warm for the last. Both issuers call their key "key-1".
+        // Without cached keys first, with cached keys last. Both issuers have the `kid` "key-1".
         assert_eq!(
             verdict(&verifier, &issuer.token().signed_by(other).build()).await,
             "bad_signature"
         );
         assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
     }
-    // The warm one is asked once more whether it has a new key under that name.
+    // With cached keys, the bad signature causes one refetch, because the `kid` may be reused.
     assert_eq!((acme.jwks_fetches(), globex.jwks_fetches()), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_tenants_key_fails_under_anothers_name_also_under_load() {
+async fn a_tenants_key_does_not_verify_another_tenants_tokens_under_load() {
     let (acme, globex) = (start().await, start().await);
     let verifier = Verifier::new([acme.issuer(), globex.issuer()]).unwrap();
     let mut requests = JoinSet::new();
@@ -55,7 +55,7 @@ async fn one_tenants_key_fails_under_anothers_name_also_under_load() {
 }
 
 #[tokio::test]
-async fn nobody_asks_a_stranger_for_keys() {
+async fn keys_of_untrusted_issuers_are_not_fetched() {
     let (acme, stranger) = (start().await, start().await);
     let listed = Verifier::new([acme.issuer()]).unwrap();
     let looked_up = Verifier::new(Issuers::lookup(|_| None)).unwrap();
@@ -66,7 +66,7 @@ async fn nobody_asks_a_stranger_for_keys() {
 }
 
 #[tokio::test]
-async fn one_tenants_hanging_issuer_does_not_hold_up_another() {
+async fn a_hanging_issuer_does_not_delay_another_tenant() {
     let (acme, hanging) = (start().await, start().await);
     hanging.set_behavior(Behavior::Hang);
     let verifier = Verifier::new([acme.issuer(), hanging.issuer()]).unwrap();
@@ -80,25 +80,28 @@ async fn one_tenants_hanging_issuer_does_not_hold_up_another() {
 }
 
 #[test]
-fn lists_that_cannot_work_are_refused() {
+fn invalid_lists_of_issuers_are_errors() {
     let issuer = |iss: &str| Issuer::new(iss, AUDIENCE).unwrap();
     for (name, issuers, sentence) in [
         (
-            "twice",
+            "duplicate issuer",
             vec![issuer("https://a.example"), issuer("https://a.example")],
             "in the list twice",
         ),
-        ("none", vec![], "the list is empty"),
+        ("no issuer", vec![], "the list is empty"),
     ] {
         let error = Verifier::new(issuers).unwrap_err().to_string();
         assert!(error.contains(sentence), "{name}: {error}");
     }
     let differing = vec![issuer("https://a.example"), issuer("https://a.example/")];
-    assert!(Verifier::new(differing).is_ok(), "a slash makes another issuer");
+    assert!(
+        Verifier::new(differing).is_ok(),
+        "issuers that differ in a trailing slash are distinct"
+    );
 }
 
 #[test]
-fn configurations_that_cannot_work_are_refused_by_name() {
+fn invalid_configurations_are_errors_that_name_the_value() {
     let issuer = || Issuer::new("https://issuer.example/", AUDIENCE);
     let verifier = |issuer: Issuer| Verifier::new(issuer).map(drop);
     let secret = [7; 32];
@@ -132,13 +135,13 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             issuer().and_then(|i| i.jwks_uri("file:///jwks")).map(drop),
             "file:///jwks",
         ),
-        ("keys nowhere", issuer().and_then(|i| i.jwks_uri("jwks")).map(drop), "jwks"),
+        ("keys at a relative URL", issuer().and_then(|i| i.jwks_uri("jwks")).map(drop), "jwks"),
         (
             "discovery over http",
             Issuer::new("http://a.example", "a").and_then(verifier),
             "http only on loopback",
         ),
-        ("discovery at no URL", Issuer::new("P2Pqj", "a").and_then(verifier), "jwks_uri"),
+        ("discovery without a URL", Issuer::new("P2Pqj", "a").and_then(verifier), "jwks_uri"),
         (
             "short secret",
             issuer().and_then(|i| i.secret(Algorithm::HS256, &secret[1..])).map(drop),
@@ -189,7 +192,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             "86401s",
         ),
         (
-            "slow fetch",
+            "fetch timeout too long",
             issuer().and_then(|i| i.keys_fetch_timeout(Duration::from_millis(60_001))).map(drop),
             "60.001s",
         ),
@@ -202,7 +205,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
             "`require_same_origin_keys`",
         ),
         (
-            "fixed keys and discovery elsewhere",
+            "fixed keys and a discovery URL",
             issuer()
                 .map(|i| i.jwks(fixed()))
                 .and_then(|i| i.discovery_url("https://a.example/"))
@@ -211,30 +214,34 @@ fn configurations_that_cannot_work_are_refused_by_name() {
         ),
         ("alias with a space", issuer().and_then(|i| i.alias("a ")).map(drop), "issuer \"a \""),
         (
-            "always asked",
+            "refresh_after zero",
             Verifier::new(Issuers::lookup(|_| None).refresh_after(Duration::ZERO)).map(drop),
             "refresh_after 0ns",
         ),
         (
-            "never asked again",
+            "refresh_after too long",
             Verifier::new(Issuers::lookup(|_| None).refresh_after(Duration::MAX)).map(drop),
             "refresh_after",
         ),
         (
-            "a claim that may have no value",
+            "a claim without allowed values",
             portcullis::providers::github_actions(Vec::<String>::new(), "a")
                 .map(|i| i.jwks(fixed()))
                 .and_then(verifier),
             "claim \"repository\"",
         ),
         (
-            "no place",
+            "max_cached zero",
             Verifier::new(Issuers::lookup(|_| None).max_cached(0)).map(drop),
             "max_cached",
         ),
-        ("no tenants' template", issuer().and_then(|i| i.tenants(["a"])).map(drop), "a `template`"),
         (
-            "no time to fetch",
+            "tenants without a template",
+            issuer().and_then(|i| i.tenants(["a"])).map(drop),
+            "a `template`",
+        ),
+        (
+            "fetch timeout zero",
             issuer().and_then(|i| i.keys_fetch_timeout(std::time::Duration::ZERO)).map(drop),
             "0ns",
         ),
@@ -259,7 +266,7 @@ fn configurations_that_cannot_work_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_look_up_decides_whom_to_trust_and_is_asked_once() {
+async fn a_lookup_decides_which_issuers_are_trusted_and_is_called_once_for_each() {
     let (acme, globex, stranger) = (start().await, start().await, start().await);
     let asked = Arc::new(AtomicUsize::new(0));
     let known = [acme.iss().to_owned(), globex.iss().to_owned()];
@@ -303,21 +310,23 @@ async fn a_look_up_decides_whom_to_trust_and_is_asked_once() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_breaks_is_no_news_about_the_token() {
+async fn a_failed_lookup_does_not_make_the_token_invalid() {
     let acme = start().await;
-    let broken =
-        Issuers::lookup_async(|_| async { Err::<Option<Issuer>, _>("the database is away") });
+    let broken = Issuers::lookup_async(|_| async {
+        Err::<Option<Issuer>, _>("the database is unavailable")
+    });
     match Verifier::new(broken).unwrap().verify(&acme.token().build()).await {
         Err(Error::LookupFailed { reason, .. }) => {
-            assert_eq!(reason.to_string(), "the database is away")
+            assert_eq!(reason.to_string(), "the database is unavailable")
         }
         other => panic!("{other:?}"),
     }
 }
 
-/// A pattern instead of a list of tenants: what a stranger writes into `iss` is not trusted for it.
+/// Unusable answers are not trusted, nor is an `iss` that an attacker chose and the lookup accepts
+/// by pattern.
 #[tokio::test]
-async fn a_look_up_that_returns_what_cannot_be_used_trusts_nobody() {
+async fn unusable_answers_of_the_lookup_are_not_trusted() {
     let acme = start().await;
     let (iss, keys): (_, Jwks) = (acme.iss().to_owned(), acme.jwks());
     let good_keys = keys.clone();
@@ -331,7 +340,7 @@ async fn a_look_up_that_returns_what_cannot_be_used_trusts_nobody() {
             Issuer::new(iss.clone(), AUDIENCE).ok()?.secret(Algorithm::HS256, &[7; 32]).ok()?;
         Some(issuer.jwks(keys.clone()))
     });
-    for (name, issuers) in [("another issuer", wrong), ("a bad one", unusable)] {
+    for (name, issuers) in [("another issuer", wrong), ("an invalid issuer", unusable)] {
         assert_eq!(
             verdict(&Verifier::new(issuers).unwrap(), &acme.token().build()).await,
             "unknown_issuer",
@@ -350,9 +359,10 @@ async fn a_look_up_that_returns_what_cannot_be_used_trusts_nobody() {
     }
 }
 
-/// The issuer that is compared is the one that is asked for keys: no spelling that a URL parser would take for another.
+/// The `iss` that is compared is also the URL that is fetched, so spellings that a URL parser would
+/// change are rejected.
 #[tokio::test]
-async fn an_issuer_in_an_odd_spelling_is_not_discovered() {
+async fn issuers_that_are_not_normalized_urls_are_not_discovered() {
     let evil = start().await;
     let host = evil.iss().trim_end_matches('/');
     for iss in [
@@ -378,7 +388,7 @@ async fn an_issuer_in_an_odd_spelling_is_not_discovered() {
 }
 
 #[tokio::test]
-async fn a_tenant_that_was_removed_or_changed_is_noticed() {
+async fn removed_and_changed_tenants_are_noticed_after_a_refresh() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     let long_lived =
@@ -395,21 +405,21 @@ async fn a_tenant_that_was_removed_or_changed_is_noticed() {
     assert_eq!(
         acme.metadata_fetches(),
         1,
-        "looked up again; it had not changed, so its keys were kept"
+        "looked up again without a change, so its keys stay cached"
     );
 
     let with_audience = |audience: &str| long_lived(Issuer::new(acme.iss(), audience).unwrap());
     for (change, tenant_now, expected) in [
         ("another audience", with_audience("https://other.example"), "wrong_audience"),
-        ("back", with_audience(AUDIENCE), "ok"),
+        ("the first audience", with_audience(AUDIENCE), "ok"),
         ("removed", None, "unknown_issuer"),
-        // A stranger is remembered for 30 seconds only.
+        // An untrusted issuer is cached for 30 seconds only.
         ("signed up again", with_audience(AUDIENCE), "ok"),
     ] {
         let before = verdict().await;
         *tenant.lock().unwrap() = tenant_now;
         assert_eq!(verdict().await, before, "{change}: not yet");
-        // Asked for all the time, by strangers too: that prolongs nothing.
+        // Constant requests, also forged ones, do not extend the lifetime of the answer.
         for _ in 0..10 {
             clock.advance(Duration::from_secs(60));
             let junk = acme.token().header("kid", "junk").expired().build();
@@ -420,7 +430,7 @@ async fn a_tenant_that_was_removed_or_changed_is_noticed() {
 }
 
 #[tokio::test]
-async fn listed_issuers_stand_beside_looked_up_ones_and_are_not_pushed_out() {
+async fn configured_issuers_are_not_evicted_by_resolved_ones() {
     let (listed, others) = (start().await, [start().await, start().await, start().await]);
     let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok())
         .danger_allow_private_addresses()
@@ -439,7 +449,7 @@ async fn listed_issuers_stand_beside_looked_up_ones_and_are_not_pushed_out() {
     assert!(twice.unwrap_err().to_string().contains("in the list twice"));
 }
 
-/// Google's two spellings, or several custom domains of one tenant: one key set.
+/// Google's two spellings of `iss`, or several custom domains of one tenant, share one key set.
 #[tokio::test]
 async fn aliases_of_an_issuer_share_its_keys() {
     let (acme, other) = (start().await, start().await);
@@ -463,15 +473,15 @@ async fn aliases_of_an_issuer_share_its_keys() {
         verdict(&verifier, &acme.token().issued_by("https://login.acme.example").build()).await,
         "unknown_issuer"
     );
-    assert_eq!(acme.jwks_fetches(), 4, "for all names, and for each forged signature once more");
-    assert_eq!(verifier.health().len(), 2, "each issuer once");
+    assert_eq!(acme.jwks_fetches(), 4, "one fetch for all names and one for each bad signature");
+    assert_eq!(verifier.health().len(), 2, "one entry per issuer");
     let clash = Issuer::new("login.acme.example", AUDIENCE).unwrap().jwks(other.jwks());
     assert!(Verifier::new([issuer, clash]).unwrap_err().to_string().contains("login.acme.example"));
     assert!(acme.issuer().alias(" ").is_err());
 }
 
 #[tokio::test]
-async fn strangers_are_remembered_for_half_a_minute() {
+async fn untrusted_issuers_are_cached_for_30_seconds() {
     let (stranger, clock) = (start().await, TestClock::new());
     stranger.set_clock(&clock);
     let asked = Arc::new(AtomicUsize::new(0));
@@ -488,7 +498,7 @@ async fn strangers_are_remembered_for_half_a_minute() {
         }
         assert_eq!(asked.load(Ordering::SeqCst), times, "{passes} s later");
     }
-    // What is remembered is bounded, and nobody's issuer is megabytes long.
+    // The cache is bounded, so a very long `iss` is not looked up.
     let long =
         stranger.token().issued_by(&format!("https://{}.example/", "x".repeat(2048))).build();
     assert_eq!(verdict(&verifier, &long).await, "unknown_issuer");
@@ -496,9 +506,9 @@ async fn strangers_are_remembered_for_half_a_minute() {
 }
 
 #[tokio::test]
-async fn requests_that_look_up_the_same_issuer_at_once_share_the_answer() {
+async fn concurrent_requests_for_the_same_issuer_share_one_lookup() {
     for (answer, expected) in
-        [("trusted", "ok"), ("stranger", "unknown_issuer"), ("broken", "lookup_failed")]
+        [("trusted", "ok"), ("untrusted", "unknown_issuer"), ("broken", "lookup_failed")]
     {
         let acme = start().await;
         let asked = Arc::new(AtomicUsize::new(0));
@@ -509,14 +519,14 @@ async fn requests_that_look_up_the_same_issuer_at_once_share_the_answer() {
                 tokio::task::yield_now().await;
                 match answer {
                     "trusted" => Ok(Issuer::new(iss, AUDIENCE).ok()),
-                    "stranger" => Ok(None),
-                    _ => Err("the database is away"),
+                    "untrusted" => Ok(None),
+                    _ => Err("the database is unavailable"),
                 }
             }
         });
         let verifier = Verifier::new(issuers.danger_allow_private_addresses()).unwrap();
         let token = acme.token().build();
-        // The first is dropped while it asks; another one takes over.
+        // The first request is dropped during its lookup; another one continues.
         {
             let mut dropped = pin!(verifier.verify(&token));
             assert!(dropped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -530,14 +540,15 @@ async fn requests_that_look_up_the_same_issuer_at_once_share_the_answer() {
         assert_eq!(
             asked.load(Ordering::SeqCst),
             2,
-            "{answer}: once by the dropped one, once for all others"
+            "{answer}: once for the dropped request, once for all others"
         );
     }
 }
 
-/// Strangers who may register issuers must not choose what is asked for inside our network.
+/// If anyone can register an issuer, its URLs must not cause requests inside the network of the
+/// API.
 #[tokio::test]
-async fn looked_up_issuers_are_not_asked_at_private_addresses() {
+async fn keys_of_resolved_issuers_are_not_fetched_from_private_addresses() {
     let inside = start().await;
     let port = inside.iss().trim_end_matches('/').rsplit(':').next().unwrap().to_owned();
     for iss in [inside.iss().to_owned(), format!("http://localhost:{port}/")] {
@@ -559,7 +570,7 @@ async fn looked_up_issuers_are_not_asked_at_private_addresses() {
             );
         }
     }
-    // A client of the application's own resolves names by itself; an address is refused all the same.
+    // A custom client resolves names by itself, but literal addresses are still rejected.
     let iss = inside.iss();
     let own = |iss: &str| Some(Issuer::new(iss, AUDIENCE).ok()?.client(reqwest::Client::new()));
     for verifier in [
@@ -574,10 +585,10 @@ async fn looked_up_issuers_are_not_asked_at_private_addresses() {
     assert_eq!(inside.metadata_fetches() + inside.jwks_fetches(), 0);
 }
 
-/// A client may go away whenever a request waits: for the look-up, for the keys, for a refetch. Nothing is lost by it, and
-/// nothing is asked for twice.
+/// A request may be dropped whenever it waits: for the lookup, for the keys, or for a refetch. No
+/// result is lost and nothing is fetched twice.
 #[tokio::test]
-async fn a_request_may_be_dropped_at_every_point_where_it_waits() {
+async fn requests_may_be_dropped_at_every_await_point() {
     let mut points = 0;
     for polls in 0.. {
         let (acme, clock) = (start().await, TestClock::new());
@@ -621,12 +632,12 @@ async fn a_request_may_be_dropped_at_every_point_where_it_waits() {
             break;
         }
     }
-    assert!(points > 3, "look-up and fetch were waited for: {points}");
+    assert!(points > 3, "expected to wait for lookup and fetch, found {points} await points");
 }
 
-/// More tenants than are kept, named one after the other by somebody who can sign for none of them.
+/// Forged tokens name more tenants than the cache holds.
 #[tokio::test]
-async fn unsigned_tokens_push_nobodys_keys_out() {
+async fn forged_tokens_do_not_evict_keys_of_tenants_in_use() {
     let (acme, clock) = (start().await, TestClock::new());
     let keys = acme.jwks();
     let (iss, asked) = (acme.iss().to_owned(), Arc::new(AtomicUsize::new(0)));
@@ -650,13 +661,13 @@ async fn unsigned_tokens_push_nobodys_keys_out() {
     assert_eq!(
         verifier.health().len(),
         9,
-        "what is kept is bounded all the same: eight of whom nothing was verified"
+        "the cache of issuers without a verified token is bounded to eight"
     );
 }
 
-/// Several custom domains of one tenant, by a look-up that knows them all.
+/// Several custom domains of one tenant, all known to the lookup.
 #[tokio::test]
-async fn aliases_of_a_looked_up_issuer_share_its_keys() {
+async fn aliases_of_a_resolved_issuer_share_its_keys() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     let (iss, asked) = (acme.iss().to_owned(), Arc::new(AtomicUsize::new(0)));
@@ -670,7 +681,7 @@ async fn aliases_of_a_looked_up_issuer_share_its_keys() {
     let verifier =
         Verifier::builder(issuers.danger_allow_private_addresses()).clock(&clock).build().unwrap();
     let by = |iss: &str| acme.token().issued_by(iss).build();
-    // Twice, and once more when they are looked up again.
+    // Two rounds, and a third after both names are looked up again.
     for (passes, fetches, asked_for) in [(0, 1, 2), (0, 1, 2), (600, 2, 4)] {
         clock.advance(Duration::from_secs(passes));
         for iss in [acme.iss(), "https://login.acme.example/"] {
@@ -692,9 +703,10 @@ async fn aliases_of_a_looked_up_issuer_share_its_keys() {
     );
 }
 
-/// Sync look-ups run on the requests' threads, maybe on several at once; there is one key set all the same.
+/// Sync lookups run on the threads of the requests, possibly on several at once. They still share
+/// one key set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_issuer_that_is_looked_up_on_several_threads_has_one_key_set() {
+async fn concurrent_sync_lookups_share_one_key_set() {
     let acme = start().await;
     let together = Arc::new(std::sync::Barrier::new(4));
     let issuers = Issuers::lookup(move |iss| {
@@ -712,7 +724,7 @@ async fn an_issuer_that_is_looked_up_on_several_threads_has_one_key_set() {
 }
 
 #[tokio::test]
-async fn how_long_a_look_up_holds_can_be_set() {
+async fn the_lifetime_of_an_answer_is_configurable() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     let asked = Arc::new(AtomicUsize::new(0));
@@ -729,9 +741,10 @@ async fn how_long_a_look_up_holds_can_be_set() {
     }
 }
 
-/// A database that is away is no news about the tenants: those that were trusted a moment ago still are, for a bounded time.
+/// An unavailable database says nothing about the tenants: those that were trusted stay trusted for
+/// a bounded time.
 #[tokio::test]
-async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer() {
+async fn tenants_stay_trusted_for_one_hour_while_the_lookup_fails() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     let (asked, away) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -741,7 +754,7 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
             asked.fetch_add(1, Ordering::SeqCst);
             let answer = match away.load(Ordering::SeqCst) {
                 0 => Ok((asked_for == iss).then(|| Issuer::new(asked_for, AUDIENCE).unwrap())),
-                1 => Err("the database is away"),
+                1 => Err("the database is unavailable"),
                 _ => Ok(None),
             };
             async move { answer }
@@ -754,18 +767,19 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
     away.store(1, Ordering::SeqCst);
     for (passes, expected, times) in [
         (479, "ok", 1),
-        // Asked again in the background, before the answer is too old; then every ten seconds, not with each request.
+        // Called in the background before the answer expires, then every ten seconds instead of for
+        // each request.
         (1, "ok", 2),
         (9, "ok", 2),
         (1, "ok", 3),
-        // Whoever was idle waits for the look-up.
+        // After an idle period, the request waits for the lookup.
         (3709, "ok", 4),
         (1, "lookup_failed", 5),
         (0, "lookup_failed", 6),
     ] {
         clock.advance(Duration::from_secs(passes));
         assert_eq!(verdict().await, expected, "{passes} s later");
-        eventually("the look-up is asked", || asked.load(Ordering::SeqCst) == times).await;
+        eventually("the lookup is called", || asked.load(Ordering::SeqCst) == times).await;
         assert_eq!(verdict().await, expected, "{passes} s later, again");
         let again = usize::from(expected != "ok");
         assert_eq!(asked.swap(times, Ordering::SeqCst), times + again, "{passes} s later");
@@ -774,19 +788,19 @@ async fn tenants_stay_trusted_while_the_look_up_fails_for_an_hour_and_no_longer(
     assert_eq!(verdict().await, "ok");
     away.store(2, Ordering::SeqCst);
     clock.advance(Duration::from_secs(600));
-    assert_eq!(verdict().await, "unknown_issuer", "an answer is an answer");
+    assert_eq!(verdict().await, "unknown_issuer", "a successful lookup applies at once");
     away.store(1, Ordering::SeqCst);
     clock.advance(Duration::from_secs(30));
     assert_eq!(
         verdict().await,
         "lookup_failed",
-        "who was removed is not trusted again for an outage"
+        "an outage does not make a removed tenant trusted again"
     );
 }
 
-/// A thousand tenants on one server that hangs, and one on a server that does not.
+/// A hundred tenants on a server that hangs, and one tenant on another server.
 #[tokio::test]
-async fn a_server_that_many_tenants_share_does_not_take_everybodys_turn() {
+async fn a_hanging_server_of_many_tenants_does_not_use_up_all_permits() {
     let (acme, hanging) = (start().await, start().await);
     hanging.set_behavior(Behavior::Hang);
     let uri = format!("{}.well-known/jwks.json", hanging.iss());
@@ -801,7 +815,7 @@ async fn a_server_that_many_tenants_share_does_not_take_everybodys_turn() {
         let verifier = verifier.clone();
         waiting.spawn(async move { verifier.verify(&token).await });
     }
-    eventually("as many are asked for as may be", || hanging.jwks_fetches() == 16).await;
+    eventually("as many fetches as permitted", || hanging.jwks_fetches() == 16).await;
     assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
     assert_eq!((hanging.jwks_fetches(), waiting.try_join_next().is_none()), (16, true));
 }
@@ -815,14 +829,14 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
     assert!(tokio::time::timeout(Duration::from_secs(10), wait).await.is_ok(), "never: {what}");
 }
 
-/// A look-up counts for the name that it was asked for, and for no other that its answer mentions.
+/// An answer of the lookup applies to the requested name only, not to other names in the answer.
 #[tokio::test]
-async fn no_tenant_becomes_another_by_the_names_in_its_record() {
+async fn a_tenant_cannot_claim_the_name_of_another() {
     const GLOBEX: &str = "https://globex.example/";
     const EVIL: &str = "https://evil.example/";
     let (evil, globex) =
         (start().await, TestIssuer::offline_with(GLOBEX, Algorithm::EdDSA).unwrap());
-    // Its record names Globex as its custom domain, or says that it is Globex, known as evil.
+    // Its record has Globex as an alias, or claims to be Globex with the alias evil.
     for claims_to_be in [false, true] {
         let (evil_keys, globex_keys) = (evil.jwks(), globex.jwks());
         let issuers = Issuers::lookup(move |iss| match iss {
@@ -846,9 +860,9 @@ async fn no_tenant_becomes_another_by_the_names_in_its_record() {
     }
 }
 
-/// A first token waits for its keys; meanwhile its tenant is removed.
+/// The tenant is removed while its first token waits for keys.
 #[tokio::test]
-async fn a_tenant_that_is_removed_while_its_keys_come_does_not_come_back_with_them() {
+async fn a_tenant_removed_during_a_key_fetch_stays_removed() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     acme.set_delay(Duration::from_millis(50));
@@ -858,7 +872,7 @@ async fn a_tenant_that_is_removed_while_its_keys_come_does_not_come_back_with_th
         let answer = match now.load(Ordering::SeqCst) {
             0 => Ok(Some(Issuer::new(iss, AUDIENCE).unwrap())),
             1 => Ok(None),
-            _ => Err("the database is away"),
+            _ => Err("the database is unavailable"),
         };
         async move { answer }
     });
@@ -869,11 +883,11 @@ async fn a_tenant_that_is_removed_while_its_keys_come_does_not_come_back_with_th
         let (verifier, token) = (verifier.clone(), token.clone());
         async move { verifier.verify(&token).await.is_ok() }
     });
-    eventually("its keys are asked for", || acme.metadata_fetches() == 1).await;
+    eventually("its keys are fetched", || acme.metadata_fetches() == 1).await;
     state.store(1, Ordering::SeqCst);
     clock.advance(Duration::from_secs(600));
     assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
-    assert!(first.await.unwrap(), "it was trusted when it came");
+    assert!(first.await.unwrap(), "it was trusted when the request arrived");
     assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
     state.store(2, Ordering::SeqCst);
     clock.advance(Duration::from_secs(30));
@@ -881,7 +895,7 @@ async fn a_tenant_that_is_removed_while_its_keys_come_does_not_come_back_with_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_up_that_hangs_is_one_that_fails() {
+async fn a_hanging_lookup_fails_after_five_seconds() {
     let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
     let issuers =
         Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
@@ -891,9 +905,9 @@ async fn a_look_up_that_hangs_is_one_that_fails() {
     assert_eq!(start.elapsed().as_secs(), 5);
 }
 
-/// What no issuer is called is not asked for: not every database likes a NUL.
+/// Names that no issuer can have are not looked up; some databases reject NUL.
 #[tokio::test]
-async fn names_that_no_issuer_can_have_reach_no_look_up() {
+async fn implausible_names_are_not_looked_up() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let issuers = Issuers::lookup(move |_| {
@@ -919,10 +933,10 @@ async fn names_that_no_issuer_can_have_reach_no_look_up() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
-/// The line before the look-up is part of its five seconds, and the newest request is first in it: a flood of names that mean
-/// nothing does not make a good token wait until the flood is over.
+/// The wait for a permit is part of the five seconds, and the newest request gets the next permit.
+/// A valid token does not have to wait until a flood of unknown names is over.
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_names_does_not_delay_a_tenants_first_token() {
+async fn a_flood_of_unknown_names_does_not_delay_a_tenants_first_token() {
     let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
     let jwks = acme.jwks();
     let issuers = Issuers::lookup_async(move |iss: String| {
@@ -951,15 +965,16 @@ async fn a_flood_of_names_does_not_delay_a_tenants_first_token() {
     let codes = flood.join_all().await;
     assert!(
         start.elapsed() <= Duration::from_secs(6),
-        "nothing waits longer than five seconds: {:?}",
+        "no request waits longer than five seconds: {:?}",
         start.elapsed()
     );
     assert!(codes.iter().all(|code| ["unknown_issuer", "lookup_failed"].contains(code)));
 }
 
-/// With a database that hangs, too: five seconds, however many wait.
+/// With a hanging database, each request waits five seconds at most, however many requests there
+/// are.
 #[tokio::test(start_paused = true)]
-async fn a_look_up_that_hangs_makes_no_request_wait_longer_than_five_seconds() {
+async fn a_hanging_lookup_delays_each_request_by_five_seconds_at_most() {
     let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
     let issuers =
         Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
@@ -981,9 +996,10 @@ async fn a_look_up_that_hangs_makes_no_request_wait_longer_than_five_seconds() {
     assert!(flood.join_all().await.iter().all(|code| *code == "lookup_failed"));
 }
 
-/// A tenant that leaves, or whose keys were stolen, is forgotten at once: that it is trusted, its keys and its tokens.
+/// For a tenant that leaves or whose keys were stolen: trust, keys and cached tokens are dropped
+/// immediately.
 #[tokio::test]
-async fn an_issuer_can_be_forgotten() {
+async fn forget_drops_trust_keys_and_tokens_of_a_resolved_issuer() {
     let (acme, clock) = (start().await, TestClock::new());
     acme.set_clock(&clock);
     let is_tenant = Arc::new(Mutex::new(true));
@@ -1007,25 +1023,25 @@ async fn an_issuer_can_be_forgotten() {
     assert_eq!((acme.jwks_fetches(), asked.load(Ordering::SeqCst)), (1, 2));
 
     *is_tenant.lock().unwrap() = false;
-    assert_eq!(verdict(&verifier, &token).await, "ok", "for ten minutes, if nothing is said");
-    assert!(verifier.forget("acme"), "by any of its names");
+    assert_eq!(verdict(&verifier, &token).await, "ok", "trusted for ten minutes without `forget`");
+    assert!(verifier.forget("acme"), "accepts any name of the issuer");
     for token in [&token, &aliased] {
         assert_eq!(verdict(&verifier, token).await, "unknown_issuer");
     }
     assert!(verifier.health().is_empty());
 
-    // It comes back: not after half a minute, but when that is said.
+    // The tenant returns: `forget` also clears the negative cache.
     *is_tenant.lock().unwrap() = true;
-    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer", "remembered for 30 s");
+    assert_eq!(verdict(&verifier, &token).await, "unknown_issuer", "cached for 30 s");
     assert!(verifier.forget(acme.iss()));
     assert_eq!(verdict(&verifier, &token).await, "ok");
-    assert_eq!(acme.jwks_fetches(), 2, "its keys were forgotten, too");
+    assert_eq!(acme.jwks_fetches(), 2, "its keys were also dropped");
     assert!(!verifier.forget("https://unheard-of.example/"));
 }
 
-/// What an issuer that is configured loses are its keys; they are fetched again, and a withdrawn one is gone at once.
+/// A configured issuer loses only its keys. They are fetched again, without a withdrawn key.
 #[tokio::test]
-async fn a_configured_issuers_keys_can_be_forgotten() {
+async fn forget_drops_the_keys_of_a_configured_issuer() {
     let acme = start().await;
     let verifier = Verifier::new(acme.issuer()).unwrap();
     let old = acme.token().build();
@@ -1040,9 +1056,9 @@ async fn a_configured_issuers_keys_can_be_forgotten() {
     assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
 }
 
-/// An answer that the look-up gave before is not one any more, be it that it came a moment later.
+/// The answer of a lookup that was called before `forget` is discarded, even if it arrives later.
 #[tokio::test]
-async fn an_answer_from_before_an_issuer_was_forgotten_does_not_count() {
+async fn answers_from_before_forget_are_discarded() {
     let acme = start().await;
     let (is_tenant, gate) = (Arc::new(Mutex::new(true)), Arc::new(tokio::sync::Semaphore::new(0)));
     let issuers = {
@@ -1067,9 +1083,9 @@ async fn an_answer_from_before_an_issuer_was_forgotten_does_not_count() {
     assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
 }
 
-/// Plain http inside a cluster is named as what it is, and is for configured issuers only.
+/// Plain http, for example inside a cluster, requires an explicit setting on a configured issuer.
 #[tokio::test]
-async fn plain_http_is_for_configured_issuers_that_say_so() {
+async fn plain_http_requires_a_configured_issuer_that_allows_it() {
     let iss = "http://keycloak.auth.svc:8080/realms/shop";
     let refused = Verifier::new(Issuer::new(iss, AUDIENCE).unwrap()).unwrap_err().to_string();
     assert!(refused.contains("danger_allow_http"), "{refused}");
@@ -1095,7 +1111,7 @@ async fn plain_http_is_for_configured_issuers_that_say_so() {
     for odd in ["ftp://keycloak/", "http://user:password@keycloak/", "keycloak"] {
         assert!(allowed().jwks_uri(odd).is_err(), "{odd}");
     }
-    // A looked-up issuer may have been registered by anyone.
+    // Anyone may be able to register a resolved issuer.
     let acme = start().await;
     let looked_up =
         Issuers::lookup(|iss| Some(Issuer::new(iss, AUDIENCE).ok()?.danger_allow_http()));
@@ -1104,10 +1120,10 @@ async fn plain_http_is_for_configured_issuers_that_say_so() {
     assert_eq!(acme.jwks_fetches(), 0);
 }
 
-/// An application's own client resolves names by itself, but what `localhost` is needs no resolving; and plain http is for
-/// servers within reach.
+/// A custom client resolves names by itself, but `localhost` is rejected without resolution. Plain
+/// http is allowed for loopback only.
 #[tokio::test]
-async fn looked_up_issuers_are_not_asked_on_this_machine_by_an_own_client_either() {
+async fn keys_of_resolved_issuers_are_not_fetched_from_loopback_with_a_custom_client() {
     let inside = start().await;
     let port = inside.iss().rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
     let client = reqwest::Client::new();
@@ -1128,9 +1144,10 @@ async fn looked_up_issuers_are_not_asked_on_this_machine_by_an_own_client_either
     assert_eq!(inside.metadata_fetches(), 0);
 }
 
-/// Tokens of version 1.0 are Entra's most common mistake, and the one issuer whose cure has a name.
+/// Version 1.0 tokens are the most common mistake with Entra. The error names the setting that
+/// fixes it.
 #[tokio::test]
-async fn a_token_of_entras_version_1_is_named() {
+async fn the_error_for_entra_version_1_tokens_names_the_remedy() {
     const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
     let keys = TestIssuer::offline_with("x", Algorithm::RS256).unwrap();
     for issuer in [
@@ -1149,9 +1166,9 @@ async fn a_token_of_entras_version_1_is_named() {
     }
 }
 
-/// A request that joins an older one for the same name waits in its own place, not in that one's.
+/// A request that joins an older one for the same name has its own position in the queue.
 #[tokio::test(start_paused = true)]
-async fn a_request_does_not_wait_in_the_place_of_an_older_one() {
+async fn a_request_does_not_wait_for_the_permit_of_an_older_one() {
     let acme = TestIssuer::offline_with("https://acme.example/", Algorithm::EdDSA).unwrap();
     let jwks = acme.jwks();
     let issuers = Issuers::lookup_async(move |iss: String| {
@@ -1183,14 +1200,14 @@ async fn a_request_does_not_wait_in_the_place_of_an_older_one() {
     assert_eq!(
         early.await.unwrap(),
         "ok",
-        "the early one has the answer, too, before its time is over"
+        "the early request also has the answer within its time limit"
     );
     assert!(start.elapsed() <= Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
-/// Clients that give up one after the other do not make the next one wait for the time of each.
+/// Requests that are dropped one after the other do not add up to a longer wait for the next one.
 #[tokio::test(start_paused = true)]
-async fn a_hanging_look_up_is_waited_for_five_seconds_whoever_gave_up_before() {
+async fn dropped_requests_do_not_extend_the_wait_for_a_hanging_lookup() {
     let issuers =
         Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
     let verifier = Verifier::new(issuers).unwrap();
@@ -1212,9 +1229,9 @@ async fn a_hanging_look_up_is_waited_for_five_seconds_whoever_gave_up_before() {
     impatient.join_all().await;
 }
 
-/// By a name that no token has used, too: the record says that it is one of the issuer's.
+/// Also by a name that no token has used but that the lookup's answer contains.
 #[tokio::test]
-async fn an_issuer_is_forgotten_by_any_of_its_names() {
+async fn forget_accepts_any_name_of_a_resolved_issuer() {
     let acme = start().await;
     let is_tenant = Arc::new(Mutex::new(true));
     let find = {
@@ -1228,13 +1245,13 @@ async fn an_issuer_is_forgotten_by_any_of_its_names() {
     let token = acme.token().issued_by("acme").build();
     assert_eq!(verdict(&verifier, &token).await, "ok");
     *is_tenant.lock().unwrap() = false;
-    assert!(verifier.forget(acme.iss()), "only its alias was named by a token");
+    assert!(verifier.forget(acme.iss()), "tokens have used only its alias");
     assert_eq!(verdict(&verifier, &token).await, "unknown_issuer");
 }
 
-/// Requests that wait for keys while they are dropped are served by the next fetch.
+/// Requests that wait for keys while `forget` drops them wait for the next fetch.
 #[tokio::test]
-async fn forgetting_during_a_fetch_fails_no_request() {
+async fn forget_during_a_fetch_fails_no_request() {
     let acme = start().await;
     acme.set_delay(Duration::from_millis(100));
     let verifier = Verifier::new(acme.issuer()).unwrap();
@@ -1248,7 +1265,7 @@ async fn forgetting_during_a_fetch_fails_no_request() {
     assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
 }
 
-/// Lets every task run until it waits for something.
+/// Lets every task run until it has to wait.
 async fn everything_runs() {
     for _ in 0..500 {
         tokio::task::yield_now().await;

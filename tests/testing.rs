@@ -1,4 +1,4 @@
-//! The test kit keeps its own promises.
+//! Tests of the test kit.
 
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
@@ -15,7 +15,7 @@ use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-/// Header and claims of a token, unverified.
+/// Decodes header and claims of a token without verification.
 fn parts(token: &str) -> (Value, Value) {
     let part = |part: &str| {
         let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, part)
@@ -36,11 +36,11 @@ async fn verdict(issuer: &TestIssuer, token: &str) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_token_is_good_until_it_is_made_something_else() {
+async fn tokens_are_valid_unless_changed() {
     let (issuer, other) = (start().await, start().await);
     let token = || issuer.token();
     for (name, token, expected) in [
-        ("as it comes", token(), "ok"),
+        ("unchanged", token(), "ok"),
         ("subject and scope", token().subject("alice").scope("a b"), "ok"),
         ("any claim", token().claim("org_id", "org_1"), "ok"),
         ("expired", token().expired(), "expired"),
@@ -48,28 +48,28 @@ async fn a_token_is_good_until_it_is_made_something_else() {
         ("another audience", token().audience("x"), "wrong_audience"),
         ("another issuer", token().issued_by("x"), "unknown_issuer"),
         ("without a claim", token().without_claim("exp"), "missing_claim"),
-        ("signed by another", token().signed_by(&other), "bad_signature"),
+        ("signed by another issuer", token().signed_by(&other), "bad_signature"),
         ("tampered", token().tampered(), "bad_signature"),
-        ("its signature tampered", token().tampered_signature(), "bad_signature"),
-        ("good for a moment", token().valid_for(Duration::from_secs(5)), "ok"),
+        ("tampered signature", token().tampered_signature(), "bad_signature"),
+        ("short lifetime", token().valid_for(Duration::from_secs(5)), "ok"),
         (
-            "long good, but expired",
+            "long lifetime, then expired",
             token().valid_for(Duration::from_secs(36_000)).expired(),
             "expired",
         ),
-        ("expired, but good again", token().expired().valid_for(Duration::from_secs(60)), "ok"),
+        ("expired, then valid again", token().expired().valid_for(Duration::from_secs(60)), "ok"),
         (
             "not yet valid, without iat",
             token().without_claim("iat").not_yet_valid(),
             "not_yet_valid",
         ),
         (
-            "good, without iat",
+            "valid, without iat",
             token().without_claim("iat").valid_for(Duration::from_secs(60)),
             "ok",
         ),
         ("expired, without iat", token().without_claim("iat").expired(), "expired"),
-        ("good for ever", token().valid_for(Duration::MAX), "claim_type"),
+        ("lifetime too long", token().valid_for(Duration::MAX), "claim_type"),
         ("unsigned", token().unsigned(), "unsupported_algorithm"),
         ("alg none, but signed", token().header("alg", "none"), "unsupported_algorithm"),
         ("another typ", token().header("typ", "dpop+jwt"), "unexpected_type"),
@@ -83,7 +83,7 @@ async fn a_token_is_good_until_it_is_made_something_else() {
 }
 
 #[test]
-fn a_token_says_what_was_asked_for() {
+fn tokens_contain_the_configured_claims() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
     let (header, claims) =
         parts(&issuer.token().subject("alice").scope("a b").claim("n", json!([1])).build());
@@ -97,7 +97,7 @@ fn a_token_says_what_was_asked_for() {
     let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() - iat;
     assert!(age < 60, "dated {age}s ago");
 
-    // The signature is the other's, the name stays.
+    // The signature is by the other issuer; `kid` and `iss` stay the same.
     let other = TestIssuer::offline_with("https://other.example/", Algorithm::RS256).unwrap();
     let (header, claims) = parts(&issuer.token().signed_by(&other).build());
     assert_eq!(
@@ -107,7 +107,7 @@ fn a_token_says_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn each_issuer_has_keys_of_its_own() {
+async fn each_issuer_has_its_own_keys() {
     let (one, two) = (start().await, start().await);
     assert_ne!(one.jwks_json(), two.jwks_json());
     assert_ne!(one.iss(), two.iss());
@@ -116,7 +116,7 @@ async fn each_issuer_has_keys_of_its_own() {
 }
 
 #[tokio::test]
-async fn keys_rotate_and_are_withdrawn() {
+async fn keys_can_be_rotated_and_withdrawn() {
     let issuer = start().await;
     let first = issuer.token().build();
     assert_eq!(issuer.rotate().unwrap(), "key-2");
@@ -131,11 +131,11 @@ async fn keys_rotate_and_are_withdrawn() {
     assert_eq!([&first, &second, &third].map(|token| verified(token)), [false, false, true]);
     issuer.publish(json!({ "kty": "AKP" }));
     assert_eq!(issuer.jwks_json()["keys"].as_array().unwrap().len(), 2);
-    assert!(verified(&third), "odd keys beside the good one");
+    assert!(verified(&third), "unsupported keys beside a usable one");
 }
 
 #[tokio::test]
-async fn it_behaves_as_told_and_counts() {
+async fn the_issuer_behaves_as_configured_and_counts_fetches() {
     let issuer = start().await;
     let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
     let patience = std::cell::Cell::new(Duration::from_secs(30));
@@ -172,7 +172,7 @@ async fn it_behaves_as_told_and_counts() {
 }
 
 #[tokio::test]
-async fn it_stops_when_dropped() {
+async fn the_issuer_stops_when_dropped() {
     let issuer = start().await;
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let token = issuer.token().build();
@@ -181,7 +181,7 @@ async fn it_stops_when_dropped() {
 }
 
 #[test]
-fn offline_it_answers_for_a_server_of_your_own() {
+fn an_offline_issuer_provides_documents_for_another_server() {
     let issuer =
         TestIssuer::offline_with("https://issuer.example/tenant/", Algorithm::EdDSA).unwrap();
     let body = |path: &str| {
@@ -195,7 +195,7 @@ fn offline_it_answers_for_a_server_of_your_own() {
 }
 
 #[tokio::test]
-async fn a_clock_moves_tokens_and_keys() {
+async fn a_test_clock_controls_tokens_and_verification() {
     let (issuer, clock) = (start().await, TestClock::new());
     issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
@@ -203,14 +203,14 @@ async fn a_clock_moves_tokens_and_keys() {
     let token = issuer.token().build();
     clock.advance(Duration::from_secs(3600));
     assert_eq!(clock.now().duration_since(before).unwrap(), Duration::from_secs(3600));
-    assert!(verifier.verify(&token).await.is_ok(), "the leeway");
+    assert!(verifier.verify(&token).await.is_ok(), "within the leeway");
     clock.advance(Duration::from_secs(30));
     assert_eq!(verifier.verify(&token).await.unwrap_err().code(), "expired");
     assert_eq!(parts(&issuer.token().build()).1["iat"], clock.unix_seconds());
 }
 
 #[test]
-fn debug_shows_no_key() {
+fn debug_output_contains_no_key() {
     let secret = "0123456789abcdef0123456789abcdef";
     let issuer = TestIssuer::offline_with_secret(
         "https://issuer.example/",
@@ -222,7 +222,7 @@ fn debug_shows_no_key() {
 }
 
 #[test]
-fn an_unsigned_token_has_no_signature_and_a_tampered_one_differs_in_a_bit() {
+fn unsigned_tokens_have_no_signature_and_tampered_ones_another() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let unsigned = issuer.token().unsigned().build();
     assert!(unsigned.ends_with('.'), "{unsigned}");
@@ -237,9 +237,9 @@ fn an_unsigned_token_has_no_signature_and_a_tampered_one_differs_in_a_bit() {
     assert_ne!(signature, other);
 }
 
-/// It lives on when the runtime that asked first is gone.
+/// The issuer outlives the runtime that used it first.
 #[test]
-fn tests_share_one_in_a_static() {
+fn tests_can_share_an_issuer_in_a_static() {
     static ISSUER: LazyLock<TestIssuer> =
         LazyLock::new(|| TestIssuer::start_with(Algorithm::EdDSA).unwrap());
     for _ in 0..2 {
@@ -250,7 +250,7 @@ fn tests_share_one_in_a_static() {
 }
 
 #[test]
-fn it_is_shared_by_threads() {
+fn threads_can_share_an_issuer() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let (issuer, tokens) = (&issuer, std::sync::Mutex::new(Vec::new()));
     std::thread::scope(|threads| {
@@ -268,9 +268,9 @@ fn it_is_shared_by_threads() {
     assert!(tokens.into_inner().unwrap().iter().all(|token| jwks.verify(token).is_ok()));
 }
 
-/// As each provider's preset reads it; and what is called after has its effect.
+/// Each provider's preset accepts the tokens, and later builder calls still apply.
 #[tokio::test]
-async fn tokens_look_like_those_of_providers() {
+async fn tokens_can_imitate_those_of_providers() {
     const TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
     type Shape = fn(TokenBuilder) -> TokenBuilder;
     let cases: [(&str, Issuer, Shape, &[&str]); 6] = [
@@ -361,7 +361,7 @@ async fn who(token: AccessToken) -> Json<Value> {
 }
 
 #[tokio::test]
-async fn a_handler_is_tested_without_a_token() {
+async fn handlers_can_be_tested_without_an_issuer() {
     let token = AccessToken::for_tests(
         json!({ "sub": "alice", "scope": "a b", "roles": ["admin"], "plan": "pro" }),
     );
@@ -388,13 +388,17 @@ async fn a_handler_is_tested_without_a_token() {
 }
 
 #[test]
-fn claims_that_no_handler_ever_sees_are_refused() {
+fn for_tests_panics_for_claims_that_no_verifier_accepts() {
     for (name, claims, expected) in [
         ("expired", json!({ "exp": 1 }), "claims that no verifier accepts: "),
         ("not yet valid", json!({ "nbf": 4_102_444_800_u64 }), "claims that no verifier accepts: "),
-        ("bound to a key", json!({ "cnf": { "jkt": "x" } }), "claims that no verifier accepts: "),
+        (
+            "sender-constrained",
+            json!({ "cnf": { "jkt": "x" } }),
+            "claims that no verifier accepts: ",
+        ),
         ("no issuer", json!({ "iss": null }), "claims that no verifier accepts: "),
-        ("a list", json!([1]), "claims: expected an object, [1] came"),
+        ("an array", json!([1]), "claims: expected an object, [1] came"),
     ] {
         let panicked = std::panic::catch_unwind(|| AccessToken::for_tests(claims)).unwrap_err();
         let said = panicked.downcast_ref::<String>().unwrap();
@@ -403,7 +407,7 @@ fn claims_that_no_handler_ever_sees_are_refused() {
 }
 
 #[tokio::test]
-async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
+async fn authenticated_as_does_not_bypass_the_layer() {
     let as_alice = || authenticated_as(json!({ "sub": "alice" }));
     let call = async |app: Router| {
         app.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap()
@@ -414,7 +418,7 @@ async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
     let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["sub"], "alice");
 
-    // In front of a layer that protects, it changes nothing: the request has no token.
+    // Outside a `ProtectLayer` it has no effect: the request has no token.
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::new(issuer.issuer()).unwrap();
     let protect = ProtectLayer::new(verifier.clone());
@@ -422,7 +426,7 @@ async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
         call(Router::new().route("/", get(who)).layer(protect.clone()).layer(as_alice())).await;
     assert_challenge(&response).status(401).realm("api").no_error();
 
-    // Nor for the very token that it has, which another issuer made.
+    // Nor does the layer accept its token, which another issuer signed.
     let forged = AccessToken::for_tests(json!({ "sub": "alice", "iss": issuer.iss() }));
     assert_eq!(verifier.verify(forged.expose_token()).await.unwrap_err().code(), "bad_signature");
     let app = Router::new().route("/", get(who)).layer(protect);
@@ -432,7 +436,7 @@ async fn a_router_is_tested_as_somebody_and_no_protection_opens() {
     let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_challenge(&response).status(401).error("invalid_token").reason("bad_signature");
 
-    // Where a layer lets nobody through as nobody, nobody it is; behind it, alice for every extractor.
+    // Outside `allow_anonymous`, the request is anonymous. Inside, every extractor returns alice.
     type Both = (Option<AccessToken>, Option<Claims<Value>>);
     let both = async |token: Option<AccessToken>, claims: Option<Claims<Value>>| {
         let both: Both = (token, claims);

@@ -1,6 +1,7 @@
-//! Tokens that were verified before: never good where a verification would say no.
+//! The cache of verified tokens never accepts a token that a verification would reject.
 //!
-//! Whether one came from the cache shows in its claims: they are read once, so the same ones come back.
+//! The tests recognize a cached token by its claims: they are parsed once, so a hit returns the
+//! same allocation.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,20 +32,20 @@ async fn claims(verifier: &Verifier, token: &str) -> Arc<Value> {
     verifier.verify(token).await.unwrap().claims().unwrap()
 }
 
-/// Whether the token is one that was verified before. It is kept from the second time on.
+/// Whether the token comes from the cache. It is cached from its second verification on.
 async fn is_hit(verifier: &Verifier, token: &str) -> bool {
     claims(verifier, token).await;
     Arc::ptr_eq(&claims(verifier, token).await, &claims(verifier, token).await)
 }
 
 #[tokio::test]
-async fn a_token_is_verified_once_and_its_claims_are_read_once() {
+async fn a_cached_token_is_verified_once_and_its_claims_are_parsed_once() {
     let api = api().await;
     let token = api.issuer.token().build();
     assert!(is_hit(&api.verifier, &token).await);
     let off = Verifier::builder(api.issuer.issuer()).without_token_cache().build().unwrap();
-    assert!(!is_hit(&off, &token).await, "off with one call");
-    // Five minutes at the most, whatever the token says.
+    assert!(!is_hit(&off, &token).await, "the cache is disabled");
+    // For five minutes at most, whatever the lifetime of the token.
     let first = claims(&api.verifier, &token).await;
     for (passes, hit) in [(299, true), (1, false)] {
         api.clock.advance(Duration::from_secs(passes));
@@ -57,7 +58,7 @@ async fn a_token_is_verified_once_and_its_claims_are_read_once() {
 }
 
 #[tokio::test]
-async fn the_time_is_looked_at_each_time() {
+async fn every_hit_checks_the_validity_period() {
     let api = api().await;
     let now = api.clock.unix_seconds();
     let short = api.issuer.token().claim("exp", now + 60).build();
@@ -65,7 +66,7 @@ async fn the_time_is_looked_at_each_time() {
     for token in [&short, &early] {
         assert!(is_hit(&api.verifier, token).await);
     }
-    // With the leeway of 30 seconds, as without a cache.
+    // The leeway of 30 seconds applies as without a cache.
     for (correction, short_is, early_is) in [
         (89, "ok", "ok"),
         (1, "expired", "ok"),
@@ -76,7 +77,7 @@ async fn the_time_is_looked_at_each_time() {
         api.clock.correct_by(correction);
         assert_eq!(verdict(&api.verifier, &early).await, early_is, "{correction}");
         let short_now = verdict(&api.verifier, &short).await;
-        // Its `iat` is the present of the start, so it too is early when the clock is set back.
+        // Its `iat` is the time of the start, so it is also early when the clock is set back.
         assert!(
             short_now == short_is || early_is != "ok" && short_now == "issued_in_the_future",
             "{correction}: {short_now}"
@@ -85,7 +86,7 @@ async fn the_time_is_looked_at_each_time() {
 }
 
 #[tokio::test]
-async fn a_key_that_leaves_the_set_takes_its_tokens_along() {
+async fn tokens_of_a_withdrawn_key_are_dropped() {
     let api = api().await;
     let old = api.issuer.token().build();
     assert!(is_hit(&api.verifier, &old).await);
@@ -99,7 +100,7 @@ async fn a_key_that_leaves_the_set_takes_its_tokens_along() {
     );
     assert_eq!(verdict(&api.verifier, &old).await, "unknown_key");
 
-    // And where nobody came with a new key: with the refresh.
+    // Without a request that names the new key, they are dropped with the next refresh.
     let token = api.issuer.token().claim("exp", 4_000_000_000_u64).build();
     assert!(is_hit(&api.verifier, &token).await);
     api.issuer.rotate().unwrap();
@@ -117,14 +118,14 @@ async fn a_key_that_leaves_the_set_takes_its_tokens_along() {
     };
     assert!(
         tokio::time::timeout(Duration::from_secs(10), refreshed).await.is_ok(),
-        "a hit has the keys refreshed, too"
+        "a hit also starts a refresh of the keys"
     );
     assert_eq!(verdict(&api.verifier, &token).await, "unknown_key");
 }
 
-/// A set that came anew has a token verified once more, and then it is kept again.
+/// After a refetch, a token is verified once more and then cached again.
 #[tokio::test]
-async fn a_key_that_stays_in_a_new_set_keeps_its_tokens() {
+async fn tokens_of_a_key_in_a_new_set_are_cached_again() {
     let api = api().await;
     let token = api.issuer.token().build();
     assert!(is_hit(&api.verifier, &token).await);
@@ -143,9 +144,9 @@ async fn a_key_that_stays_in_a_new_set_keeps_its_tokens() {
     assert!(is_hit(&api.verifier, &token).await);
 }
 
-/// Through an outage and after it, as if there were no cache.
+/// During and after an outage, the result is the same as without a cache.
 #[tokio::test]
-async fn a_hit_is_no_better_than_the_keys() {
+async fn cache_hits_respect_key_staleness() {
     let api = api().await;
     let token = api.issuer.token().claim("exp", 4_000_000_000_u64).build();
     assert_eq!(verdict(&api.verifier, &token).await, "ok");
@@ -160,14 +161,14 @@ async fn a_hit_is_no_better_than_the_keys() {
 }
 
 #[tokio::test]
-async fn tokens_that_differ_in_anything_are_different() {
+async fn tokens_are_compared_as_a_whole() {
     let api = api().await;
     let token = api.issuer.token().build();
     assert!(is_hit(&api.verifier, &token).await);
     let last = if token.ends_with('A') { "Q" } else { "A" };
     let forged = format!("{}{last}", &token[..token.len() - 1]);
     assert_ne!(verdict(&api.verifier, &forged).await, "ok", "the last byte");
-    // The same end of the signature, another payload, or header.
+    // The same signature with another payload or header.
     for (name, other) in [
         ("payload", api.issuer.token().subject("admin").build()),
         ("header", api.issuer.token().header("x", "y").build()),
@@ -175,7 +176,7 @@ async fn tokens_that_differ_in_anything_are_different() {
         let at = other.rfind('.').unwrap();
         let spliced = format!("{}{}", &other[..at], &token[token.rfind('.').unwrap()..]);
         assert_eq!(verdict(&api.verifier, &spliced).await, "bad_signature", "{name}");
-        assert!(is_hit(&api.verifier, &token).await, "and pushes nobody out");
+        assert!(is_hit(&api.verifier, &token).await, "the cached token is not evicted");
     }
     for short in ["", "a", "a.b.c"] {
         assert_ne!(verdict(&api.verifier, short).await, "ok");
@@ -183,7 +184,7 @@ async fn tokens_that_differ_in_anything_are_different() {
 }
 
 #[tokio::test]
-async fn what_one_policy_accepts_another_does_not() {
+async fn verifiers_do_not_share_cached_tokens() {
     let api = api().await;
     let token = api.issuer.token().build();
     assert!(is_hit(&api.verifier, &token).await);
@@ -193,12 +194,12 @@ async fn what_one_policy_accepts_another_does_not() {
     let clone = api.verifier.clone();
     assert!(
         Arc::ptr_eq(&claims(&clone, &token).await, &claims(&api.verifier, &token).await),
-        "a clone is the same one"
+        "a clone shares the cache"
     );
 }
 
 #[tokio::test]
-async fn failures_are_not_kept() {
+async fn failures_are_not_cached() {
     let api = api().await;
     assert_eq!(verdict(&api.verifier, &api.issuer.token().build()).await, "ok");
     api.issuer.rotate().unwrap();
@@ -218,9 +219,10 @@ async fn failures_are_not_kept() {
     assert_eq!(verdict(&api.verifier, &token).await, "ok");
 }
 
-/// A tenant that was removed, or changed, has no tokens that were verified before; be its keys fetched or fixed.
+/// The cached tokens of a removed or changed tenant are dropped, whether its keys are fetched or
+/// fixed.
 #[tokio::test]
-async fn a_tenant_takes_its_tokens_along() {
+async fn removing_or_changing_a_tenant_drops_its_cached_tokens() {
     for fixed in [false, true] {
         let (acme, clock) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
         acme.set_clock(&clock);
@@ -241,7 +243,7 @@ async fn a_tenant_takes_its_tokens_along() {
         let token = acme.token().build();
         assert!(is_hit(&verifier, &token).await, "fixed: {fixed}");
         clock.advance(Duration::from_secs(60));
-        assert!(is_hit(&verifier, &token).await, "looked up again, the same; fixed: {fixed}");
+        assert!(is_hit(&verifier, &token).await, "looked up again, unchanged; fixed: {fixed}");
         *audience.lock().unwrap() = "https://other.example";
         clock.advance(Duration::from_secs(60));
         assert_eq!(verdict(&verifier, &token).await, "wrong_audience", "fixed: {fixed}");
@@ -254,9 +256,9 @@ async fn a_tenant_takes_its_tokens_along() {
     }
 }
 
-/// Each has a place of its own.
+/// As many tokens as the capacity are cached at the same time.
 #[tokio::test]
-async fn many_tokens_are_kept_at_a_time() {
+async fn tokens_up_to_the_capacity_are_cached() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::builder(issuer.issuer()).token_cache_capacity(1000).build().unwrap();
     let tokens: Vec<_> =
@@ -275,9 +277,9 @@ async fn many_tokens_are_kept_at_a_time() {
     assert!(hits >= 980, "{hits} of 1,000");
 }
 
-/// Many clients get a token for one request.
+/// Many clients obtain a new token for every request.
 #[tokio::test]
-async fn a_token_that_comes_once_is_not_kept() {
+async fn a_token_used_once_is_not_cached() {
     let api = api().await;
     for (number, (requests, kept)) in
         [(1, false), (2, true), (3, true), (1, false)].into_iter().enumerate()
@@ -291,9 +293,9 @@ async fn a_token_that_comes_once_is_not_kept() {
     }
 }
 
-/// More good tokens than are kept, from clients that get a new one for each request: memory stays what it is.
+/// Clients present more valid tokens than fit. The number of cached tokens stays bounded.
 #[tokio::test]
-async fn a_flood_of_good_tokens_is_kept_within_bounds() {
+async fn a_flood_of_valid_tokens_does_not_exceed_the_capacity() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::builder(issuer.issuer()).token_cache_capacity(100).build().unwrap();
     let mut tokens: Vec<(String, std::sync::Weak<Value>)> = Vec::new();
@@ -303,15 +305,15 @@ async fn a_flood_of_good_tokens_is_kept_within_bounds() {
         let verified: AccessToken = verifier.verify(&token).await.unwrap();
         tokens.push((token, Arc::downgrade(&verified.claims().unwrap())));
     }
-    // Claims live as long as somebody keeps their token; nobody does here but the cache.
+    // Claims live as long as their token, and here only the cache holds tokens.
     let kept = || tokens.iter().filter(|(_, claims)| claims.strong_count() > 0).count();
-    // Twice as many as there should be room for, at the most; and 2,000 find every place.
+    // The table has twice as many slots as the capacity, and 2,000 tokens fill all of them.
     assert_eq!(kept(), 200);
 }
 
-/// A token that is in use has its place, however many others come.
+/// A token in use stays cached, however many others arrive.
 #[tokio::test]
-async fn a_flood_does_not_push_out_what_is_used() {
+async fn a_flood_does_not_evict_a_token_in_use() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::builder(issuer.issuer()).token_cache_capacity(2).build().unwrap();
     let used = issuer.token().build();
@@ -326,9 +328,9 @@ async fn a_flood_does_not_push_out_what_is_used() {
     }
 }
 
-/// However long they are: 8 KiB for each that there is room for, claims that were read included.
+/// The bound of 8 KiB per token of the capacity includes parsed claims and holds for long tokens.
 #[tokio::test]
-async fn long_tokens_are_kept_within_bounds() {
+async fn long_tokens_do_not_exceed_the_memory_bound() {
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     let verifier = Verifier::builder(issuer.issuer()).token_cache_capacity(400).build().unwrap();
     let mut kept = Vec::new();
@@ -337,14 +339,15 @@ async fn long_tokens_are_kept_within_bounds() {
         claims(&verifier, &token).await;
         kept.push(Arc::downgrade(&claims(&verifier, &token).await));
     }
-    // A token of 10,900 bytes with its payload of 8,160, and its claims as a tree of about 10,500.
+    // Each takes 10,900 bytes for the token, 8,160 for its payload and about 10,500 for its claims
+    // as a tree.
     let kept = kept.iter().filter(|claims| claims.strong_count() > 0).count();
-    assert!((95..=140).contains(&kept), "{kept} are kept");
+    assert!((95..=140).contains(&kept), "{kept} are cached");
 }
 
-/// Nobody uses the long ones any more: others get their room.
+/// Long tokens that are not used any more free their memory for others.
 #[tokio::test]
-async fn room_comes_back() {
+async fn expired_entries_free_their_memory() {
     let (issuer, clock) = (
         TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap(),
         TestClock::new(),

@@ -1,4 +1,4 @@
-//! Where a request may have its token, and what is answered where it has none, or two.
+//! Where a request may carry its token, and how a request without a token or with two is rejected.
 
 use axum::Router;
 use axum::body::Body;
@@ -61,7 +61,7 @@ fn verdict(response: &Response<Body>) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_token_is_found_where_it_may_be() {
+async fn tokens_are_read_from_the_configured_sources() {
     let issuer = issuer();
     let layer = everywhere(&issuer);
     let token = issuer.token().build();
@@ -69,7 +69,7 @@ async fn a_token_is_found_where_it_may_be() {
     const UPGRADE: (&str, &str) = ("upgrade", "websocket");
     type Headers = Vec<(&'static str, &'static str)>;
     let cases: Vec<(&str, &str, &str, Headers, &str)> = vec![
-        ("nowhere", "GET", "/", vec![], "missing"),
+        ("no token", "GET", "/", vec![], "missing"),
         ("authorization", "GET", "/", vec![("authorization", "Bearer TOKEN")], "ok"),
         ("a gateway's header", "GET", "/", vec![("x-goog-iap-jwt-assertion", "TOKEN")], "ok"),
         (
@@ -86,11 +86,11 @@ async fn a_token_is_found_where_it_may_be() {
             vec![("x-goog-iap-jwt-assertion", "Bearer TOKEN")],
             "credentials",
         ),
-        ("the header empty", "GET", "/", vec![("x-goog-iap-jwt-assertion", "")], "credentials"),
+        ("the header, empty", "GET", "/", vec![("x-goog-iap-jwt-assertion", "")], "credentials"),
         ("a cookie", "GET", "/", vec![("cookie", "a=b; __session=TOKEN; c=d")], "ok"),
         ("a cookie in quotes", "GET", "/", vec![("cookie", "__session=\"TOKEN\"")], "ok"),
         (
-            "a cookie in a second line",
+            "a cookie in a second header",
             "GET",
             "/",
             vec![("cookie", "a=b"), ("cookie", "__session=TOKEN")],
@@ -104,36 +104,36 @@ async fn a_token_is_found_where_it_may_be() {
             "repeated",
         ),
         (
-            "a cookie of a longer name",
+            "cookies with longer names",
             "GET",
             "/",
             vec![("cookie", "__session_2=TOKEN; x__session=TOKEN")],
             "missing",
         ),
-        ("a cookie, emptied", "GET", "/", vec![("cookie", "__session=")], "missing"),
+        ("an empty cookie", "GET", "/", vec![("cookie", "__session=")], "missing"),
         (
-            "an emptied cookie beside a header",
+            "an empty cookie beside a header",
             "GET",
             "/",
             vec![("cookie", "__session="), ("authorization", "Bearer TOKEN")],
             "ok",
         ),
         (
-            "a websocket's protocol",
+            "a WebSocket subprotocol",
             "GET",
             "/",
             vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN")],
             "ok",
         ),
         (
-            "among others",
+            "a subprotocol among others",
             "GET",
             "/",
             vec![UPGRADE, ("sec-websocket-protocol", "chat,bearer,TOKEN,v2")],
             "ok",
         ),
         (
-            "in two lines",
+            "a subprotocol in two headers",
             "GET",
             "/",
             vec![
@@ -144,22 +144,28 @@ async fn a_token_is_found_where_it_may_be() {
             "ok",
         ),
         (
-            "other protocols",
+            "other subprotocols",
             "GET",
             "/",
             vec![UPGRADE, ("sec-websocket-protocol", "chat, TOKEN")],
             "missing",
         ),
-        ("no websocket", "POST", "/", vec![("sec-websocket-protocol", "bearer, TOKEN")], "missing"),
         (
-            "two in one",
+            "a subprotocol without a WebSocket",
+            "POST",
+            "/",
+            vec![("sec-websocket-protocol", "bearer, TOKEN")],
+            "missing",
+        ),
+        (
+            "two tokens in the subprotocol",
             "GET",
             "/",
             vec![UPGRADE, ("sec-websocket-protocol", "bearer, TOKEN, bearer, TOKEN")],
             "repeated",
         ),
         (
-            "the protocol alone",
+            "the subprotocol without a token",
             "GET",
             "/",
             vec![UPGRADE, ("sec-websocket-protocol", "bearer")],
@@ -206,12 +212,12 @@ async fn a_token_is_found_where_it_may_be() {
         assert_eq!(
             verdict(&ask(&default, "GET", uri, &headers).await),
             "missing",
-            "{name}: only where it is asked for"
+            "{name}: only if configured"
         );
     }
 }
 
-/// A request that a browser makes, or not, with a token that it sends by itself.
+/// A request of a browser, or of another client, with a token that browsers send automatically.
 struct Browser {
     name: &'static str,
     method: &'static str,
@@ -226,15 +232,16 @@ const DEST: &str = "sec-fetch-dest";
 const LANDING: [(&str, &str); 3] = [(SITE, "cross-site"), (MODE, "navigate"), (DEST, "document")];
 const WEBSOCKET: (&str, &str) = ("upgrade", "websocket");
 
-/// As Chromium sends them (`ci/gateway.sh` sees it do so), and as no browser does.
+/// Requests as Chromium sends them (checked by `ci/gateway.sh`), and requests that no browser
+/// sends.
 fn browsers() -> Vec<Browser> {
     let case =
         |name, method, host, headers, passes| Browser { name, method, host, headers, passes };
     let api = "api.example";
     vec![
-        // Without an origin.
+        // Without `Origin`.
         case(
-            "an address typed",
+            "a typed address",
             "GET",
             api,
             &[(SITE, "none"), (MODE, "navigate"), (DEST, "document")],
@@ -254,10 +261,10 @@ fn browsers() -> Vec<Browser> {
             &[(SITE, "same-origin"), (DEST, "image")],
             true,
         ),
-        case("a client that is no browser", "GET", api, &[], true),
+        case("a client that is not a browser", "GET", api, &[], true),
         case("HEAD", "HEAD", api, &[], true),
         case("OPTIONS", "OPTIONS", api, &[], true),
-        case("the page after a sign-in, or a link in a mail", "GET", api, &LANDING, true),
+        case("the page after a sign-in, or a link in an email", "GET", api, &LANDING, true),
         case("the same by HEAD", "HEAD", api, &LANDING, true),
         case(
             "a link on a sibling subdomain",
@@ -287,7 +294,7 @@ fn browsers() -> Vec<Browser> {
             &[(SITE, "cross-site"), (MODE, "navigate"), (DEST, "iframe")],
             false,
         ),
-        case("cross-site, nothing else said", "GET", api, &[(SITE, "cross-site")], false),
+        case("cross-site, no other metadata", "GET", api, &[(SITE, "cross-site")], false),
         case(
             "sibling image",
             "GET",
@@ -298,32 +305,32 @@ fn browsers() -> Vec<Browser> {
         case("an unknown site", "GET", api, &[(SITE, "other")], false),
         case("two sites", "GET", api, &[(SITE, "same-origin"), (SITE, "cross-site")], false),
         case(
-            "a landing said twice",
+            "a navigation with two modes",
             "GET",
             api,
             &[(SITE, "cross-site"), (MODE, "navigate"), (MODE, "cors"), (DEST, "document")],
             false,
         ),
-        case("a landing by POST", "POST", api, &LANDING, false),
-        case("unsafe, from nowhere", "POST", api, &[], false),
-        case("unsafe, from nowhere too", "DELETE", api, &[], false),
+        case("a navigation by POST", "POST", api, &LANDING, false),
+        case("an unsafe method without an origin", "POST", api, &[], false),
+        case("another unsafe method without an origin", "DELETE", api, &[], false),
         case(
-            "unsafe, of the own page, without an origin",
+            "an unsafe method of the own page without an origin",
             "POST",
             api,
             &[(SITE, "same-origin")],
             false,
         ),
-        case("a websocket from nowhere", "GET", api, &[WEBSOCKET], false),
-        case("a websocket over HTTP/2 from nowhere", "CONNECT", api, &[], false),
+        case("a WebSocket without an origin", "GET", api, &[WEBSOCKET], false),
+        case("a WebSocket over HTTP/2 without an origin", "CONNECT", api, &[], false),
         case(
-            "a landing by websocket",
+            "a navigation by WebSocket",
             "GET",
             api,
             &[WEBSOCKET, (SITE, "cross-site"), (MODE, "navigate"), (DEST, "document")],
             false,
         ),
-        // With one.
+        // With `Origin`.
         case(
             "the own page",
             "POST",
@@ -352,16 +359,22 @@ fn browsers() -> Vec<Browser> {
             &[("origin", "https://api.example")],
             true,
         ),
-        case("in upper case", "POST", "API.example", &[("origin", "https://api.example")], true),
         case(
-            "with the port of https",
+            "a host in uppercase",
+            "POST",
+            "API.example",
+            &[("origin", "https://api.example")],
+            true,
+        ),
+        case(
+            "the default port of https",
             "POST",
             "api.example:443",
             &[("origin", "https://api.example")],
             true,
         ),
         case(
-            "with a port",
+            "the same port",
             "POST",
             "api.example:8443",
             &[("origin", "https://api.example:8443")],
@@ -375,21 +388,21 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         case(
-            "a websocket of the own page",
+            "a WebSocket of the own page",
             "GET",
             api,
             &[WEBSOCKET, ("origin", "https://api.example")],
             true,
         ),
         case(
-            "a websocket of the own page over HTTP/2",
+            "a WebSocket of the own page over HTTP/2",
             "CONNECT",
             api,
             &[("origin", "https://api.example")],
             true,
         ),
         case(
-            "the own host over http: anyone in between",
+            "the own host over http: forgeable by the network",
             "POST",
             api,
             &[("origin", "http://api.example")],
@@ -418,7 +431,7 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         case(
-            "cross-site websocket, which says no site",
+            "cross-site WebSocket without Sec-Fetch-Site",
             "GET",
             api,
             &[WEBSOCKET, ("origin", "https://evil.example")],
@@ -447,22 +460,22 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         case(
-            "sibling websocket",
+            "sibling WebSocket",
             "GET",
             api,
             &[WEBSOCKET, ("origin", "https://user.api.example")],
             false,
         ),
         case(
-            "a longer name",
+            "the own host as a prefix",
             "POST",
             api,
             &[("origin", "https://api.example.evil.example")],
             false,
         ),
-        case("a sandbox", "POST", api, &[(SITE, "cross-site"), ("origin", "null")], false),
-        case("a sandbox, an old browser", "POST", api, &[("origin", "null")], false),
-        case("no origin at all", "POST", api, &[("origin", "")], false),
+        case("a sandboxed page", "POST", api, &[(SITE, "cross-site"), ("origin", "null")], false),
+        case("a sandboxed page, an old browser", "POST", api, &[("origin", "null")], false),
+        case("an empty origin", "POST", api, &[("origin", "")], false),
         case(
             "two origins",
             "POST",
@@ -471,9 +484,9 @@ fn browsers() -> Vec<Browser> {
             false,
         ),
         case("no host", "POST", "", &[("origin", "https://")], false),
-        case("GET with another's origin", "GET", api, &[("origin", "https://evil.example")], false),
+        case("GET with another origin", "GET", api, &[("origin", "https://evil.example")], false),
         case(
-            "a landing with another's origin",
+            "a navigation with another origin",
             "GET",
             api,
             &[
@@ -484,17 +497,17 @@ fn browsers() -> Vec<Browser> {
             ],
             false,
         ),
-        // With a listed one.
+        // With a configured origin.
         case(
-            "the app on another site",
+            "a configured origin on another site",
             "POST",
             api,
             &[(SITE, "cross-site"), ("origin", "https://app.example")],
             true,
         ),
-        case("its websocket", "GET", api, &[WEBSOCKET, ("origin", "https://app.example")], true),
+        case("its WebSocket", "GET", api, &[WEBSOCKET, ("origin", "https://app.example")], true),
         case(
-            "its websocket over HTTP/2",
+            "its WebSocket over HTTP/2",
             "CONNECT",
             api,
             &[("origin", "https://app.example")],
@@ -502,7 +515,7 @@ fn browsers() -> Vec<Browser> {
         ),
         case("its GET", "GET", api, &[("origin", "https://app.example")], true),
         case(
-            "a longer name than its",
+            "a configured origin as a prefix",
             "POST",
             api,
             &[("origin", "https://app.example.evil.example")],
@@ -511,9 +524,9 @@ fn browsers() -> Vec<Browser> {
     ]
 }
 
-/// One rule for a cookie and for a gateway's header.
+/// The same rule applies to a cookie and to a gateway's header.
 #[tokio::test]
-async fn a_browsers_token_is_used_by_the_pages_that_may() {
+async fn cookies_and_gateway_headers_are_accepted_only_from_allowed_pages() {
     let issuer = issuer();
     let token = issuer.token().build();
     for Browser { name, method, host, headers, passes } in browsers() {
@@ -523,7 +536,7 @@ async fn a_browsers_token_is_used_by_the_pages_that_may() {
         ] {
             let mut all = vec![(header, value)];
             all.extend(headers.iter().map(|(name, value)| (*name, (*value).to_owned())));
-            // RFC 9113 §8.3.1: over HTTP/2 the host is in the address.
+            // RFC 9113 §8.3.1: over HTTP/2 the host is in the URI.
             let uri = if method == "CONNECT" { format!("https://{host}/") } else { "/".to_owned() };
             if method != "CONNECT" {
                 all.push(("host", host.to_owned()));
@@ -534,7 +547,7 @@ async fn a_browsers_token_is_used_by_the_pages_that_may() {
                 expected,
                 "{name}, by {place}"
             );
-            // Where a token is optional, a page that may not use it gets what anyone gets.
+            // If anonymous requests are allowed, requests of other pages are anonymous.
             let optional = everywhere(&issuer).allow_anonymous();
             let response = ask(&optional, method, &uri, &all).await;
             assert_eq!(
@@ -546,9 +559,9 @@ async fn a_browsers_token_is_used_by_the_pages_that_may() {
     }
 }
 
-/// Machines behind a gateway send no origin. No browser does that with a method that changes something.
+/// Machines behind a gateway send no `Origin`. Browsers always send it with unsafe methods.
 #[tokio::test]
-async fn clients_that_are_no_browsers_may_be_allowed() {
+async fn clients_other_than_browsers_can_be_allowed() {
     let issuer = issuer();
     let token = issuer.token().build();
     let source = TokenSource::header("x-assertion").unwrap();
@@ -557,10 +570,10 @@ async fn clients_that_are_no_browsers_may_be_allowed() {
     type Headers = &'static [(&'static str, &'static str)];
     let cases: [(&str, &str, Headers, bool); 6] = [
         ("POST", "POST", &[], true),
-        ("a websocket", "GET", &[WEBSOCKET], true),
+        ("a WebSocket", "GET", &[WEBSOCKET], true),
         ("a browser's POST", "POST", &[(SITE, "same-origin")], false),
-        ("another header of a browser's", "POST", &[(MODE, "cors")], false),
-        ("another's page", "POST", &[("origin", "https://evil.example")], false),
+        ("another browser header", "POST", &[(MODE, "cors")], false),
+        ("a page of another origin", "POST", &[("origin", "https://evil.example")], false),
         ("cross-site image", "GET", &[(SITE, "cross-site"), (DEST, "image")], false),
     ];
     for (name, method, headers, passes) in cases {
@@ -572,12 +585,15 @@ async fn clients_that_are_no_browsers_may_be_allowed() {
     }
     assert!(TokenSource::authorization().allow_non_browsers().is_err());
     let websocket = TokenSource::websocket_protocol("bearer").unwrap();
-    assert!(websocket.from_origins(["https://app.example"]).is_err(), "that would be lost");
+    assert!(
+        websocket.from_origins(["https://app.example"]).is_err(),
+        "origins would have no effect"
+    );
 }
 
-/// RFC 8441 §4: over HTTP/2, a websocket is accepted by any 2xx answer to CONNECT.
+/// RFC 8441 §4: over HTTP/2, any 2xx response to CONNECT accepts a WebSocket.
 #[tokio::test]
-async fn a_websocket_over_http_2_gets_its_subprotocol_back() {
+async fn a_websocket_over_http_2_receives_its_subprotocol() {
     let issuer = issuer();
     let token = issuer.token().build();
     let offer = [("sec-websocket-protocol", format!("bearer, {token}"))];
@@ -595,11 +611,11 @@ async fn a_websocket_over_http_2_gets_its_subprotocol_back() {
 }
 
 #[tokio::test]
-async fn answers_are_marked_by_where_the_token_was() {
+async fn response_headers_depend_on_the_source_of_the_token() {
     let issuer = issuer();
     let layer = everywhere(&issuer);
     let (good, expired) = (issuer.token().build(), issuer.token().expired().build());
-    for (name, token, status) in [("let through", &good, 200), ("refused", &expired, 401)] {
+    for (name, token, status) in [("accepted", &good, 200), ("rejected", &expired, 401)] {
         let response = ask(&layer, "GET", &format!("/?access_token={token}"), &[]).await;
         assert_eq!(
             (response.status().as_u16(), &response.headers()[header::CACHE_CONTROL]),
@@ -631,7 +647,7 @@ async fn answers_are_marked_by_where_the_token_was() {
 }
 
 #[test]
-fn sources_that_cannot_work_are_refused() {
+fn invalid_sources_are_errors() {
     assert!(TokenSource::header("Authorization").is_err());
     assert!(TokenSource::header("no header").is_err());
     for origin in [
@@ -652,9 +668,10 @@ fn sources_that_cannot_work_are_refused() {
     }
 }
 
-/// All sources are looked at before an origin is refused: a token beside a cookie is not passed over.
+/// All sources are read before an origin is rejected, so a second token beside a cookie is
+/// detected.
 #[tokio::test]
-async fn a_cookie_that_may_not_be_used_does_not_hide_another_token() {
+async fn a_cookie_from_another_origin_does_not_hide_a_second_token() {
     let issuer = issuer();
     let token = issuer.token().build();
     let sources =

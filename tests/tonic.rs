@@ -9,7 +9,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-/// Serves those whose token says "alice".
+/// Reports `SERVING` only if the subject of the token is "alice".
 struct OnlyAlice;
 
 #[tonic::async_trait]
@@ -69,7 +69,7 @@ async fn check(
 }
 
 #[tokio::test]
-async fn a_grpc_service_sees_the_token_and_its_clients_the_refusal() {
+async fn a_grpc_service_receives_the_token_and_its_client_the_rejection() {
     let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     let mut client = client(&issuer).await;
     issuer.set_behavior(Behavior::Status(500));
@@ -81,9 +81,9 @@ async fn a_grpc_service_sees_the_token_and_its_clients_the_refusal() {
     let mut client = self::client(&fresh).await;
     let good = || fresh.token().subject("alice").scope("health:read");
     for (name, token, expected) in [
-        ("good", Some(good()), Ok(ServingStatus::Serving.into())),
-        ("somebody else", Some(good().subject("bob")), Ok(ServingStatus::Unknown.into())),
-        ("none", None, Err(Code::Unauthenticated)),
+        ("valid", Some(good()), Ok(ServingStatus::Serving.into())),
+        ("another subject", Some(good().subject("bob")), Ok(ServingStatus::Unknown.into())),
+        ("no token", None, Err(Code::Unauthenticated)),
         ("expired", Some(good().expired()), Err(Code::Unauthenticated)),
         ("forged", Some(good().tampered()), Err(Code::Unauthenticated)),
         ("without scope", Some(good().scope("x")), Err(Code::PermissionDenied)),

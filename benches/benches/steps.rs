@@ -1,8 +1,8 @@
-//! The steps of a verification, each by itself: to see which one became slower.
+//! Benchmarks of the individual steps of a verification, to see which one became slower.
 //!
 //! `cargo bench --manifest-path benches/Cargo.toml --bench steps`
 //!
-//! What is refused at a step has cost all steps up to it.
+//! A rejection at a step includes the cost of all steps before it.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ fn issuer(algorithm: Algorithm) -> TestIssuer {
         .expect("every backend has these algorithms")
 }
 
-/// Verifies the token again and again.
+/// Verifies the same token repeatedly.
 fn verify(criterion: &mut Criterion, name: &str, verifier: &Verifier, token: &str) {
     let runtime = Runtime::new().expect("a runtime");
     criterion.bench_function(name, |bencher| {

@@ -1,4 +1,4 @@
-//! The limit: what the signature alone costs, which no verification can do without.
+//! The limit: the cost of the signature alone, which every verification includes.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::contenders::Failure;
 pub const ALGORITHMS: [Algorithm; 4] =
     [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// A prime: its multiples, modulo a round number, visit everything, each far from the one before.
+/// A prime. Its multiples modulo a round number visit every value, each far from the previous one.
 pub const FAR: usize = 7_919;
 
-/// Tokens like Auth0's, each another.
+/// Distinct tokens like those of Auth0.
 pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
     let token = |number: usize| {
         let token = issuer
@@ -32,11 +32,11 @@ pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
     (0..count).map(token).collect()
 }
 
-/// The signatures of some tokens, and a key of aws-lc-rs that was parsed once.
+/// The signatures of some tokens, and keys of aws-lc-rs that are parsed once.
 pub struct Limit {
-    /// The same key several times, parsed anew, if its users have one each.
+    /// The same key, parsed several times if each issuer has its own.
     keys: Vec<ParsedPublicKey>,
-    /// What each signature is over, and it.
+    /// Each signing input and its signature.
     pieces: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -54,7 +54,7 @@ impl Limit {
         Ok(Self { keys: vec![parsed(issuer, algorithm)?], pieces })
     }
 
-    /// With as many keys, in no order.
+    /// With `count` keys, used in no particular order.
     pub fn with_keys(
         mut self,
         issuer: &TestIssuer,
@@ -65,7 +65,7 @@ impl Limit {
         Ok(self)
     }
 
-    /// Whether the signature of a token holds; nothing else of it is looked at.
+    /// Whether the signature of a token is valid. Nothing else is checked.
     pub fn holds(&self, token: &str) -> bool {
         let Some((input, signature)) = token.rsplit_once('.') else { return false };
         BASE64_URL_SAFE_NO_PAD
@@ -73,7 +73,7 @@ impl Limit {
             .is_ok_and(|signature| self.keys[0].verify_sig(input.as_bytes(), &signature).is_ok())
     }
 
-    /// How long it takes to verify the signatures of `count` tokens from the one with that number on.
+    /// Measures the verification of `count` signatures, starting with number `from`.
     pub fn time(&self, from: usize, count: usize) -> Result<Duration, Failure> {
         let numbers = from..from + count;
         let start = Instant::now();

@@ -1,5 +1,5 @@
-//! Ways to serve requests, measured in turn: in each of many rounds each of them gets some requests, in one process, so that
-//! whatever else the machine does hits all of them alike.
+//! Contenders that are measured in rounds within one process. Each round sends some requests to
+//! each of them, so that other load on the machine affects all of them alike.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,28 +12,29 @@ use tower::Service as _;
 
 use crate::contenders::Failure;
 
-/// A service, and the tokens that its requests come with, one after the other.
+/// A service, and the tokens that its requests use in order.
 pub struct Way<'a> {
     pub name: String,
     app: Router,
     tokens: &'a [String],
     next: usize,
-    /// Of each round, seconds per request.
+    /// Seconds per request, for each round.
     pub times: Vec<f64>,
 }
 
 impl<'a> Way<'a> {
-    /// With its state given, as a server does: else axum would make the layers anew for each request.
+    /// With its state, as a server does. Without it, axum applies the layers again for each
+    /// request.
     pub fn new(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
         Self { name: name.into(), app: app.with_state(()), tokens, next: 0, times: Vec::new() }
     }
 
-    /// Without its state: axum makes the layers anew for each request, as it does for many small services.
+    /// Without its state: axum applies the layers again for each request.
     pub fn without_state(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
         Self { name: name.into(), app, tokens, next: 0, times: Vec::new() }
     }
 
-    /// The next requests of this way, made before they are measured.
+    /// Creates the next requests, before they are measured.
     pub fn requests(&mut self, count: usize) -> Result<Vec<Request<Body>>, Failure> {
         let mut request = || {
             let request = Request::get("/");
@@ -47,7 +48,9 @@ impl<'a> Way<'a> {
         (0..count).map(|_| request()).collect()
     }
 
-    /// Serves requests that are not measured, the first of which may have keys fetched; every token must be let through.
+    /// Serves requests that are not measured. The first one may fetch keys.
+    ///
+    /// Returns an error if a token is rejected.
     pub fn warm_up(&mut self, runtime: &Runtime) -> Result<(), Failure> {
         for request in self.requests(3)? {
             let status = runtime.block_on(self.app.call(request))?.status();

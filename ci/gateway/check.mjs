@@ -1,12 +1,12 @@
-// Which requests of a browser may use a token that the browser sends by itself: one that a gateway
-// adds in a header, or one in a cookie. Chromium makes each request from a real page; gateway.mjs
-// records what it sent, and what the API answered.
+// Checks which requests of a browser may use a token that the browser sends by itself: one that a
+// gateway adds in a header, or one in a cookie. Chromium sends each request from a real page;
+// gateway.mjs records the request and the API's response.
 //
-// A case also fails if the browser did not send the request that the case is about, with the
-// cookie: then the API's refusal would prove nothing.
+// A case also fails if the browser did not send the expected request with the cookie, because the
+// API's rejection would then prove nothing.
 //
 // Usage: node check.mjs --api URL --token TOKEN --browser PATH --work DIRECTORY
-// The directory has key.pem and cert.pem; the browser's profile goes there.
+// The directory contains key.pem and cert.pem, and receives the browser's profile.
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -29,19 +29,19 @@ const SIBLING = originOf("user.app.test");
 const EVIL = originOf("evil.test");
 const PARTNER = originOf("partner.test");
 
-// ---- the ways in which a page makes a request ---------------------------------------------------
+// ---- kinds of requests --------------------------------------------------------------------------
 
 const empty = { mode: "no-cors", dest: "empty" };
 const navigation = { mode: "navigate", dest: "document" };
 
 function fetching(init, sent) {
   const act = (page, url) =>
-    // What the page may read of the answer is not what this is about.
+    // Whether the page may read the response is not part of this check.
     page.evaluate(([url, init]) => fetch(url, init).then(String, String), [url, init]);
   return { act, sent: { method: init.method ?? "GET", ...sent } };
 }
 
-/** No page needs leave for these of the API: "simple" requests, without a CORS preflight. */
+/** "Simple" requests: any page can send them, without a CORS preflight. */
 const text = { method: "POST", headers: { "content-type": "text/plain" }, body: "text" };
 const noCors = { mode: "no-cors", credentials: "include" };
 const fetchGet = fetching(noCors, empty);
@@ -58,7 +58,7 @@ const websocket = {
         socket.onopen = socket.onclose = () => resolve();
       });
     }, url),
-  // Chromium says nothing of the page in a handshake, except its Origin.
+  // In a handshake, Chromium identifies the page by Origin only.
   sent: { method: "GET", upgrade: "websocket" },
 };
 
@@ -113,7 +113,7 @@ const typed = {
   sent: { method: "GET", ...navigation },
 };
 
-/** From the application to the identity provider, and back to where the user wanted to go. */
+/** From the application to the identity provider, and back to the requested page. */
 const signIn = {
   async act(page, url) {
     const { pathname, search } = new URL(url);
@@ -126,7 +126,7 @@ const signIn = {
 
 // ---- the cases ----------------------------------------------------------------------------------
 
-/** Name, page, way, the status expected, and what the browser says of the page. */
+/** Name, page, kind of request, expected status, and what the browser sends about the page. */
 const cases = [
   ["cross-site fetch GET", EVIL, fetchGet, 400, { site: "cross-site" }],
   ["cross-site fetch POST", EVIL, fetchPost, 400, { site: "cross-site", origin: EVIL }],
@@ -166,7 +166,7 @@ const gateway = await startGateway({
   process.exit(1);
 });
 
-// Without third-party cookies the cross-site cases would prove nothing.
+// Without third-party cookies, the cross-site cases would prove nothing.
 const profile = `${flags.work}/profile`;
 mkdirSync(`${profile}/Default`, { recursive: true });
 const preferences = { profile: { cookie_controls_mode: 0, block_third_party_cookies: false } };
@@ -176,7 +176,7 @@ const browser = await chromium.launchPersistentContext(profile, {
   executablePath: flags.browser,
   args: [
     "--no-sandbox",
-    // The names exist only here, whatever proxy the environment has.
+    // These host names exist only here, so bypass any proxy of the environment.
     "--host-resolver-rules=MAP *.test 127.0.0.1",
     "--no-proxy-server",
     "--ignore-certificate-errors",
@@ -200,14 +200,14 @@ async function run(path, name, start, { act, sent }, expected, said) {
     await act(page, `${APP}${path}?${new URLSearchParams({ case: name })}`);
     const record = await recorded(name);
     assert.ok(record.hadCookie[path], "the browser did not send the cookie");
-    // A handshake may come to have Sec-Fetch-* one day; the rule does not need it.
+    // Handshakes may get Sec-Fetch-* in the future; the rule does not need it.
     const both = { upgrade: undefined, origin: undefined, ...sent, ...said };
     for (const [key, value] of Object.entries(both)) {
       assert.equal(record[key], value, `the browser's ${key} is ${record[key]}, not ${value}`);
     }
     const { status, challenge = "no challenge" } = record;
     assert.equal(status, expected, `${status}, not ${expected}: ${challenge}`);
-    // 400 for another reason, such as a malformed token, would be no refusal of the page.
+    // 400 for another reason, such as a malformed token, does not count as a rejected page.
     if (status === 400) assert.match(challenge, /error="invalid_request".*may not use/, challenge);
     return record;
   } finally {
@@ -215,7 +215,7 @@ async function run(path, name, start, { act, sent }, expected, said) {
   }
 }
 
-// "absent", since "none" is a value of Sec-Fetch-Site: the user typed the address.
+// "absent", because "none" is a value of Sec-Fetch-Site: the user typed the URL.
 const shown = ({ site = "absent", origin = "absent" }) =>
   `(Sec-Fetch-Site ${site}, Origin ${origin})`;
 
@@ -231,7 +231,7 @@ for (const path of ["/header", "/cookie"]) {
     } catch (error) {
       failed += 1;
       const record = gateway.records.find((record) => record.name === name);
-      // The lines after the first compare the values again, or tell how a browser works.
+      // The first line is the reason; the others are a diff or browser internals.
       const [reason] = error.message.split("\n");
       console.error(`FAILED  ${name}: ${reason} ${record ? shown(record) : ""}`);
     }

@@ -1,20 +1,20 @@
-// A stand-in for a gateway that signs users in and adds its token in a header because of its own
-// cookie, as Cloudflare Access, Google IAP and AWS load balancers do; and for the other sites of
+// A stand-in for a gateway that signs users in and, given its own cookie, adds its token in a
+// header, as Cloudflare Access, Google IAP and AWS load balancers do; and for the other sites of
 // the check. All of them are virtual hosts of one HTTPS server:
 //
 // - app.test: the protected API behind the gateway, a page of the same origin (/page), and a
-//   sign-in that ends at once (/login) or goes through the identity provider (/start)
-// - user.app.test: a page of a sibling subdomain, which is the same site but another origin
+//   sign-in that completes immediately (/login) or uses the identity provider (/start)
+// - user.app.test: a page of a sibling subdomain, which is same-site but cross-origin
 // - evil.test: a page of another site
-// - partner.test: a page of another site, whose origin the API lists
+// - partner.test: a page of another site, whose origin the API allows
 // - idp.test: the identity provider
 //
-// Every request that reaches the API is recorded, with the API's status.
+// Records every request that reaches the API, with the API's status.
 
 import { request as send } from "node:http";
 import { createServer } from "node:https";
 
-// Not a free port: an origin contains its port, and examples/behind_gateway.rs lists the partner's.
+// A fixed port, because examples/behind_gateway.rs allows the partner's origin, port included.
 export const PORT = 8443;
 export const originOf = (host) => `https://${host}:${PORT}`;
 
@@ -23,22 +23,22 @@ const IDP = `idp.test:${PORT}`;
 const PAGES = ["user.app.test", "evil.test", "partner.test"].map((host) => `${host}:${PORT}`);
 
 const ASSERTION = "x-gateway-assertion";
-// SameSite=None: the browser sends the cookies with every request, so the API's rule stands alone.
+// SameSite=None: the browser sends the cookies with every request, so only the API's rule decides.
 const ATTRIBUTES = "Secure; HttpOnly; SameSite=None; Path=/";
 
-// The icon keeps the browser from asking the host for one.
+// The icon keeps the browser from requesting one from the host.
 const html = (body) => `<!doctype html><title>page</title><link rel="icon" href="data:,">${body}`;
 
-/** `api`: where it listens. `key` and `cert`: of any certificate, the browser ignores errors. */
+/** `api`: its base URL. `key` and `cert`: any certificate; the browser ignores errors. */
 export async function startGateway({ api, token, key, cert }) {
   const { hostname, port } = new URL(api);
   const records = [];
 
-  /** Sends the request on, with the token if the user is signed in. */
+  /** Forwards the request, with the token if the user is signed in. */
   function forward(request) {
     const headers = { ...request.headers };
     const cookies = (headers.cookie ?? "").split(/; */);
-    // Whatever the client sends under this name is not the gateway's.
+    // Drop a header of this name from the client.
     delete headers[ASSERTION];
     if (cookies.includes("gateway=1")) headers[ASSERTION] = token;
     const { method, url: path } = request;
@@ -51,7 +51,7 @@ export async function startGateway({ api, token, key, cert }) {
       dest: headers["sec-fetch-dest"],
       origin: headers.origin,
       upgrade: headers.upgrade,
-      // By the API's path that takes its token from there.
+      // For each path of the API: whether the cookie that it depends on was sent.
       hadCookie: {
         "/header": cookies.includes("gateway=1"),
         "/cookie": cookies.includes(`session=${token}`),
@@ -76,7 +76,7 @@ export async function startGateway({ api, token, key, cert }) {
     request.pipe(forwarded);
   }
 
-  /** A websocket's handshake. The API accepts none: its status tells what the rule says. */
+  /** A websocket handshake. The API accepts none; its status shows the result of the rule. */
   function proxyHandshake(request, socket) {
     socket.on("error", () => {});
     if (request.headers.host !== APP) return socket.destroy();
@@ -117,7 +117,7 @@ export async function startGateway({ api, token, key, cert }) {
       const location = `https://${APP}/oauth2/idpresponse${url.search}`;
       return response.writeHead(302, { location }).end();
     }
-    // Without an action, a form is sent to its page's own address, query included.
+    // Without an action, a form is submitted to the URL of its page, query included.
     return response.end(html('<form method="post"><button>Sign in</button></form>'));
   }
 

@@ -1,4 +1,4 @@
-// Sends the demo API tokens of the authorization server in server.mjs, good ones and bad ones.
+// Sends valid and invalid tokens of the authorization server in server.mjs to the demo API.
 //
 // Usage: node check.mjs --issuer URL --api URL
 import { createHash, randomBytes } from 'node:crypto';
@@ -12,19 +12,19 @@ if (!args.issuer || !args.api) {
 }
 const { issuer, api } = args;
 const RESOURCE = 'https://api.example.com';
-// RFC 9864 renames EdDSA with this curve to Ed25519; a server may use either name.
+// RFC 9864 renames EdDSA with this curve to Ed25519. A server may use either name.
 const ALGORITHMS = { rs256: ['RS256'], ps256: ['PS256'], es256: ['ES256'], eddsa: ['EdDSA', 'Ed25519'] };
 const names = Object.keys(ALGORITHMS);
 
-// The API fetches the keys for unknown `kid`s three times at once and then once in 5 seconds: after
-// this pause it may do so three times again.
+// The API fetches the keys for unknown `kid`s three times at once, then once every 5 seconds. After
+// this pause, three fetches are available again.
 const KEY_FETCH_PAUSE_MS = 16_000;
 const MOST_FETCHES_AT_ONCE = 3;
 
-// ---- cases ----------------------------------------------------------------------------------------------------------
+// ---- cases --------------------------------------------------------------------------------------
 
 const cases = [];
-/** `run` may return a remark for the line the case prints. */
+/** `run` may return a remark, which is printed with the case. */
 const test = (name, run) => cases.push({ name, run });
 
 class Mismatch extends Error {}
@@ -33,9 +33,9 @@ function expect(wanted, actual, ok = isDeepStrictEqual(wanted, actual)) {
   if (!ok) throw new Mismatch(`expected ${show(wanted)}, got ${show(actual)}`);
 }
 
-// ---- the API --------------------------------------------------------------------------------------------------------
+// ---- the API ------------------------------------------------------------------------------------
 
-/** GETs `path` and checks the status and the challenge: each of `has` is in it, none of `lacks`. */
+/** GETs `path`. Checks the status, and that the challenge has all of `has`, none of `lacks`. */
 async function call(path, token, status, { has = [], lacks = [] } = {}) {
   const response = await fetch(api + path, { headers: token ? { authorization: `Bearer ${token}` } : {} });
   const challenge = response.headers.get('www-authenticate') ?? '(no challenge)';
@@ -55,7 +55,7 @@ async function acceptedByPrivate(token) {
   return claims;
 }
 
-// ---- the authorization server ---------------------------------------------------------------------------------------
+// ---- the authorization server -------------------------------------------------------------------
 
 const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
 
@@ -76,10 +76,13 @@ async function clientCredentials(name, scope) {
   return (await tokenRequest(parameters, { authorization: `Basic ${basic}` })).access_token;
 }
 
-/** Authorization code + S256 PKCE, being the browser as well: redirects by hand, one cookie jar per flow. */
+/**
+ * Authorization code + S256 PKCE. Also acts as the browser: follows redirects, with one cookie jar
+ * per flow.
+ */
 async function codeFlow(name) {
   const client_id = `native-${name}`;
-  const redirect_uri = 'http://127.0.0.1:49152/callback'; // any port will do, nothing is ever sent there
+  const redirect_uri = 'http://127.0.0.1:49152/callback'; // any port: nothing is sent there
   const code_verifier = randomBytes(32).toString('base64url');
   const state = randomBytes(16).toString('base64url');
 
@@ -102,7 +105,7 @@ async function codeFlow(name) {
     for (const line of response.headers.getSetCookie()) {
       const [, key, value] = /^([^=]+)=([^;]*)/.exec(line);
       if (value) cookies.set(key, value);
-      else cookies.delete(key); // an empty value is how the server takes a cookie back
+      else cookies.delete(key); // an empty value deletes the cookie
     }
     const location = response.headers.get('location');
     expect('a redirect', `${response.status} ${await response.text()}`, location !== null);
@@ -124,7 +127,7 @@ async function untilTheApiMayFetchAgain() {
   }
 }
 
-// ---- what is checked ------------------------------------------------------------------------------------------------
+// ---- what is checked ----------------------------------------------------------------------------
 
 test('without a token: /public is open', async () => {
   await call('/public', undefined, 200);
@@ -133,7 +136,7 @@ test('without a token: /private answers 401 without an error code', async () => 
   await call('/private', undefined, 401, { lacks: ['error='] });
 });
 
-const kids = new Set(); // all seen so far
+const kids = new Set(); // all so far
 function expectNewKid(token) {
   const { kid } = header(token);
   expect('a kid of its own', kid ?? null, Boolean(kid) && !kids.has(kid));
@@ -177,14 +180,14 @@ for (const name of names) {
     await call('/scoped', user.access_token, 200);
   });
   test(`${name}: the ID token of that flow gets 401`, async () => {
-    // Same issuer, same key: only what the token is for tells it from an access token.
+    // Same issuer, same key: only its purpose distinguishes it from an access token.
     expect(header(user.access_token).kid, header(user.id_token).kid);
     await call('/private', user.id_token, 401, INVALID_TOKEN);
   });
 }
 
 let fetchesBefore; // the latest rotation
-/** Replaces all keys, or adds new ones with `?keep=1`. Resolves to new tokens by algorithm name. */
+/** Replaces all keys, or with `?keep=1` adds new ones. Resolves to new tokens by algorithm name. */
 async function rotate(query = '') {
   await untilTheApiMayFetchAgain();
   fetchesBefore = (await jwksRequests()).count;
@@ -225,7 +228,7 @@ for (const name of names) {
     await call('/private', tokens[name], 401, INVALID_TOKEN);
   });
 }
-// The first new token causes one; each withdrawn key's old token may cause another.
+// The first new token causes one. Each old token of a withdrawn key may cause another.
 test('rotation: no more fetches than may be made at once', () => fetchesSinceRotation(MOST_FETCHES_AT_ONCE));
 
 let failed = 0;

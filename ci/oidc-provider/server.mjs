@@ -1,9 +1,10 @@
-// The authorization server of this check: oidc-provider on 127.0.0.1, everything in memory, no UI.
+// The authorization server of this check: oidc-provider on 127.0.0.1, in memory, without a UI.
 //
 // Usage: node server.mjs --port N
 //
-// A client's name picks the algorithm of its tokens: `rs256`, `ps256`, `es256`, `eddsa` take part in the client
-// credentials grant (secret: the name + `-secret`), `native-rs256` … in authorization code + PKCE.
+// The name of a client determines the algorithm of its tokens. `rs256`, `ps256`, `es256` and
+// `eddsa` use the client credentials grant (the secret is the name + `-secret`); `native-rs256` …
+// use authorization code + PKCE.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';
@@ -48,7 +49,7 @@ const clients = Object.entries(ALGORITHMS).flatMap(([name, { alg }]) => [
   },
   {
     client_id: `native-${name}`,
-    application_type: 'native', // a native client's loopback redirect may use any port (RFC 8252)
+    application_type: 'native', // any port for loopback redirects (RFC 8252)
     token_endpoint_auth_method: 'none',
     grant_types: ['authorization_code'],
     response_types: ['code'],
@@ -88,7 +89,7 @@ function newProvider(keys) {
   return provider;
 }
 
-// Signs the same user in and grants whatever is asked for: login and consent in one step.
+// Signs in the same user and grants every requested scope: login and consent in one step.
 async function interaction(provider, req, res) {
   const { params } = await provider.interactionDetails(req, res);
   const grant = new provider.Grant({ accountId: 'alice', clientId: params.client_id });
@@ -108,8 +109,8 @@ async function handle(req, res) {
   const json = (body) => res.setHeader('content-type', 'application/json').end(JSON.stringify(body));
 
   if (req.method === 'POST' && url.pathname === '/ci/rotate') {
-    // oidc-provider reads its keys once, so new keys mean a new Provider. `?keep=1` goes on publishing the old keys;
-    // of several keys for an algorithm the first one signs.
+    // oidc-provider reads its keys once, so new keys require a new Provider. With `?keep=1`, the
+    // old keys remain published; the first key of an algorithm signs.
     keys = [...newKeys(), ...(url.searchParams.has('keep') ? keys : [])];
     provider = newProvider(keys);
     handler = provider.callback();

@@ -1,5 +1,6 @@
-// The demo's page in a real browser: what it shows while somebody signs in, calls the API, tries to break in, and operates the
-// issuer; with a keyboard, on a phone, in the dark; and that it asks nobody but the demo for anything.
+// Tests the demo's page in a real browser: what it shows while a user signs in, calls the API,
+// tries to break in and operates the issuer; with a keyboard, on a phone, in dark mode; and that it
+// sends requests only to the demo.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -21,7 +22,10 @@ page.setDefaultTimeout(15_000);
 const config = await (await fetch(new URL("/demo/config", flags.page))).json();
 const own = [config.api, config.issuer, config.api.replace("127.0.0.1", "localhost")].map((url) => new URL(url).origin);
 
-/** What the browser complains about, and whom it asks. Refusals are answers: Chromium calls each a console error. */
+/**
+ * Errors and warnings of the browser, and requests to other origins. Chromium also reports each
+ * rejected request as a console error, which does not count.
+ */
 const complaints = [];
 const strangers = [];
 context.on("weberror", (error) => complaints.push(String(error.error())));
@@ -39,7 +43,7 @@ const text = async (testid) => (await $(testid).textContent()).trim();
 const attribute = (testid, name) => $(testid).getAttribute(name);
 const screenshot = (name) => page.screenshot({ path: `${flags.screenshots}/${name}.png`, fullPage: true });
 
-/** What a window shows from there on. */
+/** A screenshot of the viewport, scrolled to `selector`. */
 async function part(name, selector) {
   await page.evaluate((selector) => document.querySelector(selector).scrollIntoView({ behavior: "instant" }), selector);
   await page.screenshot({ path: `${flags.screenshots}/${name}.png` });
@@ -59,7 +63,7 @@ async function check(name, work) {
   }
 }
 
-/** Until `probe` gives something that is expected; what it gave last, if it never does. */
+/** Polls `probe` until it returns the expected value. Returns its last value in any case. */
 async function until(probe, expected, seconds = 15) {
   const end = Date.now() + seconds * 1000;
   for (;;) {
@@ -81,7 +85,7 @@ async function call(route) {
   return { status: Number((await text("call-status")).match(/\d{3}/)[0]), challenge, body: await text("call-body") };
 }
 
-/** Whether the top of what `testid` names is where a person sees it. */
+/** Whether the top of the element is in the viewport. */
 function inView(testid) {
   return $(testid).evaluate((node) => {
     const { top } = node.getBoundingClientRect();
@@ -107,7 +111,7 @@ async function allow() {
   await state("step-5", "done");
 }
 
-/** In a tab of its own, since to begin a sign-in is to give up the last one. */
+/** In a separate tab, because starting a sign-in discards the previous one. */
 async function noWayToStoppedIssuer() {
   const tab = await context.newPage();
   await tab.goto(flags.page);
@@ -119,7 +123,7 @@ async function noWayToStoppedIssuer() {
   await tab.close();
 }
 
-/** No violation of WCAG 2.2 AA that a program can find, contrast included. */
+/** Asserts that axe finds no violation of WCAG 2.2 AA, contrast included. */
 async function accessible(where) {
   await page.evaluate(axe);
   const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
@@ -171,7 +175,7 @@ await check("an answer that nobody asked for is not taken, with a sign-in under 
       }
       await page.goto(`${flags.page}?${query}`);
       await state("step-3", "failed");
-      assert.match(await text("step-3"), underWay ? /state is not the one that was sent/ : /has begun no sign-in/, query);
+      assert.match(await text("step-3"), underWay ? /state is not the one that was sent/ : /has not started a sign-in/, query);
       await state("step-4", "waiting");
       assert.equal(await text("session"), "no token", query);
       assert.equal(page.url(), flags.page, "the query is gone from the address");
@@ -213,7 +217,7 @@ await check("/private lets the token in; /scoped wants more", async () => {
   assert.equal(status, 403);
   assert.match(challenge, /error="insufficient_scope"/);
   assert.match(challenge, /scope="read:messages"/);
-  assert.match(await text("reason-call"), /^Refused by: insufficient_scope\./);
+  assert.match(await text("reason-call"), /^Rejected by: insufficient_scope\./);
   await $("send-token").uncheck();
   assert.equal((await call("private")).status, 401);
   await $("send-token").check();
@@ -240,7 +244,7 @@ await check("refresh: another access token, and the refresh token is replaced", 
 
 await check("nothing breaks in", async () => {
   await $("break-all").click();
-  assert.equal(await until(() => text("break-summary"), "8 of 8 refused."), "8 of 8 refused.");
+  assert.equal(await until(() => text("break-summary"), "8 of 8 rejected."), "8 of 8 rejected.");
   const cases = {
     expired: "expired",
     "other-audience": "wrong_audience",
@@ -271,7 +275,8 @@ await page.emulateMedia({ colorScheme: "light" });
 await part("break", "#break");
 
 await check("the operator rotates the keys: the next token's key is fetched for it", async () => {
-  // Three fetches at once, and one more each five seconds; attempts to break in may have spent them.
+  // Three fetches at once, then one every five seconds. The attempts to break in may have used
+  // them up.
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   const fetches = Number(await text("health-fetches"));
   await $("op-rotate").click();
@@ -284,7 +289,8 @@ await check("the operator rotates the keys: the next token's key is fetched for 
 });
 
 await check("keys newer than the fetches that may be made: refused for now, and the page says until when", async () => {
-  // Each rotation has one fetch for its first token, until the budget is spent: three and what comes back meanwhile.
+  // The first token of each rotation causes a fetch until the budget is used up: three fetches, and
+  // those regained meanwhile.
   let status = 200;
   for (let rotations = 3; status === 200 && rotations < 12; rotations += 1) {
     const name = new RegExp(`key-${rotations}\\b`);
@@ -295,9 +301,9 @@ await check("keys newer than the fetches that may be made: refused for now, and 
     ({ status } = await call("private"));
   }
   assert.equal(status, 401);
-  assert.match(await text("reason-call"), /^Refused by: unknown_key\./);
+  assert.match(await text("reason-call"), /^Rejected by: unknown_key\./);
   const explained = await page.locator("#call-answer").textContent();
-  assert.match(explained, /may be new.* looked for again in \d+ s/);
+  assert.match(explained, /may be new.* fetches the key set for it again in \d+ s/);
   assert.doesNotMatch(explained, /forged/);
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   assert.equal((await call("private")).status, 200);
@@ -307,7 +313,7 @@ await check("keys newer than the fetches that may be made: refused for now, and 
 
 await check("what happened is told in its order, the newest first", async () => {
   const entries = (await $("event-log").locator("li").allTextContents()).reverse();
-  const cause = entries.findLastIndex((entry) => entry.includes("A token came that no key at hand verifies."));
+  const cause = entries.findLastIndex((entry) => entry.includes("A token arrived that no cached key verifies."));
   const effect = entries.findLastIndex((entry) => /Fetched: \d+ keys\./.test(entry));
   assert.ok(cause >= 0 && cause < effect, entries.join("\n"));
 });

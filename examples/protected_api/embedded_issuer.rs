@@ -1,10 +1,10 @@
-//! The demo's own issuer: what the Auth0 tutorials ask of a tenant, on a loopback port.
+//! The demo's own issuer, on a loopback port. It does what the Auth0 tutorials need of a tenant.
 //!
-//! A demo. It knows one person, asks for no password, grants every scope that is asked for, gives a
-//! machine any audience and claims, and keeps everything in memory. It follows the rules of the
-//! protocol: exact redirect URIs, PKCE with S256 only, codes used once and by the client they were
-//! issued to, refresh tokens rotated and revoked, errors by their RFC names. Keys, signatures and
-//! the clock are those of `portcullis::testing::TestIssuer`.
+//! For the demo only: it has one user, asks for no password, grants every requested scope, gives a
+//! machine client any audience and claims, and holds its state in memory. It follows the rules of
+//! the protocol: exact redirect URIs, PKCE with S256 only, codes that are used once and by the
+//! client they were issued to, refresh tokens that are rotated and revoked, errors by their RFC
+//! names. Keys, signatures and the clock come from `portcullis::testing::TestIssuer`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -30,11 +30,12 @@ use tower_http::cors::CorsLayer;
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
-/// Its redirect URI, around the port, which may be any (RFC 8252 §7.3); all else is compared byte by byte (RFC 9700 §2.1).
+/// The redirect URI of the native app, before and after the port. Any port is allowed (RFC 8252
+/// §7.3); the rest is compared byte by byte (RFC 9700 §2.1).
 pub(crate) const NATIVE_APP_REDIRECT_URI: (&str, &str) = ("http://127.0.0.1:", "/callback");
-/// The other one: the demo's page, redirected to where it is served.
+/// A public client: the demo's page. Its redirect URI is the URL of the page.
 pub(crate) const SINGLE_PAGE_APP: &str = "single-page-app";
-/// The confidential client, for `client_credentials`: identifier and secret.
+/// The confidential client for `client_credentials`: identifier and secret.
 pub(crate) const MACHINE: (&str, &str) = ("machine", "machine-secret");
 
 const USER: &str = "auth0|6553da60a54af58e29493993";
@@ -43,7 +44,7 @@ const API_SCOPES: [&str; 2] = ["read:messages", "write:messages"];
 const CODE_LIFETIME: Duration = Duration::from_secs(60);
 const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
 const TOKEN_LIFETIME: u64 = 3600;
-/// Limits on what a client can make the issuer keep or sign: codes, pending consents and families
+/// Limits on what a client can make the issuer store or sign: codes, pending consents and families
 /// of refresh tokens; bytes of `state`, `nonce` and `audience`; tokens and bytes of `scope`;
 /// members and bytes of `claims`.
 const MAX_KEPT: usize = 1_000;
@@ -52,19 +53,19 @@ const MAX_SCOPE_TOKENS: usize = 20;
 const MAX_SCOPE: usize = 1_024;
 const MAX_CLAIMS_MEMBERS: usize = 50;
 const MAX_CLAIMS: usize = 4_096;
-/// Claims that a client cannot choose. Issuer, dates, subject and client are what the issuer
-/// states; audience and scope have their own parameters; `cnf` would name a key without a proof.
+/// Claims that a client cannot choose. The issuer sets issuer, dates, subject and client; audience
+/// and scope have their own parameters; `cnf` would bind the token to a key without a proof.
 const RESERVED_CLAIMS: [&str; 10] =
     ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"];
 
-/// An issuer with the endpoints that an app needs to get a token.
+/// An issuer with the endpoints that an app needs to obtain a token.
 #[derive(Clone)]
 pub(crate) struct EmbeddedIssuer(Arc<Inner>);
 
 struct Inner {
     issuer: TestIssuer,
     audience: String,
-    /// What a machine is granted that asks for no scope.
+    /// The scope of a machine client that requests none.
     api_scopes: Vec<String>,
     /// The redirect URI of the single-page app.
     page: String,
@@ -73,10 +74,10 @@ struct Inner {
 
 #[derive(Default)]
 struct Grants {
-    /// Authorization requests waiting for the person's decision.
+    /// Authorization requests that wait for the user's decision.
     pending: HashMap<String, (SystemTime, Authorization)>,
     codes: HashMap<String, Code>,
-    /// Each with its one token that is good: `FAMILY.TOKEN`.
+    /// Each has one valid token: `FAMILY.TOKEN`.
     families: HashMap<String, Family>,
 }
 
@@ -94,12 +95,14 @@ struct Authorization {
 struct Code {
     request: Authorization,
     issued: SystemTime,
-    /// The refresh tokens that came of it; a code used twice takes them along (RFC 6749 §4.1.2).
+    /// The refresh tokens issued for this code. If the code is used twice, they are revoked (RFC
+    /// 6749 §4.1.2).
     family: String,
     used: bool,
 }
 
-/// The refresh tokens that came of one sign-in (RFC 9700 §4.14): rotated, and all revoked when an old one is used.
+/// The refresh tokens of one sign-in (RFC 9700 §4.14): rotated with each use, and all revoked when
+/// an old one is used.
 struct Family {
     client: &'static str,
     scope: String,
@@ -108,14 +111,16 @@ struct Family {
 }
 
 impl EmbeddedIssuer {
-    /// An issuer of tokens for `audience`, to be served at `iss`. A machine that asks for no scope
-    /// gets `API_SCOPES` and `scope`. `page`: where the single-page app is, an origin and a slash.
+    /// Creates an issuer of tokens for `audience`, to be served at `iss`. A machine client that
+    /// requests no scope gets `API_SCOPES` and `scope`. `page` is the URL of the single-page app:
+    /// an origin and a slash.
     pub(crate) fn new(iss: &str, audience: &str, scope: &str, page: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(
             scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned),
         );
-        // Each process has keys of its own, and an API that cached those of the one before must not take these for them.
+        // Each process creates new keys. The suffix keeps an API that cached the keys of a previous
+        // process from mistaking these for them.
         let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?
             .kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
         let (audience, page) = (audience.to_owned(), page.to_owned());
@@ -126,14 +131,14 @@ impl EmbeddedIssuer {
         self.0.issuer.iss()
     }
 
-    /// The keys and tokens behind it: to rotate the keys, or to move its clock.
+    /// The underlying `TestIssuer`, for example to rotate its keys or to set its clock.
     pub(crate) fn keys(&self) -> &TestIssuer {
         &self.0.issuer
     }
 
     pub(crate) fn router(&self) -> Router {
-        // The page may read answers, no other may: browsers send its requests either way, and without its tokens they are worth
-        // nothing.
+        // Only the demo's page may read responses. Browsers also send the requests of other pages,
+        // but without reading the tokens they are harmless.
         let origin = HeaderValue::from_str(self.0.page.trim_end_matches('/')).ok();
         let cors = CorsLayer::new()
             .allow_origin(origin.into_iter().collect::<Vec<_>>())
@@ -144,7 +149,7 @@ impl EmbeddedIssuer {
             .route("/oauth/revoke", post(revoke))
             .fallback(metadata_or_keys)
             .layer(cors)
-            // People come here by themselves, not by a script.
+            // Users navigate to these routes; scripts do not fetch them.
             .route("/authorize", get(authorize).post(decide))
             .route(
                 "/issuer.css",
@@ -156,7 +161,8 @@ impl EmbeddedIssuer {
             .with_state(self.clone())
     }
 
-    /// A token that the API must refuse, each for one reason, and only for that: what a page cannot make without the issuer.
+    /// A token that the API must reject, for exactly one reason. The page cannot create such tokens
+    /// without the issuer.
     pub(crate) fn bad_token(&self, case: &str) -> Option<String> {
         let issuer = self.keys();
         let token = self.access_token(
@@ -168,10 +174,10 @@ impl EmbeddedIssuer {
             "expired" => token.expired(),
             "other-audience" => token.audience("https://other-api.example.com"),
             "other-issuer" => token.issued_by("https://issuer.example.org/"),
-            "unknown-kid" => token.header("kid", "key-of-nobody"),
+            "unknown-kid" => token.header("kid", "unknown-key"),
             "alg-none" => token.unsigned(),
             "tampered" => token.tampered(),
-            // RFC 8725 §2.1: the public key, which everybody has, used as the secret of an HMAC.
+            // RFC 8725 §2.1: the public key used as the secret of an HMAC.
             "hs-confusion" => {
                 let public_key = issuer.jwks_json()["keys"][0].to_string();
                 let forger = TestIssuer::offline_with_secret(
@@ -186,7 +192,7 @@ impl EmbeddedIssuer {
         Some(token.build())
     }
 
-    /// The public client of this name.
+    /// The public client with this identifier.
     fn app(id: Option<&str>) -> Option<&'static str> {
         [NATIVE_APP, SINGLE_PAGE_APP].into_iter().find(|app| Some(*app) == id)
     }
@@ -210,7 +216,8 @@ impl EmbeddedIssuer {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What RFC 6749 §4.1.1, RFC 7636 §4.3 and Auth0 (`audience`) ask of an authorization request.
+    /// Checks an authorization request: RFC 6749 §4.1.1, RFC 7636 §4.3, and `audience` as Auth0 has
+    /// it.
     fn check(&self, query: &HashMap<String, String>) -> Result<Authorization, Refusal> {
         let parameter =
             |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
@@ -219,7 +226,7 @@ impl EmbeddedIssuer {
                 "client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}"
             )));
         };
-        // Before anything is sent there: a wrong address is told the person, never redirected to.
+        // Check this first: an invalid redirect URI is shown to the user and never redirected to.
         let Some(redirect_uri) =
             parameter("redirect_uri").filter(|uri| self.may_redirect(client, uri))
         else {
@@ -250,7 +257,7 @@ impl EmbeddedIssuer {
             return refuse("unsupported_response_type", "response_type: expected code");
         }
         if parameter("audience") != Some(&self.0.audience) {
-            // A sign-in is for the demo's API only, whose audience is set at its start.
+            // A sign-in is for the demo's API only, whose audience is set when the demo starts.
             let own = &self.0.audience;
             let sentence = format!("audience: expected {own}, or start the demo with --audience");
             return refuse("access_denied", &sentence);
@@ -258,7 +265,7 @@ impl EmbeddedIssuer {
         if parameter("code_challenge_method") != Some("S256") {
             return refuse(
                 "invalid_request",
-                "code_challenge_method: expected S256 (plain proves nothing)",
+                "code_challenge_method: expected S256 (plain gives no proof)",
             );
         }
         let challenge = match parameter("code_challenge") {
@@ -331,13 +338,13 @@ impl EmbeddedIssuer {
         }
         if std::mem::replace(&mut code.used, true) {
             grants.families.remove(&family);
-            return Err(TokenError::grant("code: used before; what came of it is revoked"));
+            return Err(TokenError::grant("code: already used; its refresh tokens are revoked"));
         }
         if redirect_uri != request.redirect_uri {
-            return Err(TokenError::grant("redirect_uri: not that of the authorization request"));
+            return Err(TokenError::grant("redirect_uri: differs from the authorization request"));
         }
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != request.challenge {
-            return Err(TokenError::grant("code_verifier: does not fit the code_challenge"));
+            return Err(TokenError::grant("code_verifier: does not match the code_challenge"));
         }
         let mut answer = self.tokens(USER, client, &request.scope);
         if has(&request.scope, "openid") {
@@ -350,7 +357,7 @@ impl EmbeddedIssuer {
         Ok(answer)
     }
 
-    /// RFC 6749 §6, with rotation (RFC 9700 §4.14): a refresh token used twice revokes the whole family.
+    /// RFC 6749 §6, with rotation (RFC 9700 §4.14): using a refresh token twice revokes its family.
     fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let client = Self::app(parameters.get("client_id"))
             .ok_or(TokenError::client("client_id: unknown"))?;
@@ -359,7 +366,7 @@ impl EmbeddedIssuer {
         let family =
             grants.end_family(client, presented).filter(|family| family.token == presented);
         let Some(family) = family else {
-            return Err(TokenError::grant("refresh_token: unknown, revoked or used before"));
+            return Err(TokenError::grant("refresh_token: unknown, revoked or already used"));
         };
         let mut answer = self.tokens(USER, client, &family.scope);
         let refresh_token = grants.refresh_token(
@@ -372,8 +379,9 @@ impl EmbeddedIssuer {
         Ok(answer)
     }
 
-    /// RFC 7009 §2: a refresh token, and all that came of the same sign-in. Of unknown ones nothing is said; access tokens
-    /// stay good until they expire, as whoever verifies them asks nobody.
+    /// RFC 7009 §2: revokes a refresh token and all others of the same sign-in. An unknown token is
+    /// not an error. Access tokens remain valid until they expire, because an API verifies them
+    /// without asking the issuer.
     fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let client = Self::app(parameters.get("client_id"))
             .ok_or(TokenError::client("client_id: unknown"))?;
@@ -381,14 +389,14 @@ impl EmbeddedIssuer {
         Ok(json!({}))
     }
 
-    /// RFC 6749 §4.4. The token is for the API that `audience` names, and has the members of
-    /// `claims`: so the demo can be the issuer of an API under development.
+    /// RFC 6749 §4.4. The token is for the API that `audience` names and has the members of
+    /// `claims`, so the demo can be the issuer of an API under development.
     fn machine(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let (id, secret) = MACHINE;
         if parameters.get("client_id") != Some(id)
             || parameters.get("client_secret") != Some(secret)
         {
-            return Err(TokenError::client("client_id and client_secret: wrong"));
+            return Err(TokenError::client("client_id and client_secret: invalid"));
         }
         let audience = parameters.required("audience")?;
         if audience.len() > MAX_OPAQUE {
@@ -398,7 +406,8 @@ impl EmbeddedIssuer {
         }
         let scope = match parameters.get("scope") {
             Some(asked) => granted(asked, false).map_err(TokenError::scope)?,
-            // As Auth0: a machine that asks for no scope gets all that the demo's API has.
+            // As with Auth0, a machine client that requests no scope gets every scope of the demo's
+            // API.
             None => self.0.api_scopes.join(" "),
         };
         let claims = match parameters.get("claims") {
@@ -417,7 +426,7 @@ impl EmbeddedIssuer {
         token_response(self.access_token(subject, client, scope), scope)
     }
 
-    /// As Auth0's.
+    /// An access token with the claims of Auth0's.
     fn access_token(&self, subject: &str, client: &str, scope: &str) -> TokenBuilder {
         let userinfo = format!("{}userinfo", self.iss());
         let audience = match has(scope, "openid") {
@@ -447,7 +456,7 @@ impl EmbeddedIssuer {
 }
 
 impl Grants {
-    /// The one good token of a family.
+    /// Issues the new valid token of a family.
     fn refresh_token(
         &mut self,
         client: &'static str,
@@ -461,7 +470,7 @@ impl Grants {
         token
     }
 
-    /// Ends the family that this token is, or was, of; if it is that client's.
+    /// Ends the family of this token, valid or not, if the family belongs to `client`.
     fn end_family(&mut self, client: &str, token: &str) -> Option<Family> {
         let is_own =
             self.families.get(name_of(token)).is_some_and(|family| family.client == client);
@@ -475,7 +484,7 @@ async fn authorize(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let query = once_each(query.unwrap_or_default().as_bytes()).ok_or_else(|| {
-        Refusal::Page("each parameter: expected once at the most (RFC 6749 §3.1)".to_owned())
+        Refusal::Page("each parameter: expected at most once (RFC 6749 §3.1)".to_owned())
     })?;
     let request = issuer.check(&query)?;
     if query.get("prompt").is_some_and(|prompt| prompt == "none") {
@@ -490,25 +499,25 @@ async fn authorize(
     Ok(page)
 }
 
-/// `POST /authorize`: the person decided.
+/// `POST /authorize`: the user's decision.
 async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Response, Refusal> {
     let form = once_each(&body).unwrap_or_default();
     let pending = form.get("request").and_then(|id| issuer.grants().pending.remove(id));
     let (_, request) = pending
-        .ok_or_else(|| Refusal::Page("this request was answered before; start again".to_owned()))?;
+        .ok_or_else(|| Refusal::Page("this request was already used; start again".to_owned()))?;
     match form.get("decision").map(String::as_str) {
         Some("allow") => Ok(issuer.redirect_with_code(request)),
         _ => Err(Refusal::Redirect {
             iss: issuer.iss().to_owned(),
             to: request.redirect_uri,
             error: "access_denied",
-            description: "the person said no".to_owned(),
+            description: "the user denied the request".to_owned(),
             state: request.state,
         }),
     }
 }
 
-/// `POST /oauth/token` (RFC 6749 §3.2): a form, or JSON as Auth0's documentation writes it.
+/// `POST /oauth/token` (RFC 6749 §3.2): a form, or JSON as in Auth0's documentation.
 async fn token(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: Bytes) -> Response {
     let answer = Parameters::read(&headers, &body).and_then(|parameters| {
         match parameters.required("grant_type")? {
@@ -570,9 +579,9 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
     response.into_response()
 }
 
-/// An authorization request that gets no code.
+/// The response to an authorization request that gets no code.
 enum Refusal {
-    /// Told the person: there is nobody safe to redirect to.
+    /// A page for the user, because no redirect URI can be trusted.
     Page(String),
     /// RFC 6749 §4.1.2.1, RFC 9207 §2.
     Redirect {
@@ -646,7 +655,7 @@ impl Parameters {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         if !media_type.starts_with("application/json") {
-            let repeated = "each parameter: expected once at the most (RFC 6749 §3.2)";
+            let repeated = "each parameter: expected at most once (RFC 6749 §3.2)";
             let parameters = once_each(body).ok_or(TokenError::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
@@ -659,7 +668,7 @@ impl Parameters {
             serde_json::from_slice(body).map_err(|_| TokenError::request(expected))?;
         let as_text = |(name, value): (String, Value)| match value {
             Value::String(text) => Ok((name, text)),
-            // A form has the claims as JSON in a string; in JSON they may be the object itself.
+            // In a form, `claims` is JSON in a string; in JSON it may also be an object.
             Value::Object(_) if name == "claims" => Ok((name, value.to_string())),
             _ => Err(TokenError::request(expected)),
         };
@@ -689,14 +698,16 @@ impl Parameters {
     }
 }
 
-/// The parameters of a form or a query, if none comes twice: two readers may take two of them for the one that counts.
+/// The parameters of a form or a query; `None` if one is repeated, because two readers may disagree
+/// on which value counts.
 fn once_each(form: &[u8]) -> Option<HashMap<String, String>> {
     let mut parameters = HashMap::new();
     let is_first = |(name, value)| parameters.insert(name, value).is_none();
     form_urlencoded::parse(form).into_owned().all(is_first).then_some(parameters)
 }
 
-/// Of too many the oldest goes: a stranger can push out what others have begun, but turn away nobody who begins.
+/// Removes the oldest entry if the map is full. An attacker can evict the pending requests of
+/// others but cannot block new ones.
 fn make_room<T>(kept: &mut HashMap<String, T>, since: impl Fn(&T) -> SystemTime) {
     if kept.len() >= MAX_KEPT {
         let oldest = kept.iter().min_by_key(|(_, one)| since(one)).map(|(name, _)| name.clone());
@@ -704,8 +715,8 @@ fn make_room<T>(kept: &mut HashMap<String, T>, since: impl Fn(&T) -> SystemTime)
     }
 }
 
-/// Refuses requests for another host name. A page of another site can have its name resolve to this address, and would then get
-/// tokens for every API that trusts this issuer.
+/// Rejects requests for another host name. Otherwise, a page whose host name resolves to this
+/// address (DNS rebinding) could obtain tokens for every API that trusts this issuer.
 async fn only_by_its_own_name(
     State(issuer): State<EmbeddedIssuer>,
     request: Request,
@@ -730,15 +741,17 @@ fn random() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
-/// Every scope token that is asked for, once, in the order asked for; an identity only for a
-/// person. An error is the sentence that says why it is no scope (RFC 6749 §3.3), or too large.
+/// Returns the requested scope tokens without duplicates, in the order of the request; identity
+/// scopes only for a user.
+///
+/// Returns an error if `asked` is not a scope (RFC 6749 §3.3) or is too large, with a description.
 fn granted(asked: &str, person: bool) -> Result<String, String> {
     if asked.len() > MAX_SCOPE {
         return Err(format!("scope: expected at most {MAX_SCOPE} bytes, found {}", asked.len()));
     }
     let is_allowed = |char: char| matches!(char, ' ' | '!' | '#'..='[' | ']'..='~');
     if let Some(other) = asked.chars().find(|char| !is_allowed(*char)) {
-        // As a number: an `error_description` may not contain it either (RFC 6749 §5.2).
+        // As a number: `error_description` may not contain the character either (RFC 6749 §5.2).
         let found = u32::from(other);
         let expected = "printable ASCII without quotation mark and backslash";
         return Err(format!("scope: expected {expected}, found U+{found:04X}"));
@@ -757,7 +770,9 @@ fn granted(asked: &str, person: bool) -> Result<String, String> {
     Ok(tokens.join(" "))
 }
 
-/// The claims that a client asks for. An error is the sentence that says why it cannot have them.
+/// Parses the requested claims.
+///
+/// Returns an error if the client may not set them, with a description.
 fn custom_claims(text: &str) -> Result<Map<String, Value>, String> {
     if text.len() > MAX_CLAIMS {
         return Err(format!("claims: expected at most {MAX_CLAIMS} bytes, found {}", text.len()));
@@ -775,7 +790,7 @@ fn custom_claims(text: &str) -> Result<Map<String, Value>, String> {
     }
     let reserved = RESERVED_CLAIMS.into_iter().find(|name| claims.contains_key(*name));
     match reserved {
-        Some(name) => Err(format!("claims: expected none that the issuer sets, found {name}")),
+        Some(name) => Err(format!("claims: expected no claim that the issuer sets, found {name}")),
         None => Ok(claims),
     }
 }
@@ -790,7 +805,7 @@ fn has(scope: &str, token: &str) -> bool {
     scope.split(' ').any(|own| own == token)
 }
 
-/// The family's name, of a refresh token.
+/// The name of the family of a refresh token.
 fn name_of(token: &str) -> &str {
     token.split('.').next().unwrap_or_default()
 }
@@ -804,20 +819,20 @@ fn redirect(to: &str, parameters: &[(&str, Option<&str>)]) -> Response {
     (StatusCode::FOUND, [(header::LOCATION, location)]).into_response()
 }
 
-/// Of the request only the scope is written into the page: printable ASCII, as [`granted`] has
-/// checked, in which `<` and `&` could begin markup.
+/// Only the scope comes from the request. [`granted`] has checked that it is printable ASCII; `<`
+/// and `&` are escaped.
 fn consent_page(request: &str, client: &str, scope: &str) -> Response {
     let scope = scope.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let body = format!(
-        "<h1>Sign in to the demo</h1><p><b>{client}</b> wants to act for Alice:</p><p><code>{scope}</code></p>\
+        "<h1>Sign in to the demo</h1><p><b>{client}</b> wants to act for Alice with the scope:</p><p><code>{scope}</code></p>\
          <form method=post action=/authorize><input type=hidden name=request value={request}>\
          <button name=decision value=allow>Allow</button> <button name=decision value=deny>Deny</button></form>\
-         <p><small>A demo: there is no password, and everybody is Alice.</small></p>"
+         <p><small>A demo: there is no password, and every user is Alice.</small></p>"
     );
     page(&body).into_response()
 }
 
-/// Never inside another site's frame, where a click could be stolen (RFC 9700 §4.16).
+/// An HTML page that other sites cannot frame, to prevent clickjacking (RFC 9700 §4.16).
 fn page(body: &str) -> impl IntoResponse {
     let html = format!(
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>Demo issuer</title>\

@@ -1,4 +1,5 @@
-//! The embedded issuer's port, which the operator closes and opens: to see what an API does while its issuer is away.
+//! The embedded issuer's port. The operator closes and opens it to see how an API behaves while its
+//! issuer is down.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A server that can be stopped and started again at the same address.
+/// A server that can be stopped and restarted at the same address.
 #[derive(Clone)]
 pub(crate) struct IssuerPort(Arc<Inner>);
 
@@ -24,7 +25,7 @@ struct Inner {
 }
 
 impl IssuerPort {
-    /// Serves at once.
+    /// Starts to serve immediately.
     pub(crate) fn serve(listener: TcpListener, router: Router) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let running = Mutex::new(Some(tokio::spawn(serve(listener, router.clone()))));
@@ -37,7 +38,7 @@ impl IssuerPort {
 
     /// # Errors
     ///
-    /// When somebody else has taken the address meanwhile.
+    /// Returns an error if another process has taken the address.
     pub(crate) async fn open(&self) -> io::Result<()> {
         let mut running = self.0.running.lock().await;
         if running.is_none() {
@@ -47,31 +48,31 @@ impl IssuerPort {
         Ok(())
     }
 
-    /// Refuses connections, and ends those that there are, as a machine does that lost its power.
+    /// Closes the port and all open connections, as if the machine had lost power.
     pub(crate) async fn close(&self) {
         let mut running = self.0.running.lock().await;
         if let Some(running) = running.take() {
             running.abort();
-            // Until then the port is open.
+            // The port stays open until the task ends.
             let _ = running.await;
         }
     }
 }
 
-/// Serves until dropped; the connections go with it, which `axum::serve` would leave behind.
+/// Serves until dropped. Dropping it closes the connections, which `axum::serve` would leave open.
 async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // Too many files are open, say: others close theirs.
+                    // For example, too many open files: wait for others to be closed.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
                 let service = TowerToHyperService::new(router.clone());
                 connections.spawn(async move {
-                    // An error here is a client that went away.
+                    // An error here means that the client disconnected.
                     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
                 });
             }

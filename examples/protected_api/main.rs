@@ -1,9 +1,10 @@
-//! A protected API, with everything it needs: `cargo run --example protected_api`, and a browser.
+//! A complete demo of a protected API: `cargo run --example protected_api`, then open a browser.
 //!
-//! Given no issuer, it starts one of its own on another loopback port (`embedded_issuer.rs`), so that real tokens from
-//! a real Authorization Code + PKCE flow can be had at once. Given one, it protects against that tenant. Its page (`page.rs`,
-//! `page/`) signs in, calls, tries to break in, and shows how the keys are doing. What a service of yours needs of all this is
-//! between the two lines in `run`.
+//! Without `--issuer`, the demo starts its own issuer on another loopback port
+//! (`embedded_issuer.rs`), which issues real tokens in a real Authorization Code + PKCE flow. With
+//! `--issuer`, it accepts the tokens of that tenant. Its page (`page.rs`, `page/`) signs in, calls
+//! the API, tries to break in, and shows the state of the keys. The part that your own service
+//! needs is between the two lines in `run`.
 
 mod embedded_issuer;
 mod issuer_port;
@@ -35,56 +36,59 @@ use issuer_port::IssuerPort;
 use page::Page;
 
 const EXAMPLES: &str = "\
-Without flags: an API on http://127.0.0.1:3000 and an issuer of its own on http://127.0.0.1:4000.
-Open http://127.0.0.1:3000 in a browser, or type what it prints.
+Without flags: an API on http://127.0.0.1:3000 and its own issuer on http://127.0.0.1:4000.
+Open http://127.0.0.1:3000 in a browser, or run the commands that the demo prints.
 
-  GET /public    everybody
-  GET /private   any good token
-  GET /scoped    a token with --required-scope
-  GET /readyz    whether the issuers' keys are there
+  GET /public    no token required
+  GET /private   requires a valid token
+  GET /scoped    requires a token with --required-scope
+  GET /readyz    whether the issuers' keys are loaded
 
-`cargo run --example native_client` signs in at it as a native app does.
+`cargo run --example native_client` signs in at the demo as a native app does.
 
 As the issuer of your own API:
   Issuer::new(\"http://127.0.0.1:4000/\", \"https://orders.example.com\")
-A token for it has the audience, the scope and the claims that are asked for:
+The token request sets the audience, the scope and the claims:
   curl http://127.0.0.1:4000/oauth/token -d grant_type=client_credentials \\
     -d client_id=machine -d client_secret=machine-secret \\
     -d audience=https://orders.example.com -d scope=orders:read \\
     --data-urlencode 'claims={\"org_id\":\"org_1\"}'
-Its keys are new after each start.
+Each start creates new keys.
 
 With a tenant of yours:
   cargo run --example protected_api -- --issuer https://TENANT.eu.auth0.com/ \\
     --audience https://api.example.com --client-id CLIENT
-There, http://127.0.0.1:3000/ must be an allowed callback URL of the single-page app CLIENT, and
-http://127.0.0.1:3000 an allowed web origin.
+In the settings of the single-page app CLIENT, http://127.0.0.1:3000/ must be an allowed callback
+URL and http://127.0.0.1:3000 an allowed web origin.
 
-RUST_LOG=portcullis=debug shows why a token was refused. Each flag can be set in the environment, too.";
+RUST_LOG=portcullis=debug logs why a token was rejected. Each flag can also be set in the
+environment.";
 
-/// A demo API behind OAuth 2.0 access tokens, with a page to try it. Without --issuer it brings an issuer of its own.
+/// A demo API behind OAuth 2.0 access tokens, with a page to try it. Without --issuer, it starts
+/// its own issuer.
 #[derive(Parser)]
 #[command(after_help = EXAMPLES)]
 struct Arguments {
-    /// Address of the API and its page. A browser signs in at 127.0.0.1 only: from another machine, tunnel both ports there
+    /// Address of the API and its page. The browser must use 127.0.0.1: from another machine,
+    /// forward both ports
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:3000")]
     listen: String,
-    /// Issuer whose tokens are accepted, exactly as in `iss`; several with commas between
+    /// Issuer whose tokens are accepted, exactly as in `iss`; separate several with commas
     #[arg(long, env = "ISSUER", value_delimiter = ',')]
     issuer: Vec<String>,
     /// This API's identifier, as in `aud`
     #[arg(long, env = "AUDIENCE", default_value = "https://api.example.com")]
     audience: String,
-    /// Address of the key set, in place of discovery (with one issuer)
+    /// URL of the key set, instead of discovery (with one issuer)
     #[arg(long, env = "JWKS_URI")]
     jwks_uri: Option<String>,
-    /// This page's client identifier at --issuer, to sign in there (Authorization Code + PKCE)
+    /// The page's client identifier at --issuer, to sign in (Authorization Code + PKCE)
     #[arg(long, env = "CLIENT_ID")]
     client_id: Option<String>,
-    /// Lifetime of fetched keys in seconds; by default what the issuer says, and 30 with the embedded one
+    /// Lifetime of fetched keys in seconds; default: set by the issuer, or 30 with the embedded one
     #[arg(long, env = "KEYS_MAX_AGE", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     keys_max_age: Option<u64>,
-    /// Scope that /scoped asks for
+    /// Scope that /scoped requires
     #[arg(long, env = "REQUIRED_SCOPE", default_value = "read:messages")]
     required_scope: Scope,
     /// Address of the embedded issuer
@@ -99,7 +103,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() {
-    // `RUST_LOG=portcullis=debug` tells why a token was refused.
+    // `RUST_LOG=portcullis=debug` logs why a token was rejected.
     let levels = std::env::var("RUST_LOG").ok().map(|levels| levels.parse::<Targets>());
     if let Some(Err(error)) = &levels {
         eprintln!("RUST_LOG: {error}; INFO and above is logged");
@@ -123,7 +127,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     if arguments.jwks_uri.is_some() && arguments.issuer.len() != 1 {
         return Err(format!(
-            "--jwks-uri: expected with exactly one --issuer, {} came",
+            "--jwks-uri: expected exactly one --issuer, found {}",
             arguments.issuer.len()
         )
         .into());
@@ -144,7 +148,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         issuers => (issuers.to_vec(), None),
     };
 
-    // ---- what a service of yours needs --------------------------------------------------------------------------------
+    // ---- what your own service needs ------------------------------------------------------------
     let verifier = Verifier::new(
         issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?,
     )?;
@@ -153,8 +157,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .route("/private", get(private).route_layer(protect.clone()))
         .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
         .route("/public", get(public))
-        // Outside of what protects: a browser's preflight has no token. Any page may call, with a token and without
-        // cookies, and read why it was refused.
+        // CORS goes outside the `ProtectLayer`, because a browser's preflight has no token. Any
+        // page may call with a token and without cookies, and may read why the request was
+        // rejected.
         .layer(
             CorsLayer::new()
                 .allow_origin(Any)
@@ -162,7 +167,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 .allow_headers([AUTHORIZATION])
                 .expose_headers([WWW_AUTHENTICATE, RETRY_AFTER]),
         );
-    // -------------------------------------------------------------------------------------------------------------------
+    // ---------------------------------------------------------------------------------------------
 
     let page = Page {
         config: json!({
@@ -186,7 +191,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .route("/readyz", get(async move || ready(&probed).await))
         .merge(page.router());
 
-    // In the background: the API answers at once, also while an issuer is down; `/readyz` tells when the keys are there.
+    // In the background, so that the API serves at once, even while an issuer is down. `/readyz`
+    // reports when the keys are loaded.
     tokio::spawn(async move { warm.warm_up().await });
     match &embedded {
         None => print_tenant(&api, &issuers, &arguments),
@@ -200,10 +206,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 async fn public() -> Json<Value> {
-    Json(json!({ "message": "Everybody may read this." }))
+    Json(json!({ "message": "This route is public." }))
 }
 
-/// Whether every issuer's keys are at hand, or can be brought now: 200, or 503 with the reasons.
+/// Returns 200 if every issuer's keys are cached or can be fetched now, otherwise 503 with the
+/// reasons.
 async fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
     let warm = verifier.warm_up().await;
     let status = if warm.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -215,7 +222,8 @@ async fn private(token: AccessToken) -> Json<Value> {
     Json(json!({ "claims": claims }))
 }
 
-/// Tells the page which check refused. A demo does; an API of yours tells its log only, as the client may be the attacker.
+/// Tells the page which check rejected the request. Only a demo does this: a real API writes the
+/// reason to its log, because the client may be an attacker.
 async fn tell_reason(mut response: Response) -> Response {
     if let Some(code) =
         response.extensions().get::<portcullis::Error>().map(portcullis::Error::code)
@@ -225,7 +233,8 @@ async fn tell_reason(mut response: Response) -> Response {
     response
 }
 
-/// What a browser on this machine calls the address: nobody can go to "all of them", and port 80 goes without saying.
+/// The origin of `address` for a browser on this machine: loopback in place of an unspecified
+/// address, and without the default port.
 fn origin(mut address: SocketAddr) -> Result<String, Box<dyn Error>> {
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -238,7 +247,8 @@ fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
     if let Some(uri) = &arguments.jwks_uri {
         issuer = issuer.jwks_uri(uri)?;
     }
-    // Within a minute and an hour by default; so short only that whoever watches sees keys come and grow stale.
+    // The default is between a minute and an hour. The demo uses a short lifetime, so that the page
+    // shows keys being fetched and becoming stale.
     let to_watch = arguments.issuer.is_empty().then_some(30);
     if let Some(seconds) = arguments.keys_max_age.or(to_watch) {
         issuer = issuer.keys_max_age(Duration::from_secs(seconds))?;
@@ -252,9 +262,9 @@ async fn bind(address: &str, flag: &str) -> Result<TcpListener, String> {
         .map_err(|error| format!("cannot listen on {address}: {error}; choose another with {flag}"))
 }
 
-/// Waits for Ctrl-C; then requests under way have two seconds to end.
+/// Waits for Ctrl-C. Requests in flight then have two seconds to complete.
 async fn ctrl_c() {
-    // Without signals there is nothing to wait for; the process can still be killed.
+    // Without a signal handler, wait forever; the process can still be killed.
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -266,11 +276,11 @@ async fn ctrl_c() {
 
 fn print_tenant(api: &str, issuers: &[String], arguments: &Arguments) {
     println!(
-        "API on {api}, for tokens of {} with audience {}",
+        "API on {api}, accepting tokens of {} for audience {}",
         issuers.join(", "),
         arguments.audience
     );
-    println!("\nOpen {api} in a browser, or call it with a token of yours:\n");
+    println!("\nOpen {api} in a browser, or call it with your own token:\n");
     println!("  curl -i {api}/private -H \"Authorization: Bearer $TOKEN\"\n\nCtrl-C stops it.\n");
 }
 
@@ -291,9 +301,9 @@ fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments)
     }
     println!(
         "\
-API on {api}, embedded issuer on {iss} (a demo: anybody gets a token)
+API on {api}, embedded issuer on {iss} (a demo: anyone can get a token)
 
-Open {api} in a browser; or get a token here, as a machine:
+Open {api} in a browser, or get a token as a machine client:
 
   TOKEN=$(curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} -d client_secret={secret} \\
     --data-urlencode 'audience={audience}' --data-urlencode 'scope={scope}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
@@ -304,11 +314,11 @@ and call the API:
   curl -i {api}/private -H \"Authorization: Bearer $TOKEN\"
   curl -i {api}/scoped -H \"Authorization: Bearer $TOKEN\"
 
-or sign in as a person, with Authorization Code + PKCE, from another terminal:
+or sign in as a user, with Authorization Code + PKCE, from another terminal:
 
   {client}
 
-As the issuer of your own API, with its audience, its scope and claims of your choice:
+To use it as the issuer of your own API, set the audience, the scope and the claims:
 
   curl -s {iss}oauth/token -d grant_type=client_credentials -d client_id={id} \\
     -d client_secret={secret} -d audience=https://orders.example.com -d scope=orders:read \\

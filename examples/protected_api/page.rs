@@ -1,5 +1,5 @@
-//! The demo's page, and what it asks the demo for: its configuration, how the keys are doing, the operator's levers, and
-//! tokens that must be refused.
+//! The demo's page and its endpoints: the configuration, the state of the keys, the operator's
+//! actions, and tokens that must be rejected.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -21,18 +21,19 @@ use serde_json::{Value, json};
 use crate::embedded_issuer::EmbeddedIssuer;
 use crate::issuer_port::IssuerPort;
 
-/// What the page is about.
+/// The state of the page and its endpoints.
 pub(crate) struct Page {
-    /// As the page reads it: where to sign in, and for what.
+    /// `/demo/config`: where to sign in, and for which audience and scope.
     pub(crate) config: Value,
-    /// Where the page is: an origin, as browsers write it.
+    /// The origin of the page, as browsers serialize it.
     pub(crate) origin: String,
-    /// Whose tokens are accepted: the page may talk to them.
+    /// The issuers whose tokens are accepted. The page may connect to them.
     pub(crate) issuers: Vec<String>,
-    /// Where the issuer exchanges codes for tokens, which may be another origin than its name's; once it was there to be asked.
+    /// The issuer's token endpoint, whose origin may differ from that of `iss`; set once the
+    /// metadata has been fetched.
     pub(crate) token_endpoint: OnceLock<String>,
     pub(crate) verifier: Verifier,
-    /// The issuer that the demo brought, if it did.
+    /// The embedded issuer, if the demo runs one.
     pub(crate) embedded: Option<(EmbeddedIssuer, IssuerPort)>,
 }
 
@@ -78,7 +79,7 @@ impl Page {
         }
     }
 
-    /// Nothing but the page's own files, and requests to the issuers.
+    /// Allows only the page's own files, and connections to the issuers.
     fn content_security_policy(&self) -> HeaderValue {
         let origins = self
             .issuers
@@ -110,13 +111,13 @@ async fn with_page_headers(State(page): State<Arc<Page>>, mut response: Response
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, page.content_security_policy());
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // The authorization code comes back in the page's address, which is nobody else's business.
+    // The authorization code arrives in the page's URL, which must not leak in a `Referer`.
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// How the keys of each issuer are doing. Fetches nothing.
+/// The state of the keys of each issuer. Fetches nothing.
 pub(crate) fn health(verifier: &Verifier) -> Value {
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
     let one = |issuer: IssuerHealth| {
@@ -139,9 +140,11 @@ pub(crate) fn health(verifier: &Verifier) -> Value {
     json!({ "issuers": verifier.health().into_iter().map(one).collect::<Vec<_>>() })
 }
 
-/// A page of another origin can send simple requests here, but a header of its own only if that is asked for and allowed,
-/// which the demo does for nobody. And a page whose name was pointed to this machine afterwards (DNS rebinding) is of the
-/// same origin for its browser, but not by the name that we know. Who is no browser may do as it likes.
+/// Accepts only requests with the header `X-Demo` and without the `Origin` of another page. A page
+/// of another origin can send simple requests, but a custom header needs a CORS preflight, and the
+/// demo allows none. A page whose host name resolves to this machine (DNS rebinding) is same-origin
+/// for its browser, but its `Origin` is not ours. Clients that are not browsers can send any header
+/// and are not restricted.
 async fn from_the_page_only(State(own): State<String>, request: Request, next: Next) -> Response {
     let (headers, mut origins) = (request.headers(), request.headers().get_all(ORIGIN).iter());
     match headers.contains_key("x-demo") && origins.all(|origin| *origin == own) {
@@ -160,18 +163,18 @@ async fn token_endpoint(iss: &str) -> Option<String> {
     metadata["token_endpoint"].as_str().map(str::to_owned)
 }
 
-/// `POST /demo/issuer/{lever}`: the operator pulls one.
+/// `POST /demo/issuer/{lever}`: an action of the operator.
 async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Response {
     let Some((issuer, port)) = &page.embedded else {
-        return failed(StatusCode::NOT_FOUND, "the issuer is not the demo's own");
+        return failed(StatusCode::NOT_FOUND, "expected the embedded issuer, found another one");
     };
     let said = match lever.as_str() {
         "rotate" => {
             let issuer = issuer.clone();
-            // An RSA key takes a while to make.
+            // Generating an RSA key takes a while.
             match tokio::task::spawn_blocking(move || issuer.keys().rotate()).await {
                 Ok(Ok(kid)) => {
-                    format!("New tokens are signed with {kid}; the old keys are still published.")
+                    format!("New tokens are signed with {kid}. The old keys are still published.")
                 }
                 Ok(Err(error)) => {
                     return failed(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
@@ -186,15 +189,15 @@ async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Respo
         }
         "stop" => {
             port.close().await;
-            "The issuer refuses connections: nobody can sign in, and no keys can be fetched."
+            "The issuer refuses connections: users cannot sign in, and keys cannot be fetched."
                 .to_owned()
         }
         "start" => match port.open().await {
-            Ok(()) => "The issuer is back.".to_owned(),
+            Ok(()) => "The issuer is running again.".to_owned(),
             Err(error) => {
                 return failed(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    &format!("its port is taken: {error}"),
+                    &format!("cannot open its port: {error}"),
                 );
             }
         },
@@ -203,12 +206,12 @@ async fn pull(State(page): State<Arc<Page>>, Path(lever): Path<String>) -> Respo
     Json(json!({ "said": said })).into_response()
 }
 
-/// `POST /demo/token/{case}`: a token to try it with.
+/// `POST /demo/token/{case}`: an invalid token for one case.
 async fn bad_token(State(page): State<Arc<Page>>, Path(case): Path<String>) -> Response {
     let Some((issuer, _)) = &page.embedded else {
         return failed(
             StatusCode::NOT_FOUND,
-            "only the demo's own issuer makes tokens that are wrong",
+            "only the demo's embedded issuer creates invalid tokens",
         );
     };
     match issuer.bad_token(&case) {

@@ -47,9 +47,9 @@ fn errors() -> Vec<Error> {
     errors
 }
 
-/// The documented table matches the code: one row per error, with its code, status and RFC name.
+/// The table in the guide has one row for each error, with its code, status and RFC name.
 #[test]
-fn the_table_of_codes_is_true_and_complete() {
+fn the_documented_table_of_codes_is_correct_and_complete() {
     let documented = include_str!("../../docs/errors.md");
     let rows = documented.lines().filter(|line| line.starts_with("| `"));
     let documented: Vec<_> = rows
@@ -59,7 +59,7 @@ fn the_table_of_codes_is_true_and_complete() {
             let [code, status, error, cause, cure] = cells.as_slice() else {
                 panic!("expected five cells: {row}")
             };
-            assert!(cause.len() > 10 && cure.len() > 10, "{code}: a cause and a cure");
+            assert!(cause.len() > 10 && cure.len() > 10, "{code}: expected a cause and a remedy");
             ((*code).to_owned(), (*status).to_owned(), (*error).to_owned())
         })
         .collect();
@@ -75,7 +75,7 @@ fn the_table_of_codes_is_true_and_complete() {
 
 /// The message for an unusable kind of token says what to do about it.
 #[test]
-fn errors_say_what_to_do() {
+fn errors_contain_the_remedy() {
     for (error, words) in [
         (InvalidToken::Opaque, "ask the issuer for JWT access tokens"),
         (InvalidToken::Encrypted, "ask the issuer not to encrypt access tokens"),

@@ -1,4 +1,4 @@
-//! One issuer that we trust, at work: its configuration and its keys together.
+//! A trusted issuer at run time: its configuration and its keys.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -21,25 +21,25 @@ use crate::token::json::most_bytes_read;
 use crate::token::jws::{Header, Jws};
 use crate::token::token_type::AllowedTypes;
 
-/// Most memory that the claims of a token that is not verified yet may take when they are read, in bytes: about what takes as
-/// long as a signature. Real claims stay under 16 KiB.
+/// Upper bound, in bytes, on the memory that reading the claims of an unverified token may take.
+/// Reading that much takes about as long as verifying a signature. Real claims stay under 16 KiB.
 const MOST_BYTES_UNVERIFIED: usize = 64 * 1024;
 
-/// An [`Issuer`] at work: its configuration and its keys.
+/// An [`Issuer`] at run time: its configuration and its keys.
 pub(crate) struct ActiveIssuer {
     pub(crate) config: Issuer,
     keys: ActiveKeys,
 }
 
-/// By whose word an issuer is trusted.
+/// How an issuer came to be trusted.
 pub(crate) enum Origin {
-    /// The application's, in its configuration.
+    /// Configured by the application.
     Listed,
-    /// A look-up's. Such issuers may be registered by anyone.
+    /// Resolved by the lookup. Anyone may be able to register such an issuer.
     LookedUp {
         /// Whether their keys may be at private addresses.
         private_addresses: bool,
-        /// Of what the log is told of them.
+        /// Limits the log events about resolved issuers.
         throttle: Arc<Throttle>,
     },
 }
@@ -51,7 +51,7 @@ enum ActiveKeys {
 }
 
 impl ActiveIssuer {
-    /// `client` is asked for only if keys must be fetched and the issuer has none of its own.
+    /// Calls `client` only if keys must be fetched and the issuer has no client of its own.
     pub(crate) fn new(
         config: Issuer,
         origin: Origin,
@@ -63,7 +63,7 @@ impl ActiveIssuer {
             Origin::Listed => (None, true),
             Origin::LookedUp { .. } if config.plain_http == PlainHttp::Anywhere => {
                 return Err(ConfigError::new(format!(
-                    "issuer {:?}: expected no `danger_allow_http` of one that was looked up; configure it",
+                    "issuer {:?}: expected https for an issuer that the lookup returns, found `danger_allow_http`; configure the issuer instead",
                     config.iss
                 )));
             }
@@ -76,7 +76,7 @@ impl ActiveIssuer {
                 return Ok(Self { config, keys });
             }
             KeySource::Fixed(jwks) => {
-                // What the issuer is configured with counts before what the set is.
+                // `Issuer::algorithms` takes precedence over the algorithm of the set.
                 let rsa = match &config.algorithms {
                     Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
                     Cow::Owned(_) => rsa,
@@ -101,7 +101,8 @@ impl ActiveIssuer {
         Ok(Self { config, keys })
     }
 
-    /// draft-ietf-oauth-rfc8725bis §3.1: the algorithms are the issuer's, not the token's choice.
+    /// draft-ietf-oauth-rfc8725bis §3.1: the issuer's configuration determines the accepted
+    /// algorithms, not the token.
     pub(crate) fn check_algorithm(&self, header: &Header<'_>) -> Result<(), InvalidToken> {
         match self.config.algorithms.contains(&header.algorithm) {
             true => Ok(()),
@@ -111,7 +112,8 @@ impl ActiveIssuer {
         }
     }
 
-    /// The tenant that the token is of, where the issuer has many.
+    /// The tenant of the token. For an issuer with many tenants, also checks that `tid` matches
+    /// `iss`.
     pub(crate) fn check_tenant<'a>(
         &'a self,
         claims: &'a Claims<'_>,
@@ -122,7 +124,7 @@ impl ActiveIssuer {
         }
     }
 
-    /// What this issuer's access tokens look like: `typ`, and what is configured of claims.
+    /// Checks the token against this issuer's profile: `typ` and the configured claim requirements.
     pub(crate) fn check_profile(
         &self,
         jws: &Jws<'_>,
@@ -146,20 +148,21 @@ impl ActiveIssuer {
         }
         match self.checks_claims_late(jws) {
             true => Ok(()),
-            // What is unverified can only be refused.
+            // The payload is unverified: it can only cause a rejection.
             false => self.check_claims(jws, now),
         }
     }
 
-    /// Whether the rules over claims are checked after the signature, and not before: reading the claims would cost more than
-    /// the signature, and before it anyone could ask for that.
+    /// Whether the claim requirements are checked after the signature instead of before it. That is
+    /// so if reading the claims costs more than the signature: an attacker could cause that cost
+    /// with unsigned tokens.
     pub(crate) fn checks_claims_late(&self, jws: &Jws<'_>) -> bool {
         !self.config.profile.claims.is_empty()
             && std::str::from_utf8(jws.unverified_payload())
                 .is_ok_and(|payload| most_bytes_read(payload) > MOST_BYTES_UNVERIFIED)
     }
 
-    /// What is configured of claims.
+    /// Checks the configured claim requirements.
     pub(crate) fn check_claims(&self, jws: &Jws<'_>, now: Now) -> Result<(), InvalidToken> {
         let rules = &self.config.profile.claims;
         if rules.is_empty() {
@@ -171,7 +174,7 @@ impl ActiveIssuer {
         rules.iter().try_for_each(|rule| rule.check(&claims, latest))
     }
 
-    /// Whether the signature can be verified with the keys that are there. Fetches nothing.
+    /// Whether the cached keys verify the signature. Never fetches keys.
     pub(crate) fn verifies_with_cached_keys(
         &self,
         jws: &Jws<'_>,
@@ -187,8 +190,8 @@ impl ActiveIssuer {
         }
     }
 
-    /// Selects this issuer's key and verifies the signature, or says what to wait for. `waits`: how often this request
-    /// has waited for a fetch.
+    /// Selects the key and verifies the signature, or returns the fetch to wait for. `waits` is the
+    /// number of fetches that this request has waited for.
     pub(crate) fn verify_signature<'a>(
         &self,
         jws: &'a Jws<'_>,
@@ -220,7 +223,7 @@ impl ActiveIssuer {
         loop {
             let jwks = match remote.keys(header.kid.as_deref(), now) {
                 KeysState::Ready(jwks) => jwks,
-                // Once more if the keys were dropped while they were fetched.
+                // Wait again if the keys were dropped during the fetch.
                 KeysState::Pending(fetching, failure)
                     if waits == 0 || failure.is_none() && waits < MAX_WAITS =>
                 {
@@ -231,7 +234,8 @@ impl ActiveIssuer {
                 }
             };
             match jwks.verify_signature(jws, header, tenant) {
-                // A signature that does not fit may be that of a new key without a `kid`, or under the old one's.
+                // The signature may be that of a new key, either without a `kid` or with the `kid`
+                // of an old key.
                 Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::BadSignature)) => {
                     let kid = header.kid.as_deref();
                     let is_forged = refusal == InvalidToken::BadSignature;
@@ -241,7 +245,8 @@ impl ActiveIssuer {
                             return Ok(SignatureCheck::Pending(fetching));
                         }
                         RefetchOutcome::Retry => {}
-                        // Unavailable is not invalid: the key may be one that the issuer would name, could it be asked.
+                        // Unavailable, not invalid: the issuer may have published the key, but
+                        // cannot be reached.
                         RefetchOutcome::Refused(Some(failure)) if !is_forged => {
                             return Err(self.keys_unavailable(Some(failure)));
                         }
@@ -257,7 +262,8 @@ impl ActiveIssuer {
         }
     }
 
-    /// Whether these are still the keys. Has them refreshed ahead, as every use of them does.
+    /// Whether these are still the issuer's keys. Like every use of the keys, this may start a
+    /// refresh before they expire.
     pub(crate) fn recheck(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {
         match (&self.keys, keys) {
             (ActiveKeys::Secret(_) | ActiveKeys::Fixed(_), None) => true,
@@ -266,14 +272,15 @@ impl ActiveIssuer {
         }
     }
 
-    /// Drops the keys, if they are fetched: the next token has them fetched again.
+    /// Drops fetched keys: the next token causes another fetch.
     pub(crate) fn forget_keys(&self) {
         if let ActiveKeys::Remote(remote) = &self.keys {
             remote.forget();
         }
     }
 
-    /// Starts the fetch of keys that are not there yet; `None` if there is nothing to wait for.
+    /// Starts to fetch keys that are not cached yet. Returns `None` if there is nothing to wait
+    /// for.
     pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
         match &self.keys {
             ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => None,
@@ -294,7 +301,7 @@ impl ActiveIssuer {
         }
     }
 
-    /// Whether its keys can be fetched before a token comes.
+    /// Whether the keys can be fetched before the first token arrives.
     pub(crate) fn can_warm_up(&self) -> bool {
         match &self.keys {
             ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => true,
@@ -308,9 +315,9 @@ impl ActiveIssuer {
     }
 }
 
-/// A verified signature, or what to wait for.
+/// A verified signature, or the fetch to wait for.
 pub(crate) enum SignatureCheck<'a> {
-    /// With the set that the key is in, if that may change.
+    /// With the key set that contains the key, if the set can change.
     Ready(SignedPayload<'a>, Option<Arc<Jwks>>),
     Pending(Fetching),
 }

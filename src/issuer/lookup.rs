@@ -1,4 +1,4 @@
-//! Issuers that an application's lookup resolves, and what is cached of its answers.
+//! Issuers that the application's lookup resolves, and the cache of its answers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,25 +20,29 @@ use crate::clock::{Clock, Now, nanos};
 use crate::error::{ConfigError, Error, InvalidToken};
 use crate::telemetry::{self, Throttle};
 
-/// Strangers remembered, and for how long: what a token can name is bounded, and a tenant that signs up is not kept out.
+/// Size and lifetime of the negative cache. The size bounds the memory that forged `iss` values can
+/// take; the lifetime is short, so that a new tenant is not locked out for long.
 const MAX_NEGATIVE: u64 = 1024;
 const NEGATIVE_FOR: Duration = Duration::from_secs(30);
 
-/// Longest `iss` that is looked up, in bytes. It is kept, whatever it is.
+/// Maximum length, in bytes, of an `iss` that is looked up. Each one is cached, whatever the
+/// answer.
 const MAX_ISS_BYTES: usize = 2048;
 
-/// How long an answer may take. As a fetch: the longest that a request can be asked to wait.
+/// Time limit of one lookup. As for a fetch, the longest time that a request can be made to wait.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From which part of its time on an answer is asked for again, in the background; and how long after that the next time.
+/// The fraction of an answer's lifetime after which it is refreshed in the background, and the
+/// delay between two attempts to refresh it.
 const REFRESH_AT: f64 = 0.8;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// How long an answer holds on while the look-up fails. A tenant that was removed meanwhile is trusted for so long, so it is
-/// bounded, as keys past their lifetime are.
+/// How long an answer stays valid past its lifetime while the lookup fails. It is bounded, like the
+/// use of keys past their lifetime: a tenant that is removed during the outage stays trusted for
+/// this long.
 const MAX_STALE: Duration = Duration::from_secs(3600);
 
-/// Look-ups of names that are not kept, at once.
+/// Maximum number of concurrent lookups of uncached names.
 const MAX_LOOKUPS: usize = 64;
 
 /// Bounds of [`refresh_after`](crate::Issuers::refresh_after).
@@ -49,37 +53,41 @@ pub(super) struct ResolvedIssuers {
     lookup: Lookup,
     client: Client,
     clock: Clock,
-    /// By every name that was asked for. Those of whom a token was verified, and apart from them the others: whoever names
-    /// thousands of tenants in unsigned tokens pushes nobody's keys out but of those that nobody uses.
+    /// Issuers with a verified token, by every name that was looked up.
     established: Cache<Arc<str>, Arc<CachedIssuer>>,
+    /// Issuers without a verified token. They have a cache of their own, so that forged `iss`
+    /// values cannot evict the keys of tenants in use.
     probation: Cache<Arc<str>, Arc<CachedIssuer>>,
-    /// Since when each is known to be none of ours, in uptime.
+    /// Untrusted names, with the uptime when the lookup returned `None`.
     negative: Cache<String, Duration>,
-    /// Held while any of the three changes, so that no two changes of one name mix. A look-up's end is rare.
+    /// Held while any of the three caches changes, so that changes of one name do not interleave.
+    /// Rarely contended: it is taken when a lookup ends.
     changing: Mutex<()>,
-    /// Lookups in progress, shared by all who ask for the same issuer.
+    /// Lookups in progress, each shared by all requests for the same name.
     under_way: Arc<SingleFlight<Result<Arc<CachedIssuer>, Error>>>,
-    /// For names that are not kept, so that tokens which anyone can write do not delay the renewal of those that are.
+    /// Permits for lookups of uncached names, so that forged `iss` values cannot delay refreshes of
+    /// cached ones.
     permits: Arc<Permits>,
-    /// How often something was forgotten: an answer from before that is not one any more.
+    /// Number of calls of `forget`: an answer of an earlier generation is outdated.
     generation: AtomicU64,
     failures: Throttle,
     unusable: Throttle,
     fetches: Arc<Throttle>,
 }
 
-/// What a look-up said of one name.
+/// The lookup's answer for one name.
 pub(crate) struct CachedIssuer {
     name: Arc<str>,
     pub(super) issuer: Arc<ActiveIssuer>,
-    /// When it said so; until when that holds; and from when on it is asked again in the background. Uptime, the latter two in
-    /// nanoseconds.
+    /// Uptime of the answer.
     at: Duration,
+    /// End of the answer's validity, in nanoseconds of uptime.
     holds_until: AtomicU64,
+    /// When the next background refresh may start, in nanoseconds of uptime.
     refresh_from: AtomicU64,
     /// Whether a token with this name was ever verified.
     established: AtomicBool,
-    /// How often something had been forgotten when the lookup was called.
+    /// The generation when the lookup was called.
     generation: u64,
 }
 
@@ -88,7 +96,8 @@ impl CachedIssuer {
         nanos(now) < self.holds_until.load(Ordering::Relaxed)
     }
 
-    /// Whether it is to be asked again now, in the background; `true` once, and then not for a while.
+    /// Whether the caller has to refresh the answer in the background. Returns `true` to one caller
+    /// in each [`RETRY_AFTER`].
     fn try_claim_refresh(&self, now: Duration) -> bool {
         let from = self.refresh_from.load(Ordering::Relaxed);
         let later = nanos(now + RETRY_AFTER);
@@ -105,7 +114,7 @@ impl CachedIssuer {
 }
 
 impl ResolvedIssuers {
-    /// `guarded` is the client for issuers that may not be at private addresses.
+    /// `guarded` returns a client that does not connect to private addresses.
     pub(super) fn new(
         lookup: Lookup,
         client: impl Fn() -> Result<Client, ConfigError>,
@@ -113,14 +122,14 @@ impl ResolvedIssuers {
         clock: Clock,
     ) -> Result<Arc<Self>, ConfigError> {
         if lookup.capacity == 0 {
-            return Err(ConfigError::new("max_cached: expected at least 1 issuer, 0 came"));
+            return Err(ConfigError::new("max_cached: expected at least 1 issuer, found 0"));
         }
         if lookup.fresh < SHORTEST_FRESH || lookup.fresh > LONGEST_FRESH {
             let came = lookup.fresh;
             return Err(ConfigError::new(format!("refresh_after {came:?}: expected 1s to 24h")));
         }
         let client = if lookup.private_addresses { client()? } else { guarded()? };
-        // Least recently used, since an admission by frequency would keep turning a new tenant away.
+        // LRU: an admission policy by frequency would keep rejecting a new tenant.
         let kept = || {
             let kept = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
             kept.eviction_policy(EvictionPolicy::lru()).build()
@@ -143,7 +152,7 @@ impl ResolvedIssuers {
         }))
     }
 
-    /// All that are kept, those that are idle or over the limit aside.
+    /// All cached issuers, except those that are idle or over the limit.
     pub(super) fn all(&self) -> Vec<Arc<ActiveIssuer>> {
         let caches = [&self.established, &self.probation]
             .into_iter()
@@ -184,7 +193,8 @@ impl ResolvedIssuers {
         }
     }
 
-    /// Has the look-up asked again before its answer does not hold any more, so that no request waits for it.
+    /// Calls the lookup in the background before its answer expires, so that no request has to
+    /// wait.
     fn refresh_ahead(self: &Arc<Self>, kept: &CachedIssuer, now: Duration) {
         if matches!(self.lookup.ask, LookupFn::Async(_))
             && kept.try_claim_refresh(now)
@@ -198,12 +208,14 @@ impl ResolvedIssuers {
         self.negative.get(iss).is_some_and(|since| now < since + NEGATIVE_FOR)
     }
 
-    /// Resolves `iss`, or shares the answer that another request is waiting for: within [`LOOKUP_TIMEOUT`], the wait for a permit
-    /// and for that other request included. A request that is dropped leaves the lookup to the next one.
+    /// Resolves `iss`, or shares the answer that another request is waiting for. [`LOOKUP_TIMEOUT`]
+    /// includes the wait for a permit and for the other request. If the request is dropped, the
+    /// next one continues with the lookup.
     async fn resolve_once(self: Arc<Self>, iss: String) -> Result<ResolvedIssuer, Error> {
         let answer = async {
-            // Each request waits for a permit of its own, and only then for another's answer: one that joins an older request
-            // would wait in that one's place, which a flood of other names buries.
+            // Each request acquires its own permit before it joins a lookup in progress. If it
+            // joined an older request that still waits for a permit, a flood of other names could
+            // overtake both.
             let _permit = match self.kept(&iss) {
                 Some(_) => None,
                 None => Some(self.permits.acquire().await),
@@ -227,7 +239,8 @@ impl ResolvedIssuers {
         answer.map(ResolvedIssuer::looked_up)
     }
 
-    /// Calls the lookup; once more if something was forgotten meanwhile, because then the answer may be from before that.
+    /// Calls the lookup. Calls it again if `forget` was called meanwhile, because the answer may be
+    /// outdated.
     async fn ask(&self, iss: &str) -> Result<Arc<CachedIssuer>, Error> {
         let LookupFn::Async(ask) = &self.lookup.ask else { return Err(unknown(iss).into()) };
         let mut tries = [Try::First, Try::Last].into_iter();
@@ -250,11 +263,12 @@ impl ResolvedIssuers {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Drops what is kept of the issuer with this name, by all its names. Whether there was anything.
+    /// Drops everything cached about the issuer with this name, under all its names. Returns
+    /// whether there was anything to drop.
     pub(super) fn forget(&self, iss: &str) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         self.generation.fetch_add(1, Ordering::AcqRel);
-        // Requests that come from now on share no answer with those that came before.
+        // Later requests must not share the answer of an earlier request.
         self.under_way.detach();
         let caches = [&self.established, &self.probation];
         let has_name = |kept: &CachedIssuer| {
@@ -277,11 +291,11 @@ impl ResolvedIssuers {
         was_negative || !issuers.is_empty()
     }
 
-    /// Takes what a look-up said of `iss`: under this name, and no other. An issuer that has not changed keeps its keys; if
-    /// it is kept by another of its names, both share them.
+    /// Caches the lookup's answer for `iss`, under this name only. An issuer whose configuration
+    /// has not changed keeps its keys; if it is cached under another of its names, both share them.
     ///
-    /// `generation`: when it was asked. If something was forgotten since, the answer is not kept: `None` the first time, and the
-    /// last time an answer for the requests that wait for it.
+    /// `generation` is that of the call. If `forget` was called since, the answer is not cached:
+    /// the first try returns `None`, and the last try returns the answer to the waiting requests.
     fn keep(
         &self,
         iss: &str,
@@ -294,7 +308,7 @@ impl ResolvedIssuers {
             Some(config) if config.names().any(|name| **name == *iss) => Some(config),
             Some(other) => {
                 let error = ConfigError::new(
-                    "expected the issuer that was asked for, or one that has it as an alias",
+                    "expected an issuer with the `iss` that was looked up, as its name or an alias",
                 );
                 self.report_unusable(&other.iss, &error, at);
                 None
@@ -332,7 +346,8 @@ impl ResolvedIssuers {
         Some(Ok(kept))
     }
 
-    /// The issuer with this configuration: one that is kept, with its keys, or a new one. `None` if it cannot work.
+    /// The issuer with this configuration: a cached one with its keys, or a new one. Returns `None`
+    /// if the configuration is invalid.
     fn trusted(&self, iss: &str, config: Issuer, at: Duration) -> Option<Arc<ActiveIssuer>> {
         let same = std::iter::once(iss)
             .chain(config.names().map(|name| &**name))
@@ -353,7 +368,8 @@ impl ResolvedIssuers {
         }
     }
 
-    /// The look-up failed. That is no news about the token, so never a 401; and who was trusted a moment ago still is.
+    /// Handles a failed lookup. It says nothing about the token, so the response is 503, not 401. A
+    /// cached answer stays valid for up to [`MAX_STALE`].
     fn after_failure(&self, iss: &str, error: BoxError) -> Result<Arc<CachedIssuer>, Error> {
         let now = self.clock.now().uptime;
         telemetry::lookup_failure_counted();
@@ -362,7 +378,7 @@ impl ResolvedIssuers {
         }
         match self.kept(iss) {
             Some(kept) if now < kept.at + self.lookup.fresh + MAX_STALE => {
-                // Until the next answer, or the next failure, has come.
+                // Valid until the next answer or the next failure.
                 let until = (now + RETRY_AFTER + LOOKUP_TIMEOUT)
                     .min(kept.at + self.lookup.fresh + MAX_STALE);
                 kept.holds_until.fetch_max(nanos(until), Ordering::Relaxed);
@@ -379,13 +395,14 @@ impl ResolvedIssuers {
         }
     }
 
-    /// A first token with this name was verified. Not if the look-up has said something else meanwhile.
+    /// Marks the issuer as established after its first verified token, unless the lookup has
+    /// returned a different answer meanwhile.
     pub(super) fn promote(&self, kept: &Arc<CachedIssuer>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now().uptime;
         let is_current = match self.kept(&kept.name) {
             Some(current) => Arc::ptr_eq(&current, kept),
-            // Pushed out by many others before its keys were there.
+            // Evicted by many others before its keys were fetched.
             None => {
                 kept.generation == self.generation()
                     && kept.holds(now)
@@ -400,8 +417,9 @@ impl ResolvedIssuers {
     }
 }
 
-/// Whether a look-up may be asked for it: no issuer can be configured with white space around it, and no database likes a
-/// NUL. Whatever it is, it is kept for a while.
+/// Whether the lookup may be called with this `iss`. Configured issuers have no surrounding
+/// whitespace, and databases reject NUL. The length is bounded because every name that is looked up
+/// is cached for a while.
 pub(super) fn is_plausible(iss: &str) -> bool {
     !iss.is_empty()
         && iss.len() <= MAX_ISS_BYTES

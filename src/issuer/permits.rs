@@ -1,5 +1,7 @@
-//! Permits for so many at once, given to the request that came last: while more come than can be served, those that came long
-//! ago have their time limit behind them before it is their turn, and with first come, first served that would be all of them.
+//! A semaphore that gives the next permit to the newest request.
+//!
+//! Under overload, the oldest requests reach their time limit before they get a permit. In FIFO
+//! order every request would wait that long, and none would be served.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,13 +12,15 @@ pub(crate) struct Permits(Mutex<State>);
 
 struct State {
     free: usize,
-    /// The newest last.
+    /// The newest request is last.
     waiting: Vec<oneshot::Sender<Permit>>,
-    /// At this length those that gave up are removed: twice of what was left the last time.
+    /// The length at which abandoned requests are removed: twice the number that remained last
+    /// time.
     prune_at: usize,
 }
 
-/// One permit; passed on when dropped, also where nothing receives it any more.
+/// One permit. Dropping it passes it to the newest request. A permit sent to a request that is
+/// dropped before receiving it is also passed on.
 pub(crate) struct Permit {
     permits: Option<Arc<Permits>>,
 }
@@ -26,7 +30,7 @@ impl Permits {
         Arc::new(Self(Mutex::new(State { free: number, waiting: Vec::new(), prune_at: 64 })))
     }
 
-    /// Waits for a permit. May be dropped.
+    /// Waits for a permit. Cancel safe.
     pub(crate) async fn acquire(self: &Arc<Self>) -> Permit {
         let own = || Permit { permits: Some(Arc::clone(self)) };
         let given = {
@@ -35,7 +39,8 @@ impl Permits {
                 state.free -= 1;
                 return own();
             }
-            // Those that gave up are only met when their turn comes, which may be never while newer ones come.
+            // Abandoned requests are otherwise removed only when a permit is offered to them, which
+            // may never happen while newer requests arrive.
             if state.waiting.len() >= state.prune_at {
                 state.waiting.retain(|waiting| !waiting.is_closed());
                 state.prune_at = (2 * state.waiting.len()).max(64);
@@ -44,7 +49,7 @@ impl Permits {
             state.waiting.push(give);
             given
         };
-        // A sender is only dropped after it has sent.
+        // The sender is dropped only after it has sent a permit.
         given.await.unwrap_or(Permit { permits: None })
     }
 
@@ -69,7 +74,7 @@ impl Drop for Permit {
             };
             match newest.send(Permit { permits: Some(Arc::clone(&permits)) }) {
                 Ok(()) => return,
-                // It has given up; this permit is not another one.
+                // The request was abandoned. Disarm the returned permit; the loop passes it on.
                 Err(mut unwanted) => unwanted.permits = None,
             }
         }
@@ -97,13 +102,13 @@ mod tests {
             assert!(gives_up.as_mut().poll(context).is_pending());
         }
         drop(held);
-        assert!(oldest.as_mut().poll(context).is_pending(), "the newest one first");
+        assert!(oldest.as_mut().poll(context).is_pending(), "the newest request is first");
         let Poll::Ready(held) = newest.as_mut().poll(context) else {
-            panic!("the newest that still waits has it")
+            panic!("the newest waiting request gets the permit")
         };
         drop(held);
         assert!(oldest.as_mut().poll(context).is_ready());
-        // That one was dropped by the assertion.
+        // The assertion above dropped the permit.
         let state = permits.lock();
         assert_eq!((state.free, state.waiting.len()), (1, 0));
     }

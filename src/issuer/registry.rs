@@ -1,4 +1,4 @@
-//! From `iss` to the issuer: the configured ones, and those that a lookup resolved.
+//! Finds the issuer for an `iss`, among the configured and the resolved issuers.
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -13,21 +13,21 @@ use super::lookup::{CachedIssuer, ResolvedIssuers, is_plausible};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
 
-/// The [`Issuers`] of a verifier.
+/// The [`Issuers`] of a verifier at run time.
 pub(crate) struct IssuerRegistry {
     listed: HashMap<Arc<str>, Arc<ActiveIssuer>>,
-    /// Those among them that stand for many tenants.
+    /// The configured issuers that serve many tenants.
     templates: Vec<Arc<ActiveIssuer>>,
     looked_up: Option<Arc<ResolvedIssuers>>,
 }
 
-/// An issuer, or what to wait for.
+/// An issuer, or the lookup to wait for.
 pub(crate) enum Resolution {
     Ready(ResolvedIssuer),
     Pending(LookupFuture),
 }
 
-/// An issuer that is trusted, and by which look-up's word, if it is not listed.
+/// A trusted issuer. Unless it is configured, with the cache entry of the lookup's answer.
 #[derive(Clone)]
 pub(crate) struct ResolvedIssuer {
     pub(crate) issuer: Arc<ActiveIssuer>,
@@ -39,7 +39,7 @@ impl ResolvedIssuer {
         Self { issuer: Arc::clone(issuer), kept: None }
     }
 
-    /// Then it is trusted as long as the verifier lives.
+    /// Whether the issuer is configured, and so trusted for the lifetime of the verifier.
     pub(crate) fn is_listed(&self) -> bool {
         self.kept.is_none()
     }
@@ -52,7 +52,8 @@ impl ResolvedIssuer {
 pub(crate) type LookupFuture = Pin<Box<dyn Future<Output = Result<ResolvedIssuer, Error>> + Send>>;
 
 impl IssuerRegistry {
-    /// `guarded` is the client for looked-up issuers that may not be at private addresses.
+    /// `guarded` returns the client for resolved issuers, which does not connect to private
+    /// addresses.
     pub(crate) fn new(
         issuers: Issuers,
         client: impl Fn() -> Result<Client, ConfigError>,
@@ -79,10 +80,10 @@ impl IssuerRegistry {
         Ok(Self { listed, templates, looked_up })
     }
 
-    /// All that are known by now: the listed ones, and those that look-ups brought and that are kept.
+    /// The configured issuers and the cached resolved issuers.
     pub(crate) fn known(&self) -> Vec<Arc<ActiveIssuer>> {
         let kept = self.looked_up.iter().flat_map(|looked_up| looked_up.all());
-        // Once, by however many names it is kept.
+        // An issuer may be cached under several names.
         let mut seen = HashSet::new();
         self.listed()
             .into_iter()
@@ -95,14 +96,14 @@ impl IssuerRegistry {
         self.looked_up.is_some()
     }
 
-    /// The listed ones.
+    /// The configured issuers.
     pub(crate) fn listed(&self) -> Vec<Arc<ActiveIssuer>> {
-        // Not once more for each alias.
+        // Skip aliases.
         let listed = self.listed.iter().filter(|(iss, issuer)| ***iss == *issuer.config.iss);
         listed.map(|(_, issuer)| Arc::clone(issuer)).collect()
     }
 
-    /// A token of this issuer was verified.
+    /// Records that a token of this issuer was verified.
     pub(crate) fn verified(&self, known: &ResolvedIssuer) {
         if let (Some(looked_up), Some(kept)) = (&self.looked_up, &known.kept)
             && !kept.is_established()
@@ -117,13 +118,14 @@ impl IssuerRegistry {
         })
     }
 
-    /// The issuer that `iss` names, if it is known by now. Asks nobody.
+    /// The configured or cached issuer with this `iss`. Does not call the lookup.
     pub(crate) fn known_by(&self, iss: &str) -> Option<Arc<ActiveIssuer>> {
         let kept = || self.looked_up.as_ref()?.kept(iss).map(|kept| Arc::clone(&kept.issuer));
         self.listed.get(iss).or_else(|| self.template(iss)).cloned().or_else(kept)
     }
 
-    /// Whom `iss` names, if we trust them. Nothing is fetched for a stranger.
+    /// The trusted issuer with this `iss`, or the lookup to wait for. Nothing is fetched for an
+    /// untrusted issuer.
     pub(crate) fn find(&self, iss: &str, now: Now) -> Result<Resolution, Error> {
         if let Some(issuer) = self.listed.get(iss).or_else(|| self.template(iss)) {
             return Ok(Resolution::Ready(ResolvedIssuer::listed(issuer)));
@@ -138,7 +140,8 @@ impl IssuerRegistry {
         }
     }
 
-    /// The listed issuer that a token with this `iss` is probably meant for: the commonest mistakes, on either side.
+    /// The configured issuer that was probably meant by this `iss`. Covers the most common mistakes
+    /// of client and configuration: a trailing slash, and version 1.0 tokens of Entra ID.
     fn similar(&self, iss: &str) -> Option<Arc<str>> {
         let listed = |name: &str| self.listed.get_key_value(name).map(|(name, _)| Arc::clone(name));
         let other = iss.strip_suffix('/').map_or_else(|| format!("{iss}/"), str::to_owned);
@@ -150,8 +153,8 @@ impl IssuerRegistry {
         listed(&other).or_else(entra)
     }
 
-    /// Drops what is kept of the issuer with this name: of a looked-up one all, of a listed one its keys. Whether there was
-    /// such an issuer.
+    /// Drops the cached state of the issuer with this name: everything about a resolved issuer, the
+    /// keys of a configured one. Returns whether there was such an issuer.
     pub(crate) fn forget(&self, iss: &str) -> bool {
         match self.listed.get(iss).or_else(|| self.template(iss)) {
             Some(issuer) => {

@@ -1,4 +1,4 @@
-//! One computation for all who ask for the same key at the same time.
+//! Shares one computation among all concurrent requests for the same key.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,7 +16,7 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T> SingleFlight<T> {
-    /// Joins the computation for `key`, or starts one.
+    /// Joins the computation for `key` that is in progress, or registers a new one.
     pub(crate) fn join(self: &Arc<Self>, key: String) -> Flight<T> {
         let mut in_progress = self.lock();
         let cell = match in_progress.get(&key).and_then(Weak::upgrade) {
@@ -31,7 +31,7 @@ impl<T> SingleFlight<T> {
         Flight { flights: Arc::clone(self), key, cell: Some(cell) }
     }
 
-    /// Requests that come from now on join none of the computations in progress.
+    /// Later requests join none of the computations that are in progress now.
     pub(crate) fn detach(&self) {
         self.lock().clear();
     }
@@ -41,16 +41,18 @@ impl<T> SingleFlight<T> {
     }
 }
 
-/// One request's share in a computation. The last one to leave removes it from the map.
+/// One request's share in a computation. Dropping the last share removes the computation from the
+/// map.
 pub(crate) struct Flight<T> {
     flights: Arc<SingleFlight<T>>,
     key: String,
-    /// `None` once it has left.
+    /// `None` once dropped.
     cell: Option<Arc<OnceCell<T>>>,
 }
 
 impl<T: Clone> Flight<T> {
-    /// The result: of `compute`, or of another request's. If the request that computes is dropped, the next one computes.
+    /// Returns the result of `compute`, or that of another request. If the request that computes is
+    /// dropped, the next one runs its own `compute`.
     pub(crate) async fn result<F: Future<Output = T>>(&self, compute: impl FnOnce() -> F) -> T {
         match &self.cell {
             Some(cell) => cell.get_or_init(compute).await.clone(),
@@ -65,9 +67,10 @@ impl<T> Drop for Flight<T> {
         let Some(cell) = self.cell.take() else { return };
         let is_own =
             in_progress.get(&self.key).is_some_and(|entry| std::ptr::eq(entry.as_ptr(), &*cell));
-        // A result is not for requests that come later: caches are for those.
+        // Later requests do not share a finished result: caching is up to the caller.
         let is_done = cell.initialized();
-        // Released under the lock, so that of two that leave at once the second sees that it is the last.
+        // Drop the cell under the lock: if two shares are dropped at once, the second one sees that
+        // it is the last.
         drop(cell);
         let is_last = in_progress.get(&self.key).is_some_and(|entry| entry.strong_count() == 0);
         if is_own && (is_done || is_last) {

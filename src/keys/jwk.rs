@@ -11,26 +11,30 @@ use crate::error::IgnoredKeyReason;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
 use crate::token::tenant;
 
-/// RFC 7518 §3.3: at least 2048 bits. At most 8192, since the cost of a signature grows with the square.
+/// At least 2048 bits (RFC 7518 §3.3). At most 8192 bits, since the cost of a verification grows
+/// with the square of the size.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
-/// A verification key of a key set: one key, one algorithm (draft-ietf-oauth-rfc8725bis §3.1).
+/// A verification key of a key set, for exactly one algorithm (draft-ietf-oauth-rfc8725bis §3.1).
 pub(crate) struct Jwk {
     pub(crate) kid: Option<String>,
     pub(crate) algorithm: Algorithm,
-    /// The member `issuer`, Entra's: which of its tenants the key signs for.
+    /// Entra ID's member `issuer`: which tenant the key signs for.
     issuer: Option<Box<str>>,
-    /// Kept if the key set did not say the algorithm, for an issuer that is configured to another one.
+    /// The public key, if the key set does not specify its algorithm: an issuer may be configured
+    /// with another algorithm.
     implicit: Option<PublicKey>,
     verifier: SignatureVerifier,
-    /// How many keys of usual size take as long to verify a signature.
+    /// Cost of a verification, as a multiple of that with a key of usual size.
     pub(crate) cost: usize,
-    /// Whether it verifies tokens whatever `kid` they name: a key that came without a set, by itself.
+    /// Whether the key is tried for tokens with any `kid`: true for a key that does not come from a
+    /// key set.
     pub(crate) any_kid: bool,
 }
 
 impl Jwk {
-    /// Reads one member of `keys`. Without `alg`, an RSA key serves `rsa`; the other types leave no choice.
+    /// Parses one member of `keys`. An RSA key without `alg` is used with `rsa`; the other key
+    /// types determine the algorithm.
     pub(crate) fn read(member: &Value, rsa: Algorithm) -> Result<Self, IgnoredKeyReason> {
         let Value::Object(member) = member else {
             return Err(IgnoredKeyReason::Malformed);
@@ -43,12 +47,14 @@ impl Jwk {
 
         match text("kty")? {
             Some("RSA" | "EC" | "OKP") => {}
-            // RFC 8725 §3.1: a secret that is published is none, and a public key used as one lets anybody sign.
+            // RFC 8725 §3.1: a published symmetric key is not a secret, and a public key used as an
+            // HMAC secret would let anyone sign.
             Some("oct") => return Err(IgnoredKeyReason::Symmetric),
             Some(_) => return Err(IgnoredKeyReason::Type),
             None => return Err(IgnoredKeyReason::Malformed),
         }
-        // RFC 7518 §6.2.2, §6.3.2: whoever publishes `d`, or the primes that it follows from, lets everybody sign.
+        // RFC 7518 §6.2.2, §6.3.2: if `d` is published, or the primes that it follows from, anyone
+        // can sign.
         if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| member.contains_key(*name)) {
             return Err(IgnoredKeyReason::Private);
         }
@@ -69,7 +75,7 @@ impl Jwk {
             None => (implied_algorithm(&key, rsa), Some(key.clone())),
         };
         let verifier = SignatureVerifier::public(&key, algorithm)?;
-        // Of another type, it names no tenant.
+        // A value that is not a string names no tenant.
         let issuer = member.get("issuer").map(|issuer| issuer.as_str().unwrap_or_default().into());
         Ok(Self {
             issuer,
@@ -88,7 +94,7 @@ impl Jwk {
         Self { kid, algorithm, issuer: None, implicit: None, verifier, cost, any_kid: false }
     }
 
-    /// A key in PEM (ES256), by the name that it was asked for.
+    /// Parses an ES256 key in PEM, which was fetched by this `kid`.
     pub(crate) fn from_pem(kid: &str, document: &[u8]) -> Option<Self> {
         let algorithm = Algorithm::ES256;
         let key = pem::public_key(std::str::from_utf8(document).ok()?)?;
@@ -96,7 +102,8 @@ impl Jwk {
         Some(Self::new(Some(kid.to_owned()), &key, algorithm, verifier))
     }
 
-    /// A public key that an application has by itself, in PEM: it has no name, and verifies tokens whatever name they have.
+    /// A public key in PEM that the application configured. It has no `kid`, and is tried for
+    /// tokens with any `kid`.
     pub(crate) fn pinned(key: PublicKey, rsa: Algorithm) -> Result<Self, IgnoredKeyReason> {
         if let PublicKey::Rsa { n, e } = &key {
             check_rsa(n, e)?;
@@ -107,7 +114,7 @@ impl Jwk {
         Ok(Self { implicit: Some(key), any_kid: true, ..own })
     }
 
-    /// A secret of the application's own, for HMAC; `None` for any other algorithm.
+    /// An HMAC secret that the application configured. Returns `None` for any other algorithm.
     pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         let verifier = SignatureVerifier::secret(secret, algorithm)?;
         Some(Self {
@@ -121,8 +128,8 @@ impl Jwk {
         })
     }
 
-    /// The same key for an issuer whose RSA keys serve `rsa` where the key set does not say; `None` if that changes
-    /// nothing.
+    /// Returns the same key with `rsa` as its algorithm, if it is an RSA key without `alg`. Returns
+    /// `None` if that changes nothing.
     pub(crate) fn with_rsa_algorithm(
         &self,
         rsa: Algorithm,
@@ -141,7 +148,7 @@ impl Jwk {
         })
     }
 
-    /// Whether the key may sign for this tenant of its issuer, if that has many.
+    /// Whether the key may sign for this tenant, if the issuer has many.
     pub(crate) fn serves(&self, tenant: Option<&str>) -> bool {
         match (&self.issuer, tenant) {
             (Some(issuer), Some(tenant)) => tenant::key_serves(issuer, tenant),
@@ -149,7 +156,7 @@ impl Jwk {
         }
     }
 
-    /// The payload, if this key signed exactly the bytes received (RFC 7515 §5.2).
+    /// Returns the payload if this key signed exactly the received bytes (RFC 7515 §5.2).
     pub(crate) fn verify<'a>(&self, jws: &'a Jws<'_>) -> Option<SignedPayload<'a>> {
         self.verifier
             .verifies(jws.signing_input.as_bytes(), jws.signature())
@@ -157,7 +164,8 @@ impl Jwk {
     }
 }
 
-/// A payload whose signature was verified. Only a [`Jwk`] makes one, so whoever is handed it need not ask.
+/// A payload whose signature was verified. Only [`Jwk::verify`] creates one, so the type is proof
+/// of verification.
 pub(crate) struct SignedPayload<'a>(&'a [u8]);
 
 impl<'a> SignedPayload<'a> {
@@ -166,7 +174,8 @@ impl<'a> SignedPayload<'a> {
     }
 }
 
-/// RFC 7517 §4.2, §4.3: `use` and `key_ops` both may be absent; what is there must allow verification.
+/// Whether a key may be used for verification (RFC 7517 §4.2, §4.3). `use` and `key_ops` are both
+/// optional; a member that is present must allow verification.
 fn is_for_verification(member: &serde_json::Map<String, Value>) -> bool {
     let used = member.get("use").is_none_or(|used| used == "sig");
     let allowed = member.get("key_ops").is_none_or(|operations| match operations {
@@ -192,7 +201,8 @@ fn bytes(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
         .map_err(|_| IgnoredKeyReason::Malformed)
 }
 
-/// RFC 7518 §2, Base64urlUInt. Leading zeros are against the rule, common, and mean nothing.
+/// Decodes a Base64urlUInt (RFC 7518 §2). Leading zeros are not allowed, but common, and do not
+/// change the value.
 fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
     let mut bytes = bytes(text)?;
     let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -200,7 +210,7 @@ fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
     Ok(bytes)
 }
 
-/// RFC 7518 §6.3.1.
+/// RSA public key parameters (RFC 7518 §6.3.1).
 fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     let (n, e) = (unsigned(n)?, unsigned(e)?);
     check_rsa(&n, &e)?;
@@ -208,13 +218,13 @@ fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKeyReas
 }
 
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKeyReason> {
-    // By the bit: 2047 bits fill 256 bytes as well.
+    // Counted in bits, since 2047 bits fill 256 bytes as well.
     let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
     if bits < RSA_BYTES.start() * 8 || bits > RSA_BYTES.end() * 8 {
         return Err(IgnoredKeyReason::RsaSize);
     }
-    // An exponent of 1 makes every message its own signature. Large ones make verification slow: 65537 has 3 bytes, and no
-    // issuer's is larger.
+    // With an exponent of 1, every message is its own signature. Large exponents make verification
+    // slow: 65537 has 3 bytes, and no issuer uses a larger one.
     let odd = e.last().is_some_and(|last| last % 2 == 1);
     if !odd || e == [1] || e.len() > 3 {
         return Err(IgnoredKeyReason::Malformed);
@@ -222,7 +232,8 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKeyReason> {
     Ok(())
 }
 
-/// RFC 7518 §6.2.1: coordinates of exactly the curve's length.
+/// EC public key parameters (RFC 7518 §6.2.1). Each coordinate must have exactly the length of the
+/// curve.
 fn ec_key(
     crv: Option<&str>,
     x: Option<&str>,
@@ -242,7 +253,7 @@ fn ec_key(
     Ok(PublicKey::Ec { curve, point: [&[4], x.as_slice(), y.as_slice()].concat() })
 }
 
-/// RFC 8037 §2.
+/// OKP public key parameters (RFC 8037 §2).
 fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     match crv {
         Some("Ed25519") => {}
@@ -252,14 +263,14 @@ fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyRe
     Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKeyReason::Malformed)?))
 }
 
-/// What an RSA key over 4096 bits costs in place of one of usual size: 8192 bits take 16 times as long as 2048.
+/// Cost of an RSA key over 4096 bits: 8192 bits take 16 times as long as 2048.
 const LARGE_KEY_COST: usize = 4;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// RFC 7515 A.1. Here and not in `tests/`, since its claims are no access token's.
+    /// RFC 7515 appendix A.1. A unit test, since its claims are not those of an access token.
     #[test]
     fn the_hmac_vector_verifies() {
         let k = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";

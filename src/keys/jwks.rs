@@ -1,4 +1,4 @@
-//! RFC 7517 §5: a key set, read tolerantly; the key selected.
+//! RFC 7517 §5: key sets, parsed tolerantly, and the selection of the key for a token.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,19 +11,23 @@ use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, IgnoredKeyReason, InvalidToken};
 use crate::token::jws::{Header, Jws};
 
-/// Members read of one set. The largest real ones have some hundred keys; the bound is for hostile ones, since reading a key
-/// costs up to a tenth of a millisecond.
+/// Maximum number of members read from one set. The largest real sets have a few hundred keys. The
+/// limit is for hostile sets, since parsing a key takes up to 0.1 ms.
 const MAX_MEMBERS: usize = 500;
 
-/// Keys tried for one token: several may share a `kid`, or a token have none (RFC 7517 §4.5). Each costs a signature. One of RSA
-/// over 4096 bits is tried last, and no other after it.
+/// Maximum number of keys tried for one token: several keys may share a `kid`, and a token may have
+/// none (RFC 7517 §4.5). Each try costs a signature verification. An RSA key over 4096 bits is
+/// tried last, and no other key after it.
 const MAX_CANDIDATES: usize = 4;
 
-/// A set of verification keys (RFC 7517 §5), of one issuer.
+/// A set of verification keys (RFC 7517 §5) of one issuer.
 ///
-/// One strange member never loses the set: what cannot be used is left out and counted in [`ignored`](Self::ignored).
-/// For an issuer that publishes its keys, use [`Issuer::new`](crate::Issuer::new) and have them fetched; this type is for
-/// keys that come another way, and for signed things that are not access tokens.
+/// A member that cannot be used never invalidates the set. It is skipped, and
+/// [`ignored`](Self::ignored) returns the reason.
+///
+/// For an issuer that publishes its key set, use [`Issuer::new`](crate::Issuer::new), which fetches
+/// the keys. Use `Jwks` for keys from another source, and for signed data other than access tokens
+/// (see [`verify`](Self::verify)).
 ///
 /// ```
 /// use portcullis::Jwks;
@@ -40,17 +44,18 @@ const MAX_CANDIDATES: usize = 4;
 pub struct Jwks {
     keys: Vec<Arc<Jwk>>,
     ignored: Vec<IgnoredKeyReason>,
-    /// What RSA keys serve that do not say, if the application has said it.
+    /// The algorithm that the application set with `rsa_algorithm`.
     rsa: Option<Algorithm>,
 }
 
 impl Jwks {
-    /// Reads a JWK Set in JSON. RSA keys without `alg` serve `RS256`, unless
-    /// [`rsa_algorithm`](Self::rsa_algorithm) says otherwise.
+    /// Parses a JWK Set in JSON. RSA keys without `alg` are used with `RS256`, unless
+    /// [`rsa_algorithm`](Self::rsa_algorithm) sets another algorithm.
     ///
     /// # Errors
     ///
-    /// When the text is not an object with an array `keys`, or no key in it can be used.
+    /// Returns an error if `json` is not a JSON object with an array `keys`, or if no key in it can
+    /// be used.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         let set = Self::read(json.as_ref(), Algorithm::RS256).ok_or_else(|| {
             ConfigError::new("JWK Set: expected a JSON object with an array `keys` (RFC 7517 §5)")
@@ -64,9 +69,12 @@ impl Jwks {
         }
     }
 
-    /// Reads public keys in PEM (RFC 7468 §13), one or several: RSA (also PKCS #1), EC on P-256, P-384 or P-521 with an
-    /// uncompressed point, and Ed25519. They have no names, so each is tried for any token, whatever `kid` that has; so there may be four. RSA keys
-    /// serve `RS256`, unless [`rsa_algorithm`](Self::rsa_algorithm) says otherwise.
+    /// Parses one or more public keys in PEM (RFC 7468 §13): RSA (also PKCS #1), EC on P-256, P-384
+    /// or P-521 with an uncompressed point, and Ed25519.
+    ///
+    /// Keys in PEM have no `kid`, so each key is tried for every token, whatever the token's `kid`.
+    /// At most four keys are accepted for that reason. RSA keys are used with `RS256`, unless
+    /// [`rsa_algorithm`](Self::rsa_algorithm) sets another algorithm.
     ///
     /// ```
     /// use portcullis::{Issuer, Jwks};
@@ -82,8 +90,9 @@ impl Jwks {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is no public key in the text, or one that cannot be used. A certificate is none: extract its
-    /// key, with `openssl x509 -pubkey` say.
+    /// Returns an error if `pem` contains no public key, more than four, or a block that is not a
+    /// usable public key. A certificate is not accepted: extract its public key, for example with
+    /// `openssl x509 -pubkey`.
     pub fn from_pem(pem: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
         let error = |found: String| {
             ConfigError::new(format!(
@@ -97,48 +106,52 @@ impl Jwks {
             let key =
                 pem::public_key(block).ok_or_else(|| error(format!("{:?}", pem::label(block))))?;
             let key = Jwk::pinned(key, Algorithm::RS256)
-                .map_err(|reason| error(format!("one that is {reason:?}")))?;
+                .map_err(|reason| error(format!("an unusable key ({reason:?})")))?;
             jwks.keys.push(Arc::new(key));
         }
         match jwks.len() {
             0 => Err(error("none".to_owned())),
             number if number > MAX_CANDIDATES => Err(error(format!(
-                "{number} of them, of which only {MAX_CANDIDATES} can be tried for a token; use a JWK Set"
+                "{number} keys, but only {MAX_CANDIDATES} can be tried for a token; use a JWK Set"
             ))),
             _ => Ok(jwks),
         }
     }
 
-    /// What RSA keys serve that do not say their `alg`: `RS384` or `PS256`, say, in place of `RS256`. Keys of other types leave
-    /// no choice. Where an issuer with these keys is configured with [`algorithms`](crate::Issuer::algorithms), those count.
+    /// Sets the algorithm of RSA keys that have no `alg`, for example `RS384` or `PS256` instead of
+    /// `RS256`. Keys of other types are not affected: their type determines the algorithm.
+    ///
+    /// If an issuer with these keys is configured with [`algorithms`](crate::Issuer::algorithms),
+    /// that configuration takes precedence.
     ///
     /// ```
     /// use portcullis::{Algorithm, Jwks};
     ///
-    /// # let json_text = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    /// # let json_text = r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    /// #     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
     /// let jwks = Jwks::from_json(json_text)?.rsa_algorithm(Algorithm::PS384)?;
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// Returns an error if it is not an algorithm of RSA keys.
+    /// Returns an error if `algorithm` is not an RSA algorithm.
     pub fn rsa_algorithm(self, algorithm: Algorithm) -> Result<Self, ConfigError> {
         match algorithm.is_rsa() {
             true => Ok(Self { rsa: Some(algorithm), ..self.with_rsa_algorithm(algorithm) }),
             false => Err(ConfigError::new(format!(
-                "rsa_algorithm {algorithm}: expected one of RSA, such as RS256"
+                "rsa_algorithm {algorithm}: expected an RSA algorithm, such as RS256"
             ))),
         }
     }
 
-    /// What the application has said with [`rsa_algorithm`](Self::rsa_algorithm).
+    /// The algorithm that the application set with [`rsa_algorithm`](Self::rsa_algorithm).
     pub(crate) fn own_rsa_algorithm(&self) -> Option<Algorithm> {
         self.rsa
     }
 
-    /// As [`from_json`](Self::from_json), for an issuer whose RSA keys without `alg` serve `rsa`; may come out empty.
-    /// `None` if it is no key set at all.
+    /// Like [`from_json`](Self::from_json), with `rsa` as the algorithm of RSA keys without `alg`.
+    /// The result may be empty. Returns `None` if `json` is not a key set.
     pub(crate) fn read(json: &[u8], rsa: Algorithm) -> Option<Self> {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
@@ -156,22 +169,22 @@ impl Jwks {
         Some(jwks)
     }
 
-    /// A set of these keys.
+    /// Creates a set of these keys.
     pub(crate) fn of(keys: Vec<Arc<Jwk>>) -> Self {
         Self { keys, ignored: Vec::new(), rsa: None }
     }
 
-    /// The names of the keys that have one.
+    /// The `kid` of each key that has one.
     pub(crate) fn kids(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().filter_map(|key| key.kid.as_deref())
     }
 
-    /// Whether a key has this name, for whatever algorithm.
+    /// Whether a key has this `kid`, for any algorithm.
     pub(crate) fn has_kid(&self, kid: &str) -> bool {
         self.kids().any(|own| own == kid)
     }
 
-    /// The same keys for an issuer whose RSA keys serve `rsa` where the set does not say.
+    /// Returns the same keys with `rsa` as the algorithm of RSA keys without `alg`.
     pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Self {
         let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone(), rsa: self.rsa };
         for key in &self.keys {
@@ -195,36 +208,41 @@ impl Jwks {
         self.keys.iter().any(|key| algorithms.contains(&key.algorithm))
     }
 
-    /// How many keys can be used.
+    /// Returns the number of usable keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether no key can be used.
+    /// Returns `true` if the set has no usable key.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Why the other members of the set were left out, one reason each; a last `TooMany` stands for all that were not read.
+    /// Returns why the other members of the set were skipped, with one reason per member. A final
+    /// [`TooMany`](IgnoredKeyReason::TooMany) stands for all members that were not read.
     pub fn ignored(&self) -> &[IgnoredKeyReason] {
         &self.ignored
     }
 
-    /// Verifies the signature of a compact JWS, and nothing else: for signed things that are not access tokens, such as
-    /// webhooks, logout tokens and security event tokens. Which `typ`, claims and time they must have is up to you.
+    /// Verifies the signature of a compact JWS, and nothing else. Use it for signed data other than
+    /// access tokens, such as webhooks, logout tokens and security event tokens. The caller has to
+    /// check `typ`, claims and expiry.
     ///
-    /// The key rules are those for access tokens: one algorithm per key, `kid` respected, no symmetric keys, `crit` refused.
+    /// The key is selected by the same rules as for access tokens: each key has one algorithm,
+    /// `kid` must match, symmetric keys are ignored, and a header with `crit` is rejected.
     ///
     /// ```
     /// use portcullis::Jwks;
     ///
     /// // RFC 8037 appendix A.4
     /// let jwks = Jwks::from_json(
-    ///     r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    ///     r#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+    ///         "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
     /// )?;
     /// let signed = jwks.verify(
     ///     "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
-    ///      hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+    ///      hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_\
+    ///      MuM0KAg",
     /// )?;
     /// assert_eq!(signed.payload, b"Example of Ed25519 signing");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -232,7 +250,8 @@ impl Jwks {
     ///
     /// # Errors
     ///
-    /// [`InvalidToken`]: the JWS is misshapen, its algorithm or key unknown here, or its signature wrong.
+    /// Returns an [`InvalidToken`] if the JWS is malformed, if no key matches its algorithm and
+    /// `kid`, or if the signature is wrong.
     pub fn verify(&self, compact: &str) -> Result<VerifiedJws, InvalidToken> {
         let jws = Jws::split(compact)?;
         jws.check_unpadded()?;
@@ -240,14 +259,15 @@ impl Jwks {
         Ok(VerifiedJws { header: jws.header_bytes().to_vec(), payload: payload.bytes().to_vec() })
     }
 
-    /// The key selected by `kid` and `alg`, the signature verified. `tenant`: of an issuer that has many.
+    /// Selects the key by `kid` and `alg`, and verifies the signature. `tenant`: the token's
+    /// tenant, for an issuer that has many.
     pub(crate) fn verify_signature<'a>(
         &self,
         jws: &'a Jws<'_>,
         header: &Header<'_>,
         tenant: Option<&str>,
     ) -> Result<SignedPayload<'a>, InvalidToken> {
-        // Those of usual size first, so that a large one costs no other its turn.
+        // Keys of usual size first, so that a large key does not use up the tries of the others.
         let fitting = |is_large: bool| {
             self.candidates(header)
                 .filter(move |key| key.serves(tenant) && (key.cost > 1) == is_large)
@@ -284,12 +304,12 @@ impl fmt::Debug for Jwks {
     }
 }
 
-/// The decoded parts of a JWS whose signature [`Jwks::verify`] verified.
+/// The decoded parts of a JWS whose signature was verified by [`Jwks::verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifiedJws {
-    /// The JOSE header: JSON (RFC 7515 §4).
+    /// The JOSE header, in JSON (RFC 7515 §4).
     pub header: Vec<u8>,
-    /// The payload: any bytes.
+    /// The payload, which may be any bytes.
     pub payload: Vec<u8>,
 }

@@ -1,4 +1,4 @@
-//! Key sets → keys that verify signatures. No network in this folder's own files: `remote/` fetches.
+//! Key sets, and the keys that verify signatures. Only `remote/` uses the network.
 
 pub(crate) mod jwk;
 pub(crate) mod jwks;

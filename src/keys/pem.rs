@@ -1,5 +1,5 @@
-//! RFC 7468 §13: public keys in PEM. AWS load balancers publish theirs so, each at an address of its own; and applications have
-//! some where other libraries took them.
+//! RFC 7468 §13: public keys in PEM. AWS load balancers publish each of their keys in PEM, at a URL
+//! of its own. Applications that used another library may have their keys in PEM.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-// RFC 8017 §A.1, RFC 5480 §2.1.1, RFC 8410 §3: object identifiers in DER.
+// Object identifiers in DER: RFC 8017 §A.1, RFC 5480 §2.1.1, RFC 8410 §3.
 const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -18,14 +18,15 @@ const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 
-// X.690 §8: tags in DER.
+// Tags in DER: X.690 §8.
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const NULL: u8 = 0x05;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 
-/// The blocks of a text, each from its `BEGIN` to its `END`. What is between them does not count (RFC 7468 §2).
+/// The PEM blocks of a text, each from `BEGIN` to `END`. The text between blocks is ignored
+/// (RFC 7468 §2).
 pub(crate) fn blocks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -38,7 +39,7 @@ pub(crate) fn blocks(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What a block says that it is; at most so much of it that an error can quote it.
+/// The label of a block, cut off after 64 bytes so that an error can quote it.
 pub(crate) fn label(block: &str) -> &str {
     let label = block
         .strip_prefix(BEGIN)
@@ -47,7 +48,8 @@ pub(crate) fn label(block: &str) -> &str {
     label.get(..64).unwrap_or(label)
 }
 
-/// Reads one public key. `None` if it is anything else, or more than that.
+/// Parses a block that contains one public key. Returns `None` if it contains anything else, or
+/// anything more.
 pub(crate) fn public_key(block: &str) -> Option<PublicKey> {
     let block = block.trim();
     let label = label(block);
@@ -62,12 +64,13 @@ pub(crate) fn public_key(block: &str) -> Option<PublicKey> {
     }
 }
 
-/// RFC 5280 §4.1: `SEQUENCE { SEQUENCE { algorithm, parameters }, BIT STRING }`.
+/// A public key with its algorithm (RFC 5280 §4.1):
+/// `SEQUENCE { SEQUENCE { algorithm, parameters }, BIT STRING }`.
 fn subject_public_key(der: &[u8]) -> Option<PublicKey> {
     let mut outer = Der(der);
     let mut key = Der(outer.read(SEQUENCE)?);
     let mut algorithm = Der(key.read(SEQUENCE)?);
-    // A key fills whole bytes: no bit of the last one is unused.
+    // A key is a whole number of bytes: the last byte has no unused bits.
     let bits = key.read(BIT_STRING)?.strip_prefix(&[0])?;
     let read = match algorithm.read(OBJECT_IDENTIFIER)? {
         RSA_ENCRYPTION => {
@@ -90,30 +93,31 @@ fn subject_public_key(der: &[u8]) -> Option<PublicKey> {
     (outer.0.is_empty() && key.0.is_empty() && algorithm.0.is_empty()).then_some(read)
 }
 
-/// RFC 8017 §A.1.1: `SEQUENCE { modulus, publicExponent }`.
+/// An RSA public key (RFC 8017 §A.1.1): `SEQUENCE { modulus, publicExponent }`.
 fn rsa(der: &[u8]) -> Option<PublicKey> {
     let mut outer = Der(der);
     let mut numbers = Der(outer.read(SEQUENCE)?);
     let mut number = || {
         let bytes = numbers.read(INTEGER)?;
-        // Not a negative one; a zero in front keeps the sign.
+        // Not negative. A leading zero byte only makes the number positive.
         (bytes.first()? & 0x80 == 0).then(|| bytes.strip_prefix(&[0]).unwrap_or(bytes).to_vec())
     };
     let (n, e) = (number()?, number()?);
     (outer.0.is_empty() && numbers.0.is_empty()).then_some(PublicKey::Rsa { n, e })
 }
 
-/// DER (X.690 §10), read from its beginning.
+/// A reader of DER elements (X.690 §10).
 struct Der<'a>(&'a [u8]);
 
 impl<'a> Der<'a> {
-    /// The contents of the next element, if it has this tag.
+    /// Returns the contents of the next element if it has this tag.
     fn read(&mut self, expected: u8) -> Option<&'a [u8]> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
-            // Long form, of at most two bytes and no more than needed: an RSA key of 16384 bits has 2 KiB.
+            // Long form with at most two length bytes, and in its shortest encoding. An RSA key of
+            // 16384 bits takes 2 KiB.
             0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
             0x82 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), rest.get(2..)?),
             _ => return None,
@@ -129,7 +133,8 @@ impl<'a> Der<'a> {
     }
 }
 
-/// What may be the name of a key at an address of its own: it becomes part of that address, and a token chose it.
+/// Whether a `kid` may become part of a URL, where each key has a URL of its own. The `kid` comes
+/// from an unverified token.
 pub(crate) fn is_name(kid: &str) -> bool {
     !kid.is_empty()
         && kid.len() <= 64

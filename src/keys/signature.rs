@@ -1,8 +1,9 @@
-//! RFC 7518 §3: one public key, or secret, prepared for one algorithm.
+//! RFC 7518 §3: one public key, or one secret, prepared for one algorithm.
 //!
-//! The cryptography is chosen by value. `jsonwebtoken` keeps a process-wide provider that panics at the first token when
-//! feature unification leaves it with none or two, so nothing here touches it: its provider is named, or aws-lc-rs is
-//! called with a key that was parsed once (1.17 times faster for RSA than building the key for each signature).
+//! No process-wide crypto provider is used. `jsonwebtoken` has one, which panics at the first token
+//! if feature unification leaves it with none or two. This module names the provider of its backend
+//! instead, or calls aws-lc-rs with a key that was parsed once (1.17 times faster for RSA than
+//! building the key for each signature).
 
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
@@ -20,10 +21,10 @@ use jsonwebtoken::crypto::aws_lc as provider;
 #[cfg(not(feature = "aws-lc-rs"))]
 use jsonwebtoken::crypto::rust_crypto as provider;
 
-/// `jsonwebtoken`'s provider of this build, by name.
+/// The `jsonwebtoken` provider of this build's backend.
 pub(crate) const PROVIDER: &CryptoProvider = &provider::DEFAULT_PROVIDER;
 
-/// A public key as numbers, of the right lengths, before any algorithm.
+/// A public key as numbers of the right length, not yet bound to an algorithm.
 #[derive(Clone, Debug)]
 pub(crate) enum PublicKey {
     /// Modulus and exponent, big-endian without leading zeros.
@@ -39,7 +40,7 @@ pub(crate) enum PublicKey {
     Ed25519([u8; 32]),
 }
 
-/// RFC 7518 §6.2.1.1.
+/// Curves of EC keys (RFC 7518 §6.2.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Curve {
     P256,
@@ -47,8 +48,9 @@ pub(crate) enum Curve {
     P521,
 }
 
-/// The points of Curve25519 whose order divides 8, as Ed25519 encodes them, without the sign: the neutral element and those of
-/// order 2, 4 and 8, and what a decoder that does not reduce takes for them.
+/// The points of Curve25519 whose order divides 8, as Ed25519 encodes them, without the sign bit:
+/// the neutral element, the points of order 2, 4 and 8, and their encodings that are not reduced,
+/// which some decoders accept.
 const SMALL_ORDER: [[u8; 32]; 7] = [
     [0; 32],
     small(1, 0, 0),
@@ -67,7 +69,7 @@ const SMALL_ORDER: [[u8; 32]; 7] = [
     small(0xee, 0xff, 0x7f),
 ];
 
-/// 32 bytes: a first and a last one, and in between always the same.
+/// 32 bytes: `first`, then 30 times `between`, then `last`.
 const fn small(first: u8, between: u8, last: u8) -> [u8; 32] {
     let mut bytes = [between; 32];
     bytes[0] = first;
@@ -76,7 +78,7 @@ const fn small(first: u8, between: u8, last: u8) -> [u8; 32] {
 }
 
 impl PublicKey {
-    /// Whether it is a point of Ed25519 for which anyone can sign.
+    /// Whether this is an Ed25519 point of small order, for which anyone can sign.
     fn is_of_small_order(&self) -> bool {
         let Self::Ed25519(point) = self else { return false };
         let mut without_sign = *point;
@@ -86,12 +88,12 @@ impl PublicKey {
         SMALL_ORDER.contains(&without_sign)
     }
 
-    /// Whether verifying with it takes far longer than usual.
+    /// Whether a verification with this key takes much longer than usual.
     pub(crate) fn is_large(&self) -> bool {
         matches!(self, Self::Rsa { n, .. } if n.len() > 4096 / 8)
     }
 
-    /// Whether keys of this type make signatures of that algorithm.
+    /// Whether keys of this type can be used with `algorithm`.
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {
         match self {
             Self::Rsa { .. } => algorithm.is_rsa(),
@@ -103,19 +105,21 @@ impl PublicKey {
     }
 }
 
-/// What verifies the signatures of one key under one algorithm.
+/// Verifies signatures with one key and one algorithm.
 pub(crate) struct SignatureVerifier(Prepared);
 
 enum Prepared {
-    /// The message is hashed here where the algorithm hashes it as a whole: the library would first build what can hash in pieces.
+    /// If the algorithm signs a hash of the message, the hash is computed here: the library would
+    /// first set up an incremental hash.
     #[cfg(feature = "aws-lc-rs")]
     Parsed { key: ParsedPublicKey, digest: Option<&'static digest::Algorithm> },
-    /// `jsonwebtoken`'s verifiers are not `Sync`, so one is made for each signature.
+    /// `jsonwebtoken`'s verifiers are not `Sync`, so each verification creates one.
     Provided { algorithm: jsonwebtoken::Algorithm, key: DecodingKey },
 }
 
 impl SignatureVerifier {
-    /// Prepares a public key; finds out whether it is one (a point on its curve, say).
+    /// Prepares a public key. Returns an error if it is not valid, for example if its point is not
+    /// on the curve.
     pub(crate) fn public(key: &PublicKey, algorithm: Algorithm) -> Result<Self, IgnoredKeyReason> {
         if !key.fits(algorithm) {
             return Err(IgnoredKeyReason::Algorithm);
@@ -126,15 +130,15 @@ impl SignatureVerifier {
         prepare(key, algorithm).map(Self)
     }
 
-    /// Prepares a secret for HMAC.
+    /// Prepares an HMAC secret. Returns `None` if `algorithm` is not an HMAC algorithm.
     pub(crate) fn secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
         algorithm.secret_bytes()?;
         let algorithm = provided(algorithm)?;
         Some(Self(Prepared::Provided { algorithm, key: DecodingKey::from_secret(secret) }))
     }
 
-    /// Whether `signature` is this key's signature over `message`. ECDSA signatures are `r ‖ s`, of exactly the curve's
-    /// length (RFC 7518 §3.4).
+    /// Whether `signature` is the signature of this key over `message`. ECDSA signatures are
+    /// `r ‖ s`, with exactly the length of the curve (RFC 7518 §3.4).
     pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.0 {
             #[cfg(feature = "aws-lc-rs")]
@@ -185,7 +189,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
 
 #[cfg(not(feature = "aws-lc-rs"))]
 fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKeyReason> {
-    /// As far as the `rsa` crate goes.
+    /// The limit of the `rsa` crate.
     const MAX_RSA_BYTES: usize = 4096 / 8;
     let key = match key {
         PublicKey::Rsa { n, .. } if n.len() > MAX_RSA_BYTES => {
@@ -202,7 +206,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
     }
 }
 
-/// The same algorithm, for `jsonwebtoken`'s providers. They have no ES512.
+/// The same algorithm, as `jsonwebtoken` names it. Its providers do not support ES512.
 pub(crate) fn provided(algorithm: Algorithm) -> Option<jsonwebtoken::Algorithm> {
     use jsonwebtoken::Algorithm as Provided;
     Some(match algorithm {

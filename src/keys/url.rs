@@ -1,19 +1,20 @@
-//! Which URLs may be fetched: `https`, and `http` where it is accepted.
+//! Which URLs may be fetched: `https`, and `http` only where it is allowed.
 
 use url::Url;
 
 use crate::error::ConfigError;
 
-/// Where an issuer may be reached over plain http.
+/// Where an issuer may be reached over plain `http`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PlainHttp {
     OnLoopback,
     Anywhere,
 }
 
-/// As [`secure_url`], and exactly as written, without query and fragment (OpenID Connect Discovery §3, RFC 8414 §2). A
-/// parser would make `https://a/b/../c` into `https://a/c`, and then the issuer that was compared would not be the one that
-/// was asked for keys.
+/// Like [`secure_url`], but `text` must also be a URL in its normal form, without query and
+/// fragment (OpenID Connect Discovery §3, RFC 8414 §2). A parser turns `https://a/b/../c` into
+/// `https://a/c`, so the issuer that is compared with `iss` would not be the one that keys are
+/// fetched from.
 pub(crate) fn normal_url(
     what: &str,
     text: &str,
@@ -29,13 +30,14 @@ pub(crate) fn normal_url(
     }
 }
 
-/// An absolute `https` URL without credentials; `http` only where nothing is in between, or where that is accepted.
+/// Parses an absolute `https` URL without credentials. `http` is accepted on loopback, and anywhere
+/// with [`PlainHttp::Anywhere`].
 pub(crate) fn secure_url(
     what: &str,
     text: &str,
     plain_http: PlainHttp,
 ) -> Result<Url, ConfigError> {
-    // With a password in it, it is not quoted.
+    // May contain a password: do not quote it.
     let quoted = if text.contains('@') { "…" } else { text };
     let error = |expected| ConfigError::new(format!("{what} {quoted:?}: expected {expected}"));
     let url = Url::parse(text).map_err(|_| error("an absolute https URL"))?;
@@ -52,7 +54,7 @@ pub(crate) fn secure_url(
         "https" => Ok(url),
         "http" if loopback || plain_http == PlainHttp::Anywhere => Ok(url),
         "http" => Err(error(
-            "https (http only on loopback, or inside a network that is trusted by `danger_allow_http`)",
+            "https (http only on loopback, or with `danger_allow_http` inside a trusted network)",
         )),
         _ => Err(error("https")),
     }

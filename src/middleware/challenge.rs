@@ -1,4 +1,4 @@
-//! RFC 6750 §3, RFC 9470 §3: from [`Error`] to `WWW-Authenticate`.
+//! The `WWW-Authenticate` challenge for each [`Error`] (RFC 6750 §3, RFC 9470 §3).
 
 use std::time::SystemTime;
 
@@ -8,12 +8,13 @@ use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::StepUp;
 use crate::token::scope::Scope;
 
-/// The realm of those who name none (RFC 9110 §11.5).
+/// The default realm (RFC 9110 §11.5).
 pub(crate) const DEFAULT_REALM: &str = "api";
 
-/// Every challenge that a route can answer with, built once: refusing cannot fail, and costs a clone.
+/// Every challenge that a route can send. They are built once, so that rejecting a request cannot
+/// fail and costs one clone.
 ///
-/// What the client sent is in none of them.
+/// No challenge contains client input.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenges {
     missing: HeaderValue,
@@ -25,7 +26,7 @@ pub(crate) struct Challenges {
     forbidden: HeaderValue,
     insufficient_scope: HeaderValue,
     insufficient_authentication: HeaderValue,
-    /// Whether there are none.
+    /// Whether challenges are disabled.
     off: bool,
 }
 
@@ -57,14 +58,16 @@ impl Challenges {
             authentication += &format!(", max_age=\"{}\"", max_age.as_secs());
         }
         Self {
-            // RFC 6750 §3.1: a request without credentials is told how to authenticate, and of no error.
+            // RFC 6750 §3.1: without credentials, the challenge says how to authenticate and has no
+            // `error`.
             missing: value(format!("{realm}{scope}")),
             repeated: invalid_request(InvalidRequest::Repeated),
             credentials: invalid_request(InvalidRequest::Credentials),
             origin: invalid_request(InvalidRequest::Origin),
             invalid_token: with_error(&InvalidToken::BadSignature.into(), ""),
             expired: with_error(&expired.into(), ""),
-            // No error, and no scope: clients that are told either ask for another token, which would lack the same.
+            // Neither `error` nor `scope`: a client that receives either one requests another
+            // token, which would be rejected for the same reason.
             forbidden: value(realm.clone()),
             insufficient_scope: with_error(&insufficient_scope, &scope),
             insufficient_authentication: with_error(&StepUp::default().into(), &authentication),
@@ -72,7 +75,8 @@ impl Challenges {
         }
     }
 
-    /// For an error that is not of a route's own rule, such as a handler's.
+    /// The challenges for an error that does not come from the route's own rule, such as one that a
+    /// handler returns.
     pub(crate) fn for_error(realm: &str, error: &Error) -> Self {
         match error {
             Error::InsufficientScope { required, .. } => {
@@ -86,7 +90,7 @@ impl Challenges {
         }
     }
 
-    /// None at all.
+    /// Disables all challenges.
     pub(crate) fn off(self) -> Self {
         Self { off: true, ..self }
     }
@@ -109,7 +113,7 @@ impl Challenges {
     }
 }
 
-/// What the client is told: the same words for everybody, and nothing of what it sent.
+/// The description that the client receives: a fixed text for each error, without client input.
 pub(crate) fn description(error: &Error) -> &'static str {
     match error {
         Error::Missing => "An access token is needed",
@@ -136,8 +140,8 @@ pub(crate) fn description(error: &Error) -> &'static str {
     }
 }
 
-/// The inside of a quoted-string (RFC 9110 §5.6.4): quotation marks and backslashes escaped, anything that is not
-/// printable ASCII left out.
+/// Escapes `text` for a quoted-string (RFC 9110 §5.6.4): escapes quotation marks and backslashes,
+/// and removes everything that is not printable ASCII.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for character in text.chars().filter(|character| matches!(character, ' '..='~')) {
@@ -150,6 +154,6 @@ fn quoted(text: &str) -> String {
 }
 
 fn value(challenge: String) -> HeaderValue {
-    // Printable ASCII only, so the other arm is never taken; it is a challenge all the same.
+    // `challenge` is printable ASCII, so the fallback is unreachable. It is a valid challenge.
     HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer realm=\"api\""))
 }

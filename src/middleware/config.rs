@@ -1,4 +1,4 @@
-//! What one route asks for, and how it refuses.
+//! What one route requires, and how it rejects requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,8 +7,10 @@ use crate::rule::Rule;
 use crate::token_source::TokenSource;
 use crate::verifier::Verifier;
 
-/// What one route asks for, and how it says no. Shared by a layer, its clones and all services that they made, so that making
-/// a service costs nothing: some routers make one for each request.
+/// What one route requires, and how it rejects requests.
+///
+/// Shared by a layer, its clones and all services that they create, so that creating a service only
+/// clones an `Arc`: some routers create one for each request.
 pub(crate) struct ProtectConfig<A> {
     pub(crate) verifier: Verifier,
     pub(crate) rule: Rule,
@@ -17,13 +19,13 @@ pub(crate) struct ProtectConfig<A> {
     pub(crate) policy: TokenPolicy,
     pub(crate) passes_preflight: bool,
     pub(crate) has_challenge: bool,
-    /// Of `realm` and `rule`, once they are needed.
+    /// Built from `realm` and `rule` when the route first rejects a request.
     pub(crate) challenges: OnceLock<Challenges>,
     pub(crate) answer: Arc<A>,
 }
 
 impl<A> ProtectConfig<A> {
-    /// The same, with another way to answer.
+    /// Returns the same configuration with another way to build rejections.
     pub(crate) fn answering<B>(&self, answer: Arc<B>) -> ProtectConfig<B> {
         ProtectConfig {
             verifier: self.verifier.clone(),
@@ -47,12 +49,12 @@ impl<A> ProtectConfig<A> {
     }
 }
 
-/// Whether a token is needed, as Envoy's JWT filter has it.
+/// Whether a request needs a token. Envoy's JWT filter offers the same choices.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum TokenPolicy {
     Required,
-    /// Without one, nobody.
+    /// A request without a token is anonymous.
     Optional,
-    /// With a bad one, too.
+    /// A request without a token, or with an invalid one, is anonymous.
     IgnoreInvalid,
 }

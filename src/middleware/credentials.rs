@@ -1,4 +1,4 @@
-//! RFC 6750 §2: the token in a request.
+//! Finds the access token in a request (RFC 6750 §2).
 
 use http::Request;
 use http::header::{
@@ -9,14 +9,15 @@ use super::origin::{is_upgrade, may_use};
 use crate::error::{Error, InvalidRequest};
 use crate::token_source::{TokenLocation, TokenSource};
 
-/// A request's token, and where it was.
+/// The token of a request, and the location where it was found.
 #[derive(Debug)]
 pub(crate) struct Credentials<'a> {
     pub(crate) token: &'a str,
     pub(crate) location: &'a TokenLocation,
 }
 
-/// The one token that the request has in one of the sources. Two of them are two requests in one (RFC 6750 §2).
+/// Returns the token that the request has in one of the `sources`. A second token is an error: a
+/// request may use only one method to send its token (RFC 6750 §2).
 pub(crate) fn find<'a, B>(
     request: &'a Request<B>,
     sources: &'a [TokenSource],
@@ -38,7 +39,7 @@ pub(crate) fn find<'a, B>(
         if found.replace(Credentials { token, location }).is_some() {
             return Err(Error::InvalidRequest(InvalidRequest::Repeated));
         }
-        // All sources are looked at before that is answered: two tokens are two, whoever may use them.
+        // Reported after the loop: a request with two tokens is `Repeated`, whatever its origin.
         if let TokenLocation::Header { allowed, .. } | TokenLocation::Cookie { allowed, .. } =
             location
         {
@@ -51,7 +52,7 @@ pub(crate) fn find<'a, B>(
     }
 }
 
-/// Whether there is a token in the address, be it a good one or not.
+/// Whether the query has a token, well-formed or not.
 pub(crate) fn has_query<B>(request: &Request<B>, sources: &[TokenSource]) -> bool {
     sources.iter().any(|TokenSource(location)| match location {
         TokenLocation::Query(name) => {
@@ -61,7 +62,8 @@ pub(crate) fn has_query<B>(request: &Request<B>, sources: &[TokenSource]) -> boo
     })
 }
 
-/// The token of the one `Authorization` header, if its scheme is `Bearer` (in any case, RFC 9110 §11.1).
+/// Returns the token of the only `Authorization` header, if its scheme is `Bearer`. The scheme is
+/// case-insensitive (RFC 9110 §11.1).
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };
     let value = value.as_bytes();
@@ -74,22 +76,24 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     checked(credentials.get(spaces..).unwrap_or_default()).map(Some)
 }
 
+/// Returns the value of the only header `name`, which is the token without a scheme.
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Error> {
     let Some(value) = only(headers.get_all(name).iter())? else { return Ok(None) };
-    // One gateway pads each part.
+    // AWS load balancers pad each part of the token with `=`.
     let text = value.to_str().ok().filter(|text| {
         !text.is_empty() && all(text.as_bytes(), |byte| is_legal(byte) | (byte == b'='))
     });
     text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
-/// RFC 6265 §4.2.1; HTTP/2 may send several lines.
+/// Returns the value of the only cookie `name` (RFC 6265 §4.2.1). HTTP/2 may split the `Cookie`
+/// header into several lines.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Error> {
     let pairs =
         headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     let values = pairs
         .filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    // One that was emptied is none.
+    // A cookie with an empty value counts as absent.
     let values = values.filter(|value| !value.is_empty());
     let unquoted = |value: &'a [u8]| {
         value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
@@ -97,7 +101,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Err
     only(values)?.map(|value| checked(unquoted(value))).transpose()
 }
 
-/// RFC 6455 §4.1: the name, and after it the token.
+/// Returns the token, which follows `name` in the list of offered subprotocols (RFC 6455 §4.1).
 fn websocket_protocol<'a>(
     headers: &'a HeaderMap,
     name: &HeaderValue,
@@ -119,6 +123,7 @@ fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
     only(values)?.map(|value| checked(value.as_bytes())).transpose()
 }
 
+/// Returns the first item. A second one is an error.
 fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
     match (several.next(), several.next()) {
         (_, Some(_)) => Err(Error::InvalidRequest(InvalidRequest::Repeated)),
@@ -126,7 +131,8 @@ fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
     }
 }
 
-/// RFC 6750 §2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
+/// Checks that `token` is a b64token (RFC 6750 §2.1):
+/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
 fn checked(token: &[u8]) -> Result<&str, Error> {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let characters = token.get(..token.len() - padding).unwrap_or_default();
@@ -135,11 +141,14 @@ fn checked(token: &[u8]) -> Result<&str, Error> {
     text.ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
 }
 
-/// Without a branch for each byte, so that the compiler looks at 16 bytes at once: this sees every byte of every token, and
-/// one by one it cost more than all other work beside the signature.
+/// Whether a b64token may contain `byte`, apart from the padding.
+///
+/// Branch-free, so that the compiler processes 16 bytes at a time in [`all`]. Every byte of every
+/// token is checked: with a branch per byte, this cost more than all other work except the
+/// signature.
 fn is_legal(byte: u8) -> bool {
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    // `-`, `.`, `/` and the digits stand side by side.
+    // `-`, `.`, `/` and the digits are contiguous in ASCII.
     let digit = byte.wrapping_sub(b'-') < 13;
     letter | digit | (byte == b'_') | (byte == b'~') | (byte == b'+')
 }

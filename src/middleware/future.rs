@@ -1,4 +1,4 @@
-//! [`ResponseFuture`]: waits for keys, for the inner service, or for nothing.
+//! [`ResponseFuture`]: waits for the verification, if it has to, and for the inner service.
 
 use std::fmt;
 use std::future::Future;
@@ -18,7 +18,8 @@ use crate::access_token::AccessToken;
 use crate::error::Error;
 
 pin_project! {
-    /// The response, when it is there: the inner service's, or a refusal.
+    /// The future of [`Protect`](crate::Protect). Resolves to the inner service's response, or to a
+    /// rejection.
     pub struct ResponseFuture<S, B, R, A = EmptyBody>
     where
         S: Service<Request<B>>,
@@ -36,13 +37,13 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        /// Refused; the answer is ready.
+        /// Rejected; the response is ready.
         Refused { response: Option<Response<R>> },
-        /// Let through.
+        /// Passed on to the inner service.
         Inner { #[pin] future: S::Future, route: Arc<ProtectConfig<A>>, after: ResponseEffects },
-        /// Waiting for keys. Only this way costs a boxed future.
+        /// Waiting for keys or for a lookup. Only this state needs a boxed future.
         Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
-        /// Let through; waiting until the inner service is ready.
+        /// Accepted; waiting until the inner service is ready.
         Readying { waiting: Option<Box<Waiting<S, B, A>>> },
     }
 }
@@ -67,7 +68,8 @@ impl<A> ProtectConfig<A> {
     }
 }
 
-/// Boxed: most requests wait for nothing, and their futures should be small to move.
+/// A request that waits. It is boxed because most requests do not wait, and the future of those
+/// should be cheap to move.
 pub(super) struct Waiting<S, B, A> {
     pub(super) parts: Parts,
     pub(super) body: B,
@@ -94,7 +96,8 @@ where
                 }
                 StateProjection::Refused { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
-                    // Polled again after it was ready, which no executor does; waiting for ever is the mildest answer.
+                    // Polled after completion, against the contract of `Future`: stay pending
+                    // rather than panic.
                     None => return Poll::Pending,
                 },
                 StateProjection::Verifying { verification, waiting } => {

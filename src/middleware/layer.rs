@@ -1,4 +1,4 @@
-//! What a route asks for.
+//! [`ProtectLayer`]: what a route requires.
 
 use std::fmt::{self, Display};
 use std::sync::{Arc, OnceLock};
@@ -19,14 +19,16 @@ use crate::token::scope::Scope;
 use crate::token_source::TokenSource;
 use crate::verifier::Verifier;
 
-/// A [`tower_layer::Layer`] that lets a request through only with a verified access token, and puts that
-/// [`AccessToken`](crate::AccessToken) into the request's extensions.
+/// A [`tower_layer::Layer`] that lets only requests with a verified access token through, and
+/// inserts that [`AccessToken`](crate::AccessToken) into the request's extensions.
 ///
-/// A request that is refused is answered, not failed: see [`Error`](crate::Error) for the table. The body of such an answer
-/// is empty (`Default`), whatever type your service's bodies have; [`problem_json`](Self::problem_json) and
-/// [`rejection_response`](Self::rejection_response) give it another. gRPC requests are refused as gRPC.
+/// A rejected request results in a response, not in an error of the service: see the table of
+/// [`Error`](crate::Error). The body of such a response is empty (`Default`), whatever body type
+/// your service has. To send a body, use [`problem_json`](Self::problem_json) or
+/// [`rejection_response`](Self::rejection_response). A gRPC request is rejected with a gRPC status.
 ///
-/// Layers of the same [`Verifier`] may be nested: the token is verified once, and each layer asks for its own.
+/// Layers of the same [`Verifier`] may be nested: the token is verified once, and each layer checks
+/// its own rules.
 ///
 /// ```
 /// use axum::Router;
@@ -37,14 +39,14 @@ use crate::verifier::Verifier;
 /// let protect = ProtectLayer::new(Verifier::new(issuer)?);
 ///
 /// let app: Router = Router::new()
-///     // Two methods of one path, each with a scope of its own: one `route` for each.
+///     // Two methods of one path with different scopes: call `route` once for each.
 ///     .route("/orders", get(list_orders).route_layer(protect.clone().scope("orders:read")))
 ///     .route("/orders", post(place_order).route_layer(protect.clone().scope("orders:write")))
 ///     .route("/me", get(list_orders))
-///     .route_layer(protect); // an unknown path stays 404
+///     .route_layer(protect); // an unknown path is still 404
 ///
 /// async fn list_orders(token: AccessToken) -> String {
-///     format!("orders of {}", token.subject().unwrap_or("nobody"))
+///     format!("orders of {}", token.subject().unwrap_or("unknown"))
 /// }
 /// # async fn place_order() {}
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -55,8 +57,10 @@ pub struct ProtectLayer<A = EmptyBody> {
 }
 
 impl ProtectLayer {
-    /// Asks for an access token that `verifier` accepts, in `Authorization`; or, where a listed issuer is a gateway
-    /// ([`providers::cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`), in that gateway's header.
+    /// Requires an access token that `verifier` accepts, in the `Authorization` header
+    /// (RFC 6750 §2.1). Tokens of a configured issuer that is a gateway
+    /// ([`providers::cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are
+    /// expected in that gateway's header instead.
     pub fn new(verifier: Verifier) -> Self {
         let route = ProtectConfig {
             sources: verifier.token_sources().into(),
@@ -74,7 +78,7 @@ impl ProtectLayer {
 }
 
 impl<A> ProtectLayer<A> {
-    /// The same layer, changed; services that it made before are not.
+    /// Changes this layer. Services that it created before keep their configuration.
     fn with(self, change: impl FnOnce(&mut ProtectConfig<A>)) -> Self {
         let mut route = match Arc::try_unwrap(self.route) {
             Ok(mut route) => {
@@ -87,14 +91,17 @@ impl<A> ProtectLayer<A> {
         Self { route: Arc::new(route) }
     }
 
-    /// Asks for these scope tokens too, all of them; several calls add up, as all methods here that ask for something. A token
-    /// that does not grant them is refused with 403 `insufficient_scope` (RFC 6750 §3.1). The challenge names what this layer
-    /// asks for, not what others around it do.
+    /// Requires every scope token (RFC 6749 §3.3) of `scope`, which separates them by spaces. Calls
+    /// of this method and of the others that require something add up.
+    ///
+    /// A token that lacks one of them is rejected with 403 `insufficient_scope` (RFC 6750 §3.1).
+    /// The challenge names the scope that this layer requires, without that of layers around it.
     ///
     /// # Panics
     ///
-    /// When `scope` is no scope (RFC 6749 §3.3), as a router does for a path that is none: at start-up, at the line that
-    /// says it. For a value that is not written in the source, `parse` a [`Scope`] first; that one cannot panic here.
+    /// Panics if `scope` is empty or not a valid scope, as routers do for an invalid path. The
+    /// message names the caller's line. If the value is not written in the source, parse it into a
+    /// [`Scope`] first and handle the error: a parsed `Scope` does not panic here.
     #[track_caller]
     pub fn scope<S>(self, scope: S) -> Self
     where
@@ -104,11 +111,12 @@ impl<A> ProtectLayer<A> {
         self.rule(Rule::scope(scope))
     }
 
-    /// Asks for one of these scopes; the challenge names the first.
+    /// Requires one of these scopes. A scope of several tokens requires all of them. The challenge
+    /// names the first scope.
     ///
     /// # Panics
     ///
-    /// When one is no scope, as in [`scope`](Self::scope).
+    /// Panics if one of `scopes` is empty or not a valid scope, as [`scope`](Self::scope) does.
     #[track_caller]
     pub fn any_scope<S>(self, scopes: impl IntoIterator<Item = S>) -> Self
     where
@@ -118,22 +126,25 @@ impl<A> ProtectLayer<A> {
         self.rule(Rule::any_scope(scopes))
     }
 
-    /// Asks for this permission: [`AccessToken::has_permission`](crate::AccessToken::has_permission).
+    /// Requires this permission, as
+    /// [`AccessToken::has_permission`](crate::AccessToken::has_permission) finds it.
     pub fn permission(self, permission: impl Into<String>) -> Self {
         self.rule(Rule::permission(permission))
     }
 
-    /// Asks for this role: [`AccessToken::has_role`](crate::AccessToken::has_role).
+    /// Requires this role, as [`AccessToken::has_role`](crate::AccessToken::has_role) finds it.
     pub fn role(self, role: impl Into<String>) -> Self {
         self.rule(Rule::role(role))
     }
 
-    /// Asks for this group: [`AccessToken::in_group`](crate::AccessToken::in_group).
+    /// Requires membership in this group, as
+    /// [`AccessToken::in_group`](crate::AccessToken::in_group) finds it.
     pub fn group(self, group: impl Into<String>) -> Self {
         self.rule(Rule::group(group))
     }
 
-    /// Asks for a claim that passes a test; named as in [`AccessToken::claim`](crate::AccessToken::claim).
+    /// Requires a claim that is present and for which `test` returns `true`. The claim is named as
+    /// in [`AccessToken::claim`](crate::AccessToken::claim).
     ///
     /// ```
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
@@ -148,14 +159,14 @@ impl<A> ProtectLayer<A> {
         self.rule(Rule::claim(claim, test))
     }
 
-    /// Requires what a [`Rule`] says; for whatever the other methods do not cover, [`Rule::custom`].
+    /// Requires a [`Rule`]. For a condition that no other method expresses, use [`Rule::custom`].
     ///
     /// ```
     /// use portcullis::Rule;
     ///
     /// # fn example(protect: portcullis::ProtectLayer) -> portcullis::ProtectLayer {
     /// protect.rule(Rule::custom("own profile", |token, request| {
-    ///     // The path is as the service sees it: inside `nest`, without the prefix.
+    ///     // The path that the service receives: inside `nest`, it lacks the prefix.
     ///     let own = |subject: &str| !subject.contains('%') && request.uri.path() == format!("/profiles/{subject}");
     ///     token.subject().is_some_and(own)
     /// }))
@@ -166,64 +177,79 @@ impl<A> ProtectLayer<A> {
         self.with(|config| config.rule = config.rule.clone().and(rule))
     }
 
-    /// Asks that the user signed in by one of these authentication context classes: `acr` (RFC 9470). If not, 401
-    /// `insufficient_user_authentication` tells the client to have the user do so.
+    /// Requires that the user signed in with one of these authentication context classes: the claim
+    /// `acr` (RFC 9470 §3). Otherwise the rejection is 401 `insufficient_user_authentication`,
+    /// which tells the client to have the user sign in that way.
     pub fn acr<T: Into<String>>(self, classes: impl IntoIterator<Item = T>) -> Self {
         self.rule(Rule::acr(classes))
     }
 
-    /// Asks that the user signed in no longer ago than this: `auth_time` (RFC 9470), in whole seconds.
+    /// Requires that the user signed in at most `age` ago: the claim `auth_time` (RFC 9470 §3).
+    /// Otherwise the rejection is the same as for [`acr`](Self::acr). Its challenge gives the age
+    /// in whole seconds.
     pub fn max_auth_age(self, age: Duration) -> Self {
         self.rule(Rule::max_auth_age(age))
     }
 
-    /// Lets requests without a token through, too; a bad token is refused as ever. The handler gets an
-    /// `Option<AccessToken>`. What is asked of tokens is asked of those that are there.
+    /// Also lets requests without a token through. An invalid token is still rejected. Handlers
+    /// receive an `Option<AccessToken>`.
+    ///
+    /// Rules apply only to requests that have a token: with `allow_anonymous().scope(…)`, a request
+    /// without a token still passes.
     pub fn allow_anonymous(self) -> Self {
         self.with(|config| config.policy = TokenPolicy::Optional)
     }
 
-    /// A bad token counts as none, and requests without one are let through. Dangerous, because nobody learns that his token is bad: he is a
-    /// stranger from then on. For pages that only greet whoever is there. While an issuer's keys cannot be had, tokens are
-    /// answered 503 all the same; and what is asked of good tokens is asked.
+    /// Treats an invalid token as absent, and lets requests without a token through.
+    ///
+    /// Dangerous: the request continues unauthenticated, and the client is never told that its
+    /// token is invalid. Use it only where authentication is cosmetic, such as for a page that
+    /// greets its user. While an issuer's keys are unavailable, its tokens are still rejected with
+    /// 503. Rules still apply to valid tokens.
     pub fn danger_ignore_invalid(self) -> Self {
         self.with(|config| config.policy = TokenPolicy::IgnoreInvalid)
     }
 
-    /// Looks for the token in these places, and in no others. A request with tokens in two of them is refused with 400.
+    /// Reads the token only from these locations. A request with tokens in two of them is rejected
+    /// with 400 (RFC 6750 §2).
     pub fn token_sources(self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         self.with(|config| config.sources = sources.into_iter().collect())
     }
 
-    /// Lets CORS preflights through (`OPTIONS` with `Origin` and `Access-Control-Request-Method`), which browsers send without a
-    /// token: for CORS layers inside this one. Better put those outside: anybody can send such a request, and whatever is inside
-    /// and takes it for another method lets him in.
+    /// Lets CORS preflights (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) through,
+    /// which browsers send without a token. For a CORS layer inside this one.
+    ///
+    /// Prefer a CORS layer outside this one. Any client can forge a preflight; an inner service
+    /// that overrides the method would then run unauthenticated.
     pub fn allow_preflight(self) -> Self {
         self.with(|config| config.passes_preflight = true)
     }
 
-    /// The protection space named in challenges (RFC 9110 §11.5); `api` by default.
+    /// Sets the protection space that challenges name (RFC 9110 §11.5). The default is `api`.
     pub fn realm(self, realm: impl Into<String>) -> Self {
         self.with(|config| config.realm = realm.into().into())
     }
 
-    /// Leaves `WWW-Authenticate` out of refusals, against RFC 9110 §11.6.1: for browsers' sakes, say.
+    /// Omits the `WWW-Authenticate` header from rejections, for example for browser clients.
+    /// RFC 9110 §11.6.1 requires it with 401.
     pub fn without_challenge(self) -> Self {
         self.with(|config| config.has_challenge = false)
     }
 
-    /// Refusals get a body, also those of extractors and of handlers that return an [`Error`]: `application/problem+json`
-    /// (RFC 9457). The service's response body must come from a `String`.
+    /// Gives rejections an `application/problem+json` body (RFC 9457), including those of
+    /// extractors and of handlers that return an [`Error`]. The body type of the service's
+    /// responses must implement `From<String>`.
     pub fn problem_json(self) -> ProtectLayer<ProblemJson> {
         self.answering(ProblemJson)
     }
 
-    /// Refusals get a body, and further headers, by a function of error and request; also those of extractors and of handlers
-    /// that return an [`Error`]. A status that the function sets is kept unless it is 2xx, and the challenge is added.
+    /// Builds rejections with a function of the error and the request, which sets the body and
+    /// further headers. This includes the rejections of extractors and of handlers that return an
+    /// [`Error`]. The challenge is added. A status that the function sets is kept unless it is 2xx.
     ///
-    /// Tell the client no more than [`Error::oauth_error`] says: it may be the attacker. A layer with a function has a type
-    /// that cannot be written; where a function takes it, the bound is
-    /// `A: RejectionBody<axum::body::Body> + Send + Sync + 'static`.
+    /// Do not tell the client more than [`Error::oauth_error`] does: it may be an attacker. The
+    /// type of a layer with a function cannot be named. A function that takes such a layer needs
+    /// the bound `A: RejectionBody<axum::body::Body> + Send + Sync + 'static`.
     ///
     /// ```
     /// use portcullis::{Issuer, ProtectLayer, Verifier};
@@ -274,7 +300,7 @@ impl<A> fmt::Debug for ProtectLayer<A> {
 impl<S, A> Layer<S> for ProtectLayer<A> {
     type Service = Protect<S, A>;
 
-    /// Costs the clone of an `Arc`: routers and servers may call it for each request or connection.
+    /// Only clones an `Arc`: routers and servers may call it for each request or connection.
     fn layer(&self, inner: S) -> Protect<S, A> {
         Protect::new(inner, Arc::clone(&self.route))
     }

@@ -1,4 +1,4 @@
-//! Requests → credentials, errors → responses. Never sees a key.
+//! Requests → credentials, errors → responses. This module never handles a key.
 
 pub(crate) mod challenge;
 pub(crate) mod config;

@@ -1,9 +1,12 @@
-//! Which requests of a browser may use a token that the browser sends by itself: a cookie, or the header that a gateway
-//! adds because of a cookie. Any page can have the browser make such requests (cross-site request forgery, cross-site
-//! websocket hijacking); this rule tells the application's own pages from all others.
+//! Decides which requests may use a token that a browser sends by itself: a cookie, or the header
+//! that a gateway adds because of a cookie. Any page can make the browser send such requests
+//! (cross-site request forgery, cross-site websocket hijacking). This rule tells the application's
+//! own pages from all others.
 //!
-//! It relies on what browsers send, proven with Chromium by `ci/gateway.sh`: `Origin` with every unsafe method and every
-//! websocket handshake, `Sec-Fetch-*` with all other requests, but never with a websocket handshake.
+//! It relies on what browsers send, which `ci/gateway.sh` checks with Chromium: `Origin` with every
+//! unsafe method and every websocket handshake, and `Sec-Fetch-*` with all other requests.
+//! Chromium, at least, sends no `Sec-Fetch-*` with a websocket handshake, so `Origin` must suffice
+//! there.
 
 use std::net::IpAddr;
 
@@ -16,14 +19,14 @@ use crate::token_source::AllowedOrigins;
 ///
 /// | `Origin` | `Sec-Fetch-Site` | request | passes |
 /// |---|---|---|---|
-/// | listed | any | any | yes |
+/// | allowed | any | any | yes |
 /// | other | `same-origin` | any | yes |
 /// | the request's own host | absent, `none` | any | yes |
 /// | other, or several | otherwise | any | no |
 /// | absent | absent, `none`, `same-origin` | GET, HEAD, OPTIONS | yes |
 /// | absent | `same-site`, `cross-site` | GET, HEAD that navigates the whole window | yes |
 /// | absent | `same-site`, `cross-site` | anything else | no |
-/// | absent | any | another method, a websocket | no, unless no `Sec-Fetch-*` is sent and clients other than browsers are allowed |
+/// | absent | any | another method, a websocket | only without `Sec-Fetch-*`, and if clients other than browsers are allowed |
 pub(crate) fn may_use<B>(request: &Request<B>, allowed: &AllowedOrigins) -> bool {
     let headers = request.headers();
     let site = Site::of(headers);
@@ -47,15 +50,18 @@ pub(crate) fn may_use<B>(request: &Request<B>, allowed: &AllowedOrigins) -> bool
     }
 }
 
-/// What the browser says of the page that makes the request (Fetch Metadata, `Sec-Fetch-Site`).
+/// What the browser reports about the page that makes the request (Fetch Metadata,
+/// `Sec-Fetch-Site`).
 #[derive(Clone, Copy)]
 enum Site {
-    /// Nothing: a websocket handshake, plain http, an old browser, or no browser.
+    /// The header is absent: a websocket handshake (at least in Chromium), plain HTTP, an old
+    /// browser, or a client other than a browser.
     Unsaid,
-    /// `none`: no page, such as an address typed or a bookmark. Also a page that the browser renders ahead.
+    /// `none`: no page made the request, such as for a typed address or a bookmark. Also sent for a
+    /// page that the browser prerenders.
     NoPage,
     SameOrigin,
-    /// `same-site` (a sibling subdomain), `cross-site`, or anything unknown.
+    /// `same-site` (a sibling subdomain), `cross-site`, or an unknown value.
     Other,
 }
 
@@ -71,18 +77,21 @@ impl Site {
     }
 }
 
-/// RFC 6455 §4.1, RFC 8441 §4.
+/// Whether the request opens a websocket, by an HTTP/1.1 upgrade (RFC 6455 §4.1) or CONNECT
+/// (RFC 8441 §4).
 pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT
 }
 
-/// RFC 9110 §9.2.1. A websocket's handshake is a GET by name only.
+/// Whether the method is safe (RFC 9110 §9.2.1). A websocket handshake is not, although its method
+/// is GET.
 fn is_safe<B>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
         && !is_upgrade(request)
 }
 
-/// Whether the whole window goes there: the page after a sign-in, a link in a mail. The page that caused it reads nothing.
+/// Whether the request navigates the whole window, such as after a sign-in or from a link in a
+/// mail. The page that caused the navigation cannot read the response.
 fn is_landing<B>(request: &Request<B>) -> bool {
     let is = |name, value: &str| {
         let mut sent = request.headers().get_all(name).iter();
@@ -98,8 +107,8 @@ fn sends_fetch_metadata(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"))
 }
 
-/// Whether the page is of the host that the request is for. Over `http` only on loopback: elsewhere, whoever is between the
-/// browser and the network can write a page of that origin.
+/// Whether the page's origin is the host that the request is for. `http` counts only on loopback:
+/// elsewhere, an attacker on the network path can serve a page of that origin.
 fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
     let Some((scheme, authority)) =
         origin.to_str().ok().and_then(|origin| origin.split_once("://"))
@@ -111,7 +120,8 @@ fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
         "http" if is_loopback(authority) => ":80",
         _ => return false,
     };
-    // RFC 9112 §3.2.2, RFC 9113 §8.3.1: the target's authority, where there is one, counts before `Host`.
+    // The authority of the request target takes precedence over `Host` (RFC 9112 §3.2.2,
+    // RFC 9113 §8.3.1).
     let mut hosts = request.headers().get_all(HOST).iter();
     let own = match (request.uri().authority(), hosts.next(), hosts.next()) {
         (Some(authority), _, _) => Some(authority.as_str()),

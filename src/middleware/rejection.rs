@@ -1,4 +1,4 @@
-//! What a refusal looks like: status, headers, body.
+//! The response to a rejected request: status, headers, body.
 
 use std::fmt;
 
@@ -13,12 +13,15 @@ use http::{HeaderMap, Method, Response, StatusCode, Version};
 use super::challenge::{Challenges, description};
 use crate::error::Error;
 
-/// Seconds after which a client may try again when keys could not be had.
+/// `Retry-After` in seconds, for requests that are rejected because keys or a lookup are
+/// unavailable.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
-/// How a [`ProtectLayer`](crate::ProtectLayer) writes the body of a refusal: [`EmptyBody`], [`ProblemJson`] or [`RejectWith`].
+/// How a [`ProtectLayer`](crate::ProtectLayer) builds the response to a rejected request:
+/// [`EmptyBody`], [`ProblemJson`] or [`RejectWith`]. This trait is sealed.
 pub trait RejectionBody<R>: sealed::Sealed {
-    /// Whether [`answer`](Self::answer) looks at the request. Then a copy of it is kept until the inner service has answered.
+    /// Whether [`answer`](Self::answer) reads the request. If so, a copy of it is kept until the
+    /// inner service has responded.
     #[doc(hidden)]
     const READS_REQUEST: bool = false;
 
@@ -33,15 +36,17 @@ mod sealed {
     impl<F> Sealed for super::RejectWith<F> {}
 }
 
-/// Refusals have no body: the default.
+/// Rejections without a body: the default of [`ProtectLayer`](crate::ProtectLayer).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EmptyBody;
 
-/// Refusals are `application/problem+json` (RFC 9457): [`ProtectLayer::problem_json`](crate::ProtectLayer::problem_json).
+/// Rejections with an `application/problem+json` body (RFC 9457), from
+/// [`ProtectLayer::problem_json`](crate::ProtectLayer::problem_json).
 #[derive(Clone, Copy, Debug)]
 pub struct ProblemJson;
 
-/// Refusals are the application's own: [`ProtectLayer::rejection_response`](crate::ProtectLayer::rejection_response).
+/// Rejections built by a function of the application, from
+/// [`ProtectLayer::rejection_response`](crate::ProtectLayer::rejection_response).
 #[derive(Clone, Copy)]
 pub struct RejectWith<F>(pub(crate) F);
 
@@ -82,8 +87,9 @@ impl<R, F: Fn(&Error, &Parts) -> Response<R>> RejectionBody<R> for RejectWith<F>
     }
 }
 
-/// The answer to a request that is refused. The error stays in its extensions, for layers that log or render it. `grpc_type`: the
-/// content type to answer with, if it is a gRPC request.
+/// Builds the response to a rejected request. The error is left in its extensions, for layers that
+/// log or render it. `grpc_type` is the content type of the response if the request is a gRPC
+/// request.
 pub(crate) fn reject<R: Default>(
     error: Error,
     request: &Parts,
@@ -96,7 +102,7 @@ pub(crate) fn reject<R: Default>(
         Some(content_type) => grpc(&error, content_type),
         None => {
             let mut response = answer.answer(&error, request);
-            // Nobody who is refused is told that all is well.
+            // Never send a rejection with a success status.
             if response.status().is_success() {
                 *response.status_mut() = error.status();
             }
@@ -113,13 +119,14 @@ pub(crate) fn reject<R: Default>(
     response
 }
 
-/// In a response's extensions, beside the [`Error`]: a handler or an extractor made this response of it, without knowing how
-/// the layer answers.
+/// Marks a response that a handler or an extractor built from an [`Error`], without knowing how the
+/// layer builds rejections. The mark is in the response's extensions, with the error.
 #[cfg(feature = "axum")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MadeInside;
 
-/// The error that a handler or an extractor made this response of, unless something has made it another response since.
+/// The error that a handler or an extractor built this response from, unless the status of the
+/// response has changed since.
 #[cfg(feature = "axum")]
 pub(crate) fn made_inside<R>(response: &mut Response<R>) -> Option<Error> {
     response.extensions_mut().remove::<MadeInside>()?;
@@ -132,21 +139,21 @@ pub(crate) fn made_inside<R>(_: &mut Response<R>) -> Option<Error> {
     None
 }
 
-/// Headers that something inside the layer added to a response stay when the layer makes the response anew, but for those that
-/// are about the body.
+/// Copies the headers of the `inside` response to the response that replaces it, except those about
+/// the body and those that the new response already has.
 pub(crate) fn keep_headers<R>(inside: &HeaderMap, response: &mut Response<R>) {
     let headers = response.headers_mut();
     let is_new = |name: &HeaderName| !REPRESENTATION.contains(name) && !headers.contains_key(name);
     let names: Vec<_> = inside.keys().filter(|name| is_new(name)).cloned().collect();
     for name in names {
-        // Each of its lines: several cookies may be set.
+        // Every value: a response may set several cookies.
         for value in inside.get_all(&name) {
             headers.append(name.clone(), value.clone());
         }
     }
 }
 
-/// Headers about the body of a response, and those that a rejection has of its own.
+/// Headers about the body of a response, and headers that rejections set themselves.
 const REPRESENTATION: [HeaderName; 12] = [
     ACCEPT_RANGES,
     CONTENT_ENCODING,
@@ -162,9 +169,12 @@ const REPRESENTATION: [HeaderName; 12] = [
     WWW_AUTHENTICATE,
 ];
 
-/// The content type to answer with, if the request is one of gRPC, or of gRPC-Web, which alone may come over HTTP/1.1. Strictly so:
-/// the answer will be HTTP 200, which something in between, that asks with a copy of the request's headers whether to let it
-/// through, must not get for a GET.
+/// The content type of the response, if the request is a gRPC or gRPC-Web request. Only gRPC-Web
+/// may use HTTP/1.1.
+///
+/// The check is strict because the response has status 200. A proxy that sends a copy of the
+/// request's headers to ask whether it may pass the request on (forward-auth) must not receive that
+/// status for a GET.
 pub(crate) fn grpc_type(request: &Parts) -> Option<&'static str> {
     let content_type = request.headers.get(CONTENT_TYPE)?.to_str().ok()?.to_ascii_lowercase();
     let kind = content_type.split([';', '+']).next().unwrap_or_default().trim_end();
@@ -177,7 +187,8 @@ pub(crate) fn grpc_type(request: &Parts) -> Option<&'static str> {
     }
 }
 
-/// As a gRPC client expects it: HTTP 200, and the status in the headers, which are trailers too where there is no message.
+/// A rejection as gRPC clients expect it: HTTP 200 with the gRPC status in the headers, which are
+/// also the trailers if there is no message.
 fn grpc<R: Default>(error: &Error, content_type: &'static str) -> Response<R> {
     let status = match error.status() {
         StatusCode::SERVICE_UNAVAILABLE => "14",

@@ -1,4 +1,4 @@
-//! [`Protect`], the service, and its [`ResponseFuture`].
+//! [`Protect`]: the service that verifies the token before the inner service is called.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ use crate::telemetry::{self, Outcome};
 use crate::token_source::TokenLocation;
 use crate::verifier::Verification;
 
-/// The service that [`ProtectLayer`](crate::ProtectLayer) puts around another.
+/// The service that [`ProtectLayer`](crate::ProtectLayer) wraps around another. It verifies the
+/// access token of each request, and then calls the inner service or rejects the request.
 pub struct Protect<S, A = EmptyBody> {
     inner: S,
     route: Arc<ProtectConfig<A>>,
@@ -34,30 +35,32 @@ impl<S: Clone, A> Clone for Protect<S, A> {
     }
 }
 
-/// In the request's extensions, where a layer let it through without a token: so that an extractor that wants one knows that
-/// the client is to blame, and not the wiring.
+/// Marks a request that a layer let through without a token. An extractor that requires a token
+/// then rejects it as the client's fault, not as a route without a layer. The mark is in the
+/// request's extensions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unauthenticated;
 
-/// Another layer's token is not this one's.
+/// Marks the request as anonymous, and removes a token that another layer inserted.
 fn forward_anonymous(extensions: &mut Extensions) {
     extensions.remove::<AccessToken>();
     extensions.insert(Unauthenticated);
 }
 
-/// What is added to the response, and how it is made if something inside refuses: nothing, for most requests.
+/// What is added to the response, and what is needed to build it if a handler or an extractor
+/// rejects the request. Empty for most requests.
 #[derive(Default)]
 pub(super) struct ResponseEffects(pub(super) Option<Box<Extra>>);
 
 #[derive(Default)]
 pub(super) struct Extra {
-    /// RFC 6750 §2.3: it was in the address.
+    /// The token was in the query (RFC 6750 §2.3).
     no_store: bool,
-    /// RFC 6455 §4.2.2: the subprotocol that it came with, to be accepted.
+    /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
     protocol: Option<HeaderValue>,
-    /// RFC 8441 §4: the websocket comes over HTTP/2, where any 2xx status accepts it.
+    /// The websocket is opened over HTTP/2 (RFC 8441 §4), where any 2xx status accepts it.
     is_connect: bool,
-    /// A copy of the request, if an answer would read it.
+    /// A copy of the request, if building a rejection reads it.
     pub(super) request: Option<Parts>,
 }
 
@@ -90,14 +93,15 @@ impl ResponseEffects {
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || extra.is_connect && response.status().is_success())
         {
-            // Unless the service has accepted another.
+            // Unless the service has accepted another subprotocol.
             response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
         }
     }
 }
 
 impl<A> ProtectConfig<A> {
-    /// Starts with the token of the request, unless an outer layer of the same verifier was here before.
+    /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
+    /// verified.
     fn begin<B>(&self, request: &Request<B>) -> (Verification, ResponseEffects) {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
@@ -111,8 +115,9 @@ impl<A> ProtectConfig<A> {
         };
         let after = ResponseEffects::of(credentials.location, request.method());
         match request.extensions().get::<AccessToken>() {
-            // Compared with the request, because something between the layers may have replaced it; and with the time, because
-            // a queue between them may have held it up.
+            // Compare it with the request, because a service between the layers may have replaced
+            // the token, and with the time, because a queue between them may have delayed the
+            // request.
             Some(verified)
                 if self.verifier.still_accepts(verified)
                     && verified.expose_token() == credentials.token =>
@@ -130,7 +135,7 @@ impl<A> ProtectConfig<A> {
             && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
-    /// Lets the request through, with its token or without one; or says why not.
+    /// Accepts the request, with its token or as anonymous, or returns why it is rejected.
     pub(super) fn authorize(
         &self,
         verified: Result<AccessToken, Error>,
@@ -138,7 +143,7 @@ impl<A> ProtectConfig<A> {
     ) -> Result<(), Error> {
         let is_let_through = matches!(
             (&verified, self.policy),
-            // A page that may not use the token gets what anyone gets who has none.
+            // For a page that may not use the token, the request counts as one without a token.
             (
                 Err(Error::Missing | Error::InvalidRequest(InvalidRequest::Origin)),
                 TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
@@ -180,7 +185,8 @@ impl<A> ProtectConfig<A> {
         response
     }
 
-    /// The inner service's response; or, where a handler or an extractor refused, this route's own.
+    /// Returns the inner service's response. If a handler or an extractor rejected the request, the
+    /// response is rebuilt as this route's own rejection.
     pub(super) fn finish<R: Default>(
         &self,
         mut response: Response<R>,
@@ -189,7 +195,7 @@ impl<A> ProtectConfig<A> {
     where
         A: RejectionBody<R>,
     {
-        // Most have none, and this is on the way of every request.
+        // Checked first, because every response passes here and most have no extensions.
         if !response.extensions().is_empty()
             && let Some(error) = made_inside(&mut response)
         {
@@ -214,7 +220,7 @@ impl<A> ProtectConfig<A> {
         let challenges = Challenges::for_error(&self.realm, error);
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
         let headers = std::mem::take(inside.headers_mut());
-        // Not as gRPC: that a handler answers HTTP with an error shows that it is no gRPC service.
+        // Not as gRPC: a handler that responds with an HTTP error does not serve gRPC.
         let mut response = reject(error.clone(), &request, &challenges, &*self.answer, None);
         keep_headers(&headers, &mut response);
         after.add_to(&mut response);
@@ -222,7 +228,7 @@ impl<A> ProtectConfig<A> {
     }
 }
 
-/// A copy without extensions, which cannot be copied and are the inner service's.
+/// Copies the head of the request without its extensions, which belong to the inner service.
 pub(super) fn copy(request: &Parts) -> Parts {
     let mut copy = Request::new(()).into_parts().0;
     copy.method.clone_from(&request.method);
@@ -295,9 +301,10 @@ where
         let (mut parts, body) = request.into_parts();
         let state = match verification {
             Verification::Pending(verification) => {
-                // What the service reserved when it was polled ready (a location under a concurrency limit, say) is given
-                // back: one issuer that hangs must not use up the places of requests that wait for nobody. A clone goes
-                // with the request, and is asked when there is something to ask for.
+                // Release what the service reserved in `poll_ready`, such as a permit of a
+                // concurrency limit: an issuer that hangs must not use up the permits of requests
+                // that do not wait. A clone goes with the request, and is polled ready once the
+                // token is verified.
                 self.inner = self.inner.clone();
                 let (service, route) = (self.inner.clone(), Arc::clone(&self.route));
                 State::Verifying {

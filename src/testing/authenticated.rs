@@ -1,4 +1,4 @@
-//! Handlers without tokens: what verification would have handed them.
+//! Verified tokens for the tests of handlers.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -16,22 +16,23 @@ use crate::middleware::service::Unauthenticated;
 use crate::token::audience::Audience;
 use crate::verifier::{Verification, Verifier};
 
-/// The issuer of those who name none.
+/// The issuer, if the claims have no `iss`.
 const ISS: &str = "https://issuer.example/";
 
 impl AccessToken {
-    /// A verified token with these claims, for the test of a handler. What they leave out is as in a
-    /// [`TestIssuer`]'s tokens; `null` leaves a claim out altogether.
+    /// Creates a verified token with these claims, for the test of a handler. Claims that are not
+    /// given are those of a [`TestIssuer`]'s tokens; `null` removes a claim.
     ///
-    /// It was signed, with a key made for it, and verified: there is no way around verification, neither here nor anywhere
-    /// else. So it is like any other, and `iss` and `aud` may be what you like.
+    /// The token was signed with a key generated for it, and then verified, since verification
+    /// cannot be skipped. It therefore behaves like any other token. `iss` and `aud` can have any
+    /// value.
     ///
     /// ```
     /// use portcullis::AccessToken;
     /// use serde_json::json;
     ///
     /// async fn orders(token: AccessToken) -> String {
-    ///     format!("orders of {}", token.subject().unwrap_or("nobody"))
+    ///     format!("orders of {}", token.subject().unwrap_or("unknown"))
     /// }
     ///
     /// # #[tokio::main(flavor = "current_thread")]
@@ -43,7 +44,8 @@ impl AccessToken {
     ///
     /// # Panics
     ///
-    /// When the claims are no JSON object, or no verifier would accept them: expired ones, say, which no handler ever sees.
+    /// Panics if the claims are not a JSON object, or if no verifier would accept them, for example
+    /// because they have expired: no handler would ever see such a token.
     #[track_caller]
     pub fn for_tests(claims: impl Serialize) -> Self {
         let claims = match serde_json::to_value(claims) {
@@ -69,17 +71,18 @@ impl AccessToken {
             Ok(Verification::Ready(Err(error))) => {
                 panic!("claims that no verifier accepts: {error}")
             }
-            // Only keys are waited for, and they are there.
+            // A verification only waits for keys, and those are available.
             Ok(Verification::Pending(_)) => unreachable!("nothing is fetched"),
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// A layer that stands in for a [`ProtectLayer`](crate::ProtectLayer) in the test of a handler or a router without one: every
-/// request gets [`AccessToken::for_tests`] with these claims.
+/// Returns a layer that replaces [`ProtectLayer`](crate::ProtectLayer) in the test of a handler or
+/// a router: every request gets [`AccessToken::for_tests`] with these claims.
 ///
-/// It opens nothing: in front of a `ProtectLayer` it changes nothing, requests still need a token of their own.
+/// It does not open a protected route: in front of a `ProtectLayer`, requests still need a token of
+/// their own.
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -88,12 +91,14 @@ impl AccessToken {
 /// use tower::ServiceExt;
 ///
 /// async fn orders(token: AccessToken) -> String {
-///     format!("orders of {}", token.subject().unwrap_or("nobody"))
+///     format!("orders of {}", token.subject().unwrap_or("unknown"))
 /// }
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let app: Router = Router::new().route("/", get(orders)).layer(authenticated_as(json!({ "sub": "alice" })));
+/// let app: Router = Router::new()
+///     .route("/", get(orders))
+///     .layer(authenticated_as(json!({ "sub": "alice" })));
 /// let response = app.oneshot(Request::get("/").body(Body::empty())?).await?;
 /// assert_eq!(axum::body::to_bytes(response.into_body(), 100).await?, "orders of alice");
 /// # Ok(())
@@ -102,13 +107,13 @@ impl AccessToken {
 ///
 /// # Panics
 ///
-/// As [`AccessToken::for_tests`] does.
+/// Panics if [`AccessToken::for_tests`] does.
 #[track_caller]
 pub fn authenticated_as(claims: impl Serialize) -> AuthenticatedAs {
     AuthenticatedAs { token: AccessToken::for_tests(claims) }
 }
 
-/// The layer that [`authenticated_as`] makes.
+/// The layer that [`authenticated_as`] returns.
 #[derive(Clone, Debug)]
 pub struct AuthenticatedAs {
     token: AccessToken,
@@ -122,7 +127,7 @@ impl<S> Layer<S> for AuthenticatedAs {
     }
 }
 
-/// The service that [`AuthenticatedAs`] puts around another.
+/// The service that [`AuthenticatedAs`] wraps around another one.
 #[derive(Clone)]
 pub struct Authenticated<S> {
     inner: S,

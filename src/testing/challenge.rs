@@ -6,27 +6,29 @@ use http::{Response, StatusCode};
 
 use crate::error::Error;
 
-/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1), read from it by [`challenges`].
+/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1), as parsed by [`challenges`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Challenge {
-    /// The scheme, as it was written; two schemes that differ in case are the same.
+    /// The authentication scheme, as received. Schemes are compared without regard to case.
     pub scheme: String,
-    /// What some schemes send in place of parameters (`token68`).
+    /// The `token68` that some schemes use instead of parameters (RFC 9110 §11.2).
     pub token68: Option<String>,
-    /// The parameters in their order: names in lower case, values without quotation marks and escapes. No name comes twice.
+    /// The parameters in their order, with names in lower case, and values without quotation marks
+    /// and escapes. Names are unique.
     pub parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    /// The value of a parameter; the case of its name does not count.
+    /// Returns the value of a parameter. The case of its name does not matter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let named = |(own, _): &&(String, String)| own.eq_ignore_ascii_case(name);
         self.parameters.iter().find(named).map(|(_, value)| &**value)
     }
 }
 
-/// No list of challenges: what was expected, at which byte of which value, and the value.
+/// A `WWW-Authenticate` value that is not a list of challenges. The message says what was expected,
+/// at which byte, and shows the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("WWW-Authenticate: expected {expected} at byte {at} of {value:?}")]
 pub struct ChallengeError {
@@ -35,12 +37,15 @@ pub struct ChallengeError {
     value: String,
 }
 
-/// Reads every challenge of every `WWW-Authenticate` header, strictly by RFC 9110: what is found here, a client finds, too.
+/// Parses the challenges of all `WWW-Authenticate` headers, strictly by RFC 9110: a client finds
+/// the same challenges.
 ///
 /// ```
 /// use portcullis::testing::challenges;
 ///
-/// let response = http::Response::builder().header("WWW-Authenticate", "Basic realm=\"old\", Bearer scope=\"a b\"").body(())?;
+/// let response = http::Response::builder()
+///     .header("WWW-Authenticate", "Basic realm=\"old\", Bearer scope=\"a b\"")
+///     .body(())?;
 /// let challenges = challenges(response.headers())?;
 /// assert_eq!(challenges[0].scheme, "Basic");
 /// assert_eq!(challenges[1].parameter("scope"), Some("a b"));
@@ -49,7 +54,8 @@ pub struct ChallengeError {
 ///
 /// # Errors
 ///
-/// At the first byte that the grammar does not allow, and when a parameter stands twice in one challenge.
+/// Returns an error at the first byte that the grammar does not allow, or if a challenge has the
+/// same parameter twice.
 pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError> {
     let mut challenges = Vec::new();
     for value in headers.get_all(WWW_AUTHENTICATE) {
@@ -58,7 +64,8 @@ pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError>
     Ok(challenges)
 }
 
-/// Looks at the one `Bearer` challenge of a response (RFC 6750 §3), for a test to say what it expects of it.
+/// Returns an assertion on the one `Bearer` challenge of a response (RFC 6750 §3). Its methods
+/// state what the test expects.
 ///
 /// ```
 /// use axum::{Router, body::Body, http::Request, routing::get};
@@ -72,7 +79,8 @@ pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError>
 /// let protect = ProtectLayer::new(Verifier::new(issuer.issuer())?).scope("orders:read");
 /// let app = Router::new().route("/orders", get(async || "")).route_layer(protect);
 ///
-/// let request = Request::get("/orders").header("authorization", format!("Bearer {}", issuer.token().build()));
+/// let request = Request::get("/orders")
+///     .header("authorization", format!("Bearer {}", issuer.token().build()));
 /// let response = app.oneshot(request.body(Body::empty())?).await?;
 /// assert_challenge(&response).status(403).error("insufficient_scope").scope("orders:read");
 /// # Ok(())
@@ -81,8 +89,9 @@ pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError>
 ///
 /// # Panics
 ///
-/// When there is no `Bearer` challenge, or more than one, or the header follows no grammar; and in each method, when what it
-/// expects is not there. The message shows the whole response's status and challenges.
+/// Panics if the response has no `Bearer` challenge or more than one, or if its `WWW-Authenticate`
+/// is malformed. Each method of [`ChallengeAssertion`] panics if its expectation is not met. The
+/// message contains the status and all challenges of the response.
 #[track_caller]
 pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
     let reason = response.extensions().get::<Error>().map(Error::code);
@@ -100,7 +109,7 @@ pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
     }
 }
 
-/// What a test expects of a challenge; from [`assert_challenge`].
+/// What a test expects of a challenge. Created by [`assert_challenge`].
 #[derive(Debug)]
 pub struct ChallengeAssertion {
     challenge: Challenge,
@@ -108,43 +117,43 @@ pub struct ChallengeAssertion {
 }
 
 impl ChallengeAssertion {
-    /// The response has this status.
+    /// Expects this status of the response.
     ///
     /// # Panics
     ///
-    /// When it has another.
+    /// Panics if the response has another status.
     #[track_caller]
     pub fn status(self, status: u16) -> Self {
         assert!(self.shown.status == status, "expected status {status}; {}", self.shown);
         self
     }
 
-    /// `error`: `invalid_token`, `invalid_request`, `insufficient_scope` (RFC 6750 §3.1), `insufficient_user_authentication`
-    /// (RFC 9470 §3).
+    /// Expects this `error`: `invalid_token`, `invalid_request` or `insufficient_scope` (RFC 6750
+    /// §3.1), or `insufficient_user_authentication` (RFC 9470 §3).
     ///
     /// # Panics
     ///
-    /// When it is another, or not there.
+    /// Panics if `error` has another value or is absent.
     #[track_caller]
     pub fn error(self, error: &str) -> Self {
         self.parameter("error", error)
     }
 
-    /// No `error`: what a request without credentials is told (RFC 6750 §3.1).
+    /// Expects no `error`, as in the response to a request without credentials (RFC 6750 §3.1).
     ///
     /// # Panics
     ///
-    /// When there is one.
+    /// Panics if `error` is present.
     #[track_caller]
     pub fn no_error(self) -> Self {
         self.without("error")
     }
 
-    /// `scope`: exactly these scope tokens, in any order (RFC 6749 §3.3).
+    /// Expects exactly these scope tokens in `scope`, in any order (RFC 6749 §3.3).
     ///
     /// # Panics
     ///
-    /// When there are others, or none.
+    /// Panics if `scope` has other scope tokens or is absent.
     #[track_caller]
     pub fn scope(self, scope: &str) -> Self {
         let sorted = |scope: &str| {
@@ -158,33 +167,35 @@ impl ChallengeAssertion {
         self
     }
 
-    /// Why it was refused, which the client is not told: the [`Error::code`] that portcullis leaves in the response's extensions.
-    /// A token that is wrong in one thing is to be refused for that.
+    /// Expects this reason for the rejection: the [`Error::code`] that portcullis puts into the
+    /// response's extensions. The client does not see it. Use it to assert that a token with one
+    /// fault is rejected for that fault.
     ///
     /// # Panics
     ///
-    /// When it is another, or not there: the response came over a network, say.
+    /// Panics if the reason is another one, or is absent, for example because the response came
+    /// over a network.
     #[track_caller]
     pub fn reason(self, code: &str) -> Self {
         assert!(self.shown.reason == Some(code), "expected reason {code:?}; {}", self.shown);
         self
     }
 
-    /// `realm` (RFC 9110 §11.5).
+    /// Expects this `realm` (RFC 9110 §11.5).
     ///
     /// # Panics
     ///
-    /// When it is another, or not there.
+    /// Panics if `realm` has another value or is absent.
     #[track_caller]
     pub fn realm(self, realm: &str) -> Self {
         self.parameter("realm", realm)
     }
 
-    /// Any parameter, exactly.
+    /// Expects this value of a parameter.
     ///
     /// # Panics
     ///
-    /// When it has another value, or is not there.
+    /// Panics if the parameter has another value or is absent.
     #[track_caller]
     pub fn parameter(self, name: &str, value: &str) -> Self {
         assert!(
@@ -195,11 +206,11 @@ impl ChallengeAssertion {
         self
     }
 
-    /// Not this parameter.
+    /// Expects that a parameter is absent.
     ///
     /// # Panics
     ///
-    /// When it is there.
+    /// Panics if the parameter is present.
     #[track_caller]
     pub fn without(self, name: &str) -> Self {
         assert!(self.challenge.parameter(name).is_none(), "expected no {name}; {}", self.shown);
@@ -207,7 +218,7 @@ impl ChallengeAssertion {
     }
 }
 
-/// What came, for the message of an assertion that fails.
+/// The actual response, for the message of a failed assertion.
 #[derive(Debug)]
 struct Shown {
     status: StatusCode,
@@ -231,15 +242,16 @@ impl fmt::Display for Shown {
     }
 }
 
-/// RFC 9110 §5.6, §11: a list of challenges, byte by byte.
+/// A parser for a list of challenges (RFC 9110 §5.6, §11), byte by byte.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Reader<'_> {
-    /// `#challenge`. A comma separates challenges as it does parameters: what follows it is a parameter if an equals sign
-    /// comes after its first word, and else the scheme of another challenge.
+    /// `#challenge`. A comma separates both challenges and parameters: what follows it is a
+    /// parameter if an equals sign comes after its first word, and otherwise the scheme of the next
+    /// challenge.
     fn list(&mut self, challenges: &mut Vec<Challenge>) -> Result<(), ChallengeError> {
         self.commas();
         while self.peek().is_some() {
@@ -253,7 +265,7 @@ impl Reader<'_> {
         let scheme = self.token("an authentication scheme")?.to_owned();
         let mut challenge = Challenge { scheme, token68: None, parameters: Vec::new() };
         let mut names = HashSet::new();
-        // Only after a space is there room for more than a scheme.
+        // Only a space may be followed by more than a scheme.
         let has_more = self.skip(b" ") > 0;
         if has_more {
             challenge.token68 = self.token68();
@@ -304,14 +316,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether nothing but white space follows, up to a comma or the end.
+    /// Whether only white space follows, up to a comma or the end.
     fn is_end_of_element(&self) -> bool {
         let mut ahead = Reader { bytes: self.bytes, at: self.at };
         ahead.skip(b" \t");
         matches!(ahead.peek(), None | Some(b','))
     }
 
-    /// Whether a parameter follows, and not a scheme.
+    /// Whether a parameter follows, rather than a scheme.
     fn is_parameter(&self) -> bool {
         let mut ahead = Reader { bytes: self.bytes, at: self.at };
         ahead.token("a word").is_ok() && {
@@ -320,7 +332,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`, if that is all up to a comma or the end.
+    /// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`, if nothing else follows up
+    /// to a comma or the end.
     fn token68(&mut self) -> Option<String> {
         let rest = self.bytes.get(self.at..)?;
         let is_68 = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
@@ -334,7 +347,7 @@ impl Reader<'_> {
         Some(String::from_utf8_lossy(text).into_owned())
     }
 
-    /// RFC 9110 §5.6.2.
+    /// `token` (RFC 9110 §5.6.2).
     fn token(&mut self, expected: &'static str) -> Result<&str, ChallengeError> {
         let is_tchar =
             |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
@@ -349,7 +362,7 @@ impl Reader<'_> {
         }
     }
 
-    /// RFC 9110 §5.6.4, the quotation mark at its start included.
+    /// `quoted-string` (RFC 9110 §5.6.4), including its opening quotation mark.
     fn quoted_string(&mut self) -> Result<String, ChallengeError> {
         self.at += 1;
         let mut inside = Vec::new();
@@ -364,7 +377,7 @@ impl Reader<'_> {
                 byte =
                     self.peek().ok_or_else(|| self.expected("a character after the backslash"))?;
             }
-            // Of control characters a header value has tabs only, and they may stand here.
+            // A header value contains no control characters but tabs, and those are allowed here.
             inside.push(byte);
             self.at += 1;
         }
@@ -375,7 +388,7 @@ impl Reader<'_> {
         self.skip(b" \t,");
     }
 
-    /// How many of these bytes there were.
+    /// Skips these bytes, and returns how many there were.
     fn skip(&mut self, any_of: &[u8]) -> usize {
         let start = self.at;
         while self.peek().is_some_and(|byte| any_of.contains(&byte)) {
@@ -391,7 +404,7 @@ impl Reader<'_> {
     fn expected(&self, expected: &'static str) -> ChallengeError {
         let mut value = String::new();
         for byte in self.bytes {
-            // A `String` takes every byte that is shown as ASCII.
+            // Writing to a `String` does not fail.
             let _ = write!(value, "{}", byte.escape_ascii());
         }
         ChallengeError { expected, at: self.at, value }

@@ -17,14 +17,15 @@ use crate::clock::TestClock;
 use crate::issuer::Issuer;
 use crate::keys::jwks::Jwks;
 
-/// The audience of a [`TestIssuer`]'s tokens, and of its [`issuer`](TestIssuer::issuer).
+/// The audience of the tokens of a [`TestIssuer`], and of its [`issuer`](TestIssuer::issuer).
 pub const AUDIENCE: &str = "https://api.example.com";
 
-/// An authorization server as far as a resource server sees one: metadata, a key set, tokens.
+/// An authorization server, as far as a resource server sees it: metadata, a key set and tokens.
 ///
-/// Each has keys of its own. [`start`](Self::start)ed, it answers on a loopback port (`iss` is `http://127.0.0.1:PORT/`) and
-/// counts what it was asked; [`offline`](Self::offline), it has any `iss` you like and no port. It serves on a thread of its
-/// own, so that tests may share one in a static, and stops when dropped.
+/// Each has its own keys. With [`start`](Self::start), it listens on a loopback port (`iss` is
+/// `http://127.0.0.1:PORT/`) and counts requests. With [`offline`](Self::offline), it has any
+/// `iss`, and no port. The server has a thread of its own, so that tests can share an issuer in a
+/// static. It stops when the value is dropped.
 pub struct TestIssuer {
     pub(super) shared: Arc<Shared>,
     server: Option<Server>,
@@ -38,7 +39,7 @@ pub(super) struct Shared {
 }
 
 pub(super) struct State {
-    /// The newest last; tokens are signed with it.
+    /// The newest key is the last one, and signs tokens.
     pub(super) keys: Vec<Arc<NamedKey>>,
     keys_made: usize,
     kid_suffix: String,
@@ -54,32 +55,35 @@ pub(super) struct NamedKey {
     pub(super) key: SigningKey,
 }
 
-/// How a [`TestIssuer`] answers those who ask for its metadata or keys.
+/// How a [`TestIssuer`] responds to requests for its metadata or keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Behavior {
-    /// As it should.
+    /// Responds as an issuer should.
     Serve,
-    /// With this status and an empty body.
+    /// Responds with this status and an empty body.
     Status(u16),
-    /// With status 200 and this body, whichever of the two documents is asked for.
+    /// Responds with status 200 and this body, to requests for either document.
     Body(String),
-    /// With a redirect to this address.
+    /// Responds with a redirect to this URL.
     Redirect(String),
-    /// By closing the connection.
+    /// Closes the connection.
     Close,
-    /// Not at all; the connection stays open.
+    /// Does not respond, and keeps the connection open.
     Hang,
 }
 
 impl TestIssuer {
-    /// Starts an issuer on a free loopback port. It signs with ES256, whose keys are made in less than a millisecond. An RSA
-    /// key, with [`start_with`](Self::start_with), takes a tenth of a second and now and then three: it is made in the
-    /// background, and the first token, or whoever asks for the key set, waits for it.
+    /// Starts an issuer on a free loopback port. It signs with ES256, whose keys are generated in
+    /// less than a millisecond.
+    ///
+    /// An RSA key, with [`start_with`](Self::start_with), takes a tenth of a second, and
+    /// occasionally three. It is generated in the background: the first token and the first request
+    /// for the key set wait for it.
     ///
     /// # Errors
     ///
-    /// When no port, or no thread, can be had.
+    /// Returns an error if no port can be bound, or no thread can be started.
     pub fn start() -> io::Result<Self> {
         Self::start_with(Algorithm::ES256)
     }
@@ -88,7 +92,8 @@ impl TestIssuer {
     ///
     /// # Errors
     ///
-    /// When no port, or no thread, can be had, or the cryptography chosen by feature cannot make such a key.
+    /// Returns an error if no port can be bound, if no thread can be started, or if the
+    /// cryptography backend cannot generate a key for this algorithm.
     pub fn start_with(algorithm: Algorithm) -> io::Result<Self> {
         let port = Port::bind()?;
         let mut issuer = Self::offline_with(&format!("http://{}/", port.address), algorithm)?;
@@ -96,26 +101,27 @@ impl TestIssuer {
         Ok(issuer)
     }
 
-    /// An issuer without a port. It signs with ES256; give its [`jwks`](Self::jwks) to [`Issuer::jwks`], or let a server of
-    /// your own [`answer`](Self::answer).
+    /// Creates an issuer without a port. It signs with ES256. Pass its [`jwks`](Self::jwks) to
+    /// [`Issuer::jwks`], or call [`answer`](Self::answer) from a server of your own.
     ///
     /// # Errors
     ///
-    /// When no key can be made.
+    /// Returns an error if no key can be generated.
     pub fn offline(iss: &str) -> io::Result<Self> {
         Self::offline_with(iss, Algorithm::ES256)
     }
 
-    /// An issuer without a port that signs with this algorithm.
+    /// Creates an issuer without a port that signs with this algorithm.
     ///
     /// # Errors
     ///
-    /// When the cryptography chosen by feature cannot make such a key.
+    /// Returns an error if the cryptography backend cannot generate a key for this algorithm.
     pub fn offline_with(iss: &str, algorithm: Algorithm) -> io::Result<Self> {
         Ok(Self::with_key(iss, SigningKey::generate(algorithm)?))
     }
 
-    /// An issuer without a port that signs with a secret shared with whoever verifies: `HS256`, `HS384` or `HS512`.
+    /// Creates an issuer without a port that signs with a secret that it shares with the verifier:
+    /// `HS256`, `HS384` or `HS512`.
     pub fn offline_with_secret(iss: &str, algorithm: Algorithm, secret: &[u8]) -> Self {
         Self::with_key(iss, SigningKey::from_secret(algorithm, secret))
     }
@@ -142,17 +148,18 @@ impl TestIssuer {
         issuer
     }
 
-    /// The claim `iss` of its tokens.
+    /// Returns the claim `iss` of its tokens.
     pub fn iss(&self) -> &str {
         &self.shared.iss
     }
 
-    /// What a [`Verifier`](crate::Verifier) needs to trust it, for [`AUDIENCE`]: keys by discovery if it was started, else
-    /// the keys, or the secret, that it has now.
+    /// Returns the configuration with which a [`Verifier`](crate::Verifier) trusts this issuer, for
+    /// [`AUDIENCE`]. If the issuer was started, the keys are fetched by discovery. Otherwise, the
+    /// configuration contains its current keys or its secret.
     ///
     /// # Panics
     ///
-    /// When `iss` is empty, or the secret too short for its algorithm: your test made this issuer.
+    /// Panics if `iss` is empty, or if the secret is too short for its algorithm.
     pub fn issuer(&self) -> Issuer {
         let newest = self.shared.lock().keys.last().cloned();
         let secret =
@@ -168,18 +175,19 @@ impl TestIssuer {
         }
     }
 
-    /// A token to be: from this issuer, for [`AUDIENCE`], valid for an hour, signed with the newest key.
+    /// Returns a builder for a token of this issuer: for [`AUDIENCE`], valid for an hour, signed
+    /// with the newest key.
     pub fn token(&self) -> TokenBuilder {
         let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         TokenBuilder::new(&self.shared.iss, now, self.shared.lock().keys.last().cloned())
     }
 
-    /// Makes a new key of the same algorithm, publishes it beside the old ones, and signs with it from now on. Returns
-    /// its `kid`.
+    /// Generates a new key for the same algorithm, publishes it beside the old keys, and signs with
+    /// it from now on. Returns its `kid`.
     ///
     /// # Errors
     ///
-    /// When no key can be made.
+    /// Returns an error if no key can be generated.
     pub fn rotate(&self) -> io::Result<String> {
         let algorithm = self
             .shared
@@ -190,11 +198,11 @@ impl TestIssuer {
         self.rotate_to(algorithm)
     }
 
-    /// As [`rotate`](Self::rotate), to a key of this algorithm.
+    /// Like [`rotate`](Self::rotate), to a key for this algorithm.
     ///
     /// # Errors
     ///
-    /// When the cryptography chosen by feature cannot make such a key.
+    /// Returns an error if the cryptography backend cannot generate a key for this algorithm.
     pub fn rotate_to(&self, algorithm: Algorithm) -> io::Result<String> {
         Ok(self.add(SigningKey::generate(algorithm)?))
     }
@@ -207,13 +215,13 @@ impl TestIssuer {
         kid
     }
 
-    /// Adds this to the names of its keys, which are `key-1`, `key-2` and so on: so that an issuer which is started anew, with
-    /// new keys, does not give them the names of the old ones.
+    /// Appends `suffix` to the `kid` of each key, which is `key-1`, `key-2` and so on. An issuer
+    /// that is restarted with new keys can then avoid the `kid`s of its old ones.
     pub fn kid_suffix(self, suffix: &str) -> Self {
         let mut state = self.shared.lock();
         suffix.clone_into(&mut state.kid_suffix);
         for (number, named) in (1..).zip(&mut state.keys) {
-            // Of a key that signs a token at this moment, the name stays.
+            // A key that is signing a token at this moment keeps its `kid`.
             if let Some(named) = Arc::get_mut(named) {
                 named.kid = format!("key-{number}{suffix}");
             }
@@ -222,29 +230,29 @@ impl TestIssuer {
         self
     }
 
-    /// Withdraws every key but the newest.
+    /// Withdraws all keys except the newest.
     pub fn withdraw_old_keys(&self) {
         let mut state = self.shared.lock();
         let old = state.keys.len().saturating_sub(1);
         state.keys.drain(..old);
     }
 
-    /// Publishes this member of `keys` too, first in the set, whatever it is.
+    /// Also publishes this member of `keys`, whatever it contains, before the issuer's own keys.
     pub fn publish(&self, member: Value) {
         self.shared.lock().odd_keys.push(member);
     }
 
-    /// How to answer from now on.
+    /// Sets how to respond from now on.
     pub fn set_behavior(&self, behavior: Behavior) {
         self.shared.lock().behavior = behavior;
     }
 
-    /// A header of each answer from now on, `Cache-Control` say. With an `ETag` or `Last-Modified`, whoever sends that value
-    /// back is answered 304.
+    /// Sets a header of every response from now on, for example `Cache-Control`. With `ETag` or
+    /// `Last-Modified`, a request that sends the same value back gets a 304.
     ///
     /// # Panics
     ///
-    /// When `value` is none that a header can have.
+    /// Panics if `value` is not a valid header value.
     pub fn set_header(&self, name: HeaderName, value: &str) {
         match HeaderValue::from_str(value) {
             Ok(value) => drop(self.shared.lock().headers.insert(name, value)),
@@ -252,41 +260,42 @@ impl TestIssuer {
         }
     }
 
-    /// How long to wait before each answer.
+    /// Sets how long to wait before each response.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.lock().delay = delay;
     }
 
-    /// Dates tokens by this clock.
+    /// Sets the clock that determines the dates of tokens.
     pub fn set_clock(&self, clock: &TestClock) {
         self.shared.lock().clock = Some(clock.clone());
     }
 
-    /// What its clock shows: the one that it was given, or else the machine's.
+    /// Returns the time of the clock set with [`set_clock`](Self::set_clock), or else of the system
+    /// clock.
     pub fn now(&self) -> SystemTime {
         self.shared.lock().clock.as_ref().map_or_else(SystemTime::now, TestClock::now)
     }
 
-    /// How often its metadata were asked for.
+    /// Returns how often the metadata were requested.
     pub fn metadata_fetches(&self) -> usize {
         self.shared.metadata_fetches.load(Ordering::SeqCst)
     }
 
-    /// How often its key set was asked for.
+    /// Returns how often the key set was requested.
     pub fn jwks_fetches(&self) -> usize {
         self.shared.jwks_fetches.load(Ordering::SeqCst)
     }
 
-    /// The key set that it publishes (RFC 7517 §5).
+    /// Returns the key set that it publishes (RFC 7517 §5).
     pub fn jwks_json(&self) -> Value {
         self.shared.jwks_json()
     }
 
-    /// Its keys, ready to verify.
+    /// Returns its keys, ready to verify.
     ///
     /// # Panics
     ///
-    /// When it has none to publish: it signs with a secret.
+    /// Panics if it has no public keys because it signs with a secret.
     pub fn jwks(&self) -> Jwks {
         match Jwks::from_json(self.jwks_json().to_string()) {
             Ok(jwks) => jwks,
@@ -294,8 +303,9 @@ impl TestIssuer {
         }
     }
 
-    /// Answers a GET for `path` as its own port would: for a server of your own that offers more than metadata and keys.
-    /// `None` if the path is none of its two, or if it shall not answer at all.
+    /// Returns the response to a GET for `path`, as the issuer's own port would send it. Use it in
+    /// a server of your own that offers more than metadata and keys. Returns `None` if `path` is
+    /// neither of its two paths, or if the current [`Behavior`] sends no response.
     pub fn answer(&self, path: &str) -> Option<http::Response<String>> {
         match self.shared.answer(path) {
             Answered::With(response) => Some(response),
@@ -304,13 +314,14 @@ impl TestIssuer {
     }
 }
 
-/// What becomes of a request.
+/// What happens to a request.
 pub(super) enum Answered {
     With(http::Response<String>),
-    /// The connection ends.
+    /// The connection is closed.
     Close,
+    /// There is no response, and the connection stays open.
     Never,
-    /// The path is none of the issuer's.
+    /// The path is not one of the issuer's.
     NotHere,
 }
 
@@ -319,7 +330,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path of `iss`, without a slash at its end.
+    /// The path of `iss`, without a trailing slash.
     fn base_path(&self) -> String {
         url::Url::parse(&self.iss)
             .map_or_else(|_| String::new(), |iss| iss.path().trim_end_matches('/').to_owned())

@@ -1,6 +1,9 @@
-//! For your own tests: an issuer inside the test, with keys of its own, tokens with everything a negative test needs, a clock
-//! that the test moves, handlers without tokens, and assertions on what a client is told. `docs/testing.md` shows how to test a
-//! handler, a router, a key rotation, an outage, a multi-tenant and a gRPC service.
+//! Utilities for the tests of an application: an issuer inside the test with its own keys, a
+//! builder for valid and invalid tokens, a clock that the test controls, verified tokens for the
+//! tests of handlers, and assertions on challenges.
+//!
+//! `docs/testing.md` shows how to test a handler, a router, a key rotation, an outage, a
+//! multi-tenant service and a gRPC service.
 //!
 //! ```
 //! use portcullis::Verifier;
@@ -22,9 +25,12 @@
 //! # }
 //! ```
 //!
-//! Feature `testing`, for `[dev-dependencies]`: whoever holds a [`TestIssuer`] can sign what he likes, and whoever sets a
-//! [`TestClock`] decides what has expired. Where it is on in a build without debug assertions, the first
-//! [`Verifier`](crate::Verifier) says so in the log, at level `WARN`. Nothing here switches verification off.
+//! # Feature `testing`
+//!
+//! [`TestIssuer`] can sign any token and [`TestClock`] controls expiry: enable the feature
+//! `testing` in `[dev-dependencies]` only. If it is enabled in a build without debug assertions,
+//! the first [`Verifier`](crate::Verifier) logs a warning (level `WARN`). Nothing in this module
+//! disables verification.
 
 mod authenticated;
 mod challenge;

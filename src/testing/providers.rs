@@ -1,16 +1,17 @@
-//! Tokens in the shape that real issuers give them.
+//! Tokens with the claims and headers of real issuers.
 
 use serde_json::json;
 
 use super::{AUDIENCE, TokenBuilder};
 
-/// What real issuers send, for the [`Issuer`](crate::Issuer) presets of the same names. `iss` stays that of the
-/// [`TestIssuer`](super::TestIssuer): make one [`offline`](super::TestIssuer::offline) with the provider's own.
+/// Tokens with the claims and headers that real issuers send, for the [`Issuer`](crate::Issuer)
+/// constructors of the same names. `iss` stays that of the [`TestIssuer`](super::TestIssuer):
+/// create one [`offline`](super::TestIssuer::offline) with the `iss` of the provider.
 ///
-/// Entra, Cognito and Google sign with RS256, and their presets accept nothing else.
+/// Entra ID, Cognito and Google sign with RS256, and their constructors accept no other algorithm.
 ///
-/// Call these first, and change what you like after: [`scope`](Self::scope) and [`audience`](Self::audience) then write what
-/// this provider writes.
+/// Call these methods first, and change the token afterwards: [`scope`](Self::scope) and
+/// [`audience`](Self::audience) then write the claims that this provider uses.
 ///
 /// ```
 /// use portcullis::testing::{AUDIENCE, TestIssuer};
@@ -29,8 +30,11 @@ use super::{AUDIENCE, TokenBuilder};
 /// # }
 /// ```
 impl TokenBuilder {
-    /// Auth0's own profile: `typ: JWT`, `azp`, `aud` with `/userinfo` beside the API, `permissions` as with RBAC. (With
-    /// Auth0's RFC 9068 profile, a token is what [`TestIssuer::token`](super::TestIssuer::token) gives, and a `jti`.)
+    /// A token of Auth0's own profile: `typ: JWT`, `azp`, `/userinfo` beside the API in `aud`,
+    /// `permissions` as with RBAC.
+    ///
+    /// With Auth0's RFC 9068 profile, a token is like that of
+    /// [`TestIssuer::token`](super::TestIssuer::token), plus a `jti`.
     pub fn like_auth0(self) -> Self {
         let userinfo = format!("{}userinfo", self.iss());
         self.bare("JWT")
@@ -40,7 +44,8 @@ impl TokenBuilder {
             .claim("permissions", json!([]))
     }
 
-    /// Okta's custom authorization servers: no `typ`, `cid`, `uid`, scope as an array in `scp`.
+    /// A token of an Okta custom authorization server: no `typ`, `cid`, `uid`, and scope as an
+    /// array in `scp`.
     pub fn like_okta(self) -> Self {
         self.bare("")
             .scope_in("scp", true)
@@ -51,7 +56,8 @@ impl TokenBuilder {
             .claim("uid", "00uzrjisTQK1SlAMB1d5")
     }
 
-    /// Entra ID, version 2.0, of this tenant (a GUID): `tid`, `oid`, `azp`, scope in `scp`, application roles in `roles`.
+    /// A token of Entra ID, version 2.0, for this tenant (a GUID): `tid`, `oid`, `azp`, scope in
+    /// `scp`, application roles in `roles`.
     pub fn like_entra(self, tenant: &str) -> Self {
         let from = self.now();
         self.bare("JWT")
@@ -66,7 +72,8 @@ impl TokenBuilder {
             .claim("roles", json!([]))
     }
 
-    /// Amazon Cognito: no `aud`, `client_id` in its place, `token_use`, `username`, groups in `cognito:groups`.
+    /// A token of Amazon Cognito: no `aud`, but `client_id`, `token_use`, `username`, groups in
+    /// `cognito:groups`.
     pub fn like_cognito(self) -> Self {
         let from = self.now();
         self.bare("")
@@ -80,7 +87,8 @@ impl TokenBuilder {
             .claim("cognito:groups", json!([]))
     }
 
-    /// Keycloak: its own `typ` among the claims, `azp`, roles in `realm_access` and `resource_access`.
+    /// A token of Keycloak: its own `typ` among the claims, `azp`, roles in `realm_access` and
+    /// `resource_access`.
     pub fn like_keycloak(self) -> Self {
         self.bare("JWT")
             .subject("4cc2a1d1-1b6f-4c6b-9b0e-4f3b5f9a2d11")
@@ -93,7 +101,7 @@ impl TokenBuilder {
             .claim("preferred_username", "alice")
     }
 
-    /// Google's ID tokens, as services on Google Cloud send each other.
+    /// A Google ID token, as services on Google Cloud send them to each other.
     pub fn like_google(self) -> Self {
         self.bare("JWT")
             .subject("104029292853099978293")
@@ -102,7 +110,7 @@ impl TokenBuilder {
             .claim("email_verified", true)
     }
 
-    /// With this `typ`, and without the claims that only RFC 9068 asks for.
+    /// Sets this `typ`, and removes the claims that only RFC 9068 requires.
     fn bare(self, typ: &str) -> Self {
         let token = self.without_claim("client_id");
         match typ {

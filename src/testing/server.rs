@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::issuer::{Answered, Shared};
 
-/// A free loopback port, bound and not served yet.
+/// A free loopback port, bound but not served yet.
 pub(super) struct Port {
     listener: BoundListener,
     pub(super) address: SocketAddr,
@@ -33,9 +33,10 @@ impl Port {
     }
 }
 
-/// An issuer at its port, until dropped.
+/// Serves an issuer at its port, until dropped.
 ///
-/// On a thread of its own: the runtime of the test that started it ends with that test, and others may share it.
+/// It has a thread of its own, because the runtime of the test that starts it ends with that test,
+/// and other tests may share the issuer.
 pub(super) struct Server {
     stop: Option<oneshot::Sender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -45,7 +46,8 @@ impl Server {
     pub(super) fn start(port: Port, issuer: Arc<Shared>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel::<Infallible>();
         let (started, has_started) = mpsc::channel();
-        // The runtime is made there, too: dropped on the thread of a test, one panics.
+        // The runtime is also created on that thread: a runtime panics if it is dropped on the
+        // thread of an asynchronous test.
         let run = move || {
             let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -78,28 +80,29 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop = None;
-        // Waited for, so that the port is closed when this returns. It waits for nobody itself.
+        // Wait for the thread, so that the port is closed when this returns. The thread itself
+        // waits for nothing.
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-/// Serves until dropped; the connections go with it.
+/// Serves until dropped, which closes all connections.
 async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // Too many files are open, say: others close theirs.
+                    // For example, too many open files: wait until other connections are closed.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 };
                 let issuer = Arc::clone(&issuer);
                 connections.spawn(async move {
                     let service = service_fn(move |request| answer(Arc::clone(&issuer), request));
-                    // An error here is a client that went away, or `Behavior::Close`.
+                    // An error is a client that disconnected, or `Behavior::Close`.
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -108,7 +111,7 @@ async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
     }
 }
 
-/// RFC 9110 §13.1: whether the client has this already.
+/// RFC 9110 §13.1: whether the client already has this response.
 fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
     [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)].into_iter().any(|(asked, has)| {
         response.status() == StatusCode::OK
@@ -119,7 +122,7 @@ fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
     })
 }
 
-/// The connection is closed without an answer.
+/// Makes hyper close the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("closed on purpose")]
 struct Closed;

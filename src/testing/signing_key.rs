@@ -21,7 +21,7 @@ pub(super) struct SigningKey {
 }
 
 enum Private {
-    /// `None` if the cryptography library failed.
+    /// `None` if the backend failed.
     Key(Arc<OnceLock<Option<backend::Private>>>),
     Secret(Vec<u8>),
 }
@@ -41,17 +41,18 @@ enum Public {
 }
 
 impl SigningKey {
-    /// An RSA key takes a tenth of a second, so it is made in the background: whoever needs it first waits for it.
+    /// An RSA key takes a tenth of a second, so it is generated in the background, and the first
+    /// use waits for it.
     pub(super) fn generate(algorithm: Algorithm) -> io::Result<Self> {
         let key = Arc::new(OnceLock::new());
         if algorithm.is_rsa() {
             let ahead = Arc::clone(&key);
-            // Where there is no thread to be had, it is made when it is needed.
+            // If no thread can be started, the key is generated at its first use.
             let make = move || _ = ahead.get_or_init(|| backend::generate(algorithm));
             let _ = thread::Builder::new().spawn(make);
         } else if key.get_or_init(|| backend::generate(algorithm)).is_none() {
             let sentence =
-                format!("cannot make a key for {algorithm} with the cryptography of this build");
+                format!("the cryptography backend cannot generate a key for {algorithm}");
             return Err(io::Error::other(sentence));
         }
         Ok(Self { algorithm, private: Private::Key(key) })
@@ -72,7 +73,7 @@ impl SigningKey {
         self.algorithm
     }
 
-    /// Empty if the cryptography library fails, which verifies as nothing.
+    /// Returns an empty signature, which never verifies, if the backend fails.
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.private {
             Private::Key(_) => {
@@ -93,7 +94,7 @@ impl SigningKey {
         }
     }
 
-    /// `None` for a secret, which is never published.
+    /// Returns `None` for a secret, which is never published.
     pub(super) fn jwk(&self, kid: &str) -> Option<Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let mut jwk = match backend::public(self.key()?, self.algorithm)? {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 
-/// A token to be, from [`TestIssuer::token`]: good, until you make it something else.
+/// A builder for a token, from [`TestIssuer::token`]. The token is valid unless a method makes it
+/// invalid.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -17,7 +18,12 @@ use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 /// let issuer = TestIssuer::start()?;
 /// let stranger = TestIssuer::start()?;
 ///
-/// let good = issuer.token().subject("alice").scope("read:messages").claim("org_id", "org_1").build();
+/// let good = issuer
+///     .token()
+///     .subject("alice")
+///     .scope("read:messages")
+///     .claim("org_id", "org_1")
+///     .build();
 /// let forged = issuer.token().signed_by(&stranger).build();
 /// let unnamed = issuer.token().without_header("kid").build();
 /// # Ok(())
@@ -30,11 +36,11 @@ pub struct TokenBuilder {
     claims: Map<String, Value>,
     payload: Option<Vec<u8>>,
     key: Option<Arc<NamedKey>>,
-    /// When it is made, in seconds since 1970; whatever `iat` says.
+    /// The issuer's time in seconds since 1970, whatever `iat` is.
     now: u64,
-    /// The claim that says whom it is for, and who else stands in it.
+    /// The claim for the audience, and another value that it contains.
     audience_claim: (&'static str, Option<String>),
-    /// The claim that scope is written to, and whether as an array.
+    /// The claim for scope, and whether it is an array.
     scope_claim: (&'static str, bool),
     tampered: Option<Tampered>,
     padded: bool,
@@ -72,12 +78,13 @@ impl TokenBuilder {
         builder
     }
 
-    /// `sub`.
+    /// Sets `sub`.
     pub fn subject(self, subject: &str) -> Self {
         self.claim("sub", subject)
     }
 
-    /// `scope`: tokens with spaces between. ResponseEffects [`like_okta`](Self::like_okta) and its kin, as that provider writes it.
+    /// Sets `scope`: scope tokens separated by spaces. After [`like_okta`](Self::like_okta) and
+    /// similar methods, it writes the claim that this provider uses.
     pub fn scope(self, scope: &str) -> Self {
         match self.scope_claim {
             (claim, true) => {
@@ -87,7 +94,8 @@ impl TokenBuilder {
         }
     }
 
-    /// `aud`, in place of [`AUDIENCE`]. ResponseEffects [`like_cognito`](Self::like_cognito) and its kin, as that provider writes it.
+    /// Sets `aud`, instead of [`AUDIENCE`]. After [`like_cognito`](Self::like_cognito) and similar
+    /// methods, it writes the claim that this provider uses.
     pub fn audience(self, audience: &str) -> Self {
         match self.audience_claim.clone() {
             (claim, Some(other)) => self.claim(claim, json!([audience, other])),
@@ -95,12 +103,13 @@ impl TokenBuilder {
         }
     }
 
-    /// `iss`, in place of the issuer's own.
+    /// Sets `iss`, instead of the issuer's own.
     pub fn issued_by(self, iss: &str) -> Self {
         self.claim("iss", iss)
     }
 
-    /// Expired an hour ago; `iat`, `nbf` and `auth_time`, if they are later than an hour before, are set to that.
+    /// Makes the token expire an hour ago. `iat`, `nbf` and `auth_time` are moved to an hour before
+    /// that, if they are later.
     pub fn expired(mut self) -> Self {
         let (issued, expired) = (self.now.saturating_sub(7200), self.now.saturating_sub(3600));
         for name in ["iat", "nbf", "auth_time"] {
@@ -115,49 +124,51 @@ impl TokenBuilder {
         self.claim("exp", expired)
     }
 
-    /// Not valid for another hour (`nbf`).
+    /// Makes the token valid only in an hour (`nbf`).
     pub fn not_yet_valid(self) -> Self {
         let from = self.now + 3600;
         self.claim("nbf", from)
     }
 
-    /// Good for so long from now on, in whole seconds; an hour unless said.
+    /// Sets how long the token is valid from now on, in whole seconds. The default is an hour.
     pub fn valid_for(self, lifetime: Duration) -> Self {
         let until = self.now.saturating_add(lifetime.as_secs());
         self.claim("exp", until)
     }
 
-    /// Any claim, of any JSON type.
+    /// Sets any claim, to any JSON value.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Not this claim.
+    /// Removes a claim.
     pub fn without_claim(mut self, name: &str) -> Self {
         self.claims.remove(name);
         self
     }
 
-    /// These bytes as payload, in place of all claims: for what no JSON library would write.
+    /// Sets the bytes of the payload, instead of all claims: for what no JSON library would write.
     pub fn payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
         self.payload = Some(payload.into());
         self
     }
 
-    /// Any member of the JOSE header. It may lie about `alg` and `kid`; the signature stays that of the key.
+    /// Sets any member of the JOSE header. `alg` and `kid` may be false: the signature is still
+    /// made with the key.
     pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.header.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Not this member of the header.
+    /// Removes a member of the header.
     pub fn without_header(mut self, name: &str) -> Self {
         self.header.remove(name);
         self
     }
 
-    /// Signed with the newest key of another issuer, under the `kid` of ours: the forgery that only the signature shows.
+    /// Signs with the newest key of another issuer, under the `kid` of this issuer: a forgery that
+    /// only the signature reveals.
     pub fn signed_by(mut self, other: &TestIssuer) -> Self {
         let kid = self.header.get("kid").cloned();
         self.set_key(other.shared.lock().keys.last().cloned());
@@ -167,31 +178,31 @@ impl TokenBuilder {
         }
     }
 
-    /// Signed by nobody: `alg` is `none`, and the signature empty (RFC 7519 §6).
+    /// Leaves the token unsigned: `alg` is `none`, and the signature is empty (RFC 7519 §6).
     pub fn unsigned(mut self) -> Self {
         self.key = None;
         self.header("alg", "none")
     }
 
-    /// One claim added after signing.
+    /// Adds a claim after signing.
     pub fn tampered(mut self) -> Self {
         self.tampered = Some(Tampered::Payload);
         self
     }
 
-    /// One bit of the signature changed.
+    /// Changes one bit of the signature.
     pub fn tampered_signature(mut self) -> Self {
         self.tampered = Some(Tampered::Signature);
         self
     }
 
-    /// Each part padded with `=`, against RFC 7515 §2, as AWS load balancers do.
+    /// Pads each part with `=`, against RFC 7515 §2, as AWS load balancers do.
     pub fn padded(mut self) -> Self {
         self.padded = true;
         self
     }
 
-    /// The token, in its compact form (RFC 7515 §7.1).
+    /// Returns the token in its compact serialization (RFC 7515 §7.1).
     pub fn build(self) -> String {
         let part = |bytes: &[u8]| {
             if self.padded { URL_SAFE.encode(bytes) } else { URL_SAFE_NO_PAD.encode(bytes) }
@@ -227,7 +238,7 @@ impl TokenBuilder {
         self.now
     }
 
-    /// For [`audience`](Self::audience), and [`AUDIENCE`] until then.
+    /// Sets the claim that [`audience`](Self::audience) writes, and its value until then.
     pub(super) fn audience_in(
         mut self,
         claim: &'static str,

@@ -1,29 +1,38 @@
-//! RFC 7519 §4.1.3: audience, and what stands in its place where an issuer sends none.
+//! RFC 7519 §4.1.3: the audience, and what replaces it for issuers that send none.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Whom a token must have been issued for: this API, as it stands in the claim `aud` (RFC 7519 §4.1.3).
+/// The audience that a token must have been issued for: this API, as named in the claim `aud`
+/// (RFC 7519 §4.1.3).
 ///
-/// Some issuers send no `aud`. Then something else must tell tokens for this API from all others that they sign:
+/// Some issuers send no `aud`. For those, another claim must distinguish tokens for this API from
+/// all other tokens that the issuer signs:
 ///
 /// ```
 /// use portcullis::Audience;
 ///
 /// let one = Audience::from("https://api.example.com");
 /// let any = Audience::any_of(["https://api.example.com", "https://api.example.com/v2"]);
-/// assert_eq!(any, Audience::from(["https://api.example.com/v2", "https://api.example.com"]), "a set, without order");
+/// assert_eq!(
+///     any,
+///     Audience::from(["https://api.example.com/v2", "https://api.example.com"]),
+///     "the order does not matter"
+/// );
 ///
-/// let cognito = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"]); // the apps that may call
-/// let clerk = Audience::authorized_party(["https://app.example.com"]); // the origins that may call
+/// // Amazon Cognito: the applications that may call the API.
+/// let cognito = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"]);
+/// // Clerk: the origins that may call the API.
+/// let clerk = Audience::authorized_party(["https://app.example.com"]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Audience {
     claim: AudienceClaim,
-    /// One of these must be in that claim; sorted.
+    /// Values of that claim, one of which is required; sorted.
     names: Vec<String>,
-    /// Where that claim is not `aud`: a token that has `aud` all the same must have one of these in it; sorted.
+    /// Values of `aud`, one of which is required if a token has `aud`, beside the claim above;
+    /// sorted.
     aud: Vec<String>,
 }
 
@@ -32,43 +41,51 @@ pub(crate) enum AudienceClaim {
     Audience,
     ClientId,
     AuthorizedParty,
-    /// None is looked at.
+    /// No claim is checked.
     Any,
 }
 
 impl Audience {
-    /// One of these must be in `aud`. The same as from an array.
+    /// Requires one of these values in `aud`. The same as `Audience::from` with an array.
     pub fn any_of<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::of(AudienceClaim::Audience, names)
     }
 
-    /// The token must have been issued to one of these applications: `client_id` (RFC 9068 §2.2), else `azp`, else `cid`. For
-    /// issuers that send no `aud`, such as Amazon Cognito. A token that has one is for another API (RFC 7519 §4.1.3), unless
+    /// Requires that the token was issued to one of these applications: `client_id`
+    /// (RFC 9068 §2.2), else `azp`, else `cid`. For issuers that send no `aud`, such as Amazon
+    /// Cognito.
+    ///
+    /// A token with an `aud` is for another API (RFC 7519 §4.1.3) and rejected, unless
     /// [`aud_if_present`](Self::aud_if_present) names it.
     pub fn client_id<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::of(AudienceClaim::ClientId, names)
     }
 
-    /// `azp` must be one of these. For issuers that send no `aud` but the party that the token was issued to, such as Clerk,
-    /// where it is the browser's origin; a token without `azp` is refused. A token that has `aud` is for another API, unless
+    /// Requires one of these values as `azp`. For issuers that send `azp` instead of `aud`, such as
+    /// Clerk, where it is the browser's origin. A token without `azp` is rejected.
+    ///
+    /// A token with an `aud` is for another API (RFC 7519 §4.1.3) and rejected, unless
     /// [`aud_if_present`](Self::aud_if_present) names it.
     pub fn authorized_party<T: Into<String>>(names: impl IntoIterator<Item = T>) -> Self {
         Self::of(AudienceClaim::AuthorizedParty, names)
     }
 
-    /// Whoever it was issued for: **every** token that the issuer signs is accepted, also those meant for other APIs, which
-    /// then can use them here. Only for issuers that serve nobody but this API.
+    /// Accepts tokens for any audience: **every** token that the issuer signs is accepted. This
+    /// includes tokens for other APIs, and each of those can use the tokens that it receives to
+    /// call this one. Use it only for issuers that serve no other API.
     pub fn danger_any_audience() -> Self {
         Self { claim: AudienceClaim::Any, names: Vec::new(), aud: Vec::new() }
     }
 
-    /// A token that has `aud` must have one of these in it, beside what else is asked for: for issuers that send `aud` with
-    /// some tokens only, such as Amazon Cognito with those that are bound to a resource (RFC 8707).
+    /// Also requires one of these values in `aud`, if the token has `aud`. For issuers that send
+    /// `aud` in some tokens only, such as Amazon Cognito in tokens that are bound to a resource
+    /// (RFC 8707).
     ///
     /// ```
     /// use portcullis::Audience;
     ///
-    /// let audience = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"]).aud_if_present(["https://api.example.com"]);
+    /// let audience = Audience::client_id(["7d3s0fvlj8ubr2ogr1kkm8ne1"])
+    ///     .aud_if_present(["https://api.example.com"]);
     /// ```
     pub fn aud_if_present<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         self.aud.extend(names.into_iter().map(Into::into));
@@ -84,7 +101,7 @@ impl Audience {
         Self { claim, names, aud: Vec::new() }
     }
 
-    /// Whether `presented` is one of them, byte by byte.
+    /// Whether `presented` is one of the values of the claim, byte for byte.
     pub(crate) fn contains(&self, presented: &str) -> bool {
         self.names.iter().any(|own| own == presented)
     }
@@ -101,19 +118,20 @@ impl Audience {
         }
     }
 
-    /// Whether `aud` is looked at where it is not asked for.
+    /// Whether `aud` is checked although another claim is required.
     pub(crate) fn names_aud(&self) -> bool {
         !self.aud.is_empty()
     }
 
-    /// Whether it names anything, and nothing that no token will say.
+    /// Whether at least one value is required, and no value is one that a token never has: empty,
+    /// or with white space around it.
     pub(crate) fn is_usable(&self) -> bool {
         let is_named = !self.names.is_empty() || self.claim == AudienceClaim::Any;
         is_named
             && self.names.iter().chain(&self.aud).all(|own| !own.is_empty() && own.trim() == own)
     }
 
-    /// Which claim says whom a token is for.
+    /// The claim that names the audience.
     pub(crate) fn claim(&self) -> AudienceClaim {
         self.claim
     }
@@ -173,7 +191,7 @@ impl<T: Into<String>> From<Vec<T>> for Audience {
 }
 
 impl<T: Into<String>> FromIterator<T> for Audience {
-    /// In whatever order they come, they are the same audience.
+    /// The order of the values does not matter.
     fn from_iter<I: IntoIterator<Item = T>>(several: I) -> Self {
         Self::any_of(several)
     }

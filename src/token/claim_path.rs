@@ -1,9 +1,9 @@
-//! Where a claim is.
+//! Where a claim is: a name, or a JSON Pointer.
 
 use serde_json::Value;
 
-/// A claim's name (dots and URLs are part of it), or, with a slash in front, a JSON Pointer (RFC 6901) to one inside another:
-/// `/realm_access/roles`.
+/// A claim name, which may contain dots or be a URL, or, with a leading slash, a JSON Pointer
+/// (RFC 6901) to a nested claim: `/realm_access/roles`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClaimPath(String);
 
@@ -16,8 +16,8 @@ impl ClaimPath {
         &self.0
     }
 
-    /// The JSON Pointer that was probably meant, where dots stand between names that are one inside the other, as other
-    /// libraries write it: there is no such claim, but there is what the pointer names.
+    /// Returns the JSON Pointer that was probably meant by dots between nested names, as other
+    /// libraries use them. Returns `None` if the claims have no value at that pointer.
     pub(crate) fn dotted(&self, claims: &Value) -> Option<String> {
         if !self.0.contains('.') || self.0.contains('/') {
             return None;
@@ -31,9 +31,9 @@ impl ClaimPath {
     }
 }
 
-/// The names that a claim lists: one string, the strings of an array, or the members of an object whose values are objects (as
-/// Zitadel has its roles, also within an array); `{"admin": false}` names nothing. A string is not split: a role `Tenant Admin` is
-/// not the role `Admin`.
+/// The strings that a claim lists: one string, the strings of an array, or the names of an object's
+/// members whose values are objects (Zitadel's roles, also within an array). `{"admin": false}`
+/// lists nothing. A string is not split: a role `Tenant Admin` is not the role `Admin`.
 pub(crate) fn listed_strings(value: &Value) -> Box<dyn Iterator<Item = &str> + '_> {
     match value {
         Value::Array(several) => {

@@ -1,4 +1,4 @@
-//! RFC 7519 §4.1, RFC 9068 §2.2: registered claims, and the rules over them.
+//! RFC 7519 §4.1, RFC 9068 §2.2: registered claims, and the rules for them.
 
 use std::borrow::Cow;
 use std::slice;
@@ -10,18 +10,18 @@ use super::scope::Scope;
 use crate::clock::Now;
 use crate::error::InvalidToken;
 
-/// Latest NumericDate accepted: the end of the year 9999, as far as RFC 3339 reaches. Beyond it no sum of a date and a
-/// leeway overflows anything, and nobody's token means it.
+/// Latest NumericDate that is accepted: the end of the year 9999, as in RFC 3339. Up to there, the
+/// sum of a date and a leeway does not overflow, and no real token has a later date.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 
-/// The claims of a token, typed while they are read; borrowed from the payload.
+/// The claims of a token, with their types, borrowed from the payload.
 ///
-/// Reading proves nothing: until the signature over the payload is verified, a `Claims` can only be refused or used to
-/// look the issuer up.
+/// Parsed claims prove nothing. Until the signature is verified, they may only be used to reject
+/// the token, or to find its issuer.
 #[derive(Debug)]
 pub(crate) struct Claims<'a> {
     pub(crate) issuer: Cow<'a, str>,
-    /// A string or several. Some issuers send none.
+    /// A string or an array of strings. Some issuers send none.
     audience: Option<Value<'a>>,
     pub(crate) expires_at: Duration,
     not_before: Option<Duration>,
@@ -32,16 +32,17 @@ pub(crate) struct Claims<'a> {
     cid: Option<Cow<'a, str>>,
     has_jwt_id: bool,
     pub(crate) scope: Scope,
-    /// `tid`, Entra's.
+    /// Entra ID's `tid`.
     pub(crate) tenant: Option<Cow<'a, str>>,
     sender_constrained: bool,
 }
 
 impl<'a> Claims<'a> {
-    /// Reads the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly (RFC 8259, no member twice).
+    /// Parses the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly:
+    /// RFC 8259, without duplicate members.
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, InvalidToken> {
         const NOT_AN_OBJECT: InvalidToken =
-            InvalidToken::Malformed("a payload that is one JSON object, no member twice");
+            InvalidToken::Malformed("a payload that is one JSON object without duplicate members");
         let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
 
         let wanted = [
@@ -73,7 +74,8 @@ impl<'a> Claims<'a> {
                 .ok_or(InvalidToken::MissingClaim("exp"))?,
             not_before: numeric_date("nbf", nbf.as_ref())?,
             issued_at: numeric_date("iat", iat.as_ref())?,
-            // An empty one names nobody: all machines at one gateway would be one user.
+            // An empty `sub` identifies no subject: all machines behind one gateway would be one
+            // user.
             subject: text_claim("sub", sub)?.filter(|subject| !subject.is_empty()),
             client_id: passed_over(client_id),
             azp: passed_over(azp),
@@ -93,17 +95,19 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// The later one of `nbf` and `iat`.
+    /// The later of `nbf` and `iat`.
     pub(crate) fn good_from(&self) -> Duration {
         self.not_before.max(self.issued_at).unwrap_or_default()
     }
 
-    /// Whom the token was issued to: RFC 9068 says `client_id`, OpenID Connect `azp`, Okta `cid`.
+    /// The client that the token was issued to: `client_id` (RFC 9068), `azp` (OpenID Connect) or
+    /// `cid` (Okta).
     pub(crate) fn client_id(&self) -> Option<&str> {
         [&self.client_id, &self.azp, &self.cid].into_iter().flatten().next().map(|one| &**one)
     }
 
-    /// RFC 9068 §2.2: the claims that its access tokens must have; `iss` and `exp` every token has.
+    /// Checks that the claims required by RFC 9068 §2.2 are present. `iss` and `exp` are always
+    /// required.
     pub(crate) fn check_rfc9068(&self) -> Result<(), InvalidToken> {
         for (name, is_there) in [
             ("aud", self.audience.is_some()),
@@ -119,7 +123,7 @@ impl<'a> Claims<'a> {
         Ok(())
     }
 
-    /// RFC 7519 §4.1.3, and what is configured beside it for issuers that send no `aud`.
+    /// Checks `aud` (RFC 7519 §4.1.3), or what is configured for issuers that send none.
     fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
         let refusal =
             |presented| Err(InvalidToken::WrongAudience { expected: expected.clone(), presented });
@@ -141,15 +145,16 @@ impl<'a> Claims<'a> {
                 Err(InvalidToken::MissingClaim("aud"))
             }
             None => Ok(()),
-            // Whoever else may call, a token for another API is not for this one.
+            // A token for another API is rejected, whichever client it was issued to.
             Some(several) if expected.accepts_aud(several) => Ok(()),
             Some(several) => refusal(several.iter().map(|one| one.clone().into_owned()).collect()),
         }
     }
 
-    /// RFC 9068 §4, RFC 7519 §4.1.3 to §4.1.6: the rules that make a token acceptable here and now.
+    /// Checks the audience and the time, and rejects sender-constrained tokens (RFC 9068 §4,
+    /// RFC 7519 §4.1.3 to §4.1.6).
     ///
-    /// `iss` is not among them: finding the issuer by it, byte for byte, was the check.
+    /// `iss` is not checked here: the issuer was found by comparing it, byte for byte.
     pub(crate) fn check(
         &self,
         audience: &Audience,
@@ -170,8 +175,9 @@ impl<'a> Claims<'a> {
             let (issued_at, now) = (UNIX_EPOCH + issued_at, now.wall());
             return Err(InvalidToken::IssuedInTheFuture { issued_at, now });
         }
-        // RFC 9449 §7.2, RFC 8705 §3: whoever holds only the token is not whom it was issued to. No proof of possession
-        // is read here, so such a token may not pass as a bearer token.
+        // RFC 9449 §7.2, RFC 8705 §3: the token alone does not prove that the client is the one it
+        // was issued to. Proofs of possession are not supported, so the token must not be accepted
+        // as a bearer token.
         if self.sender_constrained {
             return Err(InvalidToken::SenderConstrained);
         }
@@ -194,7 +200,7 @@ fn text_claim<'a>(
     }
 }
 
-/// A claim that nobody promised to be ours: one of another type is somebody else's, and passed over.
+/// A claim that RFC 7519 does not define. A value of an unexpected type is ignored, not rejected.
 fn passed_over(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
     match value {
         Some(Value::Text(text)) => Some(text),
@@ -202,7 +208,7 @@ fn passed_over(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// RFC 7519 §2: seconds since 1970, a fraction allowed.
+/// Parses a NumericDate (RFC 7519 §2): seconds since 1970, with an optional fraction.
 fn numeric_date(
     claim: &'static str,
     value: Option<&Value<'_>>,
@@ -216,11 +222,12 @@ fn numeric_date(
     };
     match Duration::try_from_secs_f64(seconds) {
         Ok(date) => Ok(Some(date)),
-        Err(_) => Err(wrong_type(claim, "a number of seconds since 1970, not a negative one")),
+        Err(_) => Err(wrong_type(claim, "a number of seconds since 1970, not negative")),
     }
 }
 
-/// One string (RFC 8693 §4.2) or an array of them. Anything else grants nothing.
+/// Parses scope as one string (RFC 8693 §4.2) or as an array of strings. Any other value grants
+/// nothing.
 fn scope_claim(value: Option<Value<'_>>) -> Option<Scope> {
     match value? {
         Value::Text(text) => Some(Scope::granted([&*text])),

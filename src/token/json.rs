@@ -1,33 +1,37 @@
-//! RFC 8259, read strictly: the JSON of a JOSE header or a claims set.
+//! RFC 8259, parsed strictly: the JSON of a JOSE header or of the claims.
 //!
-//! A member name that stands twice means two things to two readers (RFC 7515 §4, RFC 7519 §4, RFC 8725 §3), so it is
-//! refused at every depth; depth itself is bounded, because a stranger chose it.
+//! Duplicate member names are rejected at every depth, because two parsers may read different
+//! values (RFC 7515 §4, RFC 7519 §4, RFC 8725 §3). The depth is limited, because the input is
+//! untrusted.
 //!
-//! `serde_json` has no such rule, and asking it for every name cost 4 % of an RSA signature more (DESIGN.md). So the text is
-//! walked here, once; escapes, and numbers that are no integers, are left to it.
+//! `serde_json` has no such rule, and checking every name with it added 4 % of the time of an RSA
+//! verification (DESIGN.md). The text is therefore parsed here, in one pass. Escapes, and numbers
+//! that are not integers, are left to `serde_json`.
 
 use std::borrow::Cow;
 
-/// Deepest nesting accepted, the outermost object included. Real tokens stay under 6.
+/// Maximum nesting, including the outermost object. Real tokens stay under 6.
 const MAX_DEPTH: u8 = 16;
 
-/// A member's value, as far as any rule of ours looks into one.
+/// The value of a member, as far as the rules need it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Text(Cow<'a, str>),
     Number(f64),
-    /// An array with nothing but strings in it.
+    /// An array that contains only strings.
     Texts(Vec<Cow<'a, str>>),
     Null,
-    /// Anything else. Read to its end and found well-formed, but not kept.
+    /// Any other value. It was checked to be well-formed, but is not stored.
     Other,
 }
 
-/// The text is not one JSON object that follows the rules above. It says nothing more, because a stranger wrote it.
+/// The text is not one JSON object that follows the rules above. There are no details, because the
+/// input is untrusted.
 #[derive(Debug, PartialEq)]
 pub(crate) struct NotAnObject;
 
-/// Reads `json`, which must be one object: the values of the `wanted` members, in that order. All others are checked, too.
+/// Parses `json`, which must be one object. Returns the values of the `wanted` members, in that
+/// order. All other members are checked as well.
 pub(crate) fn read_object<'a, const N: usize>(
     json: &'a str,
     wanted: &[&str; N],
@@ -45,7 +49,7 @@ pub(crate) fn read_object<'a, const N: usize>(
                 .position(|one| one.as_bytes().first() == name.as_bytes().first() && *one == name);
             let value = reader.value(MAX_DEPTH, place.is_some())?;
             match place.and_then(|place| values.get_mut(place)) {
-                // It stands there twice.
+                // A duplicate member.
                 Some(Some(_)) => return Err(NotAnObject),
                 Some(none) => *none = Some(value),
                 None => reader.names.push(name),
@@ -65,9 +69,9 @@ pub(crate) fn read_object<'a, const N: usize>(
 
 struct Reader<'a> {
     text: &'a str,
-    /// How far it was read, in bytes.
+    /// The current position, in bytes.
     at: usize,
-    /// The names of the members of the objects that are open, one object's after the other's.
+    /// The member names of all open objects, those of the outermost object first.
     names: Vec<Cow<'a, str>>,
 }
 
@@ -106,7 +110,7 @@ impl<'a> Reader<'a> {
         Ok(name)
     }
 
-    /// Whether another member or item follows, and not the `end`.
+    /// Whether another member or item follows. If not, `end` must follow.
     #[inline]
     fn another(&mut self, end: u8) -> Result<bool, NotAnObject> {
         self.white_space();
@@ -117,8 +121,8 @@ impl<'a> Reader<'a> {
         self.expect(end).map(|()| false)
     }
 
-    /// A value. `depth`: how many levels may be open here, the one around it included. `keep`: whether an array's strings are
-    /// wanted.
+    /// A value. `depth`: how many levels may be open here, including the enclosing one. `keep`:
+    /// whether the strings of an array are needed.
     #[inline]
     fn value(&mut self, depth: u8, keep: bool) -> Result<Value<'a>, NotAnObject> {
         self.white_space();
@@ -192,7 +196,7 @@ impl<'a> Reader<'a> {
         rest.starts_with(word.as_bytes()).then_some(value).ok_or(NotAnObject)
     }
 
-    /// What follows a quotation mark, up to the next one.
+    /// A string, after its opening quotation mark.
     #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, NotAnObject> {
         let start = self.at;
@@ -207,7 +211,7 @@ impl<'a> Reader<'a> {
 
     #[cold]
     fn escaped_string(&mut self, start: usize) -> Result<String, NotAnObject> {
-        // What was seen last is a backslash.
+        // The previous byte is a backslash: skip the escaped one.
         self.at += 1;
         while !self.is_next(b'"') {
             self.at += if self.peek().ok_or(NotAnObject)? == b'\\' { 2 } else { 1 };
@@ -219,7 +223,7 @@ impl<'a> Reader<'a> {
     fn number(&mut self) -> Result<f64, NotAnObject> {
         let start = self.at;
         self.is_next(b'-');
-        // No zero in front of other digits.
+        // No leading zeros.
         if !self.is_next(b'0') {
             self.digits()?;
         }
@@ -231,16 +235,17 @@ impl<'a> Reader<'a> {
             self.digits()?;
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
-        // Dates are integers, which are read sooner. All else as whoever reads the claims for the application does: a number that
-        // one of us takes and the other does not would be two texts in one. And `str::parse` is exact at any price: a payload
-        // of numbers that lie halfway between two floats took it 5 milliseconds.
+        // Dates are integers, which `i64` parses faster. All other numbers are parsed by
+        // `serde_json`, as when the claims are read for the application: if only one parser
+        // accepted a number, the token would have two meanings. Also, `str::parse` is exact at any
+        // cost: a payload of numbers halfway between two floats took 5 ms.
         match text.parse::<i64>() {
             Ok(integer) => Ok(integer as f64),
             Err(_) => serde_json::from_str(text).map_err(|_| NotAnObject),
         }
     }
 
-    /// At least one.
+    /// One or more digits.
     fn digits(&mut self) -> Result<(), NotAnObject> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -250,13 +255,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Where the first byte after `at` is that means something in a string: a quotation mark, a backslash or a control
-/// character. Looks at eight at a time, because strings are most of a payload.
+/// The position of the next byte, from `at` on, that is special in a string: a quotation mark, a
+/// backslash or a control character. Checks eight bytes at a time, because strings are most of a
+/// payload.
 #[inline]
 fn plain_bytes(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 0xff;
-    // The highest bit of each byte: whether that byte is less than `than`. Right up to the first such byte, which is all
-    // that is asked for.
+    // Sets the highest bit of each byte that is less than `than`. This is exact up to the first
+    // such byte, and only that one is used.
     let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word;
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*word);
@@ -273,10 +279,11 @@ fn plain_bytes(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The names of one object's members. Sorted once at the end: comparing each with all the others would let 16 KiB of
-/// short names cost milliseconds.
+/// Checks the member names of one object for duplicates. They are sorted once at the end: comparing
+/// each with all others would take milliseconds for 16 KiB of short names.
 fn check_names(names: &mut [Cow<'_, str>]) -> Result<(), NotAnObject> {
-    // What serde_json calls its own: it would see something else there when it reads the claims for the application.
+    // Names that `serde_json` reserves. It would find another value there when the claims are read
+    // for the application.
     if names.iter().any(|name| name.starts_with("$serde_json::private::")) {
         return Err(NotAnObject);
     }
@@ -287,14 +294,17 @@ fn check_names(names: &mut [Cow<'_, str>]) -> Result<(), NotAnObject> {
     }
 }
 
-/// The most memory that claims take once they are read, in bytes: as a tree, of which own types are a part. An object's members
-/// are in nodes of a B-tree with 11 slots, of which at least 5 are used once there are more than 11; an array has up to twice
-/// the slots that it needs, and at least 4. Counted by the signs between them, those within strings too, so it is never too
-/// little, and cheap.
+/// Upper bound of the memory that claims take once they are read, in bytes, as a `serde_json` tree.
+/// Types of the application are bounded by it as well.
+///
+/// An object's members are in nodes of a B-tree with 11 slots, of which at least 5 are used if
+/// there are more than 11 members. An array has up to twice the slots that it needs, and at
+/// least 4. The punctuation between values is counted, also within strings: that is cheap, and
+/// never too low.
 pub(crate) fn most_bytes_read(payload: &str) -> usize {
     const VALUE: usize = size_of::<serde_json::Value>();
     const NODE: usize = 11 * (VALUE + size_of::<String>()) + 12 * size_of::<usize>() + 16;
-    /// What an allocator adds to a small piece of memory.
+    /// What an allocator adds to a small allocation.
     const ALLOCATION: usize = 32;
     let count = |sign: u8| payload.bytes().filter(|byte| *byte == sign).count();
     let nodes = count(b'{') + count(b':') / 5;
@@ -314,43 +324,43 @@ mod tests {
             |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
         let cases: [(&str, String, bool); 30] = [
             ("empty object", "{}".into(), true),
-            ("white space around", " {\"a\":1}\n".into(), true),
+            ("surrounding white space", " {\"a\":1}\n".into(), true),
             ("escaped names", r#"{"\u0061":1,"b":2}"#.into(), true),
-            ("as deep as allowed", deep(15), true),
-            ("one level deeper", deep(16), false),
-            ("far too deep", deep(5000), false),
-            ("twice the same name", r#"{"a":1,"a":1}"#.into(), false),
-            ("twice, once escaped", r#"{"a":1,"\u0061":1}"#.into(), false),
-            ("twice, apart", r#"{"a":1,"b":2,"a":3}"#.into(), false),
-            ("twice, of no interest", r#"{"b":1,"a":2,"c":3,"b":3}"#.into(), false),
-            ("twice, of no interest, once escaped", r#"{"b":1,"\u0062":3}"#.into(), false),
-            ("twice, nested", r#"{"a":{"b":1,"b":2}}"#.into(), false),
-            ("twice, in a list", r#"{"a":[{"b":1,"b":2}]}"#.into(), false),
-            ("a list", "[]".into(), false),
+            ("arrays, maximum depth", deep(15), true),
+            ("arrays, one level deeper", deep(16), false),
+            ("arrays, far too deep", deep(5000), false),
+            ("duplicate name", r#"{"a":1,"a":1}"#.into(), false),
+            ("duplicate, one escaped", r#"{"a":1,"\u0061":1}"#.into(), false),
+            ("duplicate, not adjacent", r#"{"a":1,"b":2,"a":3}"#.into(), false),
+            ("duplicate that is not wanted", r#"{"b":1,"a":2,"c":3,"b":3}"#.into(), false),
+            ("duplicate that is not wanted, one escaped", r#"{"b":1,"\u0062":3}"#.into(), false),
+            ("duplicate, nested", r#"{"a":{"b":1,"b":2}}"#.into(), false),
+            ("duplicate, in an array", r#"{"a":[{"b":1,"b":2}]}"#.into(), false),
+            ("an array", "[]".into(), false),
             ("a string", "\"{}\"".into(), false),
             ("two objects", "{}{}".into(), false),
             ("byte order mark", "\u{feff}{}".into(), false),
             (
-                "a name of the parser's own",
+                "a name that serde_json reserves",
                 r#"{"a":{"$serde_json::private::RawValue":"x"}}"#.into(),
                 false,
             ),
-            ("another", r#"{"a":{"$serde_json::private::Number":"1.25"}}"#.into(), false),
-            ("the same, outside", r#"{"$serde_json::private::RawValue":"x"}"#.into(), false),
-            ("a number no float holds", r#"{"a":1e400}"#.into(), false),
+            ("another such name", r#"{"a":{"$serde_json::private::Number":"1.25"}}"#.into(), false),
+            ("such a name, outside", r#"{"$serde_json::private::RawValue":"x"}"#.into(), false),
+            ("a number too large for a float", r#"{"a":1e400}"#.into(), false),
             (
-                "the largest float, rounded up, which serde_json refuses",
+                "the largest float, rounded up, which serde_json rejects",
                 r#"{"b":1.7976931348623158e308}"#.into(),
                 false,
             ),
-            ("objects, as deep as allowed", objects(16), true),
+            ("objects, maximum depth", objects(16), true),
             ("objects, one level deeper", objects(17), false),
             ("objects, far too deep", objects(4000), false),
             ("a line feed in a short string", "{\"a\":\"\n\"}".into(), false),
-            ("another control character there", "{\"a\":\"\u{1f}\"}".into(), false),
-            ("a form feed around", "{\u{c}\"a\":1}".into(), false),
-            ("a vertical tab around", "{\"a\":\u{b}1}".into(), false),
-            ("nothing", String::new(), false),
+            ("another control character in a short string", "{\"a\":\"\u{1f}\"}".into(), false),
+            ("a form feed as white space", "{\u{c}\"a\":1}".into(), false),
+            ("a vertical tab as white space", "{\"a\":\u{b}1}".into(), false),
+            ("empty text", String::new(), false),
         ];
         for (name, json, ok) in cases {
             assert_eq!(read_object(&json, &["a"]).is_ok(), ok, "{name}");
@@ -358,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_told_apart() {
+    fn values_are_distinguished_by_type() {
         let json = r#"{"a":"x","b":["x","y"],"c":["x",1],"d":{"e":"x"},"f":null,"g":-1.5,"h":[],"i":true,"no":"x"}"#;
         let wanted = ["i", "h", "g", "f", "d", "c", "b", "a", "none"];
         let expected = [
@@ -375,7 +385,8 @@ mod tests {
         assert_eq!(read_object(json, &wanted), Ok(expected));
     }
 
-    /// What `serde_json` reads is read, and nothing else, but for our own rules: an object, 16 levels, no name twice.
+    /// Accepts exactly what `serde_json` accepts, except for the additional rules: an object, 16
+    /// levels, no duplicate names.
     #[test]
     fn it_agrees_with_serde_json() {
         fn is_strict(value: &serde_json::Value, depth: u8) -> bool {
@@ -389,7 +400,7 @@ mod tests {
                 _ => true,
             }
         }
-        // Every byte of each text left out, doubled, or replaced by one that means something.
+        // Each byte of each text is removed, doubled, or replaced by one with a special meaning.
         let texts = [
             r#" { "a" : "x\u00e9\n\"y" , "b":[1, -2.5e+3,0.1 ,"z", [ ] , {}], "c":{"d":null,"e":true}} "#,
             r#"{"a":"longer than eight bytes","b":"twelve bytes\\","é":"ü\ud83d\ude00","c":false,"":-0,"d":10E-2}"#,
@@ -399,7 +410,7 @@ mod tests {
         let mut check = |text: String| {
             let own = read_object(&text, &["a"]);
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
-            // A name twice is gone from a tree.
+            // Duplicate names are lost in a tree.
             let names_of_tree =
                 |value: &serde_json::Value| value.to_string().matches("\":").count();
             let is_same = match &theirs {

@@ -1,4 +1,4 @@
-//! RFC 7515 §7.1: the compact form, split and decoded once; §4: the JOSE header.
+//! RFC 7515: the compact serialization (§7.1), split and decoded once, and the JOSE header (§4).
 
 use std::borrow::Cow;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -14,36 +14,40 @@ use super::json::{self, Value};
 use crate::algorithm::Algorithm;
 use crate::error::InvalidToken;
 
-/// Longest compact form that is looked at, in bytes.
+/// Maximum length of a compact JWS, in bytes.
 ///
-/// Tokens full of group names reach about 10 KiB; most servers refuse header lines above 8 to 16 KiB anyway.
+/// Tokens with many group names reach about 10 KiB; most servers reject header lines above 8 to
+/// 16 KiB anyway.
 pub(crate) const MAX_BYTES: usize = 16 * 1024;
 
-/// Longest `kid` that is looked up, in bytes. Real ones stay under 100; the bound is for what remembers them.
+/// Maximum length of a `kid`, in bytes. Real ones stay under 100; the limit bounds what stores
+/// them.
 pub(crate) const MAX_KID_BYTES: usize = 512;
 
-/// Unpadded and canonical, with the processor's wide registers where the library has code for them: the texts of a token are
-/// long enough for that to be a third of the time.
+/// Canonical base64url without padding, with SIMD where the library supports it. The parts of a
+/// token are so long that decoding then takes a third of the time.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 static BASE64URL: LazyLock<Simd> = LazyLock::new(|| Simd::url_safe(NO_PAD));
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static BASE64URL: GeneralPurpose = URL_SAFE_NO_PAD;
 
-/// The three parts of a compact JWS: split and decoded, nothing verified.
+/// The three parts of a compact JWS, split and decoded, but not verified.
 pub(crate) struct Jws<'a> {
-    /// Header and payload as received, with the period between: what the signature is over (§5.2).
+    /// Header and payload as received, with the period between them: what was signed
+    /// (RFC 7515 §5.2).
     pub(crate) signing_input: &'a str,
-    /// All three parts, decoded, in one buffer.
+    /// All three parts decoded, in one buffer.
     decoded: Vec<u8>,
     header_end: usize,
     payload_end: usize,
-    /// Whether a part ends with `=`, against RFC 7515 §2.
+    /// Whether a part is padded with `=`, against RFC 7515 §2.
     pub(crate) is_padded: bool,
 }
 
 impl<'a> Jws<'a> {
-    /// Splits and decodes. base64url, canonical, and nothing else (RFC 7515 §2, draft-ietf-oauth-rfc8725bis §3.14). Padding, which one
-    /// gateway writes, is for the caller to refuse.
+    /// Splits and decodes a compact JWS. Each part must be canonical base64url (RFC 7515 §2,
+    /// draft-ietf-oauth-rfc8725bis §3.14). Padding, which one gateway adds, is left for the caller
+    /// to reject.
     pub(crate) fn split(compact: &'a str) -> Result<Self, InvalidToken> {
         if compact.len() > MAX_BYTES {
             return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented: compact.len() });
@@ -52,10 +56,10 @@ impl<'a> Jws<'a> {
             0 => InvalidToken::Opaque,
             2 => InvalidToken::Malformed(what),
             4 => InvalidToken::Encrypted,
-            _ => InvalidToken::Malformed("three parts with a period between"),
+            _ => InvalidToken::Malformed("three parts separated by periods"),
         };
         let Some((header, payload, signature)) = parts(compact) else {
-            return Err(misshapen("three parts"));
+            return Err(misshapen("three parts separated by periods"));
         };
         let signing_input = compact.get(..header.len() + 1 + payload.len()).unwrap_or_default();
         let mut decoded = Vec::with_capacity(compact.len() / 4 * 3 + 3);
@@ -76,7 +80,7 @@ impl<'a> Jws<'a> {
         Ok(Self { signing_input, decoded, header_end, payload_end, is_padded })
     }
 
-    /// Refuses padding.
+    /// Returns an error if a part is padded.
     pub(crate) fn check_unpadded(&self) -> Result<(), InvalidToken> {
         match self.is_padded {
             true => Err(InvalidToken::Malformed("base64url without padding")),
@@ -84,7 +88,7 @@ impl<'a> Jws<'a> {
         }
     }
 
-    /// The JOSE header, parsed.
+    /// Parses the JOSE header.
     pub(crate) fn header(&self) -> Result<Header<'_>, InvalidToken> {
         Header::parse(self.part(0, self.header_end))
     }
@@ -93,7 +97,7 @@ impl<'a> Jws<'a> {
         self.part(0, self.header_end)
     }
 
-    /// The payload. Not a word of it is verified yet.
+    /// The payload. Nothing in it has been verified yet.
     pub(crate) fn unverified_payload(&self) -> &[u8] {
         self.part(self.header_end, self.payload_end)
     }
@@ -107,23 +111,24 @@ impl<'a> Jws<'a> {
     }
 }
 
-/// Header, payload, signature, if there are two periods. A third one would be in the signature, where it is no base64url.
+/// Splits at the first two periods. A third one becomes part of the signature, where it is not
+/// valid base64url.
 fn parts(compact: &str) -> Option<(&str, &str, &str)> {
     let (header, rest) = compact.split_once('.')?;
     let (payload, signature) = rest.split_once('.')?;
     Some((header, payload, signature))
 }
 
-/// The members of a JOSE header that a rule of ours reads (RFC 7515 §4.1). `jku`, `jwk`, `x5u` and `x5c` are not
-/// among them: a key that comes with the token proves nothing.
+/// The members of a JOSE header that are used (RFC 7515 §4.1). `jku`, `jwk`, `x5u` and `x5c` are
+/// not: a key that comes with the token proves nothing.
 #[derive(Debug)]
 pub(crate) struct Header<'a> {
     pub(crate) algorithm: Algorithm,
     pub(crate) kid: Option<Cow<'a, str>>,
     pub(crate) typ: Option<Cow<'a, str>>,
-    /// Whether it has a member `nonce`, as tokens for Microsoft's own APIs do.
+    /// Whether the member `nonce` is present, as in tokens for Microsoft's own APIs.
     pub(crate) has_nonce: bool,
-    /// The member `signer` of AWS load balancers: which of them signed.
+    /// The member `signer` of AWS load balancers: which of them signed the token.
     pub(crate) signer: Option<Cow<'a, str>>,
 }
 
@@ -136,8 +141,8 @@ impl<'a> Header<'a> {
         let [alg, kid, typ, crit, nonce, signer] =
             json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
-        // §4.1.11: whoever does not understand an extension named in `crit` must refuse. We understand none, and an
-        // empty or misshapen list is itself against the rule.
+        // RFC 7515 §4.1.11: a token must be rejected if an extension named in `crit` is not
+        // understood. None is supported here, and an empty or malformed list is itself not allowed.
         if crit.is_some() {
             return Err(InvalidToken::UnsupportedCritical);
         }
@@ -152,7 +157,7 @@ impl<'a> Header<'a> {
             return Err(InvalidToken::Malformed("a `kid` of at most 512 bytes"));
         }
         let typ = text_member(typ, "a header whose `typ` is a string")?;
-        // Anybody else's member of that name may be what it likes.
+        // Other issuers may use a member with this name for any value.
         let signer = match signer {
             Some(Value::Text(signer)) => Some(signer),
             _ => None,

@@ -1,4 +1,4 @@
-//! Bytes → claims. No HTTP, no network, no clock.
+//! From the bytes of a token to its claims. No HTTP, no network, no clock.
 
 pub(crate) mod audience;
 pub(crate) mod claim_path;

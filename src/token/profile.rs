@@ -1,4 +1,4 @@
-//! What one issuer's tokens look like, beyond what the RFCs say.
+//! What the tokens of one issuer contain, beyond the RFCs.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::claim_path::ClaimPath;
 use super::token_type::AllowedTypes;
 use crate::error::InvalidToken;
 
-/// How to read the tokens of one issuer, and what must be in them.
+/// How to read the tokens of one issuer, and what they must contain.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TokenProfile {
     pub(crate) typ: AllowedTypes,
     pub(crate) claims: Vec<ClaimRequirement>,
-    /// Whether parts may end with `=`.
+    /// Whether parts may be padded with `=`.
     pub(crate) padding: bool,
-    /// The one tenant that the issuer is of, where keys may name theirs.
+    /// The only tenant of the issuer, for key sets whose keys name a tenant.
     pub(crate) tenant: Option<String>,
-    /// The header's `signer`, if it must have one.
+    /// The required value of the header's `signer`, if any.
     pub(crate) signer: Option<String>,
-    /// What scope tokens begin with that are granted without it, too.
+    /// Prefix of scope tokens that are also granted without it.
     pub(crate) scope_prefix: Option<String>,
     pub(crate) permissions: Vec<ClaimPath>,
     pub(crate) roles: Vec<ClaimPath>,
@@ -28,7 +28,8 @@ pub(crate) struct TokenProfile {
 }
 
 impl TokenProfile {
-    /// As most issuers have it. One for all of them: of thousands of tenants each request touches another's.
+    /// The profile of most issuers. Shared by all of them: with a copy for each of thousands of
+    /// tenants, every request would touch different memory.
     pub(crate) fn shared() -> Arc<Self> {
         static SHARED: LazyLock<Arc<TokenProfile>> = LazyLock::new(Arc::default);
         Arc::clone(&SHARED)
@@ -51,7 +52,7 @@ impl Default for TokenProfile {
     }
 }
 
-/// A rule over one claim's value.
+/// A requirement for the value of one claim.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ClaimRequirement {
     pub(crate) path: ClaimPath,
@@ -60,20 +61,20 @@ pub(crate) struct ClaimRequirement {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Condition {
-    /// There, and one of these values, or an array with one of them.
+    /// Present, and one of these values or an array that contains one of them.
     OneOf(Vec<Value>),
-    /// Not there, or none of these values.
+    /// Absent, or none of these values.
     NoneOf(Vec<Value>),
     Present,
     Absent,
     /// A string that is not empty.
     Text,
-    /// A date that has come.
+    /// A date that is not in the future.
     Past,
 }
 
 impl ClaimRequirement {
-    /// `latest`: what counts as now, as far as the clocks may be apart, since 1970.
+    /// `latest`: the current time plus the allowed clock skew, since 1970.
     pub(crate) fn check(&self, claims: &Value, latest: Duration) -> Result<(), InvalidToken> {
         let value = self.path.find(claims);
         let among = |values: &[Value]| match value {
@@ -109,8 +110,8 @@ impl std::fmt::Display for Condition {
             Self::OneOf(allowed) if allowed.len() == 1 => formatter.write_str(&list(allowed)),
             Self::OneOf(allowed) => write!(formatter, "one of {}", list(allowed)),
             Self::NoneOf(refused) => write!(formatter, "none of {}", list(refused)),
-            Self::Present => formatter.write_str("it to be there"),
-            Self::Absent => formatter.write_str("it not to be there"),
+            Self::Present => formatter.write_str("it to be present"),
+            Self::Absent => formatter.write_str("it to be absent"),
             Self::Text => formatter.write_str("a string that is not empty"),
             Self::Past => formatter.write_str("a date in the past"),
         }

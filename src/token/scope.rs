@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use crate::error::ConfigError;
 
-/// A set of scope tokens (RFC 6749 §3.3): what a route asks for, or what an access token grants.
+/// A set of scope tokens (RFC 6749 §3.3): what a route requires, or what an access token grants.
 ///
-/// Case-sensitive and without order. The text form has one space between the tokens.
+/// Scope tokens are case-sensitive, and their order has no meaning. In the text form, they are
+/// separated by one space.
 ///
 /// ```
 /// use portcullis::Scope;
@@ -31,41 +32,41 @@ impl PartialEq for Scope {
 impl Eq for Scope {}
 
 impl Scope {
-    /// No scope token at all. Not public: a rule that asks for it would ask for nothing.
+    /// The empty scope. Not public, because a rule that requires it would require nothing.
     pub(crate) fn none() -> Self {
         Self(String::new())
     }
 
-    /// Whether one scope token is in the set.
+    /// Returns `true` if the set contains this scope token.
     pub fn contains(&self, token: &str) -> bool {
         self.iter().any(|own| own == token)
     }
 
-    /// Whether every token of `required` is in the set.
+    /// Returns `true` if the set contains every scope token of `required`.
     pub fn contains_all(&self, required: &Scope) -> bool {
         required.iter().all(|token| self.contains(token))
     }
 
-    /// The scope tokens, in the order in which they came.
+    /// Returns the scope tokens, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split(' ').filter(|token| !token.is_empty())
     }
 
-    /// The text form: tokens with one space between.
+    /// Returns the text form: the scope tokens, separated by one space.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is no scope token at all.
+    /// Returns `true` if the set contains no scope token.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What an issuer granted, kept as it was sent: a strange token among them is granted to nobody who does not ask
-    /// for exactly it.
+    /// The scope that an issuer granted, as it was sent. A scope token with invalid characters is
+    /// preserved, and matches only a rule that requires exactly this one.
     pub(crate) fn granted<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut scope = Self::none();
-        // RFC 6749 §3.3: the delimiter is a space and nothing else.
+        // RFC 6749 §3.3: a space is the only delimiter.
         for token in
             parts.into_iter().flat_map(|part| part.split(' ')).filter(|token| !token.is_empty())
         {
@@ -74,7 +75,7 @@ impl Scope {
         scope
     }
 
-    /// This, and each token that begins with `prefix` without it, too.
+    /// Adds each scope token that begins with `prefix` a second time, without it.
     pub(crate) fn with_unprefixed(mut self, prefix: &str) -> Self {
         let short: Vec<_> =
             self.iter().filter_map(|token| token.strip_prefix(prefix)).map(str::to_owned).collect();
@@ -92,13 +93,13 @@ impl Scope {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Size of the allocated memory, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
     fn add(&mut self, token: &str) {
-        // Most scopes are a few dozen bytes: one allocation.
+        // Most scopes are a few dozen bytes, and need one allocation.
         if self.0.capacity() == 0 {
             self.0.reserve(token.len().max(64));
         }
@@ -118,12 +119,13 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = ConfigError;
 
-    /// One or several scope tokens with spaces between.
+    /// Parses one or more scope tokens, separated by spaces.
     ///
     /// # Errors
     ///
-    /// When there is no token, or one with a character outside `%x21 / %x23-5B / %x5D-7E` (RFC 6749 §3.3): it could
-    /// never be granted, nor be written into a challenge.
+    /// Returns an error if `text` contains no scope token, or a character outside
+    /// `%x21 / %x23-5B / %x5D-7E` (RFC 6749 §3.3). A scope with such a character could never be
+    /// granted, nor be written into a challenge.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         if !text.bytes().all(|byte| matches!(byte, b' ' | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
             return Err(ConfigError::new(format!(

@@ -1,19 +1,22 @@
-//! Tenants of an issuer that has many, as Microsoft Entra ID names them: in `iss`, in `tid`, and in the keys that it publishes.
+//! Tenants of an issuer that has many, as Microsoft Entra ID names them in `iss`, in `tid`, and in
+//! its published keys.
 
-/// Stands for the tenant, in an issuer template and in Entra's metadata and key sets.
+/// Stands for the tenant in an issuer template, and in Entra ID's metadata and key sets.
 pub(crate) const PLACEHOLDER: &str = "{tenantid}";
 
 pub(crate) fn has_placeholder(iss: &str) -> bool {
     iss.contains(PLACEHOLDER)
 }
 
-/// Whether a key with this member `issuer` may sign for this tenant: a template is for all of them, anything else for the
-/// one that it names. Compared by tenant and not as a whole, since keys say `…/v2.0` that sign tokens of version 1.0 too.
+/// Whether a key with this member `issuer` may sign for this tenant. A template serves all tenants,
+/// any other value only the tenant that it names. Only the tenant is compared, since keys with
+/// `…/v2.0` also sign tokens of version 1.0.
 pub(crate) fn key_serves(key_issuer: &str, tenant: &str) -> bool {
     has_placeholder(key_issuer) || key_issuer.split('/').any(|segment| segment == tenant)
 }
 
-/// A GUID in lower case, as Entra writes it: one tenant, one spelling.
+/// Whether this is a GUID in lower case, as Entra ID writes it, so that each tenant has one
+/// spelling.
 pub(crate) fn is_tenant(text: &str) -> bool {
     const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
     let mut groups = text.split('-');

@@ -1,9 +1,10 @@
-//! RFC 7515 §4.1.9, RFC 8725 §3.11: which kind of JWT it is.
+//! RFC 7515 §4.1.9, RFC 8725 §3.11: the type of a JWT.
 
 use crate::error::{ConfigError, InvalidToken};
 
-/// JWTs that are something else than an access token, by their specifications' own word. An issuer may sign them with the
-/// same keys, and some have all claims that an access token has, so none of them passes, whatever is configured.
+/// Types of JWTs that are not access tokens, by their specifications. An issuer may sign them with
+/// the same keys, and some have every claim of an access token, so they are always rejected,
+/// whatever is configured.
 const OTHER_KINDS: [&str; 21] = [
     "authorization-details+jwt",
     "client-authentication+jwt",
@@ -28,14 +29,14 @@ const OTHER_KINDS: [&str; 21] = [
     "vc+sd-jwt",
 ];
 
-/// What the header's `typ` must be, by configuration.
+/// Which values of the header's `typ` are accepted, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum AllowedTypes {
     /// `at+jwt`, with every claim that RFC 9068 §2.2 requires.
     Rfc9068,
-    /// If it is there, one of these.
+    /// One of these, if `typ` is present.
     OneOf(Vec<String>),
-    /// Any but the kinds above.
+    /// Any type that is not in [`OTHER_KINDS`].
     Any,
 }
 
@@ -49,7 +50,7 @@ impl AllowedTypes {
     pub(crate) fn one_of(types: Vec<String>) -> Result<Self, ConfigError> {
         match types.iter().find(|typ| reject_other_jwt_types(Some(typ)).is_err()) {
             Some(other) => {
-                Err(ConfigError::new(format!("typ {other:?}: expected one of access tokens")))
+                Err(ConfigError::new(format!("typ {other:?}: expected a type of access tokens")))
             }
             None => Ok(Self::OneOf(types.into_iter().map(|typ| short(&typ).to_owned()).collect())),
         }
@@ -72,10 +73,10 @@ impl AllowedTypes {
     }
 }
 
-/// Refuses what is another kind of JWT by its own word, whoever the issuer is.
+/// Rejects JWTs whose `typ` is in [`OTHER_KINDS`], whatever the issuer.
 pub(crate) fn reject_other_jwt_types(typ: Option<&str>) -> Result<(), InvalidToken> {
     match typ {
-        // Whatever parameters it has.
+        // The parameters of the media type do not matter.
         Some(typ) if typ.split(';').next().is_some_and(|kind| is_other_kind(kind.trim())) => {
             Err(InvalidToken::UnexpectedType { presented: Some(typ.to_owned()) })
         }
@@ -87,7 +88,7 @@ fn is_other_kind(kind: &str) -> bool {
     OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(short(kind)))
 }
 
-/// Without `application/`, which may be left out. Media types have no case.
+/// Strips `application/`, which may be omitted. Media types are case-insensitive.
 fn short(typ: &str) -> &str {
     const APPLICATION: &str = "application/";
     match typ.get(..APPLICATION.len()) {

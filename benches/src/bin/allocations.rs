@@ -1,8 +1,9 @@
-//! Allocations of one request, beyond those of an unprotected handler; and the memory of a kept token.
+//! Allocations per request, beyond those of an unprotected handler, and the memory of a cached
+//! token.
 //!
 //! `benches/run requests`
 //!
-//! A program of its own, because to count takes time.
+//! A separate program, because counting takes time.
 
 use portcullis::testing::{AUDIENCE, TestIssuer};
 use portcullis::{Algorithm, Verifier};
@@ -17,7 +18,7 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 const REQUESTS: usize = 1_000;
 
-/// Of one request, when nothing is new any more.
+/// Allocations per request, after a warm-up.
 fn count(way: &mut Way<'_>, runtime: &Runtime) -> Result<usize, Failure> {
     let first = way.requests(REQUESTS)?;
     way.serve(first, runtime);

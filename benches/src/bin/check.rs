@@ -1,5 +1,5 @@
-//! Proves that every contender does the work it is measured for: it lets the good token through to the handler, and none
-//! that is bad in one way only.
+//! Checks that every contender does the work that it is measured for: it passes the valid token to
+//! the handler, and rejects each token that is invalid in one way.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,9 @@
-//! What a request costs when there is more of everything: issuers, keys, kept tokens, threads.
+//! The cost of a request as issuers, keys, cached tokens and threads increase.
 //!
 //! `benches/run growth`
 //!
-//! Whole requests, in process, through an axum router. All sizes of one row are measured in turn, in each of many rounds.
+//! Whole requests, in process, through an axum router. Each of many rounds measures all sizes of a
+//! row in turn.
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -17,14 +18,14 @@ use tokio::runtime::Runtime;
 
 const ROUNDS: usize = 51;
 const PER_ROUND: usize = 200;
-/// So that none comes twice.
+/// Enough that no token is repeated.
 const TOKENS: usize = ROUNDS * PER_ROUND;
 
 fn runtime() -> Result<Runtime, Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Serves all sizes in turn, and prints each beside the first.
+/// Measures all sizes in turn, and prints their ratios to the first.
 fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Failure> {
     let runtime = runtime()?;
     let mut ways: Vec<_> = sizes
@@ -46,7 +47,7 @@ fn print(title: &str, sizes: &[(usize, Router, Vec<String>)]) -> Result<(), Fail
     Ok(())
 }
 
-/// As many issuers as that, listed; the tokens of all of them in no order.
+/// Many configured issuers, with their tokens in no particular order.
 fn issuers() -> Result<(), Failure> {
     let name = |number: usize| format!("https://tenant-{number}.eu.auth0.com/");
     let server = TestIssuer::offline_with(&name(0), Algorithm::RS256)?;
@@ -87,7 +88,7 @@ fn issuers() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A key set with as many keys as that, and tokens of all of them.
+/// Key sets of several sizes, with tokens of all their keys.
 fn keys() -> Result<(), Failure> {
     let mut all = Vec::new();
     for count in [1, 10, 100] {
@@ -106,7 +107,7 @@ fn keys() -> Result<(), Failure> {
     print("keys in the set, tokens never seen", &all)
 }
 
-/// As many kept tokens as that, all of them in use.
+/// Several numbers of cached tokens, all of them in use.
 fn kept_tokens() -> Result<(), Failure> {
     const MOST: usize = 100_000;
     let issuer = TestIssuer::offline_with("https://acme.eu.auth0.com/", Algorithm::EdDSA)?;
@@ -126,7 +127,7 @@ fn kept_tokens() -> Result<(), Failure> {
     print("kept tokens, all in use", &all)
 }
 
-/// What two threads do in the time of one.
+/// The throughput of two threads compared with one.
 fn threads() -> Result<(), Failure> {
     const HOT: usize = 64;
     const SPAN: Duration = Duration::from_millis(100);
@@ -149,7 +150,7 @@ fn threads() -> Result<(), Failure> {
     let requests = |app: &Router, thread: usize| -> Result<f64, Failure> {
         let runtime = runtime()?;
         let mut way = Way::new("", app.clone(), &hot);
-        // Not the same token as the other thread at the same time.
+        // Avoids using the same token as the other thread at the same time.
         way.requests(thread * HOT / 2)?;
         let (mut done, mut spent) = (0, Duration::ZERO);
         while spent < SPAN {

@@ -1,4 +1,4 @@
-//! Something to count instructions of, for `benches/run instructions`: a thousand signatures or requests with RS256.
+//! The workload of `benches/run instructions`: a thousand signatures or requests with RS256.
 
 use std::env;
 use std::hint::black_box;

@@ -1,4 +1,5 @@
-//! `plot ROWS… > docs/requests.svg`: what `requests` wrote, for RS256, as bars on a logarithmic scale.
+//! `plot ROWS… > docs/requests.svg`: plots the RS256 results of `requests` as bars on a logarithmic
+//! scale.
 
 use std::fmt::Write as _;
 
@@ -7,7 +8,7 @@ use portcullis_benches::contenders::Failure;
 const LEFT: f64 = 345.0;
 const WIDTH: f64 = 390.0;
 const ROW: f64 = 24.0;
-/// The ends of the scale, times the limit.
+/// The range of the scale, in multiples of the limit.
 const ENDS: (f64, f64) = (0.03, 20.0);
 
 fn x(ratio: f64) -> f64 {

@@ -1,9 +1,11 @@
-//! Whole requests, in process, through an axum router: what they cost beside the signature alone, which is the limit.
+//! The cost of whole requests, in process, through an axum router, compared with the signature
+//! alone (the limit).
 //!
 //! `benches/run requests`
 //!
-//! One thread. Everything is measured in each of many rounds, in turn; the cost of an unprotected handler, which gets the same
-//! requests, is subtracted. No token comes twice, but where the same one comes again and again.
+//! One thread. Each of many rounds measures every contender in turn. The cost of an unprotected
+//! handler, which gets the same requests, is subtracted. Every request has a new token, except in
+//! the rows for no token and for a cached one.
 
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -23,7 +25,7 @@ struct User {
     sub: String,
 }
 
-/// As configured by default, with scope asked for, and claims as the application's own type.
+/// The default configuration, with a required scope and claims of the application's own type.
 fn usual(verifier: &Verifier) -> Result<Router, Failure> {
     let typed = async |Extension(token): Extension<AccessToken>| {
         token.claims::<User>().map(|user| user.sub.clone()).unwrap_or_default()
@@ -32,10 +34,10 @@ fn usual(verifier: &Verifier) -> Result<Router, Failure> {
     Ok(Router::new().route("/", get(typed)).route_layer(layer))
 }
 
-/// Of each way, its median ratio to the limit.
+/// Returns the median ratio to the limit for each contender.
 fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>, Failure> {
     let issuer = TestIssuer::start_with(algorithm)?;
-    // And those of the warm-up.
+    // Including those of the warm-up.
     let distinct = tokens(&issuer, ROUNDS * PER_ROUND + 10);
     let limit = Limit::new(&issuer, algorithm, &distinct)?;
     let verifier = Verifier::new(issuer.issuer())?;
@@ -118,7 +120,7 @@ fn main() -> Result<(), Failure> {
             rows.push(format!("{algorithm}\t{name}\t{ratio:.3}\n"));
         }
     }
-    // For the plot.
+    // Input of `plot`.
     if let Some(file) = std::env::args().nth(1) {
         std::fs::write(file, rows.concat())?;
     }

@@ -1,9 +1,11 @@
-//! Ten thousand tenants, a flood of unknown keys, and a slow key endpoint: what each costs the requests that are good.
+//! Ten thousand tenants, a flood of unknown keys, and a slow key endpoint: the effect of each on
+//! valid requests.
 //!
 //! `benches/run scale`
 //!
-//! Everything runs in one process on loopback, the issuer's server too, so times are above those of a server of its own.
-//! Ratios are between rounds of one run that take turns: quiet, disturbed, quiet, … No token is kept: every request verifies.
+//! Everything runs in one process on loopback, including the issuer's server, so times are higher
+//! than with a separate server. Ratios compare alternating rounds of one run: quiet, disturbed,
+//! quiet, … The token cache is off: every request verifies its token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,14 +23,15 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 
 const TENANTS: usize = 10_000;
 const ROUNDS: usize = 5;
-/// Good requests of one round, one each [`PACE`].
+/// Valid requests of one round, one per [`PACE`].
 const REQUESTS: u32 = 16_000;
 const PACE: Duration = Duration::from_micros(250);
 const JUNK: usize = 2_000;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Serves metadata and keys of any number of tenants, all with the same keys, and counts.
+/// Serves the metadata and keys of any number of tenants, all with the same keys, and counts
+/// requests.
 #[derive(Clone)]
 struct Server {
     base: String,
@@ -86,14 +89,14 @@ fn live_bytes(region: &Region<'_, std::alloc::System>) -> isize {
 }
 
 async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
-    // As long as a server in the same data centre takes.
+    // Typical for a server in the same data center.
     let server = Server::start(keys, Duration::from_millis(2)).await?;
     let issuers = Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok());
     let issuers = issuers.danger_allow_private_addresses().max_cached(TENANTS as u64);
     let verifier = Verifier::builder(issuers).without_token_cache().build()?;
     let tokens: Vec<String> =
         (0..TENANTS).map(|tenant| keys.token().issued_by(&server.iss(tenant)).build()).collect();
-    // The client's and the server's own buffers are there before it is counted.
+    // Allocates the buffers of the client and the server before counting.
     verifier.verify(&tokens[0]).await?;
 
     let region = Region::new(ALLOCATOR);
@@ -105,7 +108,7 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     }
     let verified = requests.join_all().await.into_iter().filter(|verified| *verified).count();
     let cold = start.elapsed();
-    // Whoever did not get his turn within his five seconds comes again.
+    // Retry the tokens that got no permit within their five seconds.
     let mut rounds = 1;
     while verifier.health().iter().filter(|health| health.is_ready()).count() < TENANTS {
         rounds += 1;
@@ -152,7 +155,7 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The p99 of good requests at a steady pace.
+/// The p99 latency of valid requests at a steady rate.
 async fn p99(verifier: &Verifier, token: &str) -> Result<Duration, Failure> {
     let mut latencies = Vec::with_capacity(REQUESTS as usize);
     let start = Instant::now();
@@ -193,7 +196,7 @@ async fn flood(keys: &TestIssuer) -> Result<(), Failure> {
         let verifier = Verifier::builder(issuer).clock(&clock).without_token_cache().build()?;
         let token = keys.token().issued_by(&iss).build();
         verifier.verify(&token).await?;
-        // The budget for unknown keys is full when the flood comes.
+        // The budget for unknown keys is full when the flood starts.
         clock.advance(Duration::from_secs(10));
         if round % 2 == 0 {
             quiet.push(p99(&verifier, &token).await?);

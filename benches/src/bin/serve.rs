@@ -1,5 +1,5 @@
-//! One contender over HTTP, for `benches/run http`: `serve NAME FILE` writes tokens to the file, one a line, and its address to
-//! standard output, and then serves on one thread.
+//! One contender over HTTP, for `benches/run http`. `serve NAME FILE` writes tokens to the file,
+//! one per line, prints its address, and serves on one thread.
 
 use std::env;
 

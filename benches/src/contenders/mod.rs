@@ -1,7 +1,8 @@
-//! Portcullis and its neighbours, each in front of the same handler.
+//! portcullis and other crates, each in front of the same handler.
 //!
-//! Each does the same work: signature by the issuer's key set, `iss`, `aud` and `exp` checked, and the handler answers with
-//! `sub`. Each is set up as its documentation says for production, with its keys loaded before anything is measured.
+//! Each does the same work: it verifies the signature with the issuer's key set, checks `iss`,
+//! `aud` and `exp`, and the handler returns `sub`. Each is configured as its documentation
+//! recommends for production, and has loaded its keys before the measurement.
 
 #[cfg(feature = "peers")]
 mod peers;
@@ -20,25 +21,26 @@ use crate::limit::Limit;
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Portcullis, where every token is verified anew.
+/// portcullis without the token cache.
 pub const NONE_KEPT: &str = "portcullis, no token kept";
 
-/// The limit where a request puts it: the signature alone, verified by a handler.
+/// The limit within a request: a handler verifies the signature alone.
 pub const SIGNATURE_ALONE: &str = "the signature alone, in a handler";
 
-/// An API behind one crate: `GET /`.
+/// An API that is protected by one crate: `GET /`.
 pub struct Contender {
     pub name: String,
     pub app: Router,
 }
 
-/// Portcullis alone has nothing to choose.
+/// Without the other crates, there is no backend to choose.
 #[cfg(not(feature = "peers"))]
 pub fn choose_backend() -> Result<(), Failure> {
     Ok(())
 }
 
-/// All that support the algorithm, portcullis first. `audience` is that of the tokens: [`portcullis::testing::AUDIENCE`].
+/// All crates that support the algorithm, portcullis first. `audience` is that of the tokens:
+/// [`portcullis::testing::AUDIENCE`].
 pub async fn all(
     issuer: &TestIssuer,
     audience: &str,
@@ -54,17 +56,17 @@ pub async fn all(
     Ok(all)
 }
 
-/// The handler behind nothing: what all the others have to pay anyway.
+/// The handler without protection: the cost that all others include.
 pub fn unprotected() -> Router {
     Router::new().route("/", get(async || "auth0|6553da60a54af58e29493993".to_owned()))
 }
 
-/// The handler behind a layer that does nothing: what axum itself takes for a layer.
+/// The handler behind a layer that does nothing: the cost of a layer in axum itself.
 pub fn behind_nothing() -> Router {
     unprotected().route_layer(tower::layer::util::Identity::new())
 }
 
-/// Nothing but the signature, of the token in `Authorization`.
+/// Verifies only the signature of the token in `Authorization`.
 pub fn signature_alone(limit: Limit) -> Router {
     let limit = Arc::new(limit);
     let handler = async move |headers: HeaderMap| {

@@ -1,23 +1,24 @@
-// The page of the demo: signs in with Authorization Code + PKCE, calls the protected API, tries to break in, and watches
-// the keys. Whatever came from outside goes into the page as text (`append`, `textContent`), never as HTML.
+// The demo's page: signs in with Authorization Code + PKCE, calls the protected API, tries to break
+// in, and shows the state of the keys. Data from outside is inserted as text (`append`,
+// `textContent`), never as HTML.
 
 const PENDING = "portcullis-demo.pending";
 const PATIENCE_MS = 20_000;
 const POLL_MS = 1_000;
-/** How long after a fetch portcullis asks for no unknown key. */
+/** After three fetches for unknown keys, portcullis allows one more per this many seconds. */
 const BUDGET_SECONDS = 5;
 const LOG_LENGTH = 40;
 
-/** What `/demo/config` answered. */
+/** The response of `/demo/config`. */
 let config;
-/** The tokens. In memory only: what is in storage, any script on the page can take. */
+/** The tokens. In memory only, because any script on the page can read storage. */
 let session = null;
-/** How many sign-ins were begun or forgotten: what a forgotten one brings later is not taken. */
+/** Counts sign-ins that were started or discarded, to ignore late results of discarded ones. */
 let signIns = 0;
 
-// --- Small tools --------------------------------------------------------------------------------------------------
+// --- Small tools ---------------------------------------------------------------------------------
 
-/** An error whose message is a sentence for the person. */
+/** An error whose message is shown to the user. */
 class Told extends Error {}
 
 const $ = (testid) => document.querySelector(`[data-testid="${testid}"]`);
@@ -29,13 +30,13 @@ function el(tag, { testid, ...properties } = {}, ...children) {
   return node;
 }
 
-/** Names and values; each value is text or a node. */
+/** A definition list; each value is text or a node. */
 function list(entries) {
   const rows = entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
   return el("dl", { className: "values" }, ...rows);
 }
 
-/** Something that is nobody's business, folded until asked for. */
+/** Content that is collapsed until the user opens it. */
 function folded(title, testid, ...content) {
   return el("details", {}, el("summary", { testid: `${testid}-fold` }, title), ...content);
 }
@@ -44,7 +45,10 @@ function secret(title, testid, value) {
   return folded(title, testid, el("code", { className: "long", testid }, value));
 }
 
-/** Brings `place` into view and the focus to its heading. How it scrolls, the style sheet says: not everybody bears motion. */
+/**
+ * Scrolls `place` into view and focuses its heading. The style sheet sets the scroll behavior, as
+ * some users prefer reduced motion.
+ */
 function lookAt(place) {
   const heading = place.querySelector("h2, h3");
   heading.tabIndex = -1;
@@ -53,7 +57,7 @@ function lookAt(place) {
 }
 
 function announce(text) {
-  // A new node each time, so that the same sentence twice is read out twice.
+  // A new node each time, so that screen readers also announce a repeated sentence.
   $("live").replaceChildren(el("span", {}, text));
 }
 
@@ -65,10 +69,10 @@ function badge(node, state, text) {
 function sentence(error) {
   if (error instanceof Told) return error.message;
   console.error(error);
-  return `Something unexpected happened: ${error.message}.`;
+  return `Unexpected error: ${error.message}.`;
 }
 
-/** Shows what went wrong in the panel that `node` is in; an empty text takes it away. */
+/** Shows an error in the panel of `node`; an empty text removes it. */
 function trouble(node, text) {
   const place = node.closest("section").querySelector("[data-role=trouble]");
   place.textContent = text;
@@ -76,7 +80,10 @@ function trouble(node, text) {
   if (text) announce(text);
 }
 
-/** Runs `action` for a button, never twice at once: a refresh token used twice is taken for a stolen one. */
+/**
+ * Runs `action` for a button, never twice at the same time: a refresh token that is used twice
+ * counts as stolen.
+ */
 function onPress(button, action) {
   let running = false;
   button.addEventListener("click", async () => {
@@ -103,7 +110,7 @@ function parseJson(text) {
   }
 }
 
-/** A request and its whole answer. No cookies: nothing here rests on them. */
+/** Sends a request and reads the whole response. Without cookies, which nothing here needs. */
 async function ask(url, options, silence) {
   try {
     const signal = AbortSignal.timeout(PATIENCE_MS);
@@ -125,14 +132,14 @@ function askDemo(path, options) {
   return ask(path, options, "The API does not answer. Is the demo still running?");
 }
 
-/** Makes the demo do something. The header keeps other sites out: they may not send it. */
+/** Runs a command of the demo. Other sites cannot send the header. */
 async function command(path) {
   const answer = await askDemo(path, { method: "POST", headers: { "X-Demo": "1" } });
-  if (!answer.ok || !answer.json) throw new Told(answer.json?.error ?? `The demo answered ${answer.status}.`);
+  if (!answer.ok || !answer.json) throw new Told(answer.json?.error ?? `The demo responded with ${answer.status}.`);
   return answer.json;
 }
 
-// --- Encodings and times ------------------------------------------------------------------------------------------
+// --- Encodings and times -------------------------------------------------------------------------
 
 function toBase64url(bytes) {
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
@@ -147,7 +154,7 @@ function encodeJson(value) {
   return toBase64url(new TextEncoder().encode(JSON.stringify(value)));
 }
 
-/** 32 random bytes: 43 characters, what RFC 7636 asks of a verifier. */
+/** 32 random bytes as 43 characters, as RFC 7636 recommends for a verifier. */
 function randomText() {
   return toBase64url(crypto.getRandomValues(new Uint8Array(32)));
 }
@@ -156,7 +163,7 @@ async function sha256(text) {
   return toBase64url(new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))));
 }
 
-/** Reads a JWT; null if it is none (an opaque or an encrypted token). */
+/** Decodes a JWT; null for any other token (opaque or encrypted). */
 function decodeToken(token) {
   const parts = token.split(".");
   if (parts.length !== 3) return null;
@@ -176,12 +183,12 @@ const TIME = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 function readableTime(name, seconds) {
   const date = new Date(seconds * 1000);
-  if (Number.isNaN(date.getTime())) return "no such time";
-  const past = name === "exp" && date < new Date() ? " (over)" : "";
+  if (Number.isNaN(date.getTime())) return "invalid time";
+  const past = name === "exp" && date < new Date() ? " (expired)" : "";
   return DATE_AND_TIME.format(date) + past;
 }
 
-/** Pretty JSON. Readable times stand beside as decoration, so that what is copied stays JSON. */
+/** Formatted JSON. Readable times are generated content, so that copied text remains JSON. */
 function jsonLines(value) {
   return JSON.stringify(value, null, 2).split("\n").map((line, index) => {
     const node = el("span", {}, index ? `\n${line}` : line);
@@ -191,15 +198,18 @@ function jsonLines(value) {
   });
 }
 
-/** A token with its three parts told apart by colour. */
+/** A token with each of its three parts in a different color. */
 function tokenView(token, testid) {
   const span = (part, index) => el("span", { className: `part-${index + 1}` }, index ? `.${part}` : part);
   return el("code", { className: "long", testid }, ...token.split(".").map(span));
 }
 
-// --- WWW-Authenticate (RFC 9110 §11.6.1, RFC 6750 §3) -------------------------------------------------------------
+// --- WWW-Authenticate (RFC 9110 §11.6.1, RFC 6750 §3) --------------------------------------------
 
-/** Reads one challenge: its scheme and its parameters in order. Null if it is not well-formed, or not one. */
+/**
+ * Parses one challenge: its scheme, and its parameters in order. Null if it is malformed or not
+ * exactly one challenge.
+ */
 function parseChallenge(text) {
   const start = /^[ \t]*([!#$%&'*+.^_`|~\w-]+)(?:[ \t]+|$)/.exec(text);
   if (!start) return null;
@@ -216,7 +226,7 @@ function parseChallenge(text) {
       continue;
     }
     const found = parameter.exec(text);
-    // Each parameter once (RFC 9110 §11.2): which of two would be the right one?
+    // Each parameter at most once (RFC 9110 §11.2): the right one of two values is unknown.
     if (!found || parameters.has(found[1].toLowerCase())) return null;
     parameters.set(found[1].toLowerCase(), found[2] ?? found[3].replace(/\\(.)/g, "$1"));
     at = parameter.lastIndex;
@@ -225,45 +235,45 @@ function parseChallenge(text) {
 }
 
 const ERRORS = {
-  invalid_request: "The request itself is wrong, for example two tokens in it, or illegal characters.",
-  invalid_token: "The token is expired, forged, for somebody else, or otherwise not good. A new one may be.",
-  insufficient_scope: "The token is good, but does not allow as much as this route asks for.",
-  insufficient_user_authentication: "The token is good, but the person must sign in again, or in a stronger way.",
+  invalid_request: "The request is malformed: for example, it has two tokens or illegal characters.",
+  invalid_token: "The token is expired, forged, for another API, or otherwise invalid. A new one may be valid.",
+  insufficient_scope: "The token is valid, but does not have the scope that this route requires.",
+  insufficient_user_authentication: "The token is valid, but the user must sign in again, or with a stronger method.",
 };
 
 const PARAMETERS = {
-  realm: () => "The name of what is protected.",
-  error: (value) => ERRORS[value] ?? "An error that this page does not know.",
-  error_description: () => "The same in words, for the developer of the app.",
-  scope: () => "The scope that this route asks for.",
-  acr_values: () => "How the person must have signed in.",
-  max_age: () => "How many seconds ago the person may have signed in at the most.",
-  resource_metadata: () => "Where the API describes itself (RFC 9728).",
+  realm: () => "The name of the protection space.",
+  error: (value) => ERRORS[value] ?? "An error code that this page does not know.",
+  error_description: () => "A description of the error, for the developer of the app.",
+  scope: () => "The scope that this route requires.",
+  acr_values: () => "How the user must have signed in.",
+  max_age: () => "The maximum time in seconds since the user signed in.",
+  resource_metadata: () => "The URL of the API's metadata (RFC 9728).",
 };
 
-/** A token of a key that is not at hand may be as good as any: the key may be newer than the last fetch. */
+/** A token with an unknown key may be valid: the key may be newer than the last fetch. */
 function explainUnknownKey(nextLook) {
-  const until = `Its key may be new, and unknown here until it is looked for again ${nextLook}`;
-  return `No key at hand verifies the token. ${until}; within a minute, if it was looked for before in vain.`;
+  const until = `Its key may be new. The API fetches the key set for it again ${nextLook}`;
+  return `No cached key verifies the token. ${until}, or within a minute if the last set did not have the key.`;
 }
 
-/** Each part of the header, and what it means. */
+/** Explains each part of the header. */
 function explainChallenge({ challenge: text, refusedBy, nextLook }) {
   const challenge = parseChallenge(text);
-  if (!challenge) return el("p", {}, "This page cannot read the header as one challenge.");
-  const entries = [[challenge.scheme, "The scheme: the API wants an access token in the header Authorization."]];
+  if (!challenge) return el("p", {}, "This page cannot parse the header as one challenge.");
+  const entries = [[challenge.scheme, "The scheme: the API expects an access token in the Authorization header."]];
   for (const [name, value] of challenge.parameters) {
     const known = PARAMETERS[name]?.(value) ?? "A parameter that this page does not know.";
     const meaning = name === "error" && refusedBy === "unknown_key" ? explainUnknownKey(nextLook) : known;
     entries.push([name, el("span", {}, el("q", {}, value), ` ${meaning}`)]);
   }
   if (!challenge.parameters.has("error")) {
-    entries.push(["no error", "There were no credentials, so there is nothing wrong with them (RFC 6750 §3.1)."]);
+    entries.push(["no error", "The request had no credentials, so there is no error to report (RFC 6750 §3.1)."]);
   }
   return list(entries);
 }
 
-// --- The API ------------------------------------------------------------------------------------------------------
+// --- The API -------------------------------------------------------------------------------------
 
 async function callApi(path, token) {
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
@@ -275,7 +285,7 @@ async function callApi(path, token) {
   return { path, token, status, phrase, text, json, challenge, refusedBy, nextLook };
 }
 
-/** When a key that is not at hand is looked for again, in words. */
+/** When the key set is fetched for an unknown key again, in words. */
 async function nextLookFor(token) {
   try {
     const issuers = await askHealth();
@@ -283,49 +293,49 @@ async function nextLookFor(token) {
     const budget = budgetOf(issuers.find(({ issuer }) => issuer === iss) ?? issuers[0]);
     return budget === "now" ? "with the next call" : budget;
   } catch {
-    // It is known without asking, if less exactly.
+    // The upper bound is known without the state of the keys.
     return `within ${BUDGET_SECONDS} s`;
   }
 }
 
 const MEANINGS = {
-  200: "Let in.",
-  400: "Refused: the request is wrong.",
-  401: "Refused: a good token is needed.",
-  403: "Refused: the token is good, but does not allow this.",
-  503: "Not judged: the keys of the issuer cannot be had. Try again in a moment.",
+  200: "Accepted.",
+  400: "Rejected: the request is malformed.",
+  401: "Rejected: a valid token is required.",
+  403: "Rejected: the token is valid, but does not allow this.",
+  503: "Not verified: the keys of the issuer are unavailable. Try again in a moment.",
 };
 
-/** What each check wants, by the code of its refusal. */
+/** What each check requires, by its error code. */
 const CHECKS = {
-  missing: "There must be a token.",
-  invalid_request: "There must be one token, in one place, and spelled as a token.",
-  too_large: "It must not be longer than any token needs to be.",
-  opaque: "It must be a JWT: only its issuer can read an opaque one.",
-  encrypted: "It must be signed, not encrypted.",
-  malformed: "It must be a JWT: three parts, with JSON in the first two.",
-  unsupported_algorithm: "It must be signed with an algorithm (alg) that this issuer uses, whatever it says of itself.",
-  unexpected_type: "It must be an access token (typ), not one for something else.",
-  unknown_issuer: "It must come from an issuer (iss) that this API trusts.",
-  wrong_audience: "It must be for this API (aud).",
-  expired: "Its time (exp) must not be over.",
-  not_yet_valid: "Its time (nbf) must have begun.",
-  issued_in_the_future: "It must not be from the future (iat).",
-  missing_claim: "It must have all the claims that are needed.",
-  unknown_key: "It must be signed with a key (kid) of the issuer that is known here.",
-  bad_signature: "Its signature must fit, so nothing in it was changed.",
-  insufficient_scope: "It must allow what this route asks for (scope).",
-  keys_unavailable: "There must be keys of the issuer to check it with. Nothing is known against the token.",
+  missing: "The request must have a token.",
+  invalid_request: "The request must have exactly one token, in valid syntax.",
+  too_large: "The token must not exceed the maximum size.",
+  opaque: "The token must be a JWT: only its issuer can read an opaque one.",
+  encrypted: "The token must be signed, not encrypted.",
+  malformed: "The token must be a JWT: three parts, with JSON in the first two.",
+  unsupported_algorithm: "The algorithm (alg) must be one that this issuer uses.",
+  unexpected_type: "The token must be an access token (typ), not another kind of JWT.",
+  unknown_issuer: "The issuer (iss) must be one that this API trusts.",
+  wrong_audience: "The audience (aud) must be this API.",
+  expired: "The token must not be expired (exp).",
+  not_yet_valid: "The token must already be valid (nbf).",
+  issued_in_the_future: "The token must not be issued in the future (iat).",
+  missing_claim: "The token must have all required claims.",
+  unknown_key: "The token must be signed with a known key (kid) of the issuer.",
+  bad_signature: "The signature must be valid: the token was not changed.",
+  insufficient_scope: "The token must have the scope that this route requires.",
+  keys_unavailable: "The keys of the issuer must be available. The token itself may be valid.",
 };
 
-/** Which check refused, if the API tells: text and nodes for a line. */
+/** The check that rejected the request, if the API tells: text and nodes for a line. */
 function refusalLine({ refusedBy }) {
   const wants = CHECKS[refusedBy] ?? "A check that this page does not know.";
-  return ["Refused by: ", el("code", {}, refusedBy), `. ${wants}`];
+  return ["Rejected by: ", el("code", {}, refusedBy), `. ${wants}`];
 }
 
 function refusalView(answer, prefix) {
-  const note = el("p", { className: "aside" }, "The demo shows this; a real API tells only its log.");
+  const note = el("p", { className: "aside" }, "Only the demo shows this; a real API writes it to its log.");
   return el("div", {}, el("p", { testid: `reason-${prefix}` }, ...refusalLine(answer)), note);
 }
 
@@ -333,7 +343,7 @@ function statusText({ status, phrase }) {
   return `${status} ${phrase}`.trim();
 }
 
-/** What was sent and what came back, each with a test identifier that begins with `prefix`. */
+/** The request and the response, each with a test identifier that starts with `prefix`. */
 function answerView(answer, prefix) {
   const view = exchangeView(answer, prefix);
   return answer.refusedBy ? el("div", { className: "refusal" }, refusalView(answer, prefix), view) : view;
@@ -351,8 +361,8 @@ function exchangeView(answer, prefix) {
   ];
   if (challenge) {
     const header = el("code", { testid: `${prefix}-challenge` }, challenge);
-    const explained = folded("What it says", `${prefix}-explained`, explainChallenge(answer));
-    // One answer is read word by word; eight below one another are not.
+    const explained = folded("Explanation", `${prefix}-explained`, explainChallenge(answer));
+    // Open for a single call, collapsed in a list of eight.
     explained.open = prefix === "call";
     entries.push(["WWW-Authenticate", el("div", {}, header, explained)]);
   }
@@ -366,13 +376,13 @@ let calls = 0;
 async function showCall(path) {
   const turn = ++calls;
   const answer = await callApi(path, $("send-token").checked && session ? session.accessToken : null);
-  // Another button was pressed meanwhile: its answer is the one to show.
+  // Another button was pressed meanwhile: show the response of that one.
   if (turn !== calls) return;
   document.getElementById("call-answer").replaceChildren(answerView(answer, "call"));
   announce(`GET ${path}: ${statusText(answer)}. ${MEANINGS[answer.status] ?? ""}`);
 }
 
-// --- The steps ----------------------------------------------------------------------------------------------------
+// --- The steps -----------------------------------------------------------------------------------
 
 function setStep(number, state, ...shown) {
   const step = $(`step-${number}`);
@@ -404,27 +414,27 @@ function showLink(url) {
 }
 
 /**
- * The issuer's endpoints (OpenID Connect Discovery §4). Asked for each time: whether the issuer answers is then known before
- * anybody is sent there.
+ * The issuer's endpoints (OpenID Connect Discovery §4). Fetched each time, to find out whether the
+ * issuer responds before the user is sent there.
  */
 async function issuerMetadata() {
   const answer = await askIssuer(`${config.issuer.replace(/\/$/, "")}/.well-known/openid-configuration`);
-  if (!answer.ok || !answer.json) throw new Told(`The issuer gave no metadata: it answered ${answer.status}.`);
-  // Exactly, or one issuer could speak for another.
+  if (!answer.ok || !answer.json) throw new Told(`No metadata from the issuer: it responded with ${answer.status}.`);
+  // An exact comparison: otherwise one issuer could impersonate another.
   if (answer.json.issuer !== config.issuer) {
-    throw new Told(`The metadata are those of ${answer.json.issuer}, not of ${config.issuer}: they are not used.`);
+    throw new Told(`The metadata is that of ${answer.json.issuer}, not of ${config.issuer}, and is not used.`);
   }
   for (const name of ["authorization_endpoint", "token_endpoint"]) {
-    if (!/^https?:\/\//.test(answer.json[name])) throw new Told(`The metadata of the issuer have no usable ${name}.`);
+    if (!/^https?:\/\//.test(answer.json[name])) throw new Told(`The metadata of the issuer has no usable ${name}.`);
   }
   return answer.json;
 }
 
-/** Steps 1 and 2, and the address of step 3. */
+/** Steps 1 and 2, and the URL of step 3. */
 async function prepareSignIn() {
   forget();
   const begun = signIns;
-  if (!crypto.subtle) throw new Told("Browsers hash only on https and loopback addresses: open the page at 127.0.0.1.");
+  if (!crypto.subtle) throw new Told("Browsers provide SHA-256 only on https and loopback origins: open the page at 127.0.0.1.");
   const pending = { verifier: randomText(), state: randomText(), scope: askedScope() };
   pending.challenge = await sha256(pending.verifier);
   if (signIns !== begun) return;
@@ -441,7 +451,7 @@ async function prepareSignIn() {
   sessionStorage.setItem(PENDING, JSON.stringify(pending));
   showWayToIssuer(pending);
   $("go-to-issuer").focus();
-  announce("Verifier and challenge are made. Next: go to the issuer.");
+  announce("Verifier and challenge are created. Next: go to the issuer.");
 }
 
 function askedScope() {
@@ -466,8 +476,8 @@ function authorizationView(text) {
   const url = new URL(text);
   const parameters = [...url.searchParams].map(([name, value]) => [name, el("code", {}, value)]);
   const address = el("code", { className: "long", testid: "authorization-url" }, url.href);
-  const where = el("p", {}, "The address is ", el("code", {}, url.origin + url.pathname), " with:");
-  return el("div", {}, where, list(parameters), folded("The whole address", "authorization-url", address));
+  const where = el("p", {}, "The URL is ", el("code", {}, url.origin + url.pathname), " with:");
+  return el("div", {}, where, list(parameters), folded("The complete URL", "authorization-url", address));
 }
 
 function showWayToIssuer(pending) {
@@ -477,7 +487,10 @@ function showWayToIssuer(pending) {
   showLink(pending.url);
 }
 
-/** What the issuer sent along; and out of the address bar with it, so that a reload does not use the code again. */
+/**
+ * Takes the issuer's response from the query, and removes it from the address bar, so that a reload
+ * does not use the code again.
+ */
 function takeResponse() {
   const query = new URLSearchParams(location.search);
   if (!query.has("code") && !query.has("error")) return null;
@@ -490,25 +503,25 @@ function withDescription({ error, error_description }) {
   return error_description ? `${error} (${error_description})` : error;
 }
 
-/** Why the issuer's answer must not be used; null if it may. */
+/** Why the issuer's response must not be used; null if it is valid. */
 function problemOf({ state, iss, error, error_description }, pending) {
-  if (state !== pending.state) return "The state is not the one that was sent: somebody may have slipped the answer in.";
-  if (iss === null && pending.issPromised) return "The answer does not say whose it is, as this issuer always does.";
-  if (iss !== null && iss !== config.issuer) return `The answer says that it is of another issuer, ${iss}.`;
-  if (error !== null) return `The issuer said no: ${withDescription({ error, error_description })}.`;
+  if (state !== pending.state) return "The state is not the one that was sent: the response may be forged.";
+  if (iss === null && pending.issPromised) return "The response has no iss, which this issuer always sends.";
+  if (iss !== null && iss !== config.issuer) return `The response is from another issuer, ${iss}.`;
+  if (error !== null) return `The issuer returned an error: ${withDescription({ error, error_description })}.`;
   return null;
 }
 
-/** Back from the issuer: the end of step 3, then steps 4 and 5. */
+/** After the redirect from the issuer: completes step 3, then runs steps 4 and 5. */
 async function finishSignIn(response) {
   const pending = parseJson(sessionStorage.getItem(PENDING));
-  if (!pending && response) failStep(3, "An answer came, but this tab has begun no sign-in. Begin with “Sign in”.");
+  if (!pending && response) failStep(3, "A response arrived, but this tab has not started a sign-in. Start with “Sign in”.");
   if (!pending) return;
   showWayToIssuer(pending);
   if (!response) return;
 
   if (response.state === pending.state) {
-    // Used up, well or not. An answer with a strange state, on the other hand, does not end our own sign-in.
+    // Used up, successful or not. A response with another state does not end this sign-in.
     sessionStorage.removeItem(PENDING);
     showLink(null);
   }
@@ -518,27 +531,27 @@ async function finishSignIn(response) {
   const problem = problemOf(response, pending);
   if (problem) return failStep(3, problem, list(compared));
   const code = secret("The authorization code", "code", response.code);
-  const came = el("p", {}, "The issuer answered, and the answer is for this sign-in:");
+  const came = el("p", {}, "The issuer responded, and the response belongs to this sign-in:");
   setStep(3, "done", authorizationView(pending.url), came, list(compared), code);
   await exchangeCode(response.code, pending.verifier);
 }
 
-/** Whoever comes back from the issuer looks at how it went: at the call, or at the step that failed. */
+/** After the redirect, shows the result: the call, or the step that failed. */
 function lookAtOutcome() {
   const failed = document.querySelector(".steps > [data-state=failed]");
   const called = document.querySelector("[data-testid=step-5][data-state=done]");
   if (failed ?? called) lookAt(failed ?? called);
 }
 
-/** RFC 6749 §4.1.3 and §6: the answer with the tokens, or a sentence. */
+/** RFC 6749 §4.1.3 and §6: returns the token response, or throws an error with a sentence. */
 async function requestTokens(form) {
   const { token_endpoint } = await issuerMetadata();
   const body = new URLSearchParams({ client_id: config.client_id, ...form });
   const { ok, status, json } = await askIssuer(token_endpoint, { method: "POST", body });
-  if (json?.error) throw new Told(`The issuer refused: ${withDescription(json)}.`);
-  if (!ok || !json?.access_token) throw new Told(`The issuer gave no token: it answered ${status}.`);
-  // A token of another type (DPoP) asks for more than to be sent along (RFC 6749 §7.1).
-  if (!/^bearer$/i.test(json.token_type)) throw new Told(`The token is of the type ${json.token_type}, not Bearer.`);
+  if (json?.error) throw new Told(`The issuer rejected the request: ${withDescription(json)}.`);
+  if (!ok || !json?.access_token) throw new Told(`No token from the issuer: it responded with ${status}.`);
+  // A token of another type (DPoP) requires more than sending the token (RFC 6749 §7.1).
+  if (!/^bearer$/i.test(json.token_type)) throw new Told(`token_type: expected Bearer, found ${json.token_type}.`);
   return json;
 }
 
@@ -554,7 +567,7 @@ async function exchangeCode(code, verifier) {
   }
   if (signIns !== begun) return;
   setSession(tokens.access_token, tokens.refresh_token);
-  const scope = el("code", { testid: "granted-scope" }, tokens.scope ?? "as asked for");
+  const scope = el("code", { testid: "granted-scope" }, tokens.scope ?? "as requested");
   const shown = [
     list([["scope", scope], ["expires_in", `${tokens.expires_in ?? "?"} seconds`]]),
     folded("The access token", "access-token", tokenView(tokens.access_token, "access-token")),
@@ -571,9 +584,9 @@ async function firstCall() {
     const answer = await callApi("/private", session.accessToken);
     if (signIns !== begun) return;
     const view = answerView(answer, "first");
-    if (answer.status !== 200) return failStep(5, `The API answered ${statusText(answer)}.`, view);
+    if (answer.status !== 200) return failStep(5, `The API responded with ${statusText(answer)}.`, view);
     setStep(5, "done", view);
-    announce("There is a token, and the API verified it.");
+    announce("The API verified the new token.");
   } catch (error) {
     if (signIns === begun) failStep(5, sentence(error));
   }
@@ -588,11 +601,11 @@ async function refresh() {
     if (session === before) failStep(6, sentence(error));
     return;
   }
-  // Signed out while the issuer thought: then nobody wants these tokens any more.
+  // The user has signed out meanwhile: discard the tokens.
   if (session !== before) return;
   setSession(tokens.access_token, tokens.refresh_token ?? before.refreshToken);
   const replaced = session.refreshToken !== before.refreshToken;
-  const old = replaced ? "The refresh token was replaced: the old one is used up." : "The refresh token stays the same.";
+  const old = replaced ? "The refresh token was replaced: the old one is invalid." : "The refresh token did not change.";
   setStep(
     6,
     "done",
@@ -601,19 +614,19 @@ async function refresh() {
     secret("The new refresh token", "new-refresh-token", session.refreshToken),
     folded("The new access token", "new-access-token", tokenView(tokens.access_token, "new-access-token")),
   );
-  announce("Refreshed: there is a new access token.");
+  announce("Refreshed: new access token.");
 }
 
 function signOut() {
   forget();
-  announce("Signed out. The tokens are forgotten.");
+  announce("Signed out. The tokens are discarded.");
   $("sign-in").focus();
 }
 
-/** For a tenant without --client-id: a token from elsewhere. */
+/** For a tenant without --client-id: uses a pasted token. */
 async function useToken() {
   const token = $("paste-token").value.trim().replace(/^Bearer\s+/i, "");
-  if (!/^[\w.~+/-]+=*$/.test(token)) throw new Told("This is no access token: paste it whole, and nothing else.");
+  if (!/^[\w.~+/-]+=*$/.test(token)) throw new Told("This is not an access token: paste the complete token and nothing else.");
   forget();
   setSession(token);
   $("send-token").checked = true;
@@ -621,7 +634,7 @@ async function useToken() {
   lookAt(document.getElementById("call"));
 }
 
-// --- The token ----------------------------------------------------------------------------------------------------
+// --- The token -----------------------------------------------------------------------------------
 
 function setSession(accessToken, refreshToken) {
   session = { accessToken, refreshToken };
@@ -632,7 +645,7 @@ function showSession() {
   const decoded = session && decodeToken(session.accessToken);
   document.getElementById("decoded").hidden = !decoded;
   $("token-none").hidden = Boolean(decoded);
-  $("token-none").textContent = session ? "This token is no signed JWT: it cannot be read here." : "No token yet.";
+  $("token-none").textContent = session ? "This token is not a signed JWT and cannot be decoded here." : "No token yet.";
   $("decoded-header").replaceChildren(...(decoded ? jsonLines(decoded.header) : []));
   $("decoded-payload").replaceChildren(...(decoded ? jsonLines(decoded.payload) : []));
   badge($("session"), session ? "good" : "none", session ? "signed in" : "no token");
@@ -642,22 +655,25 @@ function showSession() {
   showForgeable();
 }
 
-/** What the API made of the token that is held now; a status of null says that it was not asked yet. */
+/** Shows the API's response to the current token; status null means that it was not sent yet. */
 function showVerified(status, json) {
   const claims = status === 200 ? json?.claims : undefined;
   document.documentElement.dataset.gate = claims ? "open" : "shut";
   $("verified-claims").hidden = !claims;
   $("verified-claims").replaceChildren(...(claims ? jsonLines(claims) : []));
-  const nothing = session ? "This token was not sent yet: call GET /private." : "Nothing yet.";
-  const answered = `The API answered ${status}${claims ? "." : ": it passed nothing on."}`;
+  const nothing = session ? "This token has not been sent yet: call GET /private." : "Nothing yet.";
+  const answered = `The API responded with ${status}${claims ? "." : ": the handler was not called."}`;
   $("verified-note").textContent = status === null ? nothing : answered;
 }
 
-// --- Try to break it ----------------------------------------------------------------------------------------------
+// --- Try to break it -----------------------------------------------------------------------------
 
-/** `check` must refuse it. The embedded issuer makes them all; those with `forge` can be made of a good token here as well. */
+/**
+ * `check` must reject the case. The embedded issuer creates all tokens; cases with `forge` can also
+ * derive one from a valid token on this page.
+ */
 const CASES = [
-  { name: "expired", check: "expired", title: "Expired token", why: "Correctly signed, but its time is over." },
+  { name: "expired", check: "expired", title: "Expired token", why: "Correctly signed, but expired." },
   {
     name: "other-audience",
     check: "wrong_audience",
@@ -668,40 +684,40 @@ const CASES = [
     name: "other-issuer",
     check: "unknown_issuer",
     title: "Other issuer",
-    why: "Names an issuer that this API does not trust.",
+    why: "From an issuer that this API does not trust.",
   },
   {
     name: "alg-none",
     check: "unsupported_algorithm",
     title: "alg: none",
-    why: "Says of itself that it needs no signature.",
+    why: "Claims to need no signature.",
     forge: ({ header, parts }) => `${encodeJson({ ...header, alg: "none" })}.${parts[1]}.`,
   },
   {
     name: "hs-confusion",
     check: "unsupported_algorithm",
-    title: "RS256 made HS256",
-    why: "Signed with the public key, known to all, as a secret.",
+    title: "RS256 turned into HS256",
+    why: "Signed with the public key as the shared secret.",
   },
   {
     name: "unknown-kid",
     check: "unknown_key",
     title: "Unknown kid",
-    why: "Names a key that the issuer does not have.",
-    forge: ({ header, parts }) => `${encodeJson({ ...header, kid: "nobody-has-this-key" })}.${parts[1]}.${parts[2]}`,
+    why: "Refers to a key that the issuer does not have.",
+    forge: ({ header, parts }) => `${encodeJson({ ...header, kid: "unknown-key" })}.${parts[1]}.${parts[2]}`,
   },
   {
     name: "tampered",
     check: "bad_signature",
     title: "Tampered payload",
-    why: "A good token, changed after it was signed.",
-    forge: ({ payload, parts }) => `${parts[0]}.${encodeJson({ ...payload, sub: "somebody-else" })}.${parts[2]}`,
+    why: "A valid token that was changed after signing.",
+    forge: ({ payload, parts }) => `${parts[0]}.${encodeJson({ ...payload, sub: "another-user" })}.${parts[2]}`,
   },
   {
     name: "no-token",
     check: "missing",
-    title: "No token at all",
-    why: "Nobody in particular asks.",
+    title: "No token",
+    why: "An anonymous request.",
     forge: () => null,
   },
 ];
@@ -721,7 +737,7 @@ function showCases() {
   }
 }
 
-/** Without an issuer of our own, a forged token needs a good one to start from. */
+/** Without the embedded issuer, a forged token is derived from a valid one. */
 function showForgeable() {
   const readable = Boolean(session && decodeToken(session.accessToken));
   for (const { name } of availableCases()) {
@@ -736,12 +752,12 @@ async function badToken({ name, forge }) {
 }
 
 function verdictOf(status) {
-  if (status === 400 || status === 401) return ["refused", "refused, as it must be"];
-  if (status === 503) return ["unanswered", "not let in, but not judged either: the keys of the issuer cannot be had"];
-  return ["accepted", status < 300 ? "ACCEPTED: this is a bug" : `NOT REFUSED, but answered ${status}: this is a bug`];
+  if (status === 400 || status === 401) return ["refused", "rejected, as expected"];
+  if (status === 503) return ["unanswered", "not verified: the keys of the issuer are unavailable"];
+  return ["accepted", status < 300 ? "ACCEPTED: this is a bug" : `NOT REJECTED, responded with ${status}: this is a bug`];
 }
 
-/** Sends it and shows the answer; returns the verdict, in words as well. Eight answers one below another stay folded. */
+/** Sends a case and shows the response; returns the verdict. Collapsed in a list of eight. */
 async function tryCase(attempt, unfolded) {
   const place = document.getElementById(`place-${attempt.name}`);
   place.replaceChildren();
@@ -756,17 +772,17 @@ async function tryCase(attempt, unfolded) {
     card.append(caseReasonView(attempt, answer));
   }
   const sentAndAnswered = [...sentView(attempt.name, token), exchangeView(answer, attempt.name)];
-  const exchange = folded("What was sent, and what came back", `exchange-${attempt.name}`, ...sentAndAnswered);
+  const exchange = folded("Request and response", `exchange-${attempt.name}`, ...sentAndAnswered);
   exchange.open = unfolded || verdict === "accepted";
   card.append(exchange);
   place.replaceChildren(card);
   return { verdict, words };
 }
 
-/** Refused is not enough: a case shows something only if the check that it is about refused it. */
+/** A case is meaningful only if it was rejected by the check that it is about. */
 function caseReasonView({ name, check }, answer) {
   const line = refusalLine(answer);
-  if (answer.refusedBy !== check) line.push(` Not by ${check}, which this case is about: the other check came first.`);
+  if (answer.refusedBy !== check) line.push(` Expected ${check}: another check came first.`);
   return el("p", { testid: `reason-${name}` }, ...line);
 }
 
@@ -774,7 +790,7 @@ function sentView(name, token) {
   const decoded = token && decodeToken(token);
   if (!decoded) return [];
   const both = [decoded.header, decoded.payload].map((part) => el("pre", {}, ...jsonLines(part)));
-  return [folded("What was sent, decoded", `sent-${name}`, ...both, tokenView(token, `sent-token-${name}`))];
+  return [folded("The token, decoded", `sent-${name}`, ...both, tokenView(token, `sent-token-${name}`))];
 }
 
 async function tryAll() {
@@ -789,14 +805,14 @@ async function tryAll() {
 function summary(verdicts) {
   const count = (verdict) => verdicts.filter((one) => one === verdict).length;
   const [refused, unanswered, accepted] = ["refused", "unanswered", "accepted"].map(count);
-  if (refused === verdicts.length) return `${refused} of ${refused} refused.`;
-  const unjudged = unanswered ? `, ${unanswered} not judged (503)` : "";
-  return `${refused} refused${unjudged}, ${accepted || "none"} let in.`;
+  if (refused === verdicts.length) return `${refused} of ${refused} rejected.`;
+  const unjudged = unanswered ? `, ${unanswered} not verified (503)` : "";
+  return `${refused} rejected${unjudged}, ${accepted || "none"} accepted.`;
 }
 
-// --- Operator -----------------------------------------------------------------------------------------------------
+// --- Operator ------------------------------------------------------------------------------------
 
-/** The last health of each issuer, by its name. */
+/** The last state of each issuer, by its `iss`. */
 const lastHealth = new Map();
 let polling = false;
 
@@ -806,15 +822,15 @@ function keyState({ keys, fetching, stale }) {
   return fetching ? ["fetching", "warn"] : ["fresh", "good"];
 }
 
-/** When portcullis would ask the issuer for a key that it does not know. */
+/** When portcullis can fetch the key set for an unknown key. */
 function budgetOf({ keys, unknown_key_after_seconds: left }) {
   return keys && left > 0 ? `in ${left} s` : "now";
 }
 
-/** How the keys of each issuer are doing. What the demo's own issuer publishes is known only if there is one. */
+/** The state of the keys of each issuer, and what the embedded issuer publishes. */
 async function askHealth() {
   const { ok, status, json } = await askDemo("/demo/health");
-  if (!ok || !json?.issuers?.length) throw new Told(`The demo tells nothing about the keys: it answered ${status}.`);
+  if (!ok || !json?.issuers?.length) throw new Told(`No state of the keys from the demo: it responded with ${status}.`);
   const own = config.embedded ? { running: json.issuer_running, published: json.published_kids?.join(", ") } : {};
   return json.issuers.map((health) => ({ ...health, ...own }));
 }
@@ -836,7 +852,7 @@ async function poll() {
   }
 }
 
-/** Every second; a hidden tab asks for nothing. */
+/** Polls every second while the tab is visible. */
 function watchHealth() {
   const look = () => document.hidden || poll();
   document.addEventListener("visibilitychange", look);
@@ -844,7 +860,7 @@ function watchHealth() {
   look();
 }
 
-/** One block of facts for each issuer; with its name, if there are several. */
+/** Shows one block per issuer, with its `iss` if there are several. */
 function showIssuers(issuers) {
   const blocks = document.getElementById("issuers");
   while (blocks.children.length < issuers.length) blocks.append(blocks.firstElementChild.cloneNode(true));
@@ -877,20 +893,20 @@ function showHealth(block, health, named) {
   for (const [fact, value] of Object.entries(values)) place(fact).textContent = String(value ?? "–");
 }
 
-/** What must have happened between two looks: what caused something before what came of it. */
+/** The events between two polls, causes before effects. */
 function events(before, now) {
   const keys = `${now.keys ?? 0} ${now.keys === 1 ? "key" : "keys"}`;
-  if (!before) return [`Watching: ${keys} at hand.`];
+  if (!before) return [`Watching: ${keys} cached.`];
   const found = [];
   const failed = now.failed_fetches - before.failed_fetches;
   const fetched = now.fetches - before.fetches - failed;
-  if (before.running !== now.running) found.push(now.running ? "The issuer runs." : "The issuer is stopped.");
+  if (before.running !== now.running) found.push(now.running ? "The issuer is running." : "The issuer is stopped.");
   if (before.published !== now.published) found.push(`The issuer publishes: ${now.published || "nothing"}.`);
-  if (now.unknown_kids > before.unknown_kids) found.push("A token came that no key at hand verifies.");
+  if (now.unknown_kids > before.unknown_kids) found.push("A token arrived that no cached key verifies.");
   if (now.stale && !before.stale) found.push("The keys are past their lifetime.");
   if (failed > 0) found.push(`Fetch failed: ${now.last_error ?? "no reason given"}.`);
   if (fetched > 0) found.push(`Fetched: ${keys}.`);
-  if (now.stale_serves > before.stale_serves) found.push("A token was checked against stale keys.");
+  if (now.stale_serves > before.stale_serves) found.push("A token was verified with stale keys.");
   return found;
 }
 
@@ -914,14 +930,14 @@ async function operate(action) {
   await poll();
 }
 
-// --- Start --------------------------------------------------------------------------------------------------------
+// --- Start ---------------------------------------------------------------------------------------
 
 function showConfig() {
   for (const name of ["api", "issuer", "audience", "scope"]) $(`config-${name}`).textContent = config[name];
   document.getElementById("scope-name").textContent = config.scope;
   const shown = { embedded: config.embedded, client: config.client_id !== null, "no-client": config.client_id === null };
   for (const node of document.querySelectorAll("[data-only]")) node.hidden = !shown[node.dataset.only];
-  // There are no levers at an issuer that is not the demo's own.
+  // Only the embedded issuer can be operated.
   if (!config.embedded) for (const name of [$("nav-operator"), $("operator-title")]) name.textContent = "Keys";
 }
 
@@ -931,7 +947,7 @@ function listen() {
   onPress($("refresh"), refresh);
   onPress($("forget-token"), forget);
   onPress($("use-token"), useToken);
-  // An address that was made already asks for the other scope: it must be made again.
+  // An existing authorization URL has the other scope: discard it.
   $("ask-scope").addEventListener("change", () => session || forget());
   for (const route of ["public", "private", "scoped"]) onPress($(`call-${route}`), () => showCall(`/${route}`));
   onPress($("break-all"), tryAll);
@@ -941,9 +957,9 @@ function listen() {
 async function start() {
   const response = takeResponse();
   const answer = await askDemo("/demo/config");
-  if (!answer.ok || !answer.json) throw new Told(`The demo gave no configuration: it answered ${answer.status}.`);
+  if (!answer.ok || !answer.json) throw new Told(`No configuration from the demo: it responded with ${answer.status}.`);
   config = answer.json;
-  // The issuer sends people back to one address, byte by byte: localhost is another.
+  // The issuer redirects to exactly one URI, and localhost differs from 127.0.0.1.
   if (location.origin !== new URL(config.redirect_uri).origin) return location.replace(config.redirect_uri);
   showConfig();
   showCases();
@@ -952,7 +968,7 @@ async function start() {
   watchHealth();
   const begun = signIns;
   await finishSignIn(response);
-  // Whoever has gone elsewhere meanwhile stays there.
+  // Do not move the focus if the user has already moved it.
   if (response && signIns === begun && document.activeElement === document.body) lookAtOutcome();
 }
 

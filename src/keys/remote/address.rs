@@ -1,11 +1,11 @@
-//! Addresses that are not public: the keys of looked-up issuers are not fetched there.
+//! Addresses that are not public: the keys of resolved issuers are not fetched from there.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Resolves names as the system does, and leaves private addresses out.
+/// Resolves names with the resolver of the system, and drops private addresses.
 pub(super) struct PublicAddressResolver;
 
 impl Resolve for PublicAddressResolver {
@@ -21,9 +21,10 @@ impl Resolve for PublicAddressResolver {
     }
 }
 
-/// Whether a URL may lead to a public address, as far as it says by itself. An address written as such is not resolved, so
-/// the resolver does not see it; an application's own client resolves by itself, but `localhost` needs no resolving, and plain
-/// http is for servers within reach only.
+/// Whether a URL may lead to a public address, as far as the URL itself shows. This covers what
+/// [`PublicAddressResolver`] does not see: an IP address in a URL is not resolved, and an
+/// application's own client uses another resolver, but `localhost` is known without one. Plain
+/// `http` is only for servers in the same network.
 pub(super) fn is_public(url: &Url) -> bool {
     url.scheme() == "https"
         && match url.host() {
@@ -37,7 +38,7 @@ pub(super) fn is_public(url: &Url) -> bool {
         }
 }
 
-/// Addresses that lead into one's own machine or network, or nowhere (RFC 6890).
+/// Whether an address leads to this machine, to its network, or nowhere (RFC 6890).
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -49,7 +50,8 @@ fn is_private(address: IpAddr) -> bool {
                 || v4.is_broadcast()
                 || v4.is_multicast()
                 || v4.is_documentation()
-                // This network, shared (carrier-grade NAT), IETF assignments, benchmarks, reserved.
+                // This network, shared (carrier-grade NAT), IETF assignments, benchmarking,
+                // reserved.
                 || first == 0
                 || (first == 100 && (64..128).contains(&second))
                 || (first == 192 && second == 0 && third == 0)
@@ -58,7 +60,7 @@ fn is_private(address: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let [first, second, ..] = v6.segments();
-            // An IPv4 address in another dress: mapped, by NAT64, or by 6to4.
+            // An embedded IPv4 address: IPv4-mapped, NAT64 or 6to4.
             let within = match v6.segments() {
                 [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
                     Some((high, low))
@@ -71,7 +73,8 @@ fn is_private(address: IpAddr) -> bool {
                     let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
                     is_private(Ipv4Addr::new(a, b, c, d).into())
                 }
-                // Global unicast, but for IETF assignments (Teredo, benchmarks) and documentation.
+                // All but global unicast; of that, IETF assignments (Teredo, benchmarking) and
+                // documentation.
                 None => {
                     first & 0xe000 != 0x2000
                         || (first == 0x2001 && second < 0x200)
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn private_addresses_are_known_in_every_dress() {
+    fn private_addresses_are_detected_in_every_notation() {
         let private = [
             "127.0.0.1",
             "127.255.255.254",
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_resolves_to_a_private_address_has_none() {
+    async fn a_name_with_private_addresses_only_does_not_resolve() {
         assert!(PublicAddressResolver.resolve("localhost".parse().unwrap()).await.is_err());
     }
 }

@@ -1,13 +1,15 @@
-//! RFC 9111 §4.2.1, §5.2.2: how long the server says that its document is fresh.
+//! RFC 9111 §4.2.1, §5.2.2: the lifetime that a server gives its document.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{AGE, CACHE_CONTROL};
 
-/// What `Cache-Control` says, less the `Age` that a cache on the way gave it; `None` if it says nothing about time.
+/// Returns `max-age` of `Cache-Control`, minus the `Age` that a cache on the way added. Returns
+/// `None` if the response gives no lifetime.
 ///
-/// Whatever forbids keeping, or cannot be understood, is zero: the shortest lifetime that the caller allows.
+/// `no-store`, `no-cache` and values that cannot be parsed are zero: the caller raises that to its
+/// shortest lifetime.
 pub(crate) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
     let mut max_age = None;
     for directive in directives(headers) {
@@ -19,7 +21,7 @@ pub(crate) fn lifetime(headers: &HeaderMap) -> Option<Duration> {
             return Some(Duration::ZERO);
         }
         if name.eq_ignore_ascii_case("max-age") {
-            // Twice is a contradiction, or an intermediary's doing.
+            // A duplicate is a contradiction, or was added by an intermediary.
             if max_age.is_some() {
                 return Some(Duration::ZERO);
             }
@@ -36,7 +38,7 @@ fn directives(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     lines.flat_map(|line| line.split(','))
 }
 
-/// RFC 9111 §1.2.2: digits and nothing else; more than fits is as much as fits.
+/// RFC 9111 §1.2.2: digits only. A number that is too large is capped.
 fn seconds(digits: &str) -> Option<Duration> {
     let digits = digits.trim();
     let only_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -48,14 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_server_s_word_is_taken_as_far_as_it_is_understood() {
+    fn lifetimes_are_read_from_cache_control_and_age() {
         type Lines = &'static [(&'static str, &'static str)];
         let cases: [(&str, Lines, Option<u64>); 26] = [
-            ("nothing", &[], None),
-            ("nothing about time", &[("cache-control", "public, must-revalidate")], None),
+            ("no header", &[], None),
+            ("no lifetime", &[("cache-control", "public, must-revalidate")], None),
             ("max-age", &[("cache-control", "max-age=15")], Some(15)),
             (
-                "among others",
+                "max-age among other directives",
                 &[("cache-control", "public, max-age=600, must-revalidate")],
                 Some(600),
             ),
@@ -64,11 +66,11 @@ mod tests {
             ("quoted", &[("cache-control", "max-age=\"600\"")], Some(600)),
             ("ten years", &[("cache-control", "max-age=315360000")], Some(315_360_000)),
             (
-                "more than fits",
+                "a number that is too large",
                 &[("cache-control", "max-age=99999999999999999999999")],
                 Some(4_294_967_295),
             ),
-            ("0", &[("cache-control", "max-age=0")], Some(0)),
+            ("zero", &[("cache-control", "max-age=0")], Some(0)),
             ("negative", &[("cache-control", "max-age=-1")], Some(0)),
             ("a fraction", &[("cache-control", "max-age=1.5")], Some(0)),
             ("garbage", &[("cache-control", "max-age=soon")], Some(0)),
@@ -76,24 +78,24 @@ mod tests {
             ("no-store", &[("cache-control", "no-store")], Some(0)),
             ("no-cache", &[("cache-control", "no-cache")], Some(0)),
             ("NO-CACHE", &[("cache-control", "NO-CACHE")], Some(0)),
-            ("no-cache with a name", &[("cache-control", "no-cache=\"set-cookie\"")], Some(0)),
+            ("no-cache with a field", &[("cache-control", "no-cache=\"set-cookie\"")], Some(0)),
             ("no-store beside max-age", &[("cache-control", "max-age=600, no-store")], Some(0)),
-            ("twice", &[("cache-control", "max-age=600, max-age=60")], Some(0)),
+            ("max-age twice", &[("cache-control", "max-age=600, max-age=60")], Some(0)),
             (
-                "in two lines",
+                "two header lines",
                 &[("cache-control", "public"), ("cache-control", "max-age=60")],
                 Some(60),
             ),
             (
-                "twice in two lines",
+                "max-age in two header lines",
                 &[("cache-control", "max-age=60"), ("cache-control", "max-age=60")],
                 Some(0),
             ),
-            ("for shared caches", &[("cache-control", "s-maxage=600")], None),
-            ("with an age", &[("cache-control", "max-age=600"), ("age", "100")], Some(500)),
-            ("older than it may be", &[("cache-control", "max-age=600"), ("age", "601")], Some(0)),
+            ("only s-maxage", &[("cache-control", "s-maxage=600")], None),
+            ("with Age", &[("cache-control", "max-age=600"), ("age", "100")], Some(500)),
+            ("Age over max-age", &[("cache-control", "max-age=600"), ("age", "601")], Some(0)),
             (
-                "with an age that is none",
+                "with an Age that is not a number",
                 &[("cache-control", "max-age=600"), ("age", "x")],
                 Some(600),
             ),

@@ -9,13 +9,14 @@ use super::fetch::{self, Fetched, Http, Validators};
 use crate::error::FetchError;
 use crate::keys::url::{PlainHttp, secure_url};
 
-/// How much of what an issuer wrote is quoted in an error, in characters; and the longest address that is used, in bytes.
+/// Maximum length, in characters, of an issuer's text that is quoted in an error.
 const MAX_QUOTED: usize = 200;
+/// Maximum length, in bytes, of a `jwks_uri` that is used.
 const MAX_JWKS_URI: usize = 2048;
 
-/// Finds the issuer's `jwks_uri`. The next well-known address is only tried where the one before does not exist.
+/// Finds the issuer's `jwks_uri`, and how long its server says that the metadata are fresh.
 ///
-/// With it comes how long the server says that its metadata are fresh.
+/// The next well-known URL is tried only if the one before does not exist.
 pub(crate) async fn jwks_uri(
     http: &Http<'_>,
     iss: &str,
@@ -28,7 +29,7 @@ pub(crate) async fn jwks_uri(
             Ok(Fetched::Document { body, lifetime, .. }) => {
                 return Ok((read(&url, &body, iss, plain_http)?, lifetime));
             }
-            // Nothing was asked that this could answer.
+            // The request was not conditional, so this is not a valid response.
             Ok(Fetched::NotModified { .. }) => {
                 return Err(FetchError::Status { url: fetch::redacted(&url), status: 304 });
             }
@@ -39,8 +40,8 @@ pub(crate) async fn jwks_uri(
     Err(last.unwrap_or(FetchError::Interrupted))
 }
 
-/// The addresses where an issuer's metadata may be: appended (OpenID Connect), inserted before the path (RFC 8414 §3.1),
-/// and inserted under OpenID Connect's name (RFC 8414 §5).
+/// The URLs where an issuer's metadata may be: the well-known path appended (OpenID Connect),
+/// inserted before the path (RFC 8414 §3.1), and inserted with OpenID Connect's name (RFC 8414 §5).
 fn well_known(issuer: &Url) -> Vec<Url> {
     const OPENID: &str = "/.well-known/openid-configuration";
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
@@ -65,7 +66,8 @@ fn read(url: &Url, document: &[u8], iss: &str, plain_http: PlainHttp) -> Result<
     let text = |name: &str| document.get(name).and_then(Value::as_str);
 
     let presented = text("issuer").ok_or_else(|| unreadable("metadata with a string `issuer`"))?;
-    // Identical, or an issuer could hand out another's keys under its own name.
+    // Must be identical. Otherwise, an issuer could publish the keys of another one under its own
+    // name.
     if presented != iss {
         return Err(FetchError::IssuerMismatch {
             url: fetch::redacted(url),
@@ -79,7 +81,8 @@ fn read(url: &Url, document: &[u8], iss: &str, plain_http: PlainHttp) -> Result<
         return Err(unreadable("metadata with a `jwks_uri` of at most 2048 bytes"));
     }
     let jwks_uri = secure_url("jwks_uri", jwks_uri, plain_http).map_err(FetchError::JwksUri)?;
-    // Plain http is for an issuer that is itself reached so; another one has no business on our loopback.
+    // Plain `http` is for issuers that are reached over `http` themselves. A remote issuer must not
+    // point to a service on this machine's loopback interface.
     if jwks_uri.scheme() != "https" && url.scheme() == "https" {
         return Err(unreadable("metadata with a `jwks_uri` over https"));
     }
@@ -91,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_issuer_elsewhere_has_no_business_on_our_loopback() {
+    fn a_remote_issuer_cannot_point_to_loopback() {
         let document = |iss: &str| {
             format!(r#"{{"issuer":"{iss}","jwks_uri":"http://127.0.0.1:2375/containers"}}"#)
         };
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_looked_for_where_the_specifications_say() {
+    fn metadata_urls_are_those_of_the_specifications() {
         let cases = [
             (
                 "https://h",

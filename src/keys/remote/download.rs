@@ -1,4 +1,4 @@
-//! One fetch of an issuer's keys: a permit, discovery where it is needed, the key set, all within one time limit.
+//! One fetch of an issuer's keys: permit, discovery if needed, and key set, within one time limit.
 
 use std::sync::atomic::Ordering;
 
@@ -31,7 +31,7 @@ impl RemoteJwks {
         let waited = start.elapsed();
         match timeout_at(start + limit, self.fetch_within_limit(known, kid)).await {
             Ok(answer) => answer,
-            // Not the server's fault, if it was asked at the last moment.
+            // Not the server's fault if most of the time was spent waiting for a permit.
             Err(_) if waited > limit / 2 => Err(FetchError::ConcurrencyLimit { limit }),
             Err(_) => Err(FetchError::Timeout { limit }),
         }
@@ -65,7 +65,7 @@ impl RemoteJwks {
                 }
             }
         };
-        // Only of what revalidation from the same address can anything be said to be the same.
+        // Validators apply only to the URL that they came from.
         let revalidation = known.revalidation.take().filter(|one| one.from == url);
         let (validators, hint) =
             revalidation.map(|one| (one.validators, one.hint)).unwrap_or_default();
@@ -88,7 +88,8 @@ impl RemoteJwks {
         }
     }
 
-    /// A set without one key that the issuer may sign with is no set: it would take the good one's place.
+    /// Parses a key set. A set without a key for any of the issuer's algorithms is an error, since
+    /// it would replace a usable set.
     fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
         let url = || fetch::redacted(url);
         match Jwks::read(document, self.source.rsa) {

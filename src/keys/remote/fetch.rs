@@ -1,4 +1,4 @@
-//! One bounded HTTP GET: what may be asked of an issuer's server, and how much is read of its answer.
+//! One bounded HTTP GET: which URLs may be requested, and how much of the response is read.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -17,25 +17,28 @@ use super::cache_control::lifetime;
 use super::hedge::first_good;
 use crate::error::{ConfigError, FetchError, TransportError};
 
-/// Largest document read, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
+/// Maximum size of a document, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
 const MAX_BODY: usize = 256 * 1024;
 
-/// To reach the server. A fresh connection takes milliseconds; two seconds outlast one lost SYN.
+/// Time limit for connecting. A new connection takes milliseconds; two seconds allow for one lost
+/// SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// From the metadata to the keys. Longer, and whoever names tenants in tokens leaves a connection open for each.
+/// How long an idle connection stays open: long enough to fetch the keys after the metadata. If it
+/// were longer, each tenant that a forged token names could leave a connection open.
 const KEEP_CONNECTION: Duration = Duration::from_secs(1);
 
-/// Longest validator kept, in bytes. Real ones are a hash.
+/// Maximum length of a stored validator, in bytes. Real ones are a hash.
 const MAX_VALIDATOR: usize = 1024;
 
-/// The longest `Retry-After` that is waited for; a request may be waiting for the answer.
+/// Maximum `Retry-After` that is waited for, since a request may be waiting for the result.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The client used unless the application brings its own: the system's root certificates, no redirects (they lead where
-/// nobody decided), no proxy.
+/// The client that is used unless the application brings its own: the system's root certificates,
+/// no proxy, and no redirects, since they lead to URLs that were not configured.
 ///
-/// A guarded one does not go to private addresses, by whatever name: for issuers that strangers may have registered.
+/// If `guarded`, it does not connect to private addresses, whatever the host name: for issuers that
+/// an attacker may have registered.
 pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
     let builder = || {
         let builder = if guarded {
@@ -53,46 +56,48 @@ pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
     let client = builder().build();
     #[cfg(feature = "aws-lc-rs")]
     let client = client.or_else(|error| {
-        // Where the system has no root certificates at all. Plain http on loopback still works; https will fail with an
-        // error that says what is missing.
+        // The system has no root certificates. Plain `http` on loopback still works, and https
+        // fails with an error that names the cause.
         crate::telemetry::no_root_certificates(&error);
         builder().tls_certs_only([]).build()
     });
     client.map_err(|error| ConfigError::new(format!("HTTP client: {error}")))
 }
 
-/// A URL for errors and logs: without its query, which may hold a key of another kind.
+/// A URL for errors and logs, without its query, which may contain an API key.
 pub(crate) fn redacted(url: &Url) -> String {
     url[..url::Position::AfterPath].to_owned()
 }
 
-/// What a server gave to ask later whether its document has changed (RFC 9110 §8.8).
+/// Validators of a response, for a conditional request (RFC 9110 §8.8).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Validators {
     etag: Option<HeaderValue>,
     last_modified: Option<HeaderValue>,
 }
 
-/// A document, or the news that the one at hand is still the one; and how long the server says that it is fresh.
+/// A document, or the confirmation that the cached one has not changed. `lifetime` is how long the
+/// server says that it is fresh.
 pub(crate) enum Fetched {
     Document { body: Vec<u8>, validators: Validators, lifetime: Option<Duration> },
     NotModified { lifetime: Option<Duration> },
 }
 
-/// The client, and where it may go.
+/// The client, and which URLs it may request.
 pub(crate) struct Http<'a> {
     pub(crate) client: &'a Client,
     pub(crate) private_addresses: bool,
-    /// How long a first try may go without an answer before a second one is started beside it.
+    /// How long the first request may take before a hedged request is sent.
     pub(crate) hedge_after: Duration,
 }
 
 impl Http<'_> {
-    /// GETs a JSON document, unless it is the one that `known` belongs to.
+    /// GETs a JSON document, unless it is still the one that `known` belongs to.
     ///
-    /// Tries once more if the first answer is lost on the way, is late, or comes from a server that is overwhelmed: a kept
-    /// connection that had died meanwhile is the commonest failure of all, and it may die without a sound. A late answer is
-    /// still taken. The caller limits the time that both may take.
+    /// Retries once if the connection is lost or the server is overloaded. Hedges: if the first
+    /// request has not ended after `hedge_after`, a second one is sent, and the first success wins.
+    /// Pooled connections that died meanwhile are the most common failure, and they may do so
+    /// silently. The caller limits the time of both requests together.
     pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Fetched, FetchError> {
         if !self.private_addresses && !is_public(url) {
             return Err(FetchError::PrivateAddress { url: redacted(url) });
@@ -112,7 +117,7 @@ impl Http<'_> {
 
 struct Failure {
     error: FetchError,
-    /// Whether, and when, to try once more.
+    /// How long to wait before a retry; `None` if there is no retry.
     retry_after: Option<Duration>,
 }
 
@@ -134,7 +139,7 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetch
         }
     }
     let mut response = request.send().await.map_err(transport)?;
-    // An application's own client may follow redirects; the address that was configured is the one that is trusted.
+    // An application's own client may follow redirects, but only the configured URL is trusted.
     if response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery] {
         return Err(FetchError::Redirected { url: redacted(url) }.into());
     }
@@ -150,14 +155,14 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetch
             return Err(Failure { error, retry_after: retry_after(status, response.headers()) });
         }
     }
-    // Copied: a header's value is a piece of the connection's whole buffer, and keeps it.
+    // Copied: a header value is a slice of the connection's buffer, and keeps all of it in memory.
     let copied = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
     let short = |value: &&HeaderValue| value.len() <= MAX_VALIDATOR;
     let validator = |name| response.headers().get(name).filter(short).and_then(copied);
     let validators = Validators { etag: validator(ETAG), last_modified: validator(LAST_MODIFIED) };
     let mut body = Vec::new();
-    // Counted while reading, and after decompression if the application's client decompresses: `Content-Length` is only
-    // what the other side says.
+    // Counted while reading, and after decompression if the application's client decompresses:
+    // `Content-Length` is only a claim of the server.
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         if body.len() + chunk.len() > MAX_BODY {
             return Err(FetchError::TooLarge { url: redacted(url), limit: MAX_BODY }.into());
@@ -167,7 +172,7 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetch
     Ok(Fetched::Document { body, validators, lifetime })
 }
 
-/// Statuses that another try may mend: of a server in trouble, or one that asks to come back within a second.
+/// The statuses that a retry may fix: the server failed, or asks to retry within a second.
 fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let after =
         || headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs);

@@ -1,10 +1,11 @@
-//! Hedged requests (Dean and Barroso, *The Tail at Scale*): a second request is sent beside one that is late.
+//! Hedged requests (Dean and Barroso, *The Tail at Scale*): a second request beside one that is
+//! late.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-/// The first good answer; if there is none, the last bad one.
+/// Returns the first success, or the last error if all attempts fail.
 pub(super) async fn first_good<const N: usize, F, T, E>(mut tries: [Pin<&mut F>; N]) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,

@@ -1,4 +1,5 @@
-//! One issuer's keys: fetched once for all who wait, kept, refreshed ahead, never lost to a worse answer.
+//! The keys of one issuer: cached, fetched once for all requests that wait, and refreshed before
+//! they expire. A failed fetch never replaces them.
 
 mod address;
 mod cache_control;
@@ -37,29 +38,29 @@ use limits::OriginLimit;
 use schedule::{ABANDON_AFTER, Budget, Decision, KeyPolicy, NoFetch, Schedule};
 use task::{FetchReport, FetchTask, launch};
 
-/// What to fetch, and what to make of it.
+/// What to fetch, and how to interpret it.
 pub(crate) struct Source {
     pub(crate) issuer: IssuerName,
     pub(crate) location: Location,
-    /// What RSA keys serve that do not say.
+    /// The algorithm of RSA keys without `alg`.
     pub(crate) rsa: Algorithm,
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) policy: KeyPolicy,
-    /// Whether it may be asked at private addresses.
+    /// Whether keys may be fetched from private addresses.
     pub(crate) private_addresses: bool,
-    /// Where its metadata may say that its keys are.
+    /// Where the `jwks_uri` in the metadata may use plain `http`.
     pub(crate) plain_http: PlainHttp,
 }
 
 pub(crate) enum Location {
-    /// Its metadata are here, and say the rest.
+    /// The metadata of the issuer at `at` have the location of the keys.
     Discovery {
         at: Url,
-        /// Whether the keys must be on the same server.
+        /// Whether the keys must have the same origin as the metadata.
         same_origin: bool,
     },
     Jwks(Url),
-    /// One key at each address that begins with this.
+    /// One key per URL: this URL, followed by the `kid`.
     PemByKid(Url),
 }
 
@@ -83,29 +84,30 @@ impl Location {
     }
 }
 
-/// The keys of one issuer, fetched when they are needed.
+/// The keys of one issuer, fetched on demand.
 ///
-/// Carryover keys are reached by two atomic loads. The lock is taken only where something changes: a fetch starts or ends, or
-/// a token names a key that is not there.
+/// Cached keys are read with two atomic loads. The lock is taken only if something changes: a fetch
+/// starts or ends, or a token names an unknown key.
 pub(crate) struct RemoteJwks {
     source: Source,
     client: Client,
     clock: Clock,
     limit_at_origin: OriginLimit,
     current: ArcSwapOption<Jwks>,
-    /// [`Schedule::next_decision`], in nanoseconds of uptime: until then nobody needs the lock.
+    /// [`Schedule::next_decision`], in nanoseconds of uptime. Before that time, the lock is not
+    /// needed.
     next_decision: AtomicU64,
-    /// Until when the keys are fresh, in nanoseconds of uptime.
+    /// End of the lifetime of the keys, in nanoseconds of uptime.
     fresh_until: AtomicU64,
-    /// The one of which it was told that keys past it are used.
+    /// The value of `fresh_until` for which the use of stale keys was last logged.
     stale_reported: AtomicU64,
-    /// Whether it is listed, or a token was ever verified with its keys: not just somebody's word.
+    /// True for a configured issuer, or once a token has been verified with these keys.
     established: AtomicBool,
     state: Mutex<State>,
     counters: Counters,
 }
 
-/// For [`IssuerHealth`], since the start.
+/// Counts since the start, for [`IssuerHealth`].
 #[derive(Default)]
 struct Counters {
     fetches: AtomicU64,
@@ -116,22 +118,22 @@ struct Counters {
 
 struct State {
     schedule: Schedule,
-    /// Counters fetches; the answer of any but the last is not wanted any more.
+    /// Number of the latest fetch. The result of an earlier one is discarded.
     fetch: u64,
-    /// Closed when the fetch under way has ended.
+    /// Closed when the fetch in progress has ended.
     under_way: Option<watch::Receiver<()>>,
     failure: Option<Arc<FetchError>>,
     known: Carryover,
-    /// Whose key the last fetch was for, where keys are fetched one by one.
+    /// The `kid` of the last fetch, if keys are fetched one by one.
     requested_kid: Option<String>,
 }
 
-/// What the last fetch leaves to the next one.
+/// What a fetch leaves to the next one.
 #[derive(Clone, Default)]
 struct Carryover {
-    /// Where the metadata said that the keys are, and until when that holds.
+    /// The `jwks_uri` from the metadata, and the end of its lifetime.
     jwks_uri: Option<(Url, Duration)>,
-    /// What the keys at hand revalidation with, and from where.
+    /// How to revalidate the cached keys.
     revalidation: Option<Revalidation>,
 }
 
@@ -139,40 +141,42 @@ struct Carryover {
 struct Revalidation {
     from: Url,
     validators: Validators,
-    /// What the server said of their lifetime. It holds on when a 304 says nothing else (RFC 9111 §4.3.4).
+    /// The lifetime that the server gave. It still applies if a 304 gives none (RFC 9111 §4.3.4).
     hint: Option<Duration>,
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 struct Download {
-    /// `None`: those at hand are still the ones.
+    /// `None`: the cached keys have not changed.
     jwks: Option<Jwks>,
     lifetime: Duration,
     known: Carryover,
 }
 
-/// How often one request waits for fetches. Once is enough, unless the fetch was for another key, or its keys were dropped.
+/// How often one request waits for a fetch. Once is enough, unless the fetch was for another key,
+/// or the keys were dropped meanwhile.
 pub(crate) const MAX_WAITS: u8 = 3;
 
-/// The keys, or how to come by them.
+/// The cached keys, or how to get them.
 pub(crate) enum KeysState {
     Ready(Arc<Jwks>),
-    /// With what the fetch before ended with, if it failed.
+    /// Wait for this fetch. The error is that of the previous fetch, if it failed.
     Pending(Fetching, Option<Arc<FetchError>>),
     Unavailable(Option<Arc<FetchError>>),
 }
 
-/// A fetch under way, in a task of its own: dropping this cancels nothing.
+/// A fetch in progress. It runs in a task of its own: dropping this does not cancel it.
 pub(crate) struct Fetching {
     ended: watch::Receiver<()>,
     limit: Duration,
 }
 
 impl Fetching {
-    /// Waits until the fetch has ended, or should have.
+    /// Waits until the fetch has ended, or until it should have.
     pub(crate) async fn finished(mut self) {
-        // Nothing is ever sent; the error is the news that the sender is gone, after the state was brought up to date.
-        // Bounded here too: the fetch may have been started on a runtime that nobody drives any more.
+        // Nothing is ever sent. `changed` returns an error when the sender is dropped, which
+        // happens after the state was updated. The time limit is needed because the runtime that
+        // the fetch was started on may no longer be driven.
         let _ = tokio::time::timeout(self.limit, self.ended.changed()).await;
     }
 }
@@ -202,9 +206,9 @@ impl RemoteJwks {
         })
     }
 
-    /// The keys at hand, or a fetch to wait for. Starts a refresh in the background when one is due.
+    /// Returns the cached keys, or a fetch to wait for. Starts a background refresh if one is due.
     ///
-    /// `kid`: of the token that needs them.
+    /// `kid`: that of the token to verify.
     pub(crate) fn keys(self: &Arc<Self>, kid: Option<&str>, now: Now) -> KeysState {
         let keys = self.current_or_fetch(kid, now, Schedule::request);
         if matches!(keys, KeysState::Ready(_)) {
@@ -216,9 +220,10 @@ impl RemoteJwks {
         keys
     }
 
-    /// Whether these are the keys. As [`keys`](Self::keys), but counters no reference up, which all threads would share.
+    /// Whether `keys` are still the current keys. Like [`keys`](Self::keys), but does not touch the
+    /// reference count, which all threads share.
     pub(crate) fn recheck(self: &Arc<Self>, keys: &Weak<Jwks>, now: Now) -> bool {
-        // An address is not used again as long as something points there, weakly too.
+        // The address is not reused while a weak reference to it exists.
         let is_this = |current: &Arc<Jwks>| std::ptr::eq(Arc::as_ptr(current), keys.as_ptr());
         let uptime = nanos(now.uptime);
         if uptime < self.next_decision.load(Ordering::Acquire)
@@ -226,12 +231,12 @@ impl RemoteJwks {
         {
             return self.current.load().as_ref().is_some_and(is_this);
         }
-        // Nothing is fetched for a token that was verified with keys which are gone.
+        // If the keys are gone, nothing is fetched for a token that was verified with them.
         self.current.load().is_some()
             && matches!(self.keys(None, now), KeysState::Ready(current) if is_this(&current))
     }
 
-    /// The keys that are there, if they may be used. Fetches nothing.
+    /// Returns the cached keys if they may be used. Never fetches.
     pub(crate) fn cached(&self, now: Now) -> Option<Arc<Jwks>> {
         let usable = || {
             nanos(now.uptime) < self.next_decision.load(Ordering::Acquire)
@@ -240,7 +245,8 @@ impl RemoteJwks {
         self.current.load_full().filter(|_| usable())
     }
 
-    /// As [`keys`](Self::keys), for nobody's token. Keys that are fetched one by one are not known before somebody names them.
+    /// Like [`keys`](Self::keys), without a token. Where keys are fetched one by one, there is
+    /// nothing to fetch before a token names one.
     pub(crate) fn warm_up(self: &Arc<Self>, now: Now) -> Option<Fetching> {
         match self.current_or_fetch(None, now, Schedule::warm_up) {
             KeysState::Pending(fetching, _) => Some(fetching),
@@ -248,7 +254,8 @@ impl RemoteJwks {
         }
     }
 
-    /// Drops the keys, and the answer of a fetch that is under way. The next token has them fetched.
+    /// Drops the keys, and discards the result of a fetch in progress. The next token starts a
+    /// fetch.
     pub(crate) fn forget(&self) {
         let mut state = self.lock();
         state.schedule = self.source.schedule();
@@ -259,7 +266,7 @@ impl RemoteJwks {
         self.publish_next_decision(&state);
     }
 
-    /// Whether there is anything to fetch before a token comes.
+    /// Whether keys can be fetched before a token names one.
     pub(crate) fn can_warm_up(&self) -> bool {
         !self.is_by_kid()
     }
@@ -268,20 +275,21 @@ impl RemoteJwks {
         matches!(self.source.location, Location::PemByKid(_))
     }
 
-    /// Whether it can have a key of this name: where that becomes part of an address, not everything does.
+    /// Whether the issuer can have a key with this `kid`. Where the `kid` becomes part of a URL,
+    /// not every `kid` is allowed.
     pub(crate) fn may_have(&self, kid: Option<&str>) -> bool {
         self.can_warm_up() || kid.is_some_and(pem::is_name)
     }
 
-    /// A token was verified with these keys.
+    /// Records that a token was verified with these keys.
     pub(crate) fn mark_established(&self) {
         if !self.established.load(Ordering::Relaxed) {
             self.established.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Keys past their lifetime were used: counted each time, told once for each such period, unless they only are because a
-    /// refresh has not quite ended.
+    /// Records that keys past their lifetime were used. Every use is counted. The first use in each
+    /// such period is logged, unless a refresh simply has not ended yet.
     fn report_stale(&self, fresh_until: u64, now: Now) {
         self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
         telemetry::stale_served(&self.source.issuer);
@@ -306,7 +314,7 @@ impl RemoteJwks {
             return KeysState::Ready(jwks);
         }
         let Ok(runtime) = Handle::try_current() else {
-            // Nothing can be fetched here; what is at hand is used as long as it may be.
+            // Nothing can be fetched here. Cached keys are used for as long as they may be.
             let usable = self.lock().schedule.is_usable(now.uptime);
             return match self.current.load_full().filter(|_| usable) {
                 Some(jwks) => KeysState::Ready(jwks),
@@ -328,8 +336,9 @@ impl RemoteJwks {
         }
     }
 
-    /// For a token that no key of `seen` verifies: none has its name, or `is_known` and the signature does not fit. `waits`: how
-    /// often this request has waited for a fetch.
+    /// Decides about a token that no key of `seen` verifies: no key has its `kid`, or, if
+    /// `is_known`, the signature does not match. `waits`: how often this request has waited for a
+    /// fetch.
     pub(crate) fn refetch(
         self: &Arc<Self>,
         seen: &Arc<Jwks>,
@@ -342,7 +351,8 @@ impl RemoteJwks {
             return RefetchOutcome::Refused(Some(Arc::new(FetchError::NoRuntime)));
         };
         let mut state = self.lock();
-        // A fetch may have ended between the look at the set and here: look again before asking for another.
+        // A fetch may have ended since `seen` was loaded: try its result before starting another
+        // fetch.
         if self.current.load().as_ref().is_some_and(|current| !Arc::ptr_eq(current, seen)) {
             return RefetchOutcome::Retry;
         }
@@ -354,7 +364,7 @@ impl RemoteJwks {
             })));
         }
         let waited = waits > 0 && !was_for_another;
-        let missing = if is_known { None } else { Some(kid.unwrap_or_default()) };
+        let missing = kid.filter(|_| !is_known);
         let plan = state.schedule.unknown_kid(missing, waited, now.uptime);
         let (fetching, task) = self.apply(plan, kid, &mut state);
         let failure = match plan {
@@ -369,13 +379,13 @@ impl RemoteJwks {
             Decision::Refuse(refusal) => refusal.code(),
             _ => "fetched",
         };
-        // Who waited was counted before.
+        // A request that has waited was counted before.
         self.counters.unknown_kids.fetch_add(u64::from(!waited), Ordering::Relaxed);
         telemetry::unknown_kid(&self.source.issuer, outcome);
         fetching.map_or(RefetchOutcome::Refused(failure), RefetchOutcome::Pending)
     }
 
-    /// What there is to say of these keys.
+    /// The state of these keys.
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
         let state = self.lock();
         let jwks = self.current.load_full().filter(|_| state.schedule.serves(now.uptime));
@@ -399,11 +409,12 @@ impl RemoteJwks {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can leave the state half-changed.
+        // No code that holds the lock can leave the state half-changed, so poisoning is ignored.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the plan asks for: something to wait for, and a task for [`launch`] once the lock is released.
+    /// Carries out a decision. Returns a fetch to wait for, and a task to pass to [`launch`] once
+    /// the lock is released.
     fn apply(
         self: &Arc<Self>,
         plan: Decision,
@@ -412,7 +423,7 @@ impl RemoteJwks {
     ) -> (Option<Fetching>, Option<FetchTask>) {
         let limit = self.source.policy.timeout + ABANDON_AFTER;
         if state.schedule.has_failed() && state.failure.is_none() {
-            // A fetch that never ended.
+            // The last fetch never ended.
             state.failure = Some(Arc::new(FetchError::Interrupted));
             self.publish_next_decision(state);
         }
@@ -441,7 +452,7 @@ impl RemoteJwks {
         }
     }
 
-    /// Takes the answer of fetch `number` in. A set is only replaced by a good one, and by a newer one.
+    /// Stores the result of fetch `number`. Only a valid and newer key set replaces the cached one.
     fn finish(&self, number: u64, answer: Result<Download, FetchError>, took: Duration) {
         let now = self.clock.now();
         let mut state = self.lock();
@@ -470,7 +481,8 @@ impl RemoteJwks {
             }
             Err(error) => {
                 let error = Arc::new(error);
-                // The keys may have moved; the next fetch asks where they are. Unless nobody was asked.
+                // The keys may have moved, so the next fetch reads the metadata again, unless this
+                // one failed for lack of a permit.
                 if !matches!(*error, FetchError::ConcurrencyLimit { .. }) {
                     state.known.jwks_uri = None;
                 }
@@ -483,7 +495,7 @@ impl RemoteJwks {
         state.under_way = None;
         self.publish_next_decision(&state);
         drop(state);
-        // Not under the lock: a log may be slow.
+        // Not under the lock, because logging may be slow.
         news.tell(&self.source.issuer, took, now);
     }
 
@@ -494,18 +506,19 @@ impl RemoteJwks {
     }
 }
 
-/// From 0, excluded, to 1: for what must not happen everywhere at once. Guessing it gains nothing.
+/// Jitter in (0, 1], so that replicas do not refresh together. It need not be unpredictable.
 fn jitter() -> f64 {
     let drawn = RandomState::new().hash_one(()) >> 11;
     (drawn + 1) as f64 / (1_u64 << 53) as f64
 }
 
-/// What to do about a key that is not in the set.
+/// What to do about a token whose key is not in the set.
 pub(crate) enum RefetchOutcome {
     Pending(Fetching),
-    /// Another set has come meanwhile.
+    /// The set has changed meanwhile: verify the token again.
     Retry,
-    /// With what the last fetch ended with, if it failed: then nobody knows whether there is such a key.
+    /// Nothing is fetched. The error is that of the last fetch, if it failed: it is then unknown
+    /// whether the issuer has this key.
     Refused(Option<Arc<FetchError>>),
 }
 
@@ -514,7 +527,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chance_is_spread_from_0_to_1() {
+    fn jitter_is_spread_from_0_to_1() {
         let drawn: Vec<_> = (0..1000).map(|_| jitter()).collect();
         assert!(drawn.iter().all(|chance| *chance > 0.0 && *chance <= 1.0));
         for (from, to) in [(0.0, 0.2), (0.4, 0.6), (0.8, 1.0)] {

@@ -1,4 +1,5 @@
-//! Keys that are fetched one by one, each at an address that ends with its `kid`, as AWS load balancers publish theirs.
+//! Keys that are fetched one by one, each from a URL that ends with its `kid`, as AWS load
+//! balancers publish them.
 
 use std::sync::Arc;
 
@@ -10,12 +11,13 @@ use crate::error::FetchError;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 
-/// Keys kept that were fetched one by one.
+/// Maximum number of cached keys that were fetched one by one.
 const MAX_BY_KID: usize = 4;
 
 impl RemoteJwks {
-    /// The keys at hand, and that of this name, each by itself. One that does not exist (any more) is left out; any other failure
-    /// is one of the whole, and so is that there is none.
+    /// Fetches the key with this `kid`, and each cached key again. A key that does not exist (any
+    /// more) is left out. Any other failure fails the whole fetch, and so does the loss of all
+    /// cached keys.
     pub(super) async fn fetch_by_kid(
         &self,
         prefix: &Url,
@@ -25,7 +27,7 @@ impl RemoteJwks {
         let current = self.current.load_full();
         let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
         let (mut keys, mut lifetime) = (Vec::new(), None);
-        // The one that is asked for first: only one that exists takes another's place.
+        // The requested key first. It replaces a cached key only if it exists.
         for name in kid.into_iter().chain(at_hand) {
             if keys.len() == MAX_BY_KID {
                 break;
@@ -47,8 +49,9 @@ impl RemoteJwks {
                 }
             }
         }
-        // That a key does not exist is an answer, not a failure: else whoever names one that does not, first thing, would have
-        // the others wait. That all those at hand are gone is rather a failure of the server.
+        // A key that does not exist is a result, not a failure. Otherwise, the first token after a
+        // start could name such a key, and all others would have to wait. If all cached keys are
+        // gone, that is more likely a failure of the server.
         let had_some = current.is_some_and(|jwks| !jwks.is_empty());
         if keys.is_empty() && had_some {
             return Err(FetchError::NoUsableKey {

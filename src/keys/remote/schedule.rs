@@ -1,4 +1,4 @@
-//! When to fetch an issuer's keys, and when not to: rules over time and answers, without a network and without a clock.
+//! When to fetch an issuer's keys: rules over time and results, without network and without clock.
 //!
 //! Times are the uptime of [`Now`](crate::clock::Now).
 
@@ -6,15 +6,16 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// How long keys are fresh and how long they may be used, by configuration.
+/// How long keys are fresh and how long they may be used, as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct KeyPolicy {
-    /// In place of what the server says.
+    /// The lifetime, instead of the one that the server gives.
     pub(crate) max_age: Option<Duration>,
-    /// After the end of the lifetime, while fetching fails.
+    /// How long keys may be used after their lifetime, while fetching fails.
     pub(crate) max_stale: Duration,
-    /// For one fetch: metadata and key set together. The longest that a request can be asked to wait; shorter limits failed
-    /// in production elsewhere, longer ones pile up requests.
+    /// Time limit of one fetch, metadata and key set together. This is the longest that a request
+    /// can be made to wait. Shorter limits failed in production elsewhere; with longer ones,
+    /// requests pile up.
     pub(crate) timeout: Duration,
 }
 
@@ -29,14 +30,16 @@ impl Default for KeyPolicy {
 }
 
 impl KeyPolicy {
-    /// Where the server says nothing. It bounds how long a *withdrawn* key is trusted; new ones need no expiry to be found.
+    /// Lifetime if the server gives none. It bounds how long a *withdrawn* key is trusted; new keys
+    /// are found without waiting for its end.
     const LIFETIME: Duration = Duration::from_secs(600);
-    /// What a server says is taken within these: issuers send anything from `no-store` to ten years. Shorter, and each
-    /// tenant would be asked all the time; longer, and a withdrawn key would be trusted as long.
+    /// Bounds of the lifetime that the server gives, since issuers send anything from `no-store` to
+    /// ten years. With a shorter one, the keys of every tenant would be fetched all the time; with
+    /// a longer one, a withdrawn key would be trusted for that long.
     const SHORTEST: Duration = Duration::from_secs(60);
     const LONGEST: Duration = Duration::from_secs(3600);
 
-    /// How long a document is fresh whose server says `hint`.
+    /// The lifetime of a document for which the server gives `hint`.
     pub(crate) fn lifetime(&self, hint: Option<Duration>) -> Duration {
         let by_hint =
             || hint.map_or(Self::LIFETIME, |hint| hint.clamp(Self::SHORTEST, Self::LONGEST));
@@ -44,17 +47,19 @@ impl KeyPolicy {
     }
 }
 
-/// A set past this part of its lifetime is fetched anew in the background, so that no request ever waits for it; a tenth
-/// of that earlier or later, so that sets fetched together are not all fetched together again.
+/// The fraction of its lifetime after which a key set is refreshed in the background, so that no
+/// request waits for it. The time varies by a tenth in both directions, so that sets fetched
+/// together are not refreshed together.
 const REFRESH_AT: f64 = 0.8;
 const SPREAD: f64 = 0.1;
 
-/// Wait after the first failed fetch, at the most; doubled by each further one. How long really is left to chance, so that
-/// many who failed together do not come back together.
+/// Longest delay after the first failed fetch, doubled after each further one. The actual delay is
+/// random, so that instances that failed together do not retry together.
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Fetches that tokens may cause which no key verifies: so many at once, and one more each time that `every` has passed.
+/// Budget of fetches for tokens that no key verifies: `burst` at once, and one more each time that
+/// `every` has passed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     pub(crate) burst: u32,
@@ -62,12 +67,13 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// For a key set, where any fetch brings the new keys to everybody. Three at once, so that a rotation is found right after
-    /// another fetch; then one in 5 seconds, which is how long a rotation waits at the worst while an attacker sends a constant
-    /// flood of unknown keys, and twelve fetches a minute that such a flood can cause.
+    /// For a key set, where any fetch brings all new keys. Three at once, so that a rotation is
+    /// found right after another fetch. Then one every 5 seconds: under a constant flood of unknown
+    /// keys, a rotation waits for at most 5 seconds, and the flood causes at most twelve fetches a
+    /// minute.
     pub(crate) const KEY_SET: Self = Self { burst: 3, every: Duration::from_secs(5) };
-    /// Where each key is fetched by itself, and a fetch brings no other: more of them, or whoever names keys that do not exist
-    /// would leave none for those that do.
+    /// For keys that are fetched one by one, where a fetch brings no other key. It is larger, so
+    /// that tokens which name nonexistent keys leave some fetches for those that exist.
     pub(crate) const BY_KID: Self = Self { burst: 8, every: Duration::from_secs(1) };
 }
 
@@ -76,7 +82,7 @@ impl Budget {
 struct Bucket {
     budget: Budget,
     left: u32,
-    /// When it was last full, or got its last fetch back.
+    /// When the bucket was last full, or last got a fetch back.
     since: Duration,
 }
 
@@ -85,7 +91,7 @@ impl Bucket {
         Self { budget, left: budget.burst, since: Duration::ZERO }
     }
 
-    /// How long until a fetch can be taken.
+    /// How long until a fetch is available.
     fn wait(&self, now: Duration) -> Duration {
         match self.left {
             0 => self.since.saturating_add(self.budget.every).saturating_sub(now),
@@ -107,54 +113,57 @@ impl Bucket {
     }
 }
 
-/// A `kid` that a newly fetched set did not have is not fetched for again at once: at first for 5 seconds, so that a key
-/// published a moment later is found; then twice as long each time, up to a minute. So clients that keep sending one old token
-/// cause next to nothing. No longer, because an attacker may guess the `kid` that the issuer will use next, and have it
-/// remembered before it is published.
+/// How long a `kid` that a new key set lacks is not fetched again: at first 5 seconds, so that a
+/// key published a moment later is found, then doubled each time, up to a minute. Clients that keep
+/// sending an old token therefore cause almost no fetches. The maximum is short, because an
+/// attacker may guess the next `kid` of the issuer, and have it remembered as missing before it is
+/// published.
 const FIRST_MISSING_FOR: Duration = Duration::from_secs(5);
 const MAX_MISSING_FOR: Duration = Duration::from_secs(60);
 
-/// `kid`s remembered as missing.
+/// Maximum number of `kid`s remembered as missing.
 const MAX_MISSING: usize = 64;
 
-/// A fetch that has not ended this long after its own time limit will not: the runtime that it was started on is not
-/// driven any more. Whoever waits stops waiting, and the next request starts another.
+/// A fetch that has not ended this long after its time limit is abandoned: the runtime that it was
+/// started on is no longer driven. Requests stop waiting for it, and the next request starts
+/// another one.
 pub(crate) const ABANDON_AFTER: Duration = Duration::from_secs(1);
 
-/// Between two fetches that a readiness check causes while fetching fails, at least. It asks sooner than requests do: an
-/// instance out of rotation gets none, and should come back when the issuer does.
+/// Shortest interval between two fetches for readiness checks while fetching fails. It is shorter
+/// than the back-off of requests: an instance out of rotation gets no requests, and should recover
+/// as soon as the issuer does.
 const WARM_UP_EVERY: Duration = Duration::from_secs(1);
 
-/// What a request that needs keys is to do.
+/// What to do for a request that needs keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Use the keys at hand.
+    /// Use the cached keys.
     Serve,
-    /// Use the keys at hand, and start a fetch in the background.
+    /// Use the cached keys, and start a fetch in the background.
     ServeAndFetch,
     /// Start a fetch and wait for it.
     Fetch,
-    /// Wait for the fetch that is under way.
+    /// Wait for the fetch in progress.
     Join,
-    /// No keys, and no fetch now either: the last one failed a moment ago.
+    /// There are no keys, and no fetch is started: the last one failed a moment ago.
     Unavailable,
-    /// No fetch for this key now: it counters as unknown.
+    /// No fetch is started for this key: it counts as unknown.
     Refuse(NoFetch),
 }
 
-/// Why nothing is fetched for a token that no key at hand verifies.
+/// Why nothing is fetched for a token that no cached key verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoFetch {
-    /// The set that the request waited for lacks the key, too.
+    /// The key set that the request waited for lacks the key as well.
     Missing,
-    /// A set that was fetched a moment ago lacked it.
+    /// A key set that was fetched a moment ago lacked the key.
     Remembered,
-    /// The budget is spent.
+    /// The budget is used up.
     CoolingDown,
 }
 
 impl NoFetch {
-    /// A name that stays the same across versions, for logs and metrics.
+    /// A stable name, for logs and metrics.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -164,17 +173,18 @@ impl NoFetch {
     }
 }
 
-/// The state of one issuer's key fetching.
+/// The state of one issuer's key fetches.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
     policy: KeyPolicy,
-    /// When the fetch under way was started, if there is one.
+    /// When the fetch in progress was started, if there is one.
     fetching_since: Option<Duration>,
-    /// When a request shall cause the next fetch.
+    /// From when on a request starts the next fetch.
     due: Duration,
-    /// Until when the keys at hand are fresh, if there are any.
+    /// Until when the cached keys are fresh, if there are any.
     fresh_until: Option<Duration>,
-    /// From when on a failed fetch is a failed refresh: before, nobody needed it but a token with an unknown key.
+    /// From when on a failed fetch counts as a failed refresh. Before, only tokens with an unknown
+    /// key needed a fetch.
     refresh_from: Duration,
     refresh_failed: bool,
     last_attempt: Option<Duration>,
@@ -182,16 +192,17 @@ pub(crate) struct Schedule {
     bucket: Bucket,
     last_success: Option<Duration>,
     failures: u32,
-    /// Hashes of `kid`s that the newest set did not have: a stranger chooses their length, and may not choose ours.
+    /// Hashes of `kid`s that the newest key set lacks. Hashes, because an attacker chooses the
+    /// length of a `kid`, and must not choose the memory that it takes.
     missing: HashMap<u64, Missing>,
     hasher: RandomState,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Missing {
-    /// Until when nothing is fetched for it.
+    /// Until when nothing is fetched for this `kid`.
     until: Duration,
-    /// For how long that was decided.
+    /// The length of that period.
     waits: Duration,
 }
 
@@ -213,18 +224,19 @@ impl Schedule {
         }
     }
 
-    /// From when on [`request`](Self::request) must be asked; before, the keys at hand are simply used.
+    /// From when on [`request`](Self::request) must be called. Before, the cached keys can be used
+    /// without it.
     pub(crate) fn next_decision(&self) -> Duration {
         match (self.usable_until(), self.given_up_at()) {
             (None, _) => Duration::ZERO,
-            // Requests wait for this one; each must be told so.
+            // Requests wait for the fetch in progress, so each of them must call `request`.
             (Some(_), Some(_)) if !self.serves_meanwhile() => Duration::ZERO,
             (Some(until), Some(given_up)) => until.min(given_up),
             (Some(until), None) => until.min(self.due),
         }
     }
 
-    /// A request needs keys.
+    /// Decides for a request that needs keys.
     pub(crate) fn request(&mut self, now: Duration) -> Decision {
         self.give_up(now);
         match (self.serves(now), self.fetching_since.is_some(), now >= self.due) {
@@ -236,7 +248,7 @@ impl Schedule {
         }
     }
 
-    /// Something waits for keys that is no request: as [`request`](Self::request), without the back-off.
+    /// Decides for a readiness check: like [`request`](Self::request), but without the back-off.
     pub(crate) fn warm_up(&mut self, now: Duration) -> Decision {
         self.give_up(now);
         let may_ask = self.last_attempt.is_none_or(|last| now >= last + WARM_UP_EVERY);
@@ -246,8 +258,9 @@ impl Schedule {
         }
     }
 
-    /// A token names a key that the set does not have; `kid` is `None` if it does, and the signature does not fit. `waited`: this
-    /// request already waited for a fetch.
+    /// Decides for a token with a `kid` that the key set lacks. `kid` is `None` if the set has the
+    /// key, but the signature does not match. `waited`: whether this request has already waited for
+    /// a fetch.
     pub(crate) fn unknown_kid(
         &mut self,
         kid: Option<&str>,
@@ -255,11 +268,11 @@ impl Schedule {
         now: Duration,
     ) -> Decision {
         self.give_up(now);
-        // A known name is not remembered as missing, nor is that there is none: whoever forges signatures could have new keys
-        // overlooked that are published under it.
+        // A key that the set has is never remembered as missing: otherwise, forged signatures could
+        // hide new keys that are published under its `kid`.
         let kid = kid.map(|kid| self.hasher.hash_one(kid));
         if waited {
-            // A fetch that failed is no news about the key.
+            // A failed fetch says nothing about the key.
             if let Some(kid) = kid
                 && self.failures == 0
             {
@@ -280,7 +293,7 @@ impl Schedule {
         }
     }
 
-    /// The key with this name, which was asked for by itself, does not exist.
+    /// Records that the key with this `kid`, which was fetched by itself, does not exist.
     pub(crate) fn does_not_exist(&mut self, kid: &str, now: Duration) {
         let kid = self.hasher.hash_one(kid);
         self.remember_missing(kid, now);
@@ -295,7 +308,7 @@ impl Schedule {
             return;
         }
         let waits = match known {
-            // Several waited for the same fetch; it is one piece of news.
+            // Several requests waited for the same fetch: count it once.
             Some(missing) if now < missing.until => return,
             Some(missing) => (missing.waits * 2).min(MAX_MISSING_FOR),
             None => FIRST_MISSING_FOR,
@@ -303,8 +316,10 @@ impl Schedule {
         self.missing.insert(kid, Missing { until: now + waits, waits });
     }
 
-    /// Whether keys past their lifetime are used: only while refreshing them fails, or while a refresh that was started ahead has
-    /// not ended yet. An idle issuer's are fetched first, or a withdrawn key would be trusted for as long as nobody revalidation.
+    /// Whether keys past their lifetime are used: only while refreshing them fails, or while a
+    /// refresh that was started before their end is still in progress. The keys of an idle issuer
+    /// are fetched first. Otherwise, a withdrawn key would be trusted for as long as no request
+    /// comes.
     fn serves_meanwhile(&self) -> bool {
         self.refresh_failed
             || self
@@ -312,7 +327,7 @@ impl Schedule {
                 .is_some_and(|since| self.fresh_until.is_some_and(|until| since < until))
     }
 
-    /// Counters a fetch that should have ended, and did not, as failed. The next may start at once.
+    /// Counts a fetch that should have ended by now as failed. The next one may start at once.
     fn give_up(&mut self, now: Duration) {
         if self.given_up_at().is_some_and(|given_up| now >= given_up) {
             self.fetching_since = None;
@@ -340,7 +355,8 @@ impl Schedule {
         plan
     }
 
-    /// The fetch brought a good set, fresh for `lifetime`. `chance`: from 0 to 1, drawn anew each time.
+    /// Records a fetch of a valid key set that is fresh for `lifetime`. `chance`: a random number
+    /// from 0 to 1, new for each call.
     pub(crate) fn succeeded(&mut self, lifetime: Duration, chance: f64, now: Duration) {
         self.fetching_since = None;
         self.failures = 0;
@@ -351,7 +367,8 @@ impl Schedule {
         self.last_success = Some(now);
     }
 
-    /// The fetch failed. Whatever keys are at hand stay. `chance`: from 0 to 1, drawn anew each time.
+    /// Records a failed fetch. The cached keys stay. `chance`: a random number from 0 to 1, new for
+    /// each call.
     pub(crate) fn failed(&mut self, chance: f64, now: Duration) {
         self.fetching_since = None;
         let backoff = (BACKOFF * 2_u32.saturating_pow(self.failures.min(5))).min(MAX_BACKOFF);
@@ -359,23 +376,23 @@ impl Schedule {
         self.due = self.due.max(now + backoff.mul_f64(chance));
     }
 
-    /// Whether a request is served with the keys at hand without waiting.
+    /// Whether a request can use the cached keys without waiting.
     pub(crate) fn serves(&self, now: Duration) -> bool {
         let fresh = self.fresh_until.is_some_and(|until| now < until);
         fresh || (self.is_usable(now) && self.serves_meanwhile())
     }
 
-    /// Whether the keys at hand may be used at all: fresh, or within `max_stale`.
+    /// Whether the cached keys may be used at all: they are fresh, or within `max_stale`.
     pub(crate) fn is_usable(&self, now: Duration) -> bool {
         self.usable_until().is_some_and(|until| now < until)
     }
 
-    /// Until when the keys at hand are fresh, if there are any.
+    /// Until when the cached keys are fresh, if there are any.
     pub(crate) fn fresh_until(&self) -> Option<Duration> {
         self.fresh_until
     }
 
-    /// When the last good answer revalidation.
+    /// When the last successful fetch ended.
     pub(crate) fn last_success(&self) -> Option<Duration> {
         self.last_success
     }
@@ -384,7 +401,7 @@ impl Schedule {
         self.fresh_until.map(|until| until + self.policy.max_stale)
     }
 
-    /// How long until a token that no key verifies may cause a fetch.
+    /// How long until a token that no key verifies may start a fetch.
     pub(crate) fn unknown_kid_wait(&self, now: Duration) -> Duration {
         self.bucket.wait(now)
     }

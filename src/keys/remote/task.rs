@@ -1,4 +1,4 @@
-//! A fetch as a task of its own, and what is told of it.
+//! A fetch as a task of its own, and how it is reported.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
 use crate::telemetry::{self, IssuerName};
 
-/// What is told of a fetch.
+/// What is logged about a fetch.
 pub(super) enum FetchReport {
     Fetched { changed: bool, lifetime: Duration, jwks: Option<Arc<Jwks>> },
     Failed { error: Arc<FetchError>, retry_after: Duration },
@@ -35,20 +35,21 @@ impl FetchReport {
     }
 }
 
-/// A fetch in its own task. However it ends (an answer, a panic, its runtime shut down), the state hears of it and
-/// those who wait are woken, in this order.
+/// A fetch in a task of its own. However it ends (with a result, a panic, or a shutdown of its
+/// runtime), the state is updated first, and then the requests that wait are woken.
 pub(super) struct FetchTask {
     pub(super) keys: Arc<RemoteJwks>,
     pub(super) number: u64,
     pub(super) known: Carryover,
-    /// Of the token that caused it.
+    /// The `kid` of the token that started it.
     pub(super) kid: Option<String>,
     pub(super) answer: Option<Result<Download, FetchError>>,
     pub(super) since: Instant,
     pub(super) _ended: watch::Sender<()>,
 }
 
-/// Not under the lock: a runtime that is shutting down drops the task at once, and its drop takes the lock.
+/// Spawns the task. Must not be called under the lock: a runtime that is shutting down drops the
+/// task at once, and its `drop` takes the lock.
 pub(super) fn launch(task: Option<FetchTask>, runtime: &Handle) {
     if let Some(task) = task {
         runtime.spawn(task.run());

@@ -1,5 +1,6 @@
-//! aliri 0.6.4 (ring; OpenSSL for ECDSA) with aliri_tower 0.6.1, aliri_oauth2 0.10.2 and aliri_axum 0.5.0: the key set
-//! fetched from its address, refreshed every ten minutes. It knows no EdDSA.
+//! aliri 0.6.4 (ring; OpenSSL for ECDSA) with aliri_tower 0.6.1, aliri_oauth2 0.10.2 and aliri_axum
+//! 0.5.0. Fetches the key set from its URL and refreshes it every ten minutes. Does not support
+//! EdDSA.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! axum-jwt-auth 0.7.0 (jsonwebtoken 10, backend by [`choose_backend`](super::choose_backend)): the key set fetched from
-//! its address, refreshed every hour.
+//! axum-jwt-auth 0.7.0 (jsonwebtoken 10, backend by [`choose_backend`](super::choose_backend)).
+//! Fetches the key set from its URL and refreshes it every hour.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub async fn router(
     let mut validation = Validation::new(algorithm);
     validation.set_issuer(&[issuer.iss()]);
     validation.set_audience(&[audience]);
-    // Or a token without `iss` or `aud` would pass.
+    // Otherwise a token without `iss` or `aud` would pass.
     validation.set_required_spec_claims(&["iss", "aud", "exp"]);
     let decoder =
         RemoteJwksDecoder::builder().jwks_url(jwks_url(issuer)).validation(validation).build()?;

@@ -1,5 +1,6 @@
-//! huskarl-resource-server 0.11.12 (RustCrypto): its RFC 9068 validator, the key set fetched from its address, in an axum
-//! extractor of our own, since it has no layer. (Its discovery wants a `token_endpoint`, which a `TestIssuer` has not.)
+//! huskarl-resource-server 0.11.12 (RustCrypto): its RFC 9068 validator, in our own axum extractor,
+//! because this crate has no layer. Fetches the key set from its URL: its discovery requires a
+//! `token_endpoint`, which `TestIssuer` does not have.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! jsonwebtoken 11.1 alone: its decoding keys in a map by `kid`, and `decode` in an axum extractor of our own.
+//! jsonwebtoken 11.1 alone: its decoding keys in a map by `kid`, and `decode` in our own axum
+//! extractor.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub async fn router(
     let mut validation = Validation::new(algorithm);
     validation.set_issuer(&[issuer.iss()]);
     validation.set_audience(&[audience]);
-    // Or a token without `iss` or `aud` would pass.
+    // Otherwise a token without `iss` or `aud` would pass.
     validation.set_required_spec_claims(&["iss", "aud", "exp"]);
     let subject = async |claims: Claims| claims.sub;
     Ok(Some(

@@ -1,7 +1,9 @@
-//! jwt-authorizer 0.15.0 (jsonwebtoken 9, ring), by OpenID Connect discovery. It fetches the keys at the first request.
+//! jwt-authorizer 0.15.0 (jsonwebtoken 9, ring), with OpenID Connect discovery. Fetches the keys on
+//! the first request.
 //!
-//! Its extractor and its refusals are those of axum 0.7; so its layer wraps the route alone, the handler finds the claims
-//! where that extractor looks for them, and [`Answer`] carries its refusals over.
+//! Its extractor and its rejections are for axum 0.7. So its layer wraps only the route, the
+//! handler reads the claims from the extension that the extractor uses, and [`Answer`] converts its
+//! rejections.
 
 use axum::Router;
 use axum::body::Body;
@@ -28,7 +30,8 @@ pub async fn router(
 ) -> Result<Option<Router>, Failure> {
     let Ok(algorithm) = algorithm.name().parse() else { return Ok(None) };
     let validation = Validation::new().iss(&[issuer.iss()]).aud(&[audience]).algs(vec![algorithm]);
-    // Its validation lets a token without `iss` or `aud` pass, its documented claims checker does not.
+    // Its validation accepts a token without `iss` or `aud`; its documented claims checker rejects
+    // it.
     let authorizer: Authorizer = JwtAuthorizer::from_oidc(issuer.iss())
         .validation(validation)
         .check(|claims: &RegisteredClaims| claims.iss.is_some() && claims.aud.is_some())

@@ -1,4 +1,4 @@
-//! The neighbours, a module for each.
+//! The other crates, one module each.
 
 mod aliri;
 mod axum_jwt_auth;
@@ -17,7 +17,7 @@ use portcullis::testing::TestIssuer;
 
 use super::{Contender, Failure};
 
-/// What those verify with that leave it to jsonwebtoken.
+/// The backend of the crates that use jsonwebtoken 10 or 11.
 #[derive(Clone, Copy, PartialEq)]
 enum Backend {
     AwsLcRs,
@@ -32,9 +32,11 @@ fn backend() -> Result<Backend, Failure> {
     }
 }
 
-/// Lets jsonwebtoken 10 and 11 verify with aws-lc-rs, or with RustCrypto if the environment says `BACKEND=rust-crypto`.
+/// Selects the backend of jsonwebtoken 10 and 11: aws-lc-rs, or RustCrypto with
+/// `BACKEND=rust-crypto` in the environment.
 ///
-/// To be called once, before anything is verified: both backends are compiled in, and without a choice jsonwebtoken panics.
+/// Call it once, before the first verification: both backends are compiled in, and jsonwebtoken
+/// panics without a choice.
 pub fn choose_backend() -> Result<(), Failure> {
     let (provider_10, provider_11) = match backend()? {
         Backend::AwsLcRs => {
@@ -49,7 +51,7 @@ pub fn choose_backend() -> Result<(), Failure> {
     Ok(())
 }
 
-/// All that support the algorithm; with RustCrypto, those that can use it instead of what they use otherwise.
+/// All crates that support the algorithm. With RustCrypto, only those whose backend can be chosen.
 pub(super) async fn all(
     issuer: &TestIssuer,
     audience: &str,
@@ -95,7 +97,7 @@ pub(super) async fn all(
     Ok(all.into_iter().filter_map(|(name, app)| Some(Contender { name, app: app? })).collect())
 }
 
-/// For those that do no discovery.
+/// For crates without discovery.
 fn jwks_url(issuer: &TestIssuer) -> String {
     format!("{}.well-known/jwks.json", issuer.iss())
 }

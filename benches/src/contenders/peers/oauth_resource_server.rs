@@ -1,5 +1,5 @@
-//! oauth-resource-server 0.4.1 (jsonwebtoken 9, ring), by discovery, refreshed in the background; `at+jwt` alone accepted,
-//! which it recommends where no scope is required.
+//! oauth-resource-server 0.4.1 (jsonwebtoken 9, ring), with discovery and background refresh.
+//! Accepts only `at+jwt`, as it recommends if no scope is required.
 
 use std::sync::Arc;
 

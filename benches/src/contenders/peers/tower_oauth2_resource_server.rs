@@ -1,5 +1,5 @@
-//! tower-oauth2-resource-server 0.12.5 (jsonwebtoken 11, backend by [`choose_backend`](super::choose_backend)), by
-//! OpenID Connect discovery.
+//! tower-oauth2-resource-server 0.12.5 (jsonwebtoken 11, backend by
+//! [`choose_backend`](super::choose_backend)), with OpenID Connect discovery.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub async fn router(
     Ok(Some(app))
 }
 
-/// Its background task fetches the keys, and nothing but a verified token tells that it has.
+/// Waits until its background task has fetched the keys, which only a verified token shows.
 async fn until_keys_are_loaded(app: &Router, token: &str) -> Result<(), Failure> {
     for _ in 0..500 {
         let request = Request::get("/")

@@ -6,17 +6,17 @@ fn at(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
 }
 
-/// What happens to a schedule, in order, and what it says.
+/// What happens to a schedule, in order, and the expected decision.
 enum Step {
     Request(f64, Decision),
     UnknownKid(f64, &'static str, Decision),
-    /// The key is known, and the signature does not fit.
+    /// The key is known, but the signature does not match.
     WrongSignature(f64, Decision),
-    /// After having waited for a fetch.
+    /// After the request waited for a fetch.
     StillWrongSignature(f64),
     /// A readiness check.
     WarmUp(f64, Decision),
-    /// After having waited for a fetch.
+    /// After the request waited for a fetch.
     StillUnknownKid(f64, &'static str),
     Succeeded(f64),
     Failed(f64),
@@ -38,7 +38,7 @@ fn fetches_start_when_they_should() {
             vec![Request(0.0, Fetch), Request(0.1, Join), Succeeded(0.2), Request(0.3, Serve)],
         ),
         (
-            "refreshed ahead, once",
+            "refreshed before the end of the lifetime, once",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -51,7 +51,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "cold failures back off 1, 2, 4, 8, 16, 30 and 30 s",
+            "failures without keys back off by 1, 2, 4, 8, 16, 30 and 30 s",
             vec![
                 Request(0.0, Fetch),
                 Failed(0.0),
@@ -77,7 +77,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a success forgets the failures before it",
+            "a success resets the back-off",
             vec![
                 Request(0.0, Fetch),
                 Failed(0.0),
@@ -90,7 +90,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "stale keys serve for an hour after their lifetime",
+            "stale keys are used for an hour after their lifetime",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -120,7 +120,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a failure before a refresh was due does not let an idle issuer's keys be used",
+            "after a failure before a refresh was due, an idle issuer's keys are fetched first as well",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -133,7 +133,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a refresh that was started ahead is not waited for",
+            "no request waits for a refresh that was started before the end of the lifetime",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -144,7 +144,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a rotation right after the first fetch is served at once",
+            "a rotation right after the first fetch causes a fetch at once",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -153,7 +153,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "and so are new keys under an old name",
+            "a wrong signature right after the first fetch causes a fetch at once",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -162,7 +162,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "unknown kids cause three fetches at once, and one more each five seconds",
+            "unknown kids cause three fetches at once, and one more every five seconds",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -192,7 +192,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "whatever revalidation of them",
+            "failed fetches count against the budget as well",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -208,7 +208,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a fetch that failed is no news about the key",
+            "after a failed fetch, a key is not remembered as missing",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -219,7 +219,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a missing key is fetched for less and less often, down to once a minute",
+            "a missing key is fetched less and less often, down to once a minute",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -250,7 +250,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a known key is never remembered as missing, however often signatures are forged",
+            "forged signatures never make a known key remembered as missing",
             vec![
                 Request(0.0, Fetch),
                 Succeeded(0.0),
@@ -268,7 +268,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a readiness check does not wait for the back-off, and asks once in a second",
+            "a readiness check does not wait for the back-off, and fetches once a second at most",
             vec![
                 WarmUp(0.0, Fetch),
                 Failed(0.1),
@@ -290,7 +290,7 @@ fn fetches_start_when_they_should() {
             ],
         ),
         (
-            "a fetch that never ends is given up a second after its time limit",
+            "a fetch that never ends is abandoned a second after its time limit",
             vec![
                 Request(0.0, Fetch),
                 Request(5.9, Join),
@@ -309,7 +309,7 @@ fn fetches_start_when_they_should() {
         for (number, step) in steps.into_iter().enumerate() {
             match step {
                 Request(time, plan) => {
-                    // What `next_decision` says until then must be what the rules say.
+                    // Before `next_decision`, the rules must say the same.
                     if at(time) < schedule.next_decision() {
                         assert_eq!(plan, Serve, "{name}: step {number}");
                     }
@@ -354,7 +354,7 @@ fn fetches_start_when_they_should() {
 }
 
 #[test]
-fn how_long_unknown_keys_wait_is_told() {
+fn the_wait_for_unknown_kids_is_reported() {
     let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
     for number in 0..3 {
         assert_eq!(schedule.unknown_kid_wait(at(100.0)), at(0.0), "{number}");
@@ -367,7 +367,7 @@ fn how_long_unknown_keys_wait_is_told() {
 }
 
 #[test]
-fn refreshes_and_retries_are_spread() {
+fn refreshes_and_retries_have_jitter() {
     for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
         let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
         schedule.succeeded(LIFETIME, chance, at(0.0));
@@ -382,28 +382,28 @@ fn refreshes_and_retries_are_spread() {
 }
 
 #[test]
-fn the_server_s_hint_is_taken_within_bounds() {
+fn the_lifetime_that_the_server_gives_is_bounded() {
     let own = KeyPolicy { max_age: Some(at(5.0)), ..KeyPolicy::default() };
     for (name, policy, hint, lifetime) in [
-        ("none", KeyPolicy::default(), None, 600.0),
-        ("0, or garbage", KeyPolicy::default(), Some(0.0), 60.0),
+        ("no hint", KeyPolicy::default(), None, 600.0),
+        ("zero, or not a number", KeyPolicy::default(), Some(0.0), 60.0),
         ("Auth0's", KeyPolicy::default(), Some(15.0), 60.0),
-        ("within", KeyPolicy::default(), Some(900.0), 900.0),
+        ("within the bounds", KeyPolicy::default(), Some(900.0), 900.0),
         ("ten years", KeyPolicy::default(), Some(3e8), 3600.0),
-        ("against the configuration", own, Some(900.0), 5.0),
+        ("overridden by the configuration", own, Some(900.0), 5.0),
     ] {
         assert_eq!(policy.lifetime(hint.map(at)), at(lifetime), "{name}");
     }
 }
 
 #[test]
-fn missing_kids_are_remembered_within_bounds() {
+fn the_number_of_missing_kids_is_bounded() {
     let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
     for number in 0..10_000 {
         schedule.unknown_kid(Some(&number.to_string()), true, at(0.0));
     }
     assert_eq!(schedule.missing.len(), MAX_MISSING);
-    // Those that are over make place.
+    // Expired entries make space.
     schedule.unknown_kid(Some("new"), true, at(20.0));
     assert_eq!(
         schedule.unknown_kid(Some("new"), false, at(21.0)),
@@ -411,7 +411,7 @@ fn missing_kids_are_remembered_within_bounds() {
     );
 }
 
-/// Everything that can happen to a schedule, in every order: what it may never do is checked after each step.
+/// All events in every order, up to a depth. The invariants are checked after each step.
 mod model {
     use super::*;
 
@@ -421,9 +421,9 @@ mod model {
     enum Event {
         Passes(u64),
         Request,
-        /// Of a token with a `kid` that no set ever has.
+        /// A request with a `kid` that no key set ever has.
         Junk(&'static str),
-        /// Of a token with a known `kid` and a wrong signature.
+        /// A request with a known `kid` and a wrong signature.
         Forged,
         Answer(bool),
     }
@@ -441,19 +441,19 @@ mod model {
         Event::Answer(false),
     ];
 
-    /// The world around a schedule, as far as the promises are about it.
+    /// A schedule, and the state that its invariants are checked against.
     #[derive(Clone)]
     struct World {
         schedule: Schedule,
         now: Duration,
-        /// When the fetch under way was started.
+        /// When the fetch in progress was started.
         fetching: Option<Duration>,
         /// When fetches were started for tokens that no key verifies.
         caused: Vec<Duration>,
         keys_since: Option<Duration>,
-        /// Whether a fetch has failed, or never ended, since the last good one, when one was due.
+        /// Whether a fetch that was due has failed, or has never ended, since the last success.
         failed: bool,
-        /// `kid`s whose request waits for the fetch under way.
+        /// The `kid`s of requests that wait for the fetch in progress.
         waiting: Vec<Option<&'static str>>,
         trail: Vec<Event>,
     }
@@ -482,14 +482,14 @@ mod model {
             }
         }
 
-        /// One that was started and can still end.
+        /// Whether a fetch was started that can still end.
         fn under_way(&self) -> bool {
             self.fetching.is_some_and(|since| {
                 self.now < since + KeyPolicy::default().timeout + ABANDON_AFTER
             })
         }
 
-        /// A fetch that should have ended counters as failed when somebody comes and sees it.
+        /// A fetch that should have ended counts as failed at the next request.
         fn give_up(&mut self) {
             if self.fetching.is_some() && !self.under_way() {
                 self.failed |= self.is_due();
@@ -514,7 +514,7 @@ mod model {
                 assert_eq!(
                     plan,
                     Decision::Serve,
-                    "asked for nothing, and not served: {:?}",
+                    "not served before `next_decision`: {:?}",
                     self.trail
                 );
             }
@@ -527,12 +527,12 @@ mod model {
             assert_eq!(
                 served,
                 fresh || usable && (self.failed || ahead),
-                "fresh keys are never waited for, older ones serve only while fetching fails: {plan:?} {:?}",
+                "no request waits for fresh keys, stale ones are used only while fetching fails: {plan:?} {:?}",
                 self.trail
             );
             match plan {
                 Decision::Fetch | Decision::ServeAndFetch => self.started(),
-                Decision::Join => assert!(self.under_way(), "waits for nothing: {:?}", self.trail),
+                Decision::Join => assert!(self.under_way(), "no fetch to join: {:?}", self.trail),
                 Decision::Serve | Decision::Unavailable | Decision::Refuse(_) => {}
             }
         }
@@ -560,7 +560,7 @@ mod model {
                     }
                 }
                 Decision::Join => {
-                    assert!(self.under_way(), "waits for nothing: {:?}", self.trail);
+                    assert!(self.under_way(), "no fetch to join: {:?}", self.trail);
                     self.waiting.push(kid);
                 }
                 plan => assert!(matches!(plan, Decision::Refuse(_)), "{:?}", self.trail),
@@ -590,8 +590,9 @@ mod model {
                     self.trail
                 );
             }
-            // Whatever happened before, a key that is published now is found: within 5 seconds, also new material under a known
-            // name; within a minute if its name was guessed before.
+            // Whatever happened before, a key that is published now is found: within 5 seconds,
+            // also new key material under a known `kid`, and within a minute if the `kid` was
+            // guessed before.
             if good {
                 for (kid, after) in [
                     (Some("new"), Budget::KEY_SET.every),
@@ -599,14 +600,14 @@ mod model {
                     (Some("a"), MAX_MISSING_FOR),
                 ] {
                     let plan = self.schedule.clone().unknown_kid(kid, false, self.now + after);
-                    assert_eq!(plan, Decision::Fetch, "{kid:?} captured: {:?}", self.trail);
+                    assert_eq!(plan, Decision::Fetch, "{kid:?} is not fetched: {:?}", self.trail);
                 }
             }
         }
     }
 
     #[test]
-    fn what_may_never_happen_does_not_in_any_order() {
+    fn invariants_hold_for_every_order_of_events() {
         let world = World {
             schedule: Schedule::new(KeyPolicy::default(), Budget::KEY_SET),
             now: Duration::ZERO,
@@ -619,7 +620,7 @@ mod model {
         };
         let mut steps = 0;
         world.explore(DEPTH, &mut steps);
-        // From a warm start too, where the longer stories begin.
+        // Also from a warm start, to reach longer sequences.
         let mut warm = world;
         for event in [
             Event::Request,
