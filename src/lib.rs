@@ -55,7 +55,7 @@
 //! | `aws-lc-rs` | yes | cryptography and TLS by aws-lc-rs: every algorithm; needs a C compiler |
 //! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits; does not provide TLS |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
-//! | `metrics` | | counters and a gauge, recorded with the `metrics` facade |
+//! | `metrics` | | counters, a gauge and a histogram, recorded with the `metrics` facade |
 //! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
 //! Features are additive. If both cryptography backends are enabled, aws-lc-rs is used. Tokens are
@@ -84,6 +84,10 @@ mod guides {
     struct Testing;
     #[doc = include_str!("../docs/operations.md")]
     struct Operations;
+    #[doc = include_str!("../docs/recipes.md")]
+    struct Recipes;
+    #[doc = include_str!("../docs/local-development.md")]
+    struct LocalDevelopment;
 }
 
 mod access_token;

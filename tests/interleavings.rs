@@ -226,7 +226,7 @@ impl Walk {
                     age >= LIFETIME,
                     "a request waits although its key is fresh: {:?}",
                     self.trail
-                )
+                );
             }
         }
     }

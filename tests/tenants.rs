@@ -117,7 +117,7 @@ fn invalid_configurations_are_errors_that_name_the_value() {
         (
             "issuer with a newline",
             Issuer::new("https://a.example/\n", "a").map(drop),
-            "without white space",
+            "without surrounding whitespace",
         ),
         (
             "audience with a space",
@@ -317,7 +317,7 @@ async fn a_failed_lookup_does_not_make_the_token_invalid() {
     });
     match Verifier::new(broken).unwrap().verify(&acme.token().build()).await {
         Err(Error::LookupFailed { reason, .. }) => {
-            assert_eq!(reason.to_string(), "the database is unavailable")
+            assert_eq!(reason.to_string(), "the database is unavailable");
         }
         other => panic!("{other:?}"),
     }

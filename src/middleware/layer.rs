@@ -59,8 +59,8 @@ pub struct ProtectLayer<A = EmptyBody> {
 impl ProtectLayer {
     /// Requires an access token that `verifier` accepts, in the `Authorization` header
     /// (RFC 6750 §2.1). Tokens of a configured issuer that is a gateway
-    /// ([`providers::cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are
-    /// expected in that gateway's header instead.
+    /// ([`cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are expected
+    /// in that gateway's header instead.
     pub fn new(verifier: Verifier) -> Self {
         let route = ProtectConfig {
             sources: verifier.token_sources().into(),

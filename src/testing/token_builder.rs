@@ -16,7 +16,7 @@ use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 /// use portcullis::testing::TestIssuer;
 ///
 /// let issuer = TestIssuer::start()?;
-/// let stranger = TestIssuer::start()?;
+/// let other = TestIssuer::start()?;
 ///
 /// let good = issuer
 ///     .token()
@@ -24,7 +24,7 @@ use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 ///     .scope("read:messages")
 ///     .claim("org_id", "org_1")
 ///     .build();
-/// let forged = issuer.token().signed_by(&stranger).build();
+/// let forged = issuer.token().signed_by(&other).build();
 /// let unnamed = issuer.token().without_header("kid").build();
 /// # Ok(())
 /// # }

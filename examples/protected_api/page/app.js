@@ -696,7 +696,7 @@ const CASES = [
   {
     name: "hs-confusion",
     check: "unsupported_algorithm",
-    title: "RS256 turned into HS256",
+    title: "RS256 as HS256",
     why: "Signed with the public key as the shared secret.",
   },
   {
