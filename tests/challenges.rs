@@ -234,15 +234,20 @@ fn failed_assertions_report_the_response() {
             "no reason in the response",
             &[bearer],
             |challenge| challenge.reason("expired"),
-            "expected reason \"expired\"; 401",
+            "expected reason \"expired\"; found 401",
         ),
         (
             "another status",
             &[bearer],
             |challenge| challenge.status(403),
-            "expected status 403; 401 Unauthorized came",
+            "expected status 403; found 401 Unauthorized",
         ),
-        ("another realm", &[bearer], |challenge| challenge.realm("x"), "expected realm=\"x\"; 401"),
+        (
+            "another realm",
+            &[bearer],
+            |challenge| challenge.realm("x"),
+            "expected realm=\"x\"; found 401",
+        ),
         (
             "another error",
             &[bearer],
@@ -284,7 +289,7 @@ fn failed_assertions_report_the_response() {
             "no header",
             &[],
             |challenge| challenge,
-            "expected a Bearer challenge; 401 Unauthorized came without",
+            "expected a Bearer challenge; found 401 Unauthorized without",
         ),
         (
             "another scheme",

@@ -713,7 +713,7 @@ async fn warm_up_fetches_all_issuers_and_names_those_that_fail() {
     failed.sort();
     expected.sort();
     assert_eq!(failed, expected);
-    assert!(error.to_string().contains("expected status 200, 404 came"), "{error}");
+    assert!(error.to_string().contains("expected status 200, found 404"), "{error}");
     assert_eq!(good.jwks_fetches(), 1);
 
     bad.set_behavior(Behavior::Serve);

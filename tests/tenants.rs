@@ -145,7 +145,7 @@ fn invalid_configurations_are_errors_that_name_the_value() {
         (
             "short secret",
             issuer().and_then(|i| i.secret(Algorithm::HS256, &secret[1..])).map(drop),
-            "at least 32 bytes, 31 came",
+            "at least 32 bytes, found 31",
         ),
         (
             "secret for RSA",
@@ -164,7 +164,7 @@ fn invalid_configurations_are_errors_that_name_the_value() {
                 .and_then(|i| i.secret(Algorithm::HS256, &secret))
                 .and_then(|i| i.jwks_uri("https://keys.example/"))
                 .and_then(verifier),
-            "both came",
+            "found both",
         ),
         (
             "long leeway",

@@ -398,7 +398,7 @@ fn for_tests_panics_for_claims_that_no_verifier_accepts() {
             "claims that no verifier accepts: ",
         ),
         ("no issuer", json!({ "iss": null }), "claims that no verifier accepts: "),
-        ("an array", json!([1]), "claims: expected an object, [1] came"),
+        ("an array", json!([1]), "claims: expected an object, found [1]"),
     ] {
         let panicked = std::panic::catch_unwind(|| AccessToken::for_tests(claims)).unwrap_err();
         let said = panicked.downcast_ref::<String>().unwrap();

@@ -55,7 +55,7 @@ impl<'a> Way<'a> {
         for request in self.requests(3)? {
             let status = runtime.block_on(self.app.call(request))?.status();
             if status != 200 && !self.tokens.is_empty() {
-                return Err(format!("{}: expected 200, {status} came", self.name).into());
+                return Err(format!("{}: expected 200, found {status}", self.name).into());
             }
         }
         Ok(())

@@ -27,7 +27,7 @@ const own = [config.api, config.issuer, config.api.replace("127.0.0.1", "localho
  * rejected request as a console error, which does not count.
  */
 const complaints = [];
-const strangers = [];
+const foreignRequests = [];
 context.on("weberror", (error) => complaints.push(String(error.error())));
 context.on("console", (message) => {
   const isAnswer = /Failed to load resource/.test(message.text());
@@ -35,7 +35,7 @@ context.on("console", (message) => {
 });
 context.on("request", (request) => {
   const url = new URL(request.url());
-  if (url.protocol !== "data:" && !own.includes(url.origin)) strangers.push(request.url());
+  if (url.protocol !== "data:" && !own.includes(url.origin)) foreignRequests.push(request.url());
 });
 
 const $ = (testid) => page.getByTestId(testid);
@@ -119,7 +119,7 @@ async function noWayToStoppedIssuer() {
   const step = tab.getByTestId("step-3");
   await tab.locator("[data-testid=step-3][data-state=failed]").waitFor({ timeout: 15_000 });
   assert.match(await step.textContent(), /issuer does not answer/i);
-  assert.ok(!(await tab.getByTestId("go-to-issuer").isVisible()), "nobody is sent there");
+  assert.ok(!(await tab.getByTestId("go-to-issuer").isVisible()), "the link to the issuer stays hidden");
   await tab.close();
 }
 
@@ -136,7 +136,7 @@ const decoded = (jwt) => jwt.split(".").slice(0, 2).map((part) => JSON.parse(Buf
 
 await page.goto(flags.page);
 
-await check("the page opens, at its one address", async () => {
+await check("the page opens at its address", async () => {
   assert.equal(await page.title(), "portcullis demo");
   await page.goto(flags.page.replace("127.0.0.1", "localhost"));
   await page.waitForURL(flags.page);
@@ -151,7 +151,7 @@ await check("without a token: /public is open, /private is not", async () => {
   assert.doesNotMatch(challenge, /error=/);
 });
 
-await check("signing in is refused by the person", async () => {
+await check("the user denies the sign-in", async () => {
   await signIn({ scope: true });
   await part("consent", "body");
   await accessible("the consent page");
@@ -160,7 +160,7 @@ await check("signing in is refused by the person", async () => {
   assert.match(await text("step-3"), /access_denied/);
 });
 
-await check("an answer that nobody asked for is not taken, with a sign-in under way or without", async () => {
+await check("an unsolicited authorization response is rejected, during a sign-in and without one", async () => {
   const exchanges = [];
   const count = (request) => request.method() === "POST" && request.url().includes("/oauth/") && exchanges.push(request.url());
   page.on("request", count);
@@ -179,7 +179,7 @@ await check("an answer that nobody asked for is not taken, with a sign-in under 
       await state("step-4", "waiting");
       assert.equal(await text("session"), "no token", query);
       assert.equal(page.url(), flags.page, "the query is gone from the address");
-      assert.equal(await $("go-to-issuer").isVisible(), underWay, "a strange answer does not end a sign-in of our own");
+      assert.equal(await $("go-to-issuer").isVisible(), underWay, "an unsolicited response does not end the sign-in");
     }
   }
   page.off("request", count);
@@ -209,7 +209,7 @@ await check("six steps of Authorization Code + PKCE, without the scope", async (
   }
 });
 
-await check("/private lets the token in; /scoped wants more", async () => {
+await check("/private accepts the token; /scoped requires a scope", async () => {
   const open = await call("private");
   assert.equal(open.status, 200);
   assert.match(open.body, /"sub"/);
@@ -223,7 +223,7 @@ await check("/private lets the token in; /scoped wants more", async () => {
   await $("send-token").check();
 });
 
-await check("with the scope, /scoped lets it in", async () => {
+await check("/scoped accepts a token with the scope", async () => {
   await $("sign-out").click();
   await state("step-1", "waiting");
   await signIn({ scope: true });
@@ -231,7 +231,7 @@ await check("with the scope, /scoped lets it in", async () => {
   assert.equal((await call("scoped")).status, 200);
 });
 
-await check("refresh: another access token, and the refresh token is replaced", async () => {
+await check("refresh: a new access token and a new refresh token", async () => {
   const before = await text("access-token");
   await $("refresh").click();
   await state("step-6", "done");
@@ -242,7 +242,7 @@ await check("refresh: another access token, and the refresh token is replaced", 
   assert.equal((await call("private")).status, 200);
 });
 
-await check("nothing breaks in", async () => {
+await check("each attack is rejected, by the expected check", async () => {
   await $("break-all").click();
   assert.equal(await until(() => text("break-summary"), "8 of 8 rejected."), "8 of 8 rejected.");
   const cases = {
@@ -274,7 +274,7 @@ await page.screenshot({ path: `${flags.screenshots}/top-dark.png` });
 await page.emulateMedia({ colorScheme: "light" });
 await part("break", "#break");
 
-await check("the operator rotates the keys: the next token's key is fetched for it", async () => {
+await check("after a rotation, the next token causes a fetch of its key", async () => {
   // Three fetches at once, then one every five seconds. The attempts to break in may have used
   // them up.
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
@@ -288,7 +288,7 @@ await check("the operator rotates the keys: the next token's key is fetched for 
   assert.equal(await until(() => text("health-keys"), "2"), "2");
 });
 
-await check("keys newer than the fetches that may be made: refused for now, and the page says until when", async () => {
+await check("without fetch budget, a token with a new key is rejected, and the page shows until when", async () => {
   // The first token of each rotation causes a fetch until the budget is used up: three fetches, and
   // those regained meanwhile.
   let status = 200;
@@ -311,14 +311,14 @@ await check("keys newer than the fetches that may be made: refused for now, and 
   assert.match(await until(() => text("health-published"), /^key-\d+-\w+$/), /^key-\d+-\w+$/);
 });
 
-await check("what happened is told in its order, the newest first", async () => {
+await check("the log lists events, the newest first", async () => {
   const entries = (await $("event-log").locator("li").allTextContents()).reverse();
   const cause = entries.findLastIndex((entry) => entry.includes("A token arrived that no cached key verifies."));
   const effect = entries.findLastIndex((entry) => /Fetched: \d+ keys\./.test(entry));
   assert.ok(cause >= 0 && cause < effect, entries.join("\n"));
 });
 
-await check("the issuer stops: keys at hand serve, then stale ones; it starts: they are fresh", async () => {
+await check("while the issuer is down, cached keys serve, then stale ones; afterwards they are fresh", async () => {
   await $("op-stop").click();
   assert.equal(await until(() => text("health-issuer"), "stopped"), "stopped");
   assert.equal((await call("private")).status, 200);
@@ -338,7 +338,7 @@ await check("the issuer stops: keys at hand serve, then stale ones; it starts: t
   await state("step-6", "done");
 });
 
-await check("everything can be used and understood: light, dark, on a phone", async () => {
+await check("no accessibility violations: light, dark, at the size of a phone", async () => {
   await accessible("light");
   await page.emulateMedia({ colorScheme: "dark" });
   await accessible("dark");
@@ -353,7 +353,7 @@ await check("everything can be used and understood: light, dark, on a phone", as
   await page.emulateMedia({ colorScheme: "light" });
 });
 
-await check("a reload forgets the tokens; storage never had them", async () => {
+await check("a reload discards the tokens; they are never stored", async () => {
   const stored = await page.evaluate(() => [{ ...localStorage }, { ...sessionStorage }]);
   assert.deepEqual(stored, [{}, {}]);
   await page.reload();
@@ -361,7 +361,7 @@ await check("a reload forgets the tokens; storage never had them", async () => {
   assert.equal((await call("private")).status, 401);
 });
 
-await check("a keyboard is enough", async () => {
+await check("the page works with the keyboard alone", async () => {
   await page.reload();
   await until(() => $("sign-in").isVisible(), true);
   const focused = () => page.evaluate(() => document.activeElement.dataset.testid ?? document.activeElement.tagName);
@@ -381,8 +381,8 @@ await check("a keyboard is enough", async () => {
   await state("step-5", "done");
 });
 
-await check("nobody else was asked, and the browser has no complaint", async () => {
-  assert.deepEqual(strangers, []);
+await check("no requests to other origins, no errors in the console", async () => {
+  assert.deepEqual(foreignRequests, []);
   assert.deepEqual(complaints, []);
 });
 

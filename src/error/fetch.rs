@@ -44,7 +44,7 @@ pub enum FetchError {
         url: String,
     },
     /// The status is not 200. Redirects are not followed.
-    #[error("{url}: expected status 200, {status} came")]
+    #[error("{url}: expected status 200, found {status}")]
     #[non_exhaustive]
     Status {
         /// The fetched URL.
@@ -78,7 +78,7 @@ pub enum FetchError {
         expected: &'static str,
     },
     /// The metadata belong to another issuer (OpenID Connect Discovery §4.3, RFC 8414 §3.3).
-    #[error("{url}: expected metadata of issuer {expected:?}, {presented:?} came")]
+    #[error("{url}: expected metadata of issuer {expected:?}, found {presented:?}")]
     #[non_exhaustive]
     IssuerMismatch {
         /// The fetched URL.

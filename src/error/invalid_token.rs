@@ -10,7 +10,7 @@ use crate::token::audience::Audience;
 #[non_exhaustive]
 pub enum InvalidToken {
     /// The token is longer than the maximum.
-    #[error("expected at most {limit} bytes, {presented} came")]
+    #[error("expected at most {limit} bytes, found {presented}")]
     #[non_exhaustive]
     TooLarge {
         /// The limit in bytes.
@@ -93,14 +93,14 @@ pub enum InvalidToken {
     },
     /// `tid` is not the tenant in `iss`, for an issuer with many tenants
     /// ([`Issuer::template`](crate::Issuer::template)).
-    #[error("expected `tid` to be the tenant in `iss`, {presented:?} came")]
+    #[error("expected `tid` to be the tenant in `iss`, found {presented:?}")]
     #[non_exhaustive]
     TenantMismatch {
         /// The claim `tid`, unverified.
         presented: Option<String>,
     },
     /// The token was issued for another audience (RFC 7519 §4.1.3).
-    #[error("expected audience {expected}, {presented:?} came")]
+    #[error("expected audience {expected}, found {presented:?}")]
     #[non_exhaustive]
     WrongAudience {
         /// The audience configured for the issuer.

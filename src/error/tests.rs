@@ -85,7 +85,7 @@ fn errors_contain_the_remedy() {
                 expected: Audience::client_id(["a", "b"]),
                 presented: vec!["c".into()],
             },
-            "client_id one of [\"a\", \"b\"] and no `aud`, [\"c\"] came",
+            "client_id one of [\"a\", \"b\"] and no `aud`, found [\"c\"]",
         ),
         (
             InvalidToken::WrongAudience {

@@ -125,8 +125,8 @@ impl ResolvedIssuers {
             return Err(ConfigError::new("max_cached: expected at least 1 issuer, found 0"));
         }
         if lookup.fresh < SHORTEST_FRESH || lookup.fresh > LONGEST_FRESH {
-            let came = lookup.fresh;
-            return Err(ConfigError::new(format!("refresh_after {came:?}: expected 1s to 24h")));
+            let given = lookup.fresh;
+            return Err(ConfigError::new(format!("refresh_after {given:?}: expected 1s to 24h")));
         }
         let client = if lookup.private_addresses { client()? } else { guarded()? };
         // LRU: an admission policy by frequency would keep rejecting a new tenant.

@@ -2,11 +2,13 @@
 
 pub(crate) mod active;
 pub(crate) mod issuers;
+mod key_options;
 pub(crate) mod lookup;
 pub(crate) mod permits;
 pub(crate) mod registry;
 pub(crate) mod single_flight;
 pub(crate) mod template;
+mod token_options;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,12 +23,10 @@ use crate::http_client::HttpClient;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::schedule::KeyPolicy;
-use crate::keys::url::{PlainHttp, normal_url, secure_url};
+use crate::keys::url::{PlainHttp, normal_url};
 use crate::token::audience::Audience;
-use crate::token::claim_path::ClaimPath;
-use crate::token::profile::{ClaimRequirement, Condition, TokenProfile};
+use crate::token::profile::{Condition, TokenProfile};
 use crate::token::tenant;
-use crate::token::token_type::AllowedTypes;
 use crate::token_source::TokenSource;
 use template::Template;
 
@@ -220,364 +220,13 @@ impl Issuer {
         Ok(self)
     }
 
-    /// Fetches the keys from this URL, without discovery.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `uri` is not an absolute `https` URL. `http` is accepted for loopback
-    /// hosts, and for all hosts after [`danger_allow_http`](Self::danger_allow_http).
-    pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
-        self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri, self.plain_http)?);
-        self.discovery = Discovery::default();
-        Ok(self)
-    }
-
-    /// Discovers the keys at this URL instead of at `iss`, for an issuer that this service reaches
-    /// under another name. The well-known paths are resolved against it. The `issuer` in the
-    /// metadata must still be identical to `iss`, and their `jwks_uri` is used unchanged.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `address` is not an `https` URL in normalized form, or if it has a query
-    /// or a fragment. `http` is accepted for loopback hosts, and for all hosts after
-    /// [`danger_allow_http`](Self::danger_allow_http).
-    pub fn discovery_url(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.discovery.at = Some(normal_url("discovery_url", address, self.plain_http)?);
-        Ok(self)
-    }
-
-    /// Allows plain `http` for metadata and keys on any host, for an issuer inside a cluster or a
-    /// Compose file (`http://keycloak:8080`). Dangerous: an attacker who can answer for the issuer,
-    /// on the network or through DNS, can replace the keys and then sign any token. Must be called
-    /// before [`jwks_uri`](Self::jwks_uri) or [`discovery_url`](Self::discovery_url), which check
-    /// the URL that they are given.
-    ///
-    /// Only for configured issuers. An issuer with this setting is not trusted if a lookup returns
-    /// it.
-    ///
-    /// ```
-    /// use portcullis::{Issuer, Verifier};
-    ///
-    /// let keycloak = portcullis::providers::keycloak("http://keycloak:8080", "shop", "orders-api")?.danger_allow_http();
-    /// let verifier = Verifier::new(keycloak)?;
-    /// # Ok::<(), portcullis::ConfigError>(())
-    /// ```
-    pub fn danger_allow_http(mut self) -> Self {
-        self.plain_http = PlainHttp::Anywhere;
-        self
-    }
-
-    /// Requires the `jwks_uri` in the metadata to have the same scheme, host and port as the URL of
-    /// the metadata. Not the default, because some issuers serve their keys from another host.
-    pub fn require_same_origin_keys(mut self) -> Self {
-        self.discovery.same_origin = true;
-        self
-    }
-
-    /// Sets the HTTP client (`reqwest` 0.13) for this issuer, instead of the
-    /// [verifier's](crate::VerifierBuilder::client): for a certificate authority, a client
-    /// certificate, a proxy or a bearer token that only this issuer needs.
-    ///
-    /// Clients cannot be compared: if a lookup returns the same issuer with a different client, the
-    /// first client stays in use. A custom client does its own name resolution, so a resolved
-    /// issuer with one may reach a private address by name. Configure it not to follow redirects.
-    pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
-        self.client = Some(client.into());
-        self
-    }
-
-    /// Fetches each key separately, in PEM, from this URL followed by the `kid`. AWS load balancers
-    /// publish their keys this way.
-    ///
-    /// There is no key set to fetch, so each new `kid` causes a request: a burst of at most eight,
-    /// and one more per second. An attacker who can send tokens without passing through the gateway
-    /// that signs them can exhaust this limit.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `prefix` is not an absolute `https` URL that ends with a slash. `http`
-    /// is accepted for loopback hosts, and for all hosts after
-    /// [`danger_allow_http`](Self::danger_allow_http).
-    pub fn pem_key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
-        let url = secure_url("pem_key_prefix", prefix, self.plain_http)?;
-        if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
-            return Err(ConfigError::new(format!(
-                "pem_key_prefix {prefix:?}: expected a slash at the end"
-            )));
-        }
-        self.key_source = KeySource::PemByKid(url);
-        self.discovery = Discovery::default();
-        Ok(self)
-    }
-
-    /// Uses exactly these keys and never fetches any.
-    pub fn jwks(mut self, jwks: Jwks) -> Self {
-        self.key_source = KeySource::Fixed(jwks);
-        self.discovery = Discovery::default();
-        self
-    }
-
-    /// Verifies with a secret shared with the issuer, by this HMAC algorithm (RFC 7518 §3.2) and no
-    /// other. Every service that can verify can also sign, so prefer public keys.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `algorithm` is not `HS256`, `HS384` or `HS512`, or if the secret is
-    /// shorter than the hash.
-    pub fn secret(mut self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
-        let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm))
-        else {
-            return Err(ConfigError::new(format!(
-                "algorithm {algorithm} with a secret: expected HS256, HS384 or HS512"
-            )));
-        };
-        if secret.len() < least {
-            return Err(ConfigError::new(format!(
-                "secret for {algorithm} of issuer {:?}: expected at least {least} bytes, {} came",
-                self.iss,
-                secret.len()
-            )));
-        }
-        self.algorithms = Cow::Owned(vec![algorithm]);
-        self.key_source = KeySource::Secret(Arc::new(key));
-        self.discovery = Discovery::default();
-        Ok(self)
-    }
-
-    /// Sets the algorithms that this issuer may sign with (RFC 8725 §3.1). By default, all
-    /// asymmetric algorithms are allowed, each only with keys made for it.
-    ///
-    /// A key is used with exactly one algorithm. An RSA key whose JWK has no `alg` is used with the
-    /// first RSA algorithm of this list, or with `RS256` by default.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the list is empty or contains an HMAC algorithm, or if the issuer has a
-    /// [`secret`](Self::secret), which sets the only algorithm.
-    pub fn algorithms(
-        mut self,
-        algorithms: impl IntoIterator<Item = Algorithm>,
-    ) -> Result<Self, ConfigError> {
-        let algorithms: Vec<_> = algorithms.into_iter().collect();
-        if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
-            return Err(ConfigError::new(format!(
-                "algorithms {algorithms:?} of issuer {:?}: expected at least one, and no call after `secret`, which sets the only algorithm",
-                self.iss
-            )));
-        }
-        if let Some(hmac) = algorithms.iter().find(|algorithm| algorithm.secret_bytes().is_some()) {
-            return Err(ConfigError::new(format!(
-                "algorithm {hmac} of issuer {:?}: expected asymmetric algorithms; for HMAC, use `secret`",
-                self.iss
-            )));
-        }
-        self.algorithms = Cow::Owned(algorithms);
-        Ok(self)
+    /// Returns the `iss` of this issuer.
+    pub fn iss(&self) -> &str {
+        &self.iss
     }
 
     pub(crate) fn profile(&mut self) -> &mut TokenProfile {
         Arc::make_mut(&mut self.profile)
-    }
-
-    /// Replaces the audience given to [`new`](Self::new) or to a preset.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the audience is empty or has surrounding whitespace.
-    pub fn audience(mut self, audience: impl Into<Audience>) -> Result<Self, ConfigError> {
-        self.audience = checked_audience(audience.into(), &self.iss)?;
-        Ok(self)
-    }
-
-    /// Accepts only access tokens that follow RFC 9068: `typ` is `at+jwt`, and `aud`, `sub`,
-    /// `client_id`, `iat` and `jti` are present. This is the strictest setting, and the one that
-    /// reliably rejects ID tokens. Use it if the issuer supports it.
-    ///
-    /// By default, `typ` may be absent, `JWT` or `at+jwt`.
-    pub fn require_rfc9068(mut self) -> Self {
-        self.profile().typ = AllowedTypes::Rfc9068;
-        self
-    }
-
-    /// Sets the accepted values of the header `typ`, if it is present (RFC 7515 §4.1.9). Values are
-    /// written without `application/` and compared case-insensitively.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if a type is specified as another kind of JWT (`logout+jwt`, `dpop+jwt`,
-    /// …). Those are always rejected.
-    pub fn allowed_types<T: Into<String>>(
-        mut self,
-        types: impl IntoIterator<Item = T>,
-    ) -> Result<Self, ConfigError> {
-        self.profile().typ = AllowedTypes::one_of(types.into_iter().map(Into::into).collect())?;
-        Ok(self)
-    }
-
-    /// Accepts any `typ`, except types specified as another kind of JWT. Dangerous if the issuer
-    /// signs other JWTs with the same keys: only the audience then distinguishes them from access
-    /// tokens.
-    pub fn danger_allow_any_type(mut self) -> Self {
-        self.profile().typ = AllowedTypes::Any;
-        self
-    }
-
-    /// Accepts only tokens in which this claim is one of these values (strings, numbers, booleans),
-    /// or an array that contains one of them.
-    ///
-    /// `claim` is a name, which may contain dots or be a URL, or a JSON Pointer (RFC 6901) if it
-    /// starts with a slash: `/kubernetes.io/namespace`.
-    pub fn require_claim<T: Into<serde_json::Value>>(
-        self,
-        claim: impl Into<String>,
-        values: impl IntoIterator<Item = T>,
-    ) -> Self {
-        self.claim_rule(claim, Condition::OneOf(values.into_iter().map(Into::into).collect()))
-    }
-
-    /// Rejects tokens in which this claim is one of these values, or an array that contains one of
-    /// them. Claims are named as in [`require_claim`](Self::require_claim).
-    pub fn reject_claim<T: Into<serde_json::Value>>(
-        self,
-        claim: impl Into<String>,
-        values: impl IntoIterator<Item = T>,
-    ) -> Self {
-        self.claim_rule(claim, Condition::NoneOf(values.into_iter().map(Into::into).collect()))
-    }
-
-    /// Rejects tokens in which this claim is missing or `null`. Claims are named as in
-    /// [`require_claim`](Self::require_claim).
-    pub fn require_claim_present(self, claim: impl Into<String>) -> Self {
-        self.claim_rule(claim, Condition::Present)
-    }
-
-    /// Rejects tokens that have this claim. Claims are named as in
-    /// [`require_claim`](Self::require_claim).
-    pub fn without_claim(self, claim: impl Into<String>) -> Self {
-        self.claim_rule(claim, Condition::Absent)
-    }
-
-    pub(crate) fn claim_rule(mut self, claim: impl Into<String>, is: Condition) -> Self {
-        self.profile().claims.push(ClaimRequirement { path: ClaimPath::new(claim), is });
-        self
-    }
-
-    /// Also grants scope tokens that begin with this prefix under their name without it: Amazon
-    /// Cognito's `orders-api/read` also grants `read`.
-    pub fn scope_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.profile().scope_prefix = Some(prefix.into());
-        self
-    }
-
-    /// Sets the claims that [`AccessToken::has_permission`](crate::AccessToken::has_permission)
-    /// reads instead of `permissions`. Claims are named as in
-    /// [`require_claim`](Self::require_claim). A claim may be an array of strings, an object, or a
-    /// string that is split at commas. In an object, the members whose values are objects count.
-    pub fn permissions_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.profile().permissions = claims.into_iter().map(ClaimPath::new).collect();
-        self
-    }
-
-    /// Sets the claims that [`AccessToken::has_role`](crate::AccessToken::has_role) reads instead
-    /// of `roles`. Claims are named as in [`require_claim`](Self::require_claim). A claim may be an
-    /// array of strings, an object whose member names are the roles (Zitadel), or a string.
-    pub fn roles_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.profile().roles = claims.into_iter().map(ClaimPath::new).collect();
-        self
-    }
-
-    /// Sets the claims that [`AccessToken::in_group`](crate::AccessToken::in_group) reads instead
-    /// of `groups`, in the forms that [`roles_at`](Self::roles_at) accepts.
-    pub fn groups_at<T: Into<String>>(mut self, claims: impl IntoIterator<Item = T>) -> Self {
-        self.profile().groups = claims.into_iter().map(ClaimPath::new).collect();
-        self
-    }
-
-    /// Reads the tokens of this issuer from this header, set by a gateway in front, instead of from
-    /// `Authorization`. Applies only to configured issuers.
-    /// [`ProtectLayer::token_sources`](crate::ProtectLayer::token_sources) overrides it.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if `name` is not a valid header name.
-    pub fn token_in_header(mut self, name: &str) -> Result<Self, ConfigError> {
-        self.token_source = Some(TokenSource::header(name)?);
-        Ok(self)
-    }
-
-    /// Sets the permitted difference between the clocks of the issuer and of this machine, for
-    /// `exp`, `nbf` and `iat`. The default of 30 seconds is enough for clocks synchronized by NTP
-    /// and adds little to the life of a stolen token.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is more than 5 minutes ("usually no more than a few minutes", RFC
-    /// 7519 §4.1.4).
-    pub fn leeway(mut self, leeway: Duration) -> Result<Self, ConfigError> {
-        if leeway > Duration::from_secs(300) {
-            return Err(ConfigError::new(format!("leeway {leeway:?}: expected at most 300s")));
-        }
-        self.leeway = leeway;
-        Ok(self)
-    }
-
-    /// Sets how long fetched keys are fresh, instead of the lifetime that the server states. By
-    /// default, the lifetime is `Cache-Control: max-age` less `Age`, clamped to between 60 seconds
-    /// and 1 hour, or 10 minutes if the server states none.
-    ///
-    /// The lifetime limits how long a withdrawn key stays trusted. A new key is found before the
-    /// lifetime ends: a token that no cached key verifies causes a refetch of the key set, in a
-    /// burst of at most three, and then once every 5 seconds.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is less than 1 second or more than 24 hours.
-    pub fn keys_max_age(mut self, max_age: Duration) -> Result<Self, ConfigError> {
-        if max_age < Duration::from_secs(1) || max_age > Duration::from_secs(24 * 3600) {
-            return Err(ConfigError::new(format!("keys_max_age {max_age:?}: expected 1s to 24h")));
-        }
-        self.key_policy.max_age = Some(max_age);
-        Ok(self)
-    }
-
-    /// Sets how long keys stay in use after their lifetime while they cannot be fetched. The
-    /// default of 1 hour outlasts nearly every outage. With zero, an outage takes effect when the
-    /// lifetime ends.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is more than 24 hours, because a withdrawn key stays trusted during
-    /// this time.
-    pub fn keys_max_stale(mut self, max_stale: Duration) -> Result<Self, ConfigError> {
-        if max_stale > Duration::from_secs(24 * 3600) {
-            return Err(ConfigError::new(format!(
-                "keys_max_stale {max_stale:?}: expected at most 24h"
-            )));
-        }
-        self.key_policy.max_stale = max_stale;
-        Ok(self)
-    }
-
-    /// Sets the time limit for fetching the keys, for discovery and key set together. This is the
-    /// longest that a request waits for keys. The default is 5 seconds: shorter limits have failed
-    /// in production elsewhere, and longer ones pile up requests.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if it is zero or more than 60 seconds.
-    pub fn keys_fetch_timeout(mut self, timeout: Duration) -> Result<Self, ConfigError> {
-        if timeout.is_zero() || timeout > Duration::from_secs(60) {
-            return Err(ConfigError::new(format!(
-                "keys_fetch_timeout {timeout:?}: expected up to 60s, and not 0"
-            )));
-        }
-        self.key_policy.timeout = timeout;
-        Ok(self)
-    }
-
-    /// Returns the `iss` of this issuer.
-    pub fn iss(&self) -> &str {
-        &self.iss
     }
 
     /// Returns `true` if the configuration is the same apart from the aliases, in which case a
@@ -650,7 +299,7 @@ impl Issuer {
         let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
         if hmac != matches!(self.key_source, KeySource::Secret(_)) {
             return Err(ConfigError::new(format!(
-                "issuer {:?}: expected a secret or a key set, both came",
+                "issuer {:?}: expected a secret or a key set, found both",
                 self.iss
             )));
         }

@@ -50,7 +50,7 @@ impl AccessToken {
     pub fn for_tests(claims: impl Serialize) -> Self {
         let claims = match serde_json::to_value(claims) {
             Ok(Value::Object(claims)) => claims,
-            Ok(other) => panic!("claims: expected an object, {other} came"),
+            Ok(other) => panic!("claims: expected an object, found {other}"),
             Err(error) => panic!("claims: {error}"),
         };
         let iss = claims.get("iss").and_then(Value::as_str).unwrap_or(ISS);

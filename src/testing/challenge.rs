@@ -228,7 +228,7 @@ struct Shown {
 
 impl fmt::Display for Shown {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} came", self.status)?;
+        write!(formatter, "found {}", self.status)?;
         if let Some(reason) = self.reason {
             write!(formatter, " (reason {reason:?})")?;
         }

@@ -10,9 +10,9 @@ mod hedge;
 pub(crate) mod limits;
 mod per_kid;
 pub(crate) mod schedule;
+mod source;
 mod task;
 
-use std::borrow::Cow;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,62 +27,15 @@ use url::Url;
 
 use super::jwks::Jwks;
 use super::pem;
-use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::FetchError;
 use crate::health::IssuerHealth;
-use crate::keys::url::PlainHttp;
-use crate::telemetry::{self, IssuerName};
+use crate::telemetry;
 use fetch::Validators;
 use limits::OriginLimit;
-use schedule::{ABANDON_AFTER, Budget, Decision, KeyPolicy, NoFetch, Schedule};
+use schedule::{ABANDON_AFTER, Budget, Decision, NoFetch, Schedule};
+pub(crate) use source::{Location, Source};
 use task::{FetchReport, FetchTask, launch};
-
-/// What to fetch, and how to interpret it.
-pub(crate) struct Source {
-    pub(crate) issuer: IssuerName,
-    pub(crate) location: Location,
-    /// The algorithm of RSA keys without `alg`.
-    pub(crate) rsa: Algorithm,
-    pub(crate) algorithms: Cow<'static, [Algorithm]>,
-    pub(crate) policy: KeyPolicy,
-    /// Whether keys may be fetched from private addresses.
-    pub(crate) private_addresses: bool,
-    /// Where the `jwks_uri` in the metadata may use plain `http`.
-    pub(crate) plain_http: PlainHttp,
-}
-
-pub(crate) enum Location {
-    /// The metadata of the issuer at `at` have the location of the keys.
-    Discovery {
-        at: Url,
-        /// Whether the keys must have the same origin as the metadata.
-        same_origin: bool,
-    },
-    Jwks(Url),
-    /// One key per URL: this URL, followed by the `kid`.
-    PemByKid(Url),
-}
-
-impl Source {
-    fn schedule(&self) -> Schedule {
-        let budget = if matches!(self.location, Location::PemByKid(_)) {
-            Budget::BY_KID
-        } else {
-            Budget::KEY_SET
-        };
-        Schedule::new(self.policy.clone(), budget)
-    }
-}
-
-impl Location {
-    fn server(&self) -> &Url {
-        match self {
-            Self::Discovery { at, .. } => at,
-            Self::Jwks(url) | Self::PemByKid(url) => url,
-        }
-    }
-}
 
 /// The keys of one issuer, fetched on demand.
 ///
@@ -460,7 +413,7 @@ impl RemoteJwks {
             return;
         }
         self.counters.fetches.fetch_add(1, Ordering::Relaxed);
-        let news = match answer {
+        let report = match answer {
             Ok(fetched) => {
                 state.schedule.succeeded(fetched.lifetime, jitter(), now.uptime);
                 state.failure = None;
@@ -496,7 +449,7 @@ impl RemoteJwks {
         self.publish_next_decision(&state);
         drop(state);
         // Not under the lock, because logging may be slow.
-        news.tell(&self.source.issuer, took, now);
+        report.tell(&self.source.issuer, took, now);
     }
 
     fn publish_next_decision(&self, state: &State) {

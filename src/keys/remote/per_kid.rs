@@ -25,10 +25,10 @@ impl RemoteJwks {
         known: Carryover,
     ) -> Result<Download, FetchError> {
         let current = self.current.load_full();
-        let at_hand = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
+        let cached = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
         let (mut keys, mut lifetime) = (Vec::new(), None);
         // The requested key first. It replaces a cached key only if it exists.
-        for name in kid.into_iter().chain(at_hand) {
+        for name in kid.into_iter().chain(cached) {
             if keys.len() == MAX_BY_KID {
                 break;
             }

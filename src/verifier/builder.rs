@@ -1,0 +1,127 @@
+//! The options of a [`Verifier`].
+
+use std::cell::LazyCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Inner, Verifier};
+use crate::access_token::Implies;
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::http_client::HttpClient;
+use crate::issuer::issuers::Issuers;
+use crate::issuer::registry::IssuerRegistry;
+use crate::keys::remote::fetch::default_client;
+#[cfg(feature = "testing")]
+use crate::telemetry;
+use crate::token_cache::TokenCache;
+
+/// Optional settings of a [`Verifier`], created by [`Verifier::builder`].
+#[must_use]
+pub struct VerifierBuilder {
+    pub(super) issuers: Result<Issuers, ConfigError>,
+    pub(super) client: Option<HttpClient>,
+    pub(super) clock: Clock,
+    pub(super) implies: Option<Arc<Implies>>,
+    pub(super) cached_tokens: u64,
+}
+
+impl fmt::Debug for VerifierBuilder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("VerifierBuilder")
+            .field("issuers", &self.issuers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VerifierBuilder {
+    /// Sets the HTTP client (`reqwest` 0.13) that fetches the keys of all issuers: for a private
+    /// certificate authority, a proxy or a client certificate. The built-in client uses the root
+    /// certificates of the system and no proxy.
+    ///
+    /// Configure a connect timeout, and no redirects: a redirected response is rejected. A custom
+    /// client does its own name resolution, so for resolved issuers only IP addresses written in
+    /// the URL are checked for being private.
+    pub fn client(mut self, client: impl Into<HttpClient>) -> Self {
+        self.client = Some(client.into());
+        self
+    }
+
+    /// Sets the number of verified tokens that the cache has capacity for; 10,000 by default. A
+    /// token is cached when it is verified for the second time, so the third request is the first
+    /// that skips the signature. It stays cached for at most 5 minutes. Each request still checks
+    /// that the token has not expired and that the issuer and its keys have not changed.
+    ///
+    /// Set it to the number of tokens in use at the same time. Up to twice as many are cached,
+    /// within a memory limit of 8 KiB per token of capacity: 82 MB by default, and 820 MB for
+    /// 100,000 tokens. The limit counts the token and its payload (about 1.75 times the length of
+    /// the token, plus 400 bytes), and its claims once they are read, both as a tree and as types
+    /// of the application. A token whose claims would take more than 128 KiB is verified on each
+    /// request.
+    ///
+    /// The table itself takes 32 bytes per token of capacity, allocated at the start. The maximum
+    /// is two million tokens. Expired entries are never served; their memory is freed when another
+    /// token needs it.
+    pub fn token_cache_capacity(mut self, tokens: u64) -> Self {
+        self.cached_tokens = tokens;
+        self
+    }
+
+    /// Disables the cache of verified tokens: each request verifies the signature of its token.
+    pub fn without_token_cache(self) -> Self {
+        self.token_cache_capacity(0)
+    }
+
+    /// Sets whether a granted scope token (the first argument) implies a required one (the second),
+    /// for all tokens and all rules.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, Verifier};
+    ///
+    /// // `orders` implies `orders:read`
+    /// let verifier = Verifier::builder(Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?)
+    ///     .scope_implies(|granted, asked| asked.strip_prefix(granted).is_some_and(|rest| rest.starts_with(':')))
+    ///     .build()?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn scope_implies(
+        mut self,
+        implies: impl Fn(&str, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.implies = Some(Arc::new(implies));
+        self
+    }
+
+    /// Reads the time from a clock that a test controls.
+    #[cfg(feature = "testing")]
+    pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
+        self.clock = Clock::Test(clock.clone());
+        self
+    }
+
+    /// Builds the verifier.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the configuration is invalid, under the conditions of [`Verifier::new`].
+    /// The message names the invalid value.
+    pub fn build(self) -> Result<Verifier, ConfigError> {
+        let (clock, implies) = (self.clock, self.implies);
+        let cache = Arc::new(TokenCache::new(self.cached_tokens));
+        let own = |guarded| {
+            self.client.as_ref().map_or_else(|| default_client(guarded), |own| Ok(own.0.clone()))
+        };
+        // Created lazily, and once: loading the root certificates of the system takes tens of
+        // milliseconds.
+        let client = LazyCell::new(|| own(false));
+        let issuers =
+            IssuerRegistry::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
+        #[cfg(feature = "testing")]
+        telemetry::testing_in_release();
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache })))
+    }
+}
