@@ -37,7 +37,7 @@ struct Arguments {
     #[arg(long, required_unless_present_any = ["client_id", "preset"])]
     audience: Option<String>,
     /// The client that may call, if the issuer sends no `aud` (Amazon Cognito).
-    #[arg(long, conflicts_with = "wrong_audience")]
+    #[arg(long, conflicts_with = "audience")]
     client_id: Option<String>,
     /// Read the keys from this file (a JWK Set), and send no request.
     #[arg(long)]
