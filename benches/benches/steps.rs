@@ -28,9 +28,9 @@ fn verify(criterion: &mut Criterion, name: &str, verifier: &Verifier, token: &st
 fn refusals(criterion: &mut Criterion) {
     let issuer = issuer(Algorithm::RS256);
     let verifier = Verifier::new(issuer.issuer()).expect("an offline issuer is a good one");
-    verify(criterion, "refused: no JWT", &verifier, "an-opaque-token");
-    verify(criterion, "refused: header", &verifier, &issuer.token().header("alg", "none").build());
-    verify(criterion, "refused: expired", &verifier, &issuer.token().expired().build());
+    verify(criterion, "rejected: no JWT", &verifier, "an-opaque-token");
+    verify(criterion, "rejected: header", &verifier, &issuer.token().header("alg", "none").build());
+    verify(criterion, "rejected: expired", &verifier, &issuer.token().expired().build());
 }
 
 fn verifications(criterion: &mut Criterion) {

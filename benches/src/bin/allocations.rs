@@ -38,7 +38,7 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
     let mut ways = vec![
         Way::new("portcullis, no token", app(), &[]),
         Way::new("portcullis, the same token again", app(), &distinct[..1]),
-        Way::new("portcullis, a token never seen", app(), &distinct),
+        Way::new("portcullis, a new token", app(), &distinct),
         Way::without_state(
             "a layer that does nothing, router without state",
             contenders::behind_nothing(),
@@ -49,11 +49,7 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
             app(),
             &distinct[..1],
         ),
-        Way::without_state(
-            "portcullis, a token never seen, router without state",
-            app(),
-            &distinct,
-        ),
+        Way::without_state("portcullis, a new token, router without state", app(), &distinct),
     ];
     let contenders = runtime.block_on(contenders::all(&issuer, AUDIENCE, algorithm))?;
     ways.extend(
@@ -69,7 +65,7 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<(), Failure> {
 
 fn memory(runtime: &Runtime) -> Result<(), Failure> {
     let issuer = TestIssuer::offline_with("https://acme.eu.auth0.com/", Algorithm::EdDSA)?;
-    println!("\nmemory of a kept token");
+    println!("\nmemory of a cached token");
     for padding in [0, 500, 2500] {
         let token =
             |number| issuer.token().claim("jti", number).claim("pad", "x".repeat(padding)).build();

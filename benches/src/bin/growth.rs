@@ -72,8 +72,8 @@ fn issuers() -> Result<(), Failure> {
         sharing.push((count, listed(count, &|| one_set.clone())?, tokens.clone()));
         apart.push((count, listed(count, &|| server.jwks())?, tokens));
     }
-    print("issuers that share a key, tokens never seen", &sharing)?;
-    print("issuers with a key of their own, tokens never seen", &apart)?;
+    print("issuers that share a key, new tokens", &sharing)?;
+    print("issuers with a key of their own, new tokens", &apart)?;
     println!("\nkeys, signatures alone");
     let mut times = vec![Vec::new(); limits.len()];
     for round in 0..ROUNDS {
@@ -104,7 +104,7 @@ fn keys() -> Result<(), Failure> {
         let verifier = Verifier::builder(issuer.issuer()).without_token_cache().build()?;
         all.push((count, contenders::portcullis(&verifier), mixed));
     }
-    print("keys in the set, tokens never seen", &all)
+    print("keys in the set, new tokens", &all)
 }
 
 /// Several numbers of cached tokens, all of them in use.
@@ -124,7 +124,7 @@ fn kept_tokens() -> Result<(), Failure> {
         let mixed = (0..count).map(|number| distinct[number * FAR % count].clone()).collect();
         all.push((count, contenders::portcullis(&verifier), mixed));
     }
-    print("kept tokens, all in use", &all)
+    print("cached tokens, all in use", &all)
 }
 
 /// The throughput of two threads compared with one.

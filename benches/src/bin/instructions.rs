@@ -40,9 +40,9 @@ fn main() -> Result<(), Failure> {
             return Ok(());
         }
         Some("unprotected") => Way::new("unprotected", contenders::unprotected(), &distinct),
-        Some("never-seen") => Way::new("never seen", contenders::portcullis(&verifier), &distinct),
-        Some("kept") => Way::new("kept", contenders::portcullis(&verifier), &distinct[..1]),
-        _ => return Err("expected limit, unprotected, never-seen or kept".into()),
+        Some("new") => Way::new("new", contenders::portcullis(&verifier), &distinct),
+        Some("cached") => Way::new("cached", contenders::portcullis(&verifier), &distinct[..1]),
+        _ => return Err("expected limit, unprotected, new or cached".into()),
     };
     way.warm_up(&runtime)?;
     let requests = way.requests(COUNT)?;

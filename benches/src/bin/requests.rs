@@ -51,8 +51,12 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
             &distinct,
         ),
         Way::new("portcullis, no token", usual(&verifier)?, &[]),
-        Way::new("portcullis, a kept token, scope, own claims", usual(&verifier)?, &distinct[..1]),
-        Way::new("portcullis, a token never seen", contenders::portcullis(&verifier), &distinct),
+        Way::new(
+            "portcullis, a cached token, scope, typed claims",
+            usual(&verifier)?,
+            &distinct[..1],
+        ),
+        Way::new("portcullis, a new token", contenders::portcullis(&verifier), &distinct),
         Way::without_state(
             "a layer that does nothing, router without state",
             contenders::behind_nothing(),
@@ -65,12 +69,12 @@ fn measure(algorithm: Algorithm, runtime: &Runtime) -> Result<Vec<(String, f64)>
             &distinct,
         ),
         Way::without_state(
-            "portcullis, a kept token, scope, own claims, router without state",
+            "portcullis, a cached token, scope, typed claims, router without state",
             usual(&verifier)?,
             &distinct[..1],
         ),
         Way::without_state(
-            "portcullis, a token never seen, router without state",
+            "portcullis, a new token, router without state",
             contenders::portcullis(&verifier),
             &distinct,
         ),

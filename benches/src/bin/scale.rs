@@ -135,7 +135,7 @@ async fn many_tenants(keys: &TestIssuer) -> Result<(), Failure> {
     let keys_alone = live_bytes(&region) / TENANTS as isize;
     drop(sets);
 
-    println!("\n{TENANTS} looked-up tenants, keys discovered at one server");
+    println!("\n{TENANTS} resolved tenants, keys discovered at one server");
     println!(
         "  at once, cold: {verified} verified, after {cold:.2?}; all warm after {warm:.2?}, in {rounds} round(s)"
     );

@@ -22,7 +22,7 @@ use crate::limit::Limit;
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// portcullis without the token cache.
-pub const NONE_KEPT: &str = "portcullis, no token kept";
+pub const WITHOUT_CACHE: &str = "portcullis, no token cache";
 
 /// The limit within a request: a handler verifies the signature alone.
 pub const SIGNATURE_ALONE: &str = "the signature alone, in a handler";
@@ -48,7 +48,7 @@ pub async fn all(
 ) -> Result<Vec<Contender>, Failure> {
     let none_kept = Verifier::builder(issuer.issuer()).without_token_cache().build()?;
     none_kept.warm_up().await?;
-    let mut all = vec![Contender { name: NONE_KEPT.to_owned(), app: portcullis(&none_kept) }];
+    let mut all = vec![Contender { name: WITHOUT_CACHE.to_owned(), app: portcullis(&none_kept) }];
     #[cfg(feature = "peers")]
     all.extend(peers::all(issuer, audience, algorithm).await?);
     #[cfg(not(feature = "peers"))]
