@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use huskarl_reqwest::ReqwestClient;
 use huskarl_resource_server::validator::metadata::ValidatorMetadata;
-use huskarl_resource_server::validator::require_rfc9068::Rfc9068Validator;
+use huskarl_resource_server::validator::rfc9068::Rfc9068Validator;
 use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 
