@@ -14,7 +14,7 @@ if grep --line-number --ignore-case --word-regexp --extended-regexp "//.*($words
 if grep --line-number --ignore-case --word-regexp --extended-regexp "($words)" "${guides[@]}"; then failed=1; fi
 
 # Tables, links and code in examples may be longer.
-long=$(LC_ALL=C.UTF-8 grep --line-number --extended-regexp '^ *//.{98,}' "${sources[@]}" |
+long=$(LC_ALL=C.UTF-8 grep --line-number --extended-regexp '^ *//' "${sources[@]}" |
   LC_ALL=C.UTF-8 grep --extended-regexp ':[0-9]+:.{101,}' |
   grep --invert-match --extended-regexp '\||https?:|//[/!] +(let|use|#|fn|assert|pub|\.)' || true)
 if [ -n "$long" ]; then

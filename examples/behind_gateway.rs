@@ -16,8 +16,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(&address).await?;
     let address = listener.local_addr()?;
 
-    // Stands in for the gateway's signing keys. For real gateways, use `providers::cloudflare_access`,
-    // `gcp_iap` or `aws_alb`.
+    // Stands in for the gateway's signing keys. For real gateways, use
+    // `providers::cloudflare_access`, `gcp_iap` or `aws_alb`.
     let gateway = TestIssuer::offline("https://gateway.example/")?;
     let protect = ProtectLayer::new(Verifier::new(gateway.issuer())?);
 

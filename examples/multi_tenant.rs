@@ -11,7 +11,7 @@ use portcullis::{Issuer, Issuers, Verifier};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (acme, globex, stranger) =
+    let (acme, globex, untrusted) =
         (TestIssuer::start()?, TestIssuer::start()?, TestIssuer::start()?);
 
     // Stands in for a database of tenants, by the `iss` of their tokens.
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Only for these test issuers, which are on loopback. Do not call this in production.
     let verifier = Verifier::new(issuers.danger_allow_private_addresses())?;
 
-    for issuer in [&acme, &globex, &stranger] {
+    for issuer in [&acme, &globex, &untrusted] {
         match verifier.verify(&issuer.token().subject("alice").build()).await {
             Ok(token) => {
                 println!("{} of {}", token.subject().unwrap_or_default(), tenants[token.issuer()]);
@@ -43,6 +43,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(error) => println!("rejected: {error}"),
         }
     }
-    println!("key fetches from the untrusted issuer: {}", stranger.jwks_fetches());
+    println!("key fetches from the untrusted issuer: {}", untrusted.jwks_fetches());
     Ok(())
 }

@@ -71,7 +71,7 @@ impl Rule {
     ///
     /// Panics if `scope` is empty or not a valid scope, as routers do for an invalid path. The
     /// message names the caller's line. If the value is not written in the source, parse it into a
-    /// [`Scope`] first and handle the error: a parsed `Scope` does not panic here.
+    /// [`Scope`] first and handle the error: of parsed scopes, only an empty one panics here.
     #[track_caller]
     pub fn scope<S>(scope: S) -> Self
     where

@@ -651,7 +651,7 @@ async fn presets_accept_real_tokens_and_reject_traps() {
     for Provider { name, preset, algorithm, typ, claims, grants, traps } in providers() {
         // The unchanged preset is valid. Below, only the keys are replaced.
         Verifier::new(preset.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let (issuer, stranger) =
+        let (issuer, untrusted) =
             keys.entry(algorithm.name()).or_insert_with(|| (issuer(algorithm), issuer(algorithm)));
         let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
         let claims = claims.as_object().unwrap().clone();
@@ -679,7 +679,7 @@ async fn presets_accept_real_tokens_and_reject_traps() {
             assert_eq!(verdict(&verifier, other).await, "unexpected_type", "{name}");
         }
         assert_eq!(
-            verdict(&verifier, token(issuer, typ, &claims).signed_by(stranger)).await,
+            verdict(&verifier, token(issuer, typ, &claims).signed_by(untrusted)).await,
             "bad_signature",
             "{name}"
         );

@@ -97,7 +97,7 @@ fn algorithms() -> Vec<Algorithm> {
 
 #[tokio::test]
 async fn every_algorithm_verifies_only_its_own_tokens() {
-    let stranger =
+    let untrusted =
         TestIssuer::offline_with("https://untrusted.example/", Algorithm::RS256).unwrap();
     for algorithm in algorithms() {
         let issuer = TestIssuer::start_with(algorithm).unwrap();
@@ -107,7 +107,7 @@ async fn every_algorithm_verifies_only_its_own_tokens() {
             verifier.verify(&token).await.map_err(|error| error.code()).unwrap_err()
         };
         assert_eq!(code(issuer.token().tampered().build()).await, "bad_signature", "{algorithm}");
-        let forged = issuer.token().signed_by(&stranger).header("alg", algorithm.name()).build();
+        let forged = issuer.token().signed_by(&untrusted).header("alg", algorithm.name()).build();
         assert_eq!(code(forged).await, "bad_signature", "{algorithm}");
         assert_eq!(
             issuer.jwks_fetches(),

@@ -164,9 +164,9 @@ async fn the_keys_of_all_tenants_are_discovered_once() {
 
     let template = Issuer::template(TEMPLATE, AUDIENCE).unwrap();
     let template = template.discovery_url(&format!("{address}/common/v2.0")).unwrap();
-    let stranger = Issuer::new(iss(GLOBEX), "https://other.example").unwrap().jwks(entra.jwks());
+    let untrusted = Issuer::new(iss(GLOBEX), "https://other.example").unwrap().jwks(entra.jwks());
     let verifier =
-        Verifier::new(Issuers::lookup(|_| None).with_issuers([template, stranger]).unwrap())
+        Verifier::new(Issuers::lookup(|_| None).with_issuers([template, untrusted]).unwrap())
             .unwrap();
     let token = |tenant| entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
     assert_eq!(verdict(&verifier, &token(ACME)).await, "ok");

@@ -56,13 +56,13 @@ async fn a_tenants_key_does_not_verify_another_tenants_tokens_under_load() {
 
 #[tokio::test]
 async fn keys_of_untrusted_issuers_are_not_fetched() {
-    let (acme, stranger) = (start().await, start().await);
+    let (acme, untrusted) = (start().await, start().await);
     let listed = Verifier::new([acme.issuer()]).unwrap();
     let looked_up = Verifier::new(Issuers::lookup(|_| None)).unwrap();
     for verifier in [listed, looked_up] {
-        assert_eq!(verdict(&verifier, &stranger.token().build()).await, "unknown_issuer");
+        assert_eq!(verdict(&verifier, &untrusted.token().build()).await, "unknown_issuer");
     }
-    assert_eq!(stranger.metadata_fetches() + stranger.jwks_fetches(), 0);
+    assert_eq!(untrusted.metadata_fetches() + untrusted.jwks_fetches(), 0);
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ fn invalid_configurations_are_errors_that_name_the_value() {
 
 #[tokio::test]
 async fn a_lookup_decides_which_issuers_are_trusted_and_is_called_once_for_each() {
-    let (acme, globex, stranger) = (start().await, start().await, start().await);
+    let (acme, globex, untrusted) = (start().await, start().await, start().await);
     let asked = Arc::new(AtomicUsize::new(0));
     let known = [acme.iss().to_owned(), globex.iss().to_owned()];
     let find = {
@@ -300,10 +300,10 @@ async fn a_lookup_decides_which_issuers_are_trusted_and_is_called_once_for_each(
             );
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2);
-        assert_eq!(verdict(&verifier, &stranger.token().build()).await, "unknown_issuer");
+        assert_eq!(verdict(&verifier, &untrusted.token().build()).await, "unknown_issuer");
     }
     assert_eq!(
-        (acme.jwks_fetches(), stranger.metadata_fetches()),
+        (acme.jwks_fetches(), untrusted.metadata_fetches()),
         (2, 0),
         "one key set for each verifier"
     );
@@ -482,8 +482,8 @@ async fn aliases_of_an_issuer_share_its_keys() {
 
 #[tokio::test]
 async fn untrusted_issuers_are_cached_for_30_seconds() {
-    let (stranger, clock) = (start().await, TestClock::new());
-    stranger.set_clock(&clock);
+    let (untrusted, clock) = (start().await, TestClock::new());
+    untrusted.set_clock(&clock);
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let issuers = Issuers::lookup(move |_| {
@@ -494,13 +494,13 @@ async fn untrusted_issuers_are_cached_for_30_seconds() {
     for (passes, times) in [(0, 1), (29, 1), (1, 2), (29, 2), (1, 3)] {
         clock.advance(Duration::from_secs(passes));
         for _ in 0..10 {
-            assert_eq!(verdict(&verifier, &stranger.token().build()).await, "unknown_issuer");
+            assert_eq!(verdict(&verifier, &untrusted.token().build()).await, "unknown_issuer");
         }
         assert_eq!(asked.load(Ordering::SeqCst), times, "{passes} s later");
     }
     // The cache is bounded, so a very long `iss` is not looked up.
     let long =
-        stranger.token().issued_by(&format!("https://{}.example/", "x".repeat(2048))).build();
+        untrusted.token().issued_by(&format!("https://{}.example/", "x".repeat(2048))).build();
     assert_eq!(verdict(&verifier, &long).await, "unknown_issuer");
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }

@@ -59,8 +59,8 @@ pub struct ProtectLayer<A = EmptyBody> {
 impl ProtectLayer {
     /// Requires an access token that `verifier` accepts, in the `Authorization` header
     /// (RFC 6750 §2.1). Tokens of a configured issuer that is a gateway
-    /// ([`cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are expected
-    /// in that gateway's header instead.
+    /// ([`cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are
+    /// expected in that gateway's header instead.
     pub fn new(verifier: Verifier) -> Self {
         let route = ProtectConfig {
             sources: verifier.token_sources().into(),
@@ -101,7 +101,7 @@ impl<A> ProtectLayer<A> {
     ///
     /// Panics if `scope` is empty or not a valid scope, as routers do for an invalid path. The
     /// message names the caller's line. If the value is not written in the source, parse it into a
-    /// [`Scope`] first and handle the error: a parsed `Scope` does not panic here.
+    /// [`Scope`] first and handle the error: of parsed scopes, only an empty one panics here.
     #[track_caller]
     pub fn scope<S>(self, scope: S) -> Self
     where

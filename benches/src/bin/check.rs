@@ -20,7 +20,7 @@ async fn main() -> Result<ExitCode, Failure> {
     let mut exit = ExitCode::SUCCESS;
     for algorithm in [Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA] {
         let issuer = TestIssuer::start_with(algorithm)?;
-        let stranger = TestIssuer::start_with(algorithm)?;
+        let untrusted = TestIssuer::start_with(algorithm)?;
         let token = || issuer.token().subject(SUBJECT).scope("read:messages");
         let good = token().build();
         let bad = [
@@ -29,7 +29,7 @@ async fn main() -> Result<ExitCode, Failure> {
             ("no audience", token().without_claim("aud").build()),
             ("no issuer", token().without_claim("iss").build()),
             ("expired", token().expired().build()),
-            ("forged", token().signed_by(&stranger).build()),
+            ("forged", token().signed_by(&untrusted).build()),
         ];
         for contender in all(&issuer, AUDIENCE, algorithm).await? {
             let (status, body) = answer(&contender.app, &good).await?;
