@@ -12,19 +12,8 @@ fail() {
   exit 1
 }
 
-find_chromium() {
-  command -v chromium || command -v chromium-browser || command -v google-chrome
-}
-
-# As root on Debian, install what is missing; elsewhere, the message below says what to install.
-missing=()
-command -v npm >/dev/null || missing+=(nodejs npm)
-find_chromium >/dev/null || missing+=(chromium)
-if [ "${#missing[@]}" -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends "${missing[@]}"; } >/dev/null || true
-fi
-command -v npm >/dev/null || fail "npm is missing: install Node.js 20 or later, which brings it (https://nodejs.org, or a package named nodejs)."
-browser=$(find_chromium) || fail "Chromium is missing: install a package named chromium, or Google Chrome."
+. ci/requirements.sh
+require page npm chromium
 
 log=$(mktemp)
 pid=

@@ -934,6 +934,27 @@ async fn implausible_names_are_not_looked_up() {
 }
 
 /// The wait for a permit is part of the five seconds, and the newest request gets the next permit.
+/// Verifies one token for each of `names` untrusted issuers, and returns once all of them wait.
+/// Each task returns the verdict.
+async fn flood_of_unknown_names(
+    verifier: &Verifier,
+    signer: &TestIssuer,
+    names: usize,
+) -> JoinSet<&'static str> {
+    let mut flood = JoinSet::new();
+    for number in 0..names {
+        let (verifier, token) = (
+            verifier.clone(),
+            signer.token().issued_by(&format!("https://{number}.example/")).build(),
+        );
+        flood.spawn(async move {
+            verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok")
+        });
+    }
+    everything_runs().await;
+    flood
+}
+
 /// A valid token does not have to wait until a flood of unknown names is over.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_unknown_names_does_not_delay_a_tenants_first_token() {
@@ -948,17 +969,7 @@ async fn a_flood_of_unknown_names_does_not_delay_a_tenants_first_token() {
         }
     });
     let verifier = Verifier::new(issuers).unwrap();
-    let mut flood = JoinSet::new();
-    for number in 0..6400 {
-        let (verifier, token) = (
-            verifier.clone(),
-            acme.token().issued_by(&format!("https://{number}.example/")).build(),
-        );
-        flood.spawn(async move {
-            verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok")
-        });
-    }
-    everything_runs().await;
+    let flood = flood_of_unknown_names(&verifier, &acme, 6400).await;
     let start = tokio::time::Instant::now();
     assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
     assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
@@ -979,17 +990,7 @@ async fn a_hanging_lookup_delays_each_request_by_five_seconds_at_most() {
     let issuers =
         Issuers::lookup_async(|_| std::future::pending::<Result<Option<Issuer>, Infallible>>());
     let verifier = Verifier::new(issuers).unwrap();
-    let mut flood = JoinSet::new();
-    for number in 0..2000 {
-        let (verifier, token) = (
-            verifier.clone(),
-            acme.token().issued_by(&format!("https://{number}.example/")).build(),
-        );
-        flood.spawn(async move {
-            verifier.verify(&token).await.map_or_else(|error| error.code(), |_| "ok")
-        });
-    }
-    everything_runs().await;
+    let flood = flood_of_unknown_names(&verifier, &acme, 2000).await;
     let start = tokio::time::Instant::now();
     assert_eq!(verdict(&verifier, &acme.token().build()).await, "lookup_failed");
     assert!(start.elapsed() <= Duration::from_millis(5100), "{:?}", start.elapsed());
