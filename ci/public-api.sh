@@ -16,8 +16,9 @@ command -v cargo-public-api >/dev/null || cargo install --locked --quiet cargo-p
 current=$(mktemp)
 trap 'rm -f "$current"' EXIT
 # Without trait implementations that every type has, or that follow from its fields. Sorted, so that
-# moving an item between files changes nothing.
-RUSTC_BOOTSTRAP=1 cargo public-api --all-features -sss 2>/dev/null | LC_ALL=C sort --unique >"$current" || {
+# moving an item between files changes nothing. The guides exist in the documentation only.
+RUSTC_BOOTSTRAP=1 cargo public-api --all-features -sss 2>/dev/null | LC_ALL=C sort --unique |
+  grep --invert-match '^pub mod portcullis::guide' >"$current" || {
   echo "public API: cargo-public-api failed; this shows why:" >&2
   echo "  RUSTC_BOOTSTRAP=1 cargo public-api --all-features -sss" >&2
   exit 1

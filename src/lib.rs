@@ -37,16 +37,16 @@
 //!
 //! # Guides
 //!
-//! The repository has a guide for each of these topics:
-//!
-//! - `docs/providers.md`: one constructor per identity provider, and the settings that it needs
-//! - `docs/rules.md`: what a route requires, rejections, cookies and gateways
-//! - `docs/errors.md`: every error code, its cause and its remedy
-//! - `docs/operations.md`: readiness, events and metrics
-//! - `docs/testing.md`: how to test a protected service
-//! - `docs/migrating.md`: how to migrate from another crate
-//! - `docs/performance.md`: what a request costs
-//! - `docs/comparison.md`: how this crate compares with alternatives
+//! - [`providers`]: one constructor per identity provider, and the settings that it needs
+//! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
+//! - [Recipes](guide::recipes): what to write for which set-up
+//! - [Local development](guide::local_development): tokens while you develop
+//! - [Testing](guide::testing): how to test a protected service
+//! - [Error codes](guide::errors): every error code, its cause and its cure
+//! - [Operations](guide::operations): readiness, events, metrics and alerts
+//! - [Migrating](guide::migrating): how to migrate from another crate
+//! - [Performance](guide::performance): what a request costs
+//! - [Comparison](guide::comparison): how this crate compares with alternatives
 //!
 //! # Features
 //!
@@ -71,31 +71,14 @@ compile_error!(
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Compiles the examples of the guides.
-#[cfg(all(doctest, feature = "axum", feature = "testing"))]
-mod guides {
-    #[doc = include_str!("../docs/providers.md")]
-    struct Providers;
-    #[doc = include_str!("../docs/rules.md")]
-    struct Rules;
-    #[doc = include_str!("../docs/migrating.md")]
-    struct Migrating;
-    #[doc = include_str!("../docs/testing.md")]
-    struct Testing;
-    #[doc = include_str!("../docs/operations.md")]
-    struct Operations;
-    #[doc = include_str!("../docs/recipes.md")]
-    struct Recipes;
-    #[doc = include_str!("../docs/local-development.md")]
-    struct LocalDevelopment;
-}
-
 mod access_token;
 mod algorithm;
 mod clock;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod health;
 mod http_client;
 mod issuer;

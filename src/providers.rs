@@ -3,8 +3,13 @@
 //! A preset returns an ordinary [`Issuer`], which all its methods can adjust. It contains what is
 //! specific to the provider: the form of `iss`, the location of the keys, the claim that names the
 //! audience, what distinguishes access tokens from other tokens, and the location of permissions
-//! and roles. Providers change; `docs/providers.md` records what was known at which date, and what
-//! to do if a provider differs.
+//! and roles.
+//!
+//! [cookies]: crate::guide::rules#cookies-and-gateways
+//! [keycloak-roles]: crate::guide::recipes#roles-of-realm-and-client-in-keycloak
+//! [local-development]: crate::guide::local_development
+//!
+#![cfg_attr(any(doc, doctest), doc = include_str!("../docs/providers.md"))]
 
 use url::Url;
 

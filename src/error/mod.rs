@@ -160,9 +160,8 @@ impl Error {
     }
 
     /// Returns a name that is stable across versions, for logs and metrics. Do not send it to
-    /// clients: they get [`oauth_error`](Self::oauth_error).
-    ///
-    #[doc = include_str!("../../docs/errors.md")]
+    /// clients: they get [`oauth_error`](Self::oauth_error). The guide
+    /// [Error codes](crate::guide::errors) lists all of them.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Missing => "missing",

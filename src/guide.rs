@@ -1,0 +1,50 @@
+//! The guides, as in the folder `docs` of the repository. The module exists in the documentation
+//! only.
+//!
+//! The presets of the providers are described in [`providers`](crate::providers).
+
+/// Links between guides, for rustdoc. The guides use reference links and end with definitions that
+/// name files, for readers of the repository. The first definition of a name counts, so these
+/// replace those of the files.
+macro_rules! links {
+    () => {
+        "
+[comparison]: crate::guide::comparison
+[comparison-sources]: crate::guide::comparison_sources
+[cookies]: crate::guide::rules#cookies-and-gateways
+[errors]: crate::guide::errors
+[get-and-post]: crate::guide::recipes#get-and-post-of-one-path
+[json-errors]: crate::guide::recipes#json-errors-everywhere
+[performance]: crate::guide::performance
+[providers]: crate::providers
+[removing-a-tenant]: crate::guide::operations#removing-a-tenant-at-once
+[rules]: crate::guide::rules
+[testing]: crate::guide::testing
+[testing-issuer]: crate::guide::testing#an-issuer-while-you-develop
+
+"
+    };
+}
+
+macro_rules! guides {
+    ($($name:ident = $file:literal;)*) => {
+        $(
+            #[doc = links!()]
+            #[doc = include_str!(concat!("../docs/", $file))]
+            pub mod $name {}
+        )*
+    };
+}
+
+guides! {
+    comparison = "comparison.md";
+    comparison_sources = "comparison-sources.md";
+    errors = "errors.md";
+    local_development = "local-development.md";
+    migrating = "migrating.md";
+    operations = "operations.md";
+    performance = "performance.md";
+    recipes = "recipes.md";
+    rules = "rules.md";
+    testing = "testing.md";
+}
