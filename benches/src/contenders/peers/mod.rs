@@ -2,7 +2,7 @@
 
 mod aliri;
 mod axum_jwt_auth;
-mod huskarl_resource_server;
+mod huskarl_axum;
 mod jsonwebtoken;
 mod jwt_authorizer;
 mod oauth_resource_server;
@@ -88,8 +88,8 @@ pub(super) async fn all(
                 oauth_resource_server::router(issuer, audience, algorithm).await?,
             ),
             (
-                "huskarl-resource-server 0.11, RustCrypto",
-                huskarl_resource_server::router(issuer, audience, algorithm).await?,
+                "huskarl-axum 0.1, RustCrypto",
+                huskarl_axum::router(issuer, audience, algorithm).await?,
             ),
         ];
         all.extend(fixed.map(|(name, app)| (name.to_owned(), app)));
