@@ -4,6 +4,11 @@
 //! A single test in its file: a thread's subscriber misses events whose call sites another thread
 //! reached first.
 
+#[path = "support/eventually.rs"]
+mod eventually;
+#[path = "support/verdict.rs"]
+mod verdict;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +18,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use axum::routing::get;
+use eventually::eventually;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{AccessToken, Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
@@ -20,6 +26,7 @@ use tower::{Layer as _, ServiceExt as _};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use verdict::verdict;
 
 /// Records `LEVEL event field field …`, with the values of some fields.
 #[derive(Clone, Default)]
@@ -88,10 +95,6 @@ impl Log {
     }
 }
 
-async fn verdict(verifier: &Verifier, token: &str) -> &'static str {
-    verifier.verify(token).await.map_or_else(|error| error.code(), |_| "ok")
-}
-
 #[tokio::test]
 async fn events_and_metrics_have_stable_names() {
     let (log, recorder) = (Log::default(), DebuggingRecorder::new());
@@ -105,9 +108,7 @@ async fn events_and_metrics_have_stable_names() {
     issuer.set_clock(&clock);
     let verifier = Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap();
     let fetched = async |times| {
-        while verifier.health()[0].fetches < times {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        eventually("the fetch ends", || verifier.health()[0].fetches >= times).await;
     };
     // A release build with `testing` logs a warning; so does a machine without root certificates.
     let warned = log.take().contains(&"WARN testing_in_release".to_owned());

@@ -24,24 +24,24 @@ fn dear(members: usize) -> Value {
     json!(vec![json!({ "": 0 }); members])
 }
 
-struct World {
+struct Fixture {
     issuer: TestIssuer,
     clock: TestClock,
     verifier: Verifier,
     start: usize,
 }
 
-fn world(tokens: u64) -> World {
+fn fixture(tokens: u64) -> Fixture {
     let clock = TestClock::new();
     let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::EdDSA).unwrap();
     issuer.set_clock(&clock);
     let builder = Verifier::builder(issuer.issuer()).clock(&clock);
     let start = MEMORY.current_usage();
     let verifier = builder.token_cache_capacity(tokens).build().unwrap();
-    World { issuer, clock, verifier, start }
+    Fixture { issuer, clock, verifier, start }
 }
 
-impl World {
+impl Fixture {
     /// Verifies `tokens` distinct tokens three times each, and reads their claims with `read`.
     /// Returns the length of all tokens.
     async fn fill(
@@ -83,10 +83,10 @@ async fn tokens_with_expensive_claims_take_no_more_memory_than_others() {
     ];
     for (name, read) in ways {
         // A tenth of the default of 10,000 tokens and 80 MB, so that the test takes seconds.
-        let world = world(1000);
-        let bytes = world.fill(219, "profile", &dear(1703), read).await;
+        let fixture = fixture(1000);
+        let bytes = fixture.fill(219, "profile", &dear(1703), read).await;
         assert!(bytes > 3_200_000, "{bytes}");
-        let taken = world.taken();
+        let taken = fixture.taken();
         assert!(taken <= 12 * MEGABYTE, "{name}: {bytes} bytes of tokens take {taken}");
     }
 }
@@ -110,18 +110,18 @@ async fn the_documented_bound_holds() {
             ("a long scope", json!("a ".repeat(5_500))),
             ("nested", json!(vec![json!([[[[[[[[[[]]]]]]]]]]); 400])),
         ] {
-            let world = world(capacity);
+            let fixture = fixture(capacity);
             let most = usize::try_from(capacity).unwrap() * (8192 + 64) + MEGABYTE / 10;
             // More tokens than fit, or enough to show that the bound covers more than the table.
             let is_scope = name == "a long scope";
             let tokens = if capacity == 50 { 150 } else { 40 };
-            world
+            fixture
                 .fill(tokens, if is_scope { "scope" } else { "profile" }, &claim, |token| {
                     assert!(!token.has_role("admin"));
                     drop(token.claims::<Value>().unwrap());
                 })
                 .await;
-            let taken = world.taken();
+            let taken = fixture.taken();
             assert!(taken <= most, "{name}, {capacity} tokens: {taken} bytes, more than {most}");
         }
     }
@@ -131,23 +131,23 @@ async fn the_documented_bound_holds() {
 #[tokio::test]
 async fn memory_of_evicted_tokens_and_dropped_verifiers_is_freed() {
     let _alone = ALONE.lock().await;
-    let world = world(100);
+    let fixture = fixture(100);
     let read = |token: &AccessToken| assert!(!token.has_role("admin"));
     for round in 0..5 {
-        world.fill(60, "groups", &json!(vec!["group"; 1200 + round]), read).await;
-        world.clock.advance(std::time::Duration::from_secs(301));
-        let token = world.issuer.token().claim("round", round).build();
+        fixture.fill(60, "groups", &json!(vec!["group"; 1200 + round]), read).await;
+        fixture.clock.advance(std::time::Duration::from_secs(301));
+        let token = fixture.issuer.token().claim("round", round).build();
         for _ in 0..2 {
-            world.verifier.verify(&token).await.unwrap();
+            fixture.verifier.verify(&token).await.unwrap();
         }
         let (one, other) = (
-            world.verifier.verify(&token).await.unwrap(),
-            world.verifier.verify(&token).await.unwrap(),
+            fixture.verifier.verify(&token).await.unwrap(),
+            fixture.verifier.verify(&token).await.unwrap(),
         );
         let typed = |token: &AccessToken| token.claims::<Value>().unwrap();
         assert!(Arc::ptr_eq(&typed(&one), &typed(&other)), "round {round}: a new token fits");
     }
-    let World { verifier, start, issuer, .. } = world;
+    let Fixture { verifier, start, issuer, .. } = fixture;
     drop((verifier, issuer));
     assert!(MEMORY.current_usage() < start + MEGABYTE);
 }
@@ -192,14 +192,14 @@ async fn cached_tokens_do_not_keep_old_key_sets_alive() {
 #[tokio::test]
 async fn large_tokens_do_not_keep_other_tokens_out_of_the_cache() {
     let _alone = ALONE.lock().await;
-    let world = world(200);
+    let fixture = fixture(200);
     let read = |token: &AccessToken| assert!(!token.has_role("admin"));
-    world.fill(60, "profile", &dear(120), read).await;
+    fixture.fill(60, "profile", &dear(120), read).await;
     let mut hits = 0;
     for number in 0..100 {
-        let token = world.issuer.token().claim("honest", number).build();
+        let token = fixture.issuer.token().claim("honest", number).build();
         let claims =
-            async || world.verifier.verify(&token).await.unwrap().claims::<Value>().unwrap();
+            async || fixture.verifier.verify(&token).await.unwrap().claims::<Value>().unwrap();
         for _ in 0..3 {
             claims().await;
         }

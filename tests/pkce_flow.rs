@@ -249,23 +249,67 @@ async fn the_user_must_consent_unless_prompt_is_none() {
 
 #[tokio::test]
 async fn requested_scopes_are_granted() {
+    struct Case {
+        asked: &'static str,
+        granted: &'static str,
+        refresh: bool,
+        id: bool,
+        scoped: u16,
+    }
+
     let demo = demo().await;
     let challenge = challenge();
-    for (asked, granted, refresh, id, scoped) in [
-        (
-            "openid offline_access read:messages",
-            "openid offline_access read:messages",
-            true,
-            true,
-            200,
-        ),
-        ("write:messages", "write:messages", false, false, 403),
-        ("read:messages admin", "read:messages admin", false, false, 200),
-        ("invoices:pay openid", "invoices:pay openid", false, true, 403),
-        ("read:messages read:messages", "read:messages", false, false, 200),
-        (" read:messages  admin ", "read:messages admin", false, false, 200),
-        ("orders:read", "orders:read", false, false, 403),
-        ("", "", false, false, 403),
+    for Case { asked, granted, refresh, id, scoped } in [
+        Case {
+            asked: "openid offline_access read:messages",
+            granted: "openid offline_access read:messages",
+            refresh: true,
+            id: true,
+            scoped: 200,
+        },
+        Case {
+            asked: "write:messages",
+            granted: "write:messages",
+            refresh: false,
+            id: false,
+            scoped: 403,
+        },
+        Case {
+            asked: "read:messages admin",
+            granted: "read:messages admin",
+            refresh: false,
+            id: false,
+            scoped: 200,
+        },
+        Case {
+            asked: "invoices:pay openid",
+            granted: "invoices:pay openid",
+            refresh: false,
+            id: true,
+            scoped: 403,
+        },
+        Case {
+            asked: "read:messages read:messages",
+            granted: "read:messages",
+            refresh: false,
+            id: false,
+            scoped: 200,
+        },
+        Case {
+            asked: " read:messages  admin ",
+            granted: "read:messages admin",
+            refresh: false,
+            id: false,
+            scoped: 200,
+        },
+        Case {
+            asked: "orders:read",
+            granted: "orders:read",
+            refresh: false,
+            id: false,
+            scoped: 403,
+        },
+        Case { asked: "", granted: "", refresh: false, id: false, scoped: 403 },
     ] {
         let answer =
             redirected(&demo.authorize(&with(authorization(&challenge), "scope", asked)).await);
@@ -283,25 +327,78 @@ async fn requested_scopes_are_granted() {
 
 #[tokio::test]
 async fn invalid_authorization_requests_receive_no_code() {
+    struct NotRedirected<'a> {
+        name: &'static str,
+        parameter: &'static str,
+        value: &'a str,
+    }
+
+    struct Redirected {
+        name: &'static str,
+        parameter: &'static str,
+        value: &'static str,
+        error: &'static str,
+    }
+
     let demo = demo().await;
     let challenge = challenge();
     // Without a trusted redirect URI, there is no redirect.
-    for (name, parameter, value) in [
-        ("unknown client", "client_id", "other"),
-        ("no client", "client_id", ""),
-        ("no redirect_uri", "redirect_uri", ""),
-        ("another redirect_uri", "redirect_uri", "https://evil.example/callback"),
-        ("a longer redirect_uri", "redirect_uri", "http://127.0.0.1:8976/callback/x"),
-        ("another host", "redirect_uri", "http://127.0.0.2:8976/callback"),
-        ("no port", "redirect_uri", "http://127.0.0.1/callback"),
-        ("an invalid port", "redirect_uri", "http://127.0.0.1:65536/callback"),
-        ("port 0", "redirect_uri", "http://127.0.0.1:0/callback"),
-        ("a port in another spelling", "redirect_uri", "http://127.0.0.1:08976/callback"),
-        ("a host in the userinfo", "redirect_uri", "http://127.0.0.1:1@evil.example/callback"),
-        ("another spelling", "redirect_uri", "http://127.0.0.1:8976/Callback"),
-        ("another app's redirect_uri", "redirect_uri", PAGE),
-        ("another app", "client_id", SINGLE_PAGE_APP),
-        ("a huge state", "state", &"x".repeat(1025)),
+    for NotRedirected { name, parameter, value } in [
+        NotRedirected { name: "unknown client", parameter: "client_id", value: "other" },
+        NotRedirected { name: "no client", parameter: "client_id", value: "" },
+        NotRedirected { name: "no redirect_uri", parameter: "redirect_uri", value: "" },
+        NotRedirected {
+            name: "another redirect_uri",
+            parameter: "redirect_uri",
+            value: "https://evil.example/callback",
+        },
+        NotRedirected {
+            name: "a longer redirect_uri",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:8976/callback/x",
+        },
+        NotRedirected {
+            name: "another host",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.2:8976/callback",
+        },
+        NotRedirected {
+            name: "no port",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1/callback",
+        },
+        NotRedirected {
+            name: "an invalid port",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:65536/callback",
+        },
+        NotRedirected {
+            name: "port 0",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:0/callback",
+        },
+        NotRedirected {
+            name: "a port in another spelling",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:08976/callback",
+        },
+        NotRedirected {
+            name: "a host in the userinfo",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:1@evil.example/callback",
+        },
+        NotRedirected {
+            name: "another spelling",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:8976/Callback",
+        },
+        NotRedirected {
+            name: "another app's redirect_uri",
+            parameter: "redirect_uri",
+            value: PAGE,
+        },
+        NotRedirected { name: "another app", parameter: "client_id", value: SINGLE_PAGE_APP },
+        NotRedirected { name: "a huge state", parameter: "state", value: &"x".repeat(1025) },
     ] {
         let response = demo.authorize(&with(authorization(&challenge), parameter, value)).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{name}");
@@ -310,15 +407,55 @@ async fn invalid_authorization_requests_receive_no_code() {
         assert!(page.contains("This request cannot go on"), "{name}: {page}");
         assert!(!page.contains("evil"), "{name}: the page contains nothing of the request");
     }
-    for (name, parameter, value, error) in [
-        ("no response_type", "response_type", "", "unsupported_response_type"),
-        ("the implicit flow", "response_type", "token", "unsupported_response_type"),
-        ("no audience", "audience", "", "access_denied"),
-        ("unknown audience", "audience", "https://other.example", "access_denied"),
-        ("no challenge", "code_challenge", "", "invalid_request"),
-        ("a challenge that is not a hash", "code_challenge", "abc", "invalid_request"),
-        ("plain", "code_challenge_method", "plain", "invalid_request"),
-        ("no method, which means plain", "code_challenge_method", "", "invalid_request"),
+    for Redirected { name, parameter, value, error } in [
+        Redirected {
+            name: "no response_type",
+            parameter: "response_type",
+            value: "",
+            error: "unsupported_response_type",
+        },
+        Redirected {
+            name: "the implicit flow",
+            parameter: "response_type",
+            value: "token",
+            error: "unsupported_response_type",
+        },
+        Redirected {
+            name: "no audience",
+            parameter: "audience",
+            value: "",
+            error: "access_denied",
+        },
+        Redirected {
+            name: "unknown audience",
+            parameter: "audience",
+            value: "https://other.example",
+            error: "access_denied",
+        },
+        Redirected {
+            name: "no challenge",
+            parameter: "code_challenge",
+            value: "",
+            error: "invalid_request",
+        },
+        Redirected {
+            name: "a challenge that is not a hash",
+            parameter: "code_challenge",
+            value: "abc",
+            error: "invalid_request",
+        },
+        Redirected {
+            name: "plain",
+            parameter: "code_challenge_method",
+            value: "plain",
+            error: "invalid_request",
+        },
+        Redirected {
+            name: "no method, which means plain",
+            parameter: "code_challenge_method",
+            value: "",
+            error: "invalid_request",
+        },
     ] {
         let answer =
             redirected(&demo.authorize(&with(authorization(&challenge), parameter, value)).await);
@@ -334,30 +471,111 @@ async fn invalid_authorization_requests_receive_no_code() {
 
 #[tokio::test]
 async fn invalid_token_requests_receive_no_token() {
+    struct Case {
+        name: &'static str,
+        parameter: &'static str,
+        value: String,
+        status: u16,
+        error: &'static str,
+    }
+
     let demo = demo().await;
-    for (name, parameter, value, expected) in [
-        ("another verifier", "code_verifier", "x".repeat(43), (400, "invalid_grant")),
-        ("a short verifier", "code_verifier", "x".repeat(42), (400, "invalid_grant")),
-        ("a long verifier", "code_verifier", "x".repeat(129), (400, "invalid_grant")),
-        ("a verifier with a space", "code_verifier", " ".repeat(43), (400, "invalid_grant")),
-        ("no verifier", "code_verifier", String::new(), (400, "invalid_request")),
-        ("the challenge as verifier", "code_verifier", challenge(), (400, "invalid_grant")),
-        (
-            "another redirect_uri",
-            "redirect_uri",
-            "http://127.0.0.1:1/".into(),
-            (400, "invalid_grant"),
-        ),
-        ("no redirect_uri", "redirect_uri", String::new(), (400, "invalid_request")),
-        ("another code", "code", "x".repeat(43), (400, "invalid_grant")),
-        ("no code", "code", String::new(), (400, "invalid_request")),
-        ("another client", "client_id", "other".into(), (401, "invalid_client")),
-        ("another grant", "grant_type", "password".into(), (400, "unsupported_grant_type")),
-        ("no grant", "grant_type", String::new(), (400, "invalid_request")),
+    for Case { name, parameter, value, status, error } in [
+        Case {
+            name: "another verifier",
+            parameter: "code_verifier",
+            value: "x".repeat(43),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "a short verifier",
+            parameter: "code_verifier",
+            value: "x".repeat(42),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "a long verifier",
+            parameter: "code_verifier",
+            value: "x".repeat(129),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "a verifier with a space",
+            parameter: "code_verifier",
+            value: " ".repeat(43),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "no verifier",
+            parameter: "code_verifier",
+            value: String::new(),
+            status: 400,
+            error: "invalid_request",
+        },
+        Case {
+            name: "the challenge as verifier",
+            parameter: "code_verifier",
+            value: challenge(),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "another redirect_uri",
+            parameter: "redirect_uri",
+            value: "http://127.0.0.1:1/".into(),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "no redirect_uri",
+            parameter: "redirect_uri",
+            value: String::new(),
+            status: 400,
+            error: "invalid_request",
+        },
+        Case {
+            name: "another code",
+            parameter: "code",
+            value: "x".repeat(43),
+            status: 400,
+            error: "invalid_grant",
+        },
+        Case {
+            name: "no code",
+            parameter: "code",
+            value: String::new(),
+            status: 400,
+            error: "invalid_request",
+        },
+        Case {
+            name: "another client",
+            parameter: "client_id",
+            value: "other".into(),
+            status: 401,
+            error: "invalid_client",
+        },
+        Case {
+            name: "another grant",
+            parameter: "grant_type",
+            value: "password".into(),
+            status: 400,
+            error: "unsupported_grant_type",
+        },
+        Case {
+            name: "no grant",
+            parameter: "grant_type",
+            value: String::new(),
+            status: 400,
+            error: "invalid_request",
+        },
     ] {
         let code = demo.code().await;
-        let (status, error) = demo.refusal(&with(exchange(&code), parameter, &value)).await;
-        assert_eq!((status, error.as_str()), expected, "{name}");
+        let refusal = demo.refusal(&with(exchange(&code), parameter, &value)).await;
+        assert_eq!(refusal, (status, error.to_owned()), "{name}");
     }
 }
 
@@ -380,6 +598,14 @@ async fn a_code_can_be_used_only_once() {
 
 #[tokio::test]
 async fn client_credentials_are_accepted_as_form_and_json() {
+    struct Case<'a> {
+        name: &'static str,
+        parameter: &'static str,
+        value: &'a str,
+        status: u16,
+        error: &'static str,
+    }
+
     let demo = demo().await;
     let pairs = machine();
     let json: HashMap<_, _> = pairs.iter().copied().collect();
@@ -393,15 +619,45 @@ async fn client_credentials_are_accepted_as_form_and_json() {
         assert_eq!(status, StatusCode::OK);
         assert!(claims.contains(&format!("\"sub\":\"{}@clients\"", MACHINE.0)), "{claims}");
     }
-    for (name, parameter, value, expected) in [
-        ("wrong secret", "client_secret", "x", (401, "invalid_client")),
-        ("no secret", "client_secret", "", (401, "invalid_client")),
-        ("the native app", "client_id", NATIVE_APP, (401, "invalid_client")),
-        ("a long audience", "audience", &"x".repeat(1_025), (400, "invalid_request")),
-        ("no audience", "audience", "", (400, "invalid_request")),
+    for Case { name, parameter, value, status, error } in [
+        Case {
+            name: "wrong secret",
+            parameter: "client_secret",
+            value: "x",
+            status: 401,
+            error: "invalid_client",
+        },
+        Case {
+            name: "no secret",
+            parameter: "client_secret",
+            value: "",
+            status: 401,
+            error: "invalid_client",
+        },
+        Case {
+            name: "the native app",
+            parameter: "client_id",
+            value: NATIVE_APP,
+            status: 401,
+            error: "invalid_client",
+        },
+        Case {
+            name: "a long audience",
+            parameter: "audience",
+            value: &"x".repeat(1_025),
+            status: 400,
+            error: "invalid_request",
+        },
+        Case {
+            name: "no audience",
+            parameter: "audience",
+            value: "",
+            status: 400,
+            error: "invalid_request",
+        },
     ] {
-        let (status, error) = demo.refusal(&with(pairs.clone(), parameter, value)).await;
-        assert_eq!((status, error.as_str()), expected, "{name}");
+        let refusal = demo.refusal(&with(pairs.clone(), parameter, value)).await;
+        assert_eq!(refusal, (status, error.to_owned()), "{name}");
     }
     let not_json = demo
         .http
@@ -446,11 +702,17 @@ async fn client_credentials_select_audience_scope_and_claims() {
 
 #[tokio::test]
 async fn client_credentials_have_a_default_scope() {
+    struct Case {
+        asked: &'static str,
+        granted: &'static str,
+        scoped: u16,
+    }
+
     let demo = demo().await;
-    for (asked, granted, scoped) in [
-        ("", "read:messages write:messages orders:read", 200),
-        ("invoices:pay", "invoices:pay", 403),
-        ("openid", "", 403),
+    for Case { asked, granted, scoped } in [
+        Case { asked: "", granted: "read:messages write:messages orders:read", scoped: 200 },
+        Case { asked: "invoices:pay", granted: "invoices:pay", scoped: 403 },
+        Case { asked: "openid", granted: "", scoped: 403 },
     ] {
         let (_, tokens) = demo.token(&with(machine(), "scope", asked)).await;
         assert_eq!(tokens["scope"], granted, "{asked}");
@@ -463,6 +725,12 @@ async fn client_credentials_have_a_default_scope() {
 /// RFC 6749 §3.3 and the limits of the issuer.
 #[tokio::test]
 async fn scopes_have_limits() {
+    struct Refused {
+        name: &'static str,
+        scope: String,
+        found: &'static str,
+    }
+
     let demo = demo().await;
     let challenge = challenge();
     let tokens = |count: usize| {
@@ -481,13 +749,13 @@ async fn scopes_have_limits() {
         let query = redirected(&demo.authorize(&asked).await);
         assert!(query.contains_key("code"), "{name}: {query:?}");
     }
-    for (name, scope, found) in [
-        ("21 tokens", tokens(21), "found 21"),
-        ("1,025 bytes", "x".repeat(1_025), "found 1025"),
-        ("a quotation mark", "a\"b".to_owned(), "found U+0022"),
-        ("a backslash", "a\\b".to_owned(), "found U+005C"),
-        ("a tab", "a\tb".to_owned(), "found U+0009"),
-        ("a letter outside ASCII", "ä".to_owned(), "found U+00E4"),
+    for Refused { name, scope, found } in [
+        Refused { name: "21 tokens", scope: tokens(21), found: "found 21" },
+        Refused { name: "1,025 bytes", scope: "x".repeat(1_025), found: "found 1025" },
+        Refused { name: "a quotation mark", scope: "a\"b".to_owned(), found: "found U+0022" },
+        Refused { name: "a backslash", scope: "a\\b".to_owned(), found: "found U+005C" },
+        Refused { name: "a tab", scope: "a\tb".to_owned(), found: "found U+0009" },
+        Refused { name: "a letter outside ASCII", scope: "ä".to_owned(), found: "found U+00E4" },
     ] {
         let (error, sentence) = demo.error(&with(machine(), "scope", &scope)).await;
         assert_eq!(error, "invalid_scope", "{name}");
@@ -511,6 +779,12 @@ async fn scopes_are_escaped_on_the_consent_page() {
 
 #[tokio::test]
 async fn claims_have_limits() {
+    struct Refused {
+        name: &'static str,
+        claims: String,
+        found: &'static str,
+    }
+
     let demo = demo().await;
     let members = |count: usize| {
         let members: Vec<_> = (0..count).map(|number| format!("\"c{number}\":{number}")).collect();
@@ -529,13 +803,25 @@ async fn claims_have_limits() {
         let token = answer["access_token"].as_str().unwrap();
         assert_eq!(demo.call("/private", token).await.0, StatusCode::OK, "{name}");
     }
-    for (name, claims, found) in [
-        ("51 members", members(51), "found 51"),
-        ("4,097 bytes", bytes(4_097), "found 4097"),
-        ("an array", "[]".to_owned(), "found another JSON value"),
-        ("a string", "\"org_id\"".to_owned(), "found another JSON value"),
-        ("a truncated object", "{\"org_id\":".to_owned(), "found invalid JSON"),
-        ("not JSON", "org_id=org_1".to_owned(), "found invalid JSON"),
+    for Refused { name, claims, found } in [
+        Refused { name: "51 members", claims: members(51), found: "found 51" },
+        Refused { name: "4,097 bytes", claims: bytes(4_097), found: "found 4097" },
+        Refused { name: "an array", claims: "[]".to_owned(), found: "found another JSON value" },
+        Refused {
+            name: "a string",
+            claims: "\"org_id\"".to_owned(),
+            found: "found another JSON value",
+        },
+        Refused {
+            name: "a truncated object",
+            claims: "{\"org_id\":".to_owned(),
+            found: "found invalid JSON",
+        },
+        Refused {
+            name: "not JSON",
+            claims: "org_id=org_1".to_owned(),
+            found: "found invalid JSON",
+        },
     ] {
         let (error, sentence) = demo.error(&with(machine(), "claims", &claims)).await;
         assert_eq!(error, "invalid_request", "{name}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use portcullis::testing::TestIssuer;
+use portcullis::testing::{TestIssuer, TokenBuilder};
 use portcullis::{Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -38,6 +38,12 @@ impl Write for Log {
 /// Bodies, headers and the logs of all crates contain no token and no claim.
 #[tokio::test]
 async fn responses_and_logs_contain_no_token_and_no_claim() {
+    struct Case {
+        name: &'static str,
+        token: TokenBuilder,
+        status: u16,
+    }
+
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -58,18 +64,18 @@ async fn responses_and_logs_contain_no_token_and_no_claim() {
             .claim("client_id", "CANARY")
     };
     let tokens = [
-        ("valid", token().scope("orders:read CANARY"), 200),
-        ("no scope", token(), 403),
-        ("wrong_audience", token().audience("CANARY"), 401),
-        ("issuer", token().issued_by("CANARY"), 401),
-        ("type of a claim", token().claim("exp", "CANARY"), 401),
-        ("payload", token().payload("{\"CANARY\":CANARY}"), 401),
-        ("expired", token().expired(), 401),
-        ("forged", token().tampered(), 401),
-        ("key", token().header("kid", "unknown"), 401),
-        ("sender-constrained", token().claim("cnf", "CANARY"), 401),
+        Case { name: "valid", token: token().scope("orders:read CANARY"), status: 200 },
+        Case { name: "no scope", token: token(), status: 403 },
+        Case { name: "wrong_audience", token: token().audience("CANARY"), status: 401 },
+        Case { name: "issuer", token: token().issued_by("CANARY"), status: 401 },
+        Case { name: "type of a claim", token: token().claim("exp", "CANARY"), status: 401 },
+        Case { name: "payload", token: token().payload("{\"CANARY\":CANARY}"), status: 401 },
+        Case { name: "expired", token: token().expired(), status: 401 },
+        Case { name: "forged", token: token().tampered(), status: 401 },
+        Case { name: "key", token: token().header("kid", "unknown"), status: 401 },
+        Case { name: "sender-constrained", token: token().claim("cnf", "CANARY"), status: 401 },
     ];
-    for (name, token, status) in tokens {
+    for Case { name, token, status } in tokens {
         let token = token.build();
         let response = answer(&layer, &token).await;
         assert_eq!(response.status(), status, "{name}");
