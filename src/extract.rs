@@ -79,8 +79,8 @@ pub enum AccessTokenRejection {
 /// [`Error`], with realm `api` and without a body.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if self.is_told_by_the_request() {
-            telemetry::request_refused(&self);
+        if self.is_logged_by_layer() {
+            telemetry::request_rejected(&self);
         }
         let challenges = Challenges::for_error(DEFAULT_REALM, &self);
         let mut response =

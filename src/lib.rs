@@ -113,6 +113,6 @@ pub use middleware::rejection::{EmptyBody, ProblemJson, RejectWith, RejectionBod
 pub use middleware::service::Protect;
 pub use rule::Rule;
 pub use token::audience::Audience;
-pub use token::scope::Scope;
+pub use token::scope::{InvalidScope, Scope};
 pub use token_source::TokenSource;
 pub use verifier::{Verifier, VerifierBuilder};

@@ -457,11 +457,10 @@ fn host(name: &str) -> Result<&str, ConfigError> {
 fn segment(name: &str) -> Result<&str, ConfigError> {
     let is_plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    match !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain) {
-        true => Ok(name),
-        false => Err(ConfigError::new(format!(
-            "{name:?}: expected letters, digits, `-`, `.`, `_` and `~`"
-        ))),
+    if !name.is_empty() && !name.starts_with('.') && name.bytes().all(is_plain) {
+        Ok(name)
+    } else {
+        Err(ConfigError::new(format!("{name:?}: expected letters, digits, `-`, `.`, `_` and `~`")))
     }
 }
 

@@ -20,63 +20,69 @@ pub(crate) struct IssuerName {
     pub(crate) iss: Arc<str>,
     /// Set for a resolved issuer, whose keys any client can cause to be fetched by naming it in a
     /// token. Only some of those fetches are logged; metrics count all.
-    pub(crate) throttle: Option<Arc<Throttle>>,
+    pub(crate) throttle: Option<Arc<LogThrottle>>,
 }
 
 impl IssuerName {
     /// Whether the issuer is configured, and so has a label of its own. Recorders keep every label
     /// forever, and tenants come and go.
-    pub(crate) fn is_listed(&self) -> bool {
+    pub(crate) fn is_configured(&self) -> bool {
         self.throttle.is_none()
     }
 
     /// Returns how many events were suppressed since the last one, or `None` if this one is
     /// suppressed as well.
-    fn turn(&self, now: Now) -> Option<u64> {
-        self.throttle.as_ref().map_or(Some(0), |throttle| throttle.turn(now.uptime))
+    fn admit(&self, now: Now) -> Option<u64> {
+        self.throttle.as_ref().map_or(Some(0), |throttle| throttle.admit(now.uptime))
     }
 }
 
 /// Allows one event per second at most, so that unsigned tokens cannot flood the log.
 #[derive(Default)]
-pub(crate) struct Throttle(Mutex<Told>);
+pub(crate) struct LogThrottle(Mutex<LastLogged>);
 
 #[derive(Default)]
-struct Told {
+struct LastLogged {
     at: Option<Duration>,
     suppressed: u64,
 }
 
-impl Throttle {
+impl LogThrottle {
     const EVERY: Duration = Duration::from_secs(1);
 
     /// Returns how many events were suppressed since the last one, or `None` if this one is
     /// suppressed as well.
-    pub(crate) fn turn(&self, now: Duration) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.at.is_some_and(|at| now < at + Self::EVERY) {
-            told.suppressed += 1;
+    pub(crate) fn admit(&self, now: Duration) -> Option<u64> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.at.is_some_and(|at| now < at + Self::EVERY) {
+            last.suppressed += 1;
             return None;
         }
-        told.at = Some(now);
-        Some(std::mem::take(&mut told.suppressed))
+        last.at = Some(now);
+        Some(std::mem::take(&mut last.suppressed))
     }
 }
 
 /// Maximum number of reasons in one event: a hostile key set has hundreds.
 const MAX_REASONS: usize = 8;
 
-/// A key set was fetched, or found unchanged.
+/// A key set that was fetched, or found unchanged.
+pub(crate) struct FetchedKeys<'a> {
+    pub(crate) changed: bool,
+    pub(crate) keys: usize,
+    pub(crate) ignored: &'a [IgnoredKeyReason],
+    pub(crate) lifetime: Duration,
+}
+
+/// Keys were fetched.
 pub(crate) fn keys_fetched(
     issuer: &IssuerName,
-    changed: bool,
-    keys: usize,
-    ignored: &[IgnoredKeyReason],
-    lifetime: Duration,
+    fetched: &FetchedKeys<'_>,
     took: Duration,
     now: Now,
 ) {
-    if let Some(suppressed) = issuer.turn(now) {
+    let FetchedKeys { changed, keys, ignored, lifetime } = *fetched;
+    if let Some(suppressed) = issuer.admit(now) {
         let (lifetime_s, ignored_keys) = (lifetime.as_secs(), ignored.len());
         let some: Vec<_> = ignored.iter().take(MAX_REASONS).collect();
         tracing::info!(
@@ -102,7 +108,7 @@ pub(crate) fn key_fetch_failed(
     took: Duration,
     now: Now,
 ) {
-    if let Some(suppressed) = issuer.turn(now) {
+    if let Some(suppressed) = issuer.admit(now) {
         let retry_after_s = retry_after.as_secs_f64();
         tracing::warn!(
             target: "portcullis", event = "key_fetch_failed", issuer = &*issuer.iss, %error, retry_after_s, suppressed,
@@ -132,7 +138,7 @@ pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
 }
 
 /// A token was rejected. `issuer` is the issuer that the token names, if it is trusted.
-pub(crate) fn token_refused(
+pub(crate) fn token_rejected(
     error: &Error,
     issuer: Option<&str>,
     kid: Option<&str>,
@@ -141,30 +147,30 @@ pub(crate) fn token_refused(
     let reason = error.code();
     if tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
         let detail = match error {
-            Error::InvalidToken(refusal) => refusal.detail(),
+            Error::InvalidToken(rejection) => rejection.detail(),
             other => Some(other.to_string()),
         };
         tracing::debug!(
-            target: "portcullis", event = "token_refused", reason, issuer, kid, alg, detail, "access token rejected"
+            target: "portcullis", event = "token_rejected", reason, issuer, kid, alg, detail, "access token rejected"
         );
     }
-    meters::refusal(reason);
+    meters::rejection(reason);
 }
 
 /// A request was rejected for a reason other than its token.
-pub(crate) fn request_refused(error: &Error) {
+pub(crate) fn request_rejected(error: &Error) {
     let reason = error.code();
     // Only what is required. What the token grants is not logged.
     let detail = match error {
         Error::InsufficientScope { required, .. } => Some(format!("scope \"{required}\"")),
         Error::Forbidden { rule, .. } => Some(rule.clone()),
-        Error::InvalidRequest(_) | Error::InsufficientAuthentication { .. } | Error::Claims(_) => {
-            Some(error.to_string())
-        }
+        Error::InvalidRequest(_)
+        | Error::InsufficientAuthentication { .. }
+        | Error::ClaimsMismatch(_) => Some(error.to_string()),
         _ => None,
     };
-    tracing::debug!(target: "portcullis", event = "request_refused", reason, detail, "request rejected");
-    meters::refusal(reason);
+    tracing::debug!(target: "portcullis", event = "request_rejected", reason, detail, "request rejected");
+    meters::rejection(reason);
 }
 
 /// The outcome of a request, as one layer saw it.
@@ -174,7 +180,7 @@ pub(crate) enum Outcome {
     Accepted,
     /// Let through without a token.
     Anonymous,
-    Refused,
+    Rejected,
     /// Keys or a lookup were unavailable.
     Unavailable,
 }
@@ -185,7 +191,7 @@ pub(crate) fn request(outcome: Outcome) {
     meters::request(match outcome {
         Outcome::Accepted => "accepted",
         Outcome::Anonymous => "anonymous",
-        Outcome::Refused => "refused",
+        Outcome::Rejected => "rejected",
         Outcome::Unavailable => "unavailable",
     });
 }
@@ -222,8 +228,8 @@ pub(crate) fn lookup_unusable(iss: &str, error: &dyn std::fmt::Display, suppress
 /// A claim is configured by a path with dots, which matches no claim, but the nested claim that was
 /// probably meant exists. Logged once per process.
 pub(crate) fn dotted_claim_path(configured: &str, pointer: &str) {
-    static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
+    static LOGGED: Once = Once::new();
+    LOGGED.call_once(|| {
         tracing::warn!(
             target: "portcullis", event = "dotted_claim_path", configured, pointer,
             "no claim has this name; use a JSON Pointer for a nested claim"
@@ -275,10 +281,7 @@ mod meters {
     use super::IssuerName;
 
     fn label(issuer: &IssuerName) -> SharedString {
-        match issuer.is_listed() {
-            true => Arc::clone(&issuer.iss).into(),
-            false => "looked_up".into(),
-        }
+        if issuer.is_configured() { Arc::clone(&issuer.iss).into() } else { "resolved".into() }
     }
 
     pub(super) fn request(outcome: &'static str) {
@@ -300,7 +303,7 @@ mod meters {
     /// current time minus this value; an age would be out of date when it is read. Resolved issuers
     /// share one label, so they have no such value.
     pub(super) fn fetched_at(issuer: &IssuerName, unix: Duration) {
-        if issuer.is_listed() {
+        if issuer.is_configured() {
             gauge!("portcullis_keys_fetched_at_seconds", "issuer" => label(issuer))
                 .set(unix.as_secs_f64());
         }
@@ -315,8 +318,8 @@ mod meters {
             .increment(1);
     }
 
-    pub(super) fn refusal(reason: &'static str) {
-        counter!("portcullis_refusals_total", "reason" => reason).increment(1);
+    pub(super) fn rejection(reason: &'static str) {
+        counter!("portcullis_rejections_total", "reason" => reason).increment(1);
     }
 
     pub(super) fn lookup_failure() {
@@ -337,6 +340,6 @@ mod meters {
     pub(super) fn fetched_at(_: &IssuerName, _: Duration) {}
     pub(super) fn stale_serve(_: &IssuerName) {}
     pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}
-    pub(super) fn refusal(_: &'static str) {}
+    pub(super) fn rejection(_: &'static str) {}
     pub(super) fn lookup_failure() {}
 }

@@ -23,9 +23,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use crate::access_token::AccessToken;
+use crate::access_token::charge::{Budget, Charge};
 use crate::clock::Now;
 use crate::issuer::active::ActiveIssuer;
-use crate::issuer::registry::ResolvedIssuer;
+use crate::issuer::resolution::ResolvedIssuer;
 use crate::keys::jwks::Jwks;
 
 /// Default capacity, in tokens.
@@ -37,7 +38,7 @@ const MAX_CAPACITY: u64 = 1 << 21;
 
 /// Slots for each token of capacity. Tokens hash to slots; without spare slots, collisions evict
 /// entries below capacity.
-const PLACES_PER_TOKEN: u64 = 2;
+const SLOTS_PER_TOKEN: u64 = 2;
 
 /// Maximum time that a token stays cached, whatever its `exp`. Some tokens are valid for 30 days.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -69,45 +70,6 @@ pub(crate) struct TokenCache {
     swept: AtomicUsize,
 }
 
-/// The memory that one cached token takes. Returned to the cache on drop.
-pub(crate) struct Charge {
-    cache: Weak<TokenCache>,
-    bytes: AtomicUsize,
-}
-
-impl Charge {
-    /// Takes `bytes` more. Returns `false` and takes nothing if there is no memory for them.
-    pub(crate) fn add(&self, bytes: usize) -> bool {
-        let Some(cache) = self.cache.upgrade() else { return true };
-        let is_too_much = self.bytes().saturating_add(bytes) > MOST_BYTES_OF_ONE;
-        let has_room = || cache.take(bytes, 0) || cache.sweep(None) && cache.take(bytes, 0);
-        if is_too_much || !has_room() {
-            return false;
-        }
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
-    }
-
-    /// Removes the token from the cache.
-    pub(crate) fn remove(&self, token: &str) {
-        if let Some(cache) = self.cache.upgrade() {
-            cache.remove(token);
-        }
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if let Some(cache) = self.cache.upgrade() {
-            cache.bytes.fetch_sub(self.bytes(), Ordering::Relaxed);
-        }
-    }
-}
-
 /// One line of the processor's cache: a token that is not cached costs the read of two, one for
 /// each of its sets.
 #[repr(align(64))]
@@ -118,7 +80,7 @@ struct Set {
     /// Two bytes of each of the last eight tokens that were verified and not cached, the newest in
     /// the lowest bits of the first.
     seen: [AtomicU64; 2],
-    kept: [ArcSwapOption<Entry>; WAYS],
+    entries: [ArcSwapOption<Entry>; WAYS],
 }
 
 /// A cached token, and what it was verified with.
@@ -136,21 +98,22 @@ pub(crate) struct Entry {
 /// The issuer of a cached token.
 pub(crate) enum EntryIssuer {
     /// A configured issuer: trusted as long as the verifier lives.
-    Listed(Arc<ActiveIssuer>),
+    Configured(Arc<ActiveIssuer>),
     /// A resolved issuer. Weak: a cached token must not keep an evicted tenant alive.
-    LookedUp(Weak<ActiveIssuer>),
+    Resolved(Weak<ActiveIssuer>),
 }
 
 impl Entry {
     pub(crate) fn new(
         token: AccessToken,
-        known: &ResolvedIssuer,
+        issuer: &ResolvedIssuer,
         keys: Option<&Arc<Jwks>>,
         now: Now,
     ) -> Self {
-        let issuer = match known.is_listed() {
-            true => EntryIssuer::Listed(Arc::clone(&known.issuer)),
-            false => EntryIssuer::LookedUp(Arc::downgrade(&known.issuer)),
+        let issuer = if issuer.is_configured() {
+            EntryIssuer::Configured(Arc::clone(&issuer.issuer))
+        } else {
+            EntryIssuer::Resolved(Arc::downgrade(&issuer.issuer))
         };
         let keys = keys.map(Arc::downgrade);
         Self { token, issuer, keys, at: now.uptime, was_used: AtomicBool::new(false) }
@@ -176,11 +139,11 @@ impl Entry {
 impl TokenCache {
     /// With a `capacity` of 0, nothing is cached.
     pub(crate) fn new(capacity: u64) -> Self {
-        let sets = (capacity.min(MAX_CAPACITY) * PLACES_PER_TOKEN).div_ceil(WAYS as u64);
+        let sets = (capacity.min(MAX_CAPACITY) * SLOTS_PER_TOKEN).div_ceil(WAYS as u64);
         let set = || Set {
             tags: array::from_fn(|_| AtomicU32::new(0)),
             seen: array::from_fn(|_| AtomicU64::new(0)),
-            kept: array::from_fn(|_| ArcSwapOption::empty()),
+            entries: array::from_fn(|_| ArcSwapOption::empty()),
         };
         let most_bytes = usize::try_from(capacity.min(MAX_CAPACITY))
             .unwrap_or(usize::MAX)
@@ -210,31 +173,15 @@ impl TokenCache {
         };
         let mut has_freed = false;
         for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
-            for (own, kept) in set.slots() {
-                if kept.load().as_ref().is_some_and(may_go) {
-                    own.store(0, Ordering::Relaxed);
-                    kept.store(None);
+            for (tag, slot) in set.slots() {
+                if slot.load().as_ref().is_some_and(may_go) {
+                    tag.store(0, Ordering::Relaxed);
+                    slot.store(None);
                     has_freed = true;
                 }
             }
         }
         has_freed
-    }
-
-    fn remove(&self, token: &str) {
-        let Some(place) = self.candidates(token) else { return };
-        for (own, kept) in place.sets.into_iter().flat_map(Set::slots) {
-            let found = kept.load();
-            if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
-                // Unless another token has taken the slot meanwhile.
-                let previous = kept.compare_and_swap(&found, None);
-                if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
-                    && Arc::ptr_eq(previous, found)
-                {
-                    own.store(0, Ordering::Relaxed);
-                }
-            }
-        }
     }
 
     /// Returns exactly this token, if it is cached and `is_good` accepts its entry.
@@ -244,13 +191,13 @@ impl TokenCache {
         is_good: impl FnOnce(&Entry) -> bool,
     ) -> Option<AccessToken> {
         let Candidates { sets, tag, .. } = self.candidates(token)?;
-        let kept = sets.into_iter().find_map(|set| {
+        let cached = sets.into_iter().find_map(|set| {
             let way = set.tags.iter().position(|own| own.load(Ordering::Relaxed) == tag)?;
-            let kept = set.kept.get(way)?.load();
-            let is_this = kept.as_ref().is_some_and(|entry| entry.token.expose_token() == token);
-            is_this.then_some(kept)
+            let cached = set.entries.get(way)?.load();
+            let is_this = cached.as_ref().is_some_and(|entry| entry.token.expose_token() == token);
+            is_this.then_some(cached)
         })?;
-        let entry = kept.as_ref().filter(|entry| is_good(entry))?;
+        let entry = cached.as_ref().filter(|entry| is_good(entry))?;
         // Written once, not on each hit: a write would take the cache line from the other
         // processors.
         if !entry.was_used.load(Ordering::Relaxed) {
@@ -261,24 +208,25 @@ impl TokenCache {
 
     /// Caches a token that was just verified, if it was verified before.
     pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
-        let Some(place) = self.candidates(token) else { return };
-        let [first, _] = place.sets;
-        if !first.record_sighting(place.rest) {
+        let Some(candidates) = self.candidates(token) else { return };
+        let [first, _] = candidates.sets;
+        if !first.record_sighting(candidates.rest) {
             return;
         }
-        let Some((own, kept)) = place.choose(now) else { return };
+        let Some((tag, slot)) = candidates.choose(now) else { return };
         let entry = entry();
         let bytes = entry.token.bytes() + size_of::<Entry>();
-        let leaving = kept.load().as_ref().map_or(0, |entry| entry.token.charged());
+        let leaving = slot.load().as_ref().map_or(0, |entry| entry.token.charged());
         let has_room =
             self.take(bytes, leaving) || self.sweep(Some(now)) && self.take(bytes, leaving);
         if !has_room {
             return;
         }
         // Charged before the entry is visible, so that its removal cannot make the count negative.
-        entry.token.charge(Charge { cache: Arc::downgrade(self), bytes: AtomicUsize::new(bytes) });
-        kept.store(Some(Arc::new(entry)));
-        own.store(place.tag, Ordering::Relaxed);
+        let budget = Arc::downgrade(self) as Weak<dyn Budget>;
+        entry.token.charge(Charge::new(budget, bytes));
+        slot.store(Some(Arc::new(entry)));
+        tag.store(candidates.tag, Ordering::Relaxed);
     }
 
     fn candidates(&self, token: &str) -> Option<Candidates<'_>> {
@@ -293,6 +241,33 @@ impl TokenCache {
         // there.
         let tag = u32::from_le_bytes([a, b, c, d]);
         Some(Candidates { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
+    }
+}
+
+impl Budget for TokenCache {
+    fn reserve(&self, bytes: usize, charged: usize) -> bool {
+        charged.saturating_add(bytes) <= MOST_BYTES_OF_ONE
+            && (self.take(bytes, 0) || self.sweep(None) && self.take(bytes, 0))
+    }
+
+    fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, token: &str) {
+        let Some(candidates) = self.candidates(token) else { return };
+        for (tag, slot) in candidates.sets.into_iter().flat_map(Set::slots) {
+            let found = slot.load();
+            if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
+                // Unless another token has taken the slot meanwhile.
+                let previous = slot.compare_and_swap(&found, None);
+                if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
+                    && Arc::ptr_eq(previous, found)
+                {
+                    tag.store(0, Ordering::Relaxed);
+                }
+            }
+        }
     }
 }
 
@@ -322,11 +297,11 @@ impl<'a> Candidates<'a> {
             [first, second]
         };
         let slots = || sets.into_iter().flat_map(Set::slots);
-        let is_stale = |kept: &ArcSwapOption<Entry>| {
-            kept.load().as_ref().is_some_and(|entry| !entry.is_recent(now))
+        let is_stale = |slot: &ArcSwapOption<Entry>| {
+            slot.load().as_ref().is_some_and(|entry| !entry.is_recent(now))
         };
-        let is_unused = |kept: &ArcSwapOption<Entry>| {
-            kept.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))
+        let is_unused = |slot: &ArcSwapOption<Entry>| {
+            slot.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))
         };
         slots()
             .find(|(own, _)| own.load(Ordering::Relaxed) == self.tag)
@@ -342,7 +317,7 @@ type Slot<'a> = (&'a AtomicU32, &'a ArcSwapOption<Entry>);
 
 impl Set {
     fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        self.tags.iter().zip(&self.kept)
+        self.tags.iter().zip(&self.entries)
     }
 
     fn empty(&self) -> impl Iterator<Item = Slot<'_>> {

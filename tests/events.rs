@@ -130,7 +130,7 @@ async fn events_and_metrics_have_stable_names() {
         "DEBUG unknown_kid issuer outcome=fetched",
         "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
         "DEBUG unknown_kid issuer outcome=missing",
-        "DEBUG token_refused alg issuer kid reason=unknown_key",
+        "DEBUG token_rejected alg issuer kid reason=unknown_key",
     ]);
     for name in ["b", "c"] {
         assert_eq!(verdict(&verifier, &kid(name)).await, "unknown_key");
@@ -139,7 +139,7 @@ async fn events_and_metrics_have_stable_names() {
     for (name, outcome) in [("a", "remembered"), ("d", "cooling_down")] {
         assert_eq!(verdict(&verifier, &kid(name)).await, "unknown_key");
         let unknown = format!("DEBUG unknown_kid issuer outcome={outcome}");
-        said(&[&unknown, "DEBUG token_refused alg issuer kid reason=unknown_key"]);
+        said(&[&unknown, "DEBUG token_rejected alg issuer kid reason=unknown_key"]);
     }
 
     // An outage: the refresh fails. The use of keys past their lifetime is logged once.
@@ -190,21 +190,21 @@ async fn events_and_metrics_have_stable_names() {
     let layer = ProtectLayer::new(verifier.clone()).scope("orders:read");
     let app = layer.layer(axum::Router::<()>::new().route("/", get(async |_: AccessToken| "")));
     for (credentials, expected) in [
-        (None, "DEBUG request_refused reason=missing"),
-        (Some("Bearer".to_owned()), "DEBUG request_refused detail reason=invalid_request"),
+        (None, "DEBUG request_rejected reason=missing"),
+        (Some("Bearer".to_owned()), "DEBUG request_rejected detail reason=invalid_request"),
         (
             Some(format!("Bearer {}", good())),
-            "DEBUG request_refused detail reason=insufficient_scope",
+            "DEBUG request_rejected detail reason=insufficient_scope",
         ),
         (
             Some(format!("Bearer {}", issuer.token().expired().build())),
-            "DEBUG token_refused alg detail issuer kid reason=expired",
+            "DEBUG token_rejected alg detail issuer kid reason=expired",
         ),
         (
             Some(format!("Bearer {}", issuer.token().issued_by("https://other.example/").build())),
-            "DEBUG token_refused alg detail kid reason=unknown_issuer",
+            "DEBUG token_rejected alg detail kid reason=unknown_issuer",
         ),
-        (Some("Bearer opaque".to_owned()), "DEBUG token_refused detail reason=opaque"),
+        (Some("Bearer opaque".to_owned()), "DEBUG token_rejected detail reason=opaque"),
     ] {
         let request = credentials
             .into_iter()
@@ -226,7 +226,10 @@ async fn events_and_metrics_have_stable_names() {
         clock.advance(Duration::from_secs(passes));
         assert_eq!(verdict(&broken, &good()).await, "lookup_failed");
         let mut lines = log.take();
-        assert_eq!(lines.pop().unwrap(), "DEBUG token_refused alg detail kid reason=lookup_failed");
+        assert_eq!(
+            lines.pop().unwrap(),
+            "DEBUG token_rejected alg detail kid reason=lookup_failed"
+        );
         let expected =
             expected.map(|suppressed| format!("ERROR lookup_failed error suppressed={suppressed}"));
         assert_eq!(lines, Vec::from_iter(expected));
@@ -237,14 +240,14 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(verdict(&wrong, &good()).await, "unknown_issuer");
     said(&[
         "WARN lookup_unusable error issuer suppressed=0",
-        "DEBUG token_refused alg detail kid reason=unknown_issuer",
+        "DEBUG token_rejected alg detail kid reason=unknown_issuer",
     ]);
 
     // Resolved issuers share one label.
-    let looked_up =
+    let resolved =
         Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
-    let looked_up = Verifier::builder(looked_up).clock(&clock).build().unwrap();
-    assert_eq!(verdict(&looked_up, &good()).await, "ok");
+    let resolved = Verifier::builder(resolved).clock(&clock).build().unwrap();
+    assert_eq!(verdict(&resolved, &good()).await, "ok");
 
     // Their fetches are logged once per second at most, and the metrics count all of them.
     let others: Vec<_> =
@@ -252,13 +255,13 @@ async fn events_and_metrics_have_stable_names() {
     log.take();
     for other in &others {
         other.set_clock(&clock);
-        assert_eq!(verdict(&looked_up, &other.token().build()).await, "ok");
+        assert_eq!(verdict(&resolved, &other.token().build()).await, "ok");
     }
     said(&[]);
     clock.advance(Duration::from_secs(1));
     let another = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
     another.set_clock(&clock);
-    assert_eq!(verdict(&looked_up, &another.token().build()).await, "ok");
+    assert_eq!(verdict(&resolved, &another.token().build()).await, "ok");
     said(&[
         "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=5",
     ]);
@@ -353,27 +356,27 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
-            "portcullis_key_fetch_duration_seconds issuer=looked_up outcome=changed: 7 times",
+            "portcullis_key_fetch_duration_seconds issuer=resolved outcome=changed: 7 times",
             "portcullis_key_fetches_total issuer=ISS outcome=changed: 7",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
             "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
             "portcullis_key_fetches_total issuer=LARGE outcome=failed: 1",
-            "portcullis_key_fetches_total issuer=looked_up outcome=changed: 7",
+            "portcullis_key_fetches_total issuer=resolved outcome=changed: 7",
             "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
             "portcullis_keys_fetched_at_seconds issuer=LARGE: a time",
             "portcullis_lookup_failures_total : 5",
-            "portcullis_refusals_total reason=expired: 1",
-            "portcullis_refusals_total reason=insufficient_scope: 1",
-            "portcullis_refusals_total reason=invalid_request: 1",
-            "portcullis_refusals_total reason=keys_unavailable: 1",
-            "portcullis_refusals_total reason=lookup_failed: 5",
-            "portcullis_refusals_total reason=missing: 1",
-            "portcullis_refusals_total reason=opaque: 1",
-            "portcullis_refusals_total reason=unknown_issuer: 2",
-            "portcullis_refusals_total reason=unknown_key: 5",
+            "portcullis_rejections_total reason=expired: 1",
+            "portcullis_rejections_total reason=insufficient_scope: 1",
+            "portcullis_rejections_total reason=invalid_request: 1",
+            "portcullis_rejections_total reason=keys_unavailable: 1",
+            "portcullis_rejections_total reason=lookup_failed: 5",
+            "portcullis_rejections_total reason=missing: 1",
+            "portcullis_rejections_total reason=opaque: 1",
+            "portcullis_rejections_total reason=unknown_issuer: 2",
+            "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_requests_total outcome=accepted: 3",
             "portcullis_requests_total outcome=anonymous: 1",
-            "portcullis_requests_total outcome=refused: 6",
+            "portcullis_requests_total outcome=rejected: 6",
             "portcullis_requests_total outcome=unavailable: 1",
             "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_token_cache_total outcome=hit: 1",

@@ -429,9 +429,10 @@ impl EmbeddedIssuer {
     /// An access token with the claims of Auth0's.
     fn access_token(&self, subject: &str, client: &str, scope: &str) -> TokenBuilder {
         let userinfo = format!("{}userinfo", self.iss());
-        let audience = match has(scope, "openid") {
-            true => json!([self.0.audience, userinfo]),
-            false => json!(self.0.audience),
+        let audience = if has(scope, "openid") {
+            json!([self.0.audience, userinfo])
+        } else {
+            json!(self.0.audience)
         };
         let is_permission = |token: &&str| !token.is_empty() && !IDENTITY_SCOPES.contains(token);
         let permissions: Vec<_> = scope.split(' ').filter(is_permission).collect();

@@ -147,11 +147,10 @@ pub(crate) fn health(verifier: &Verifier) -> Value {
 /// and are not restricted.
 async fn from_the_page_only(State(own): State<String>, request: Request, next: Next) -> Response {
     let (headers, mut origins) = (request.headers(), request.headers().get_all(ORIGIN).iter());
-    match headers.contains_key("x-demo") && origins.all(|origin| *origin == own) {
-        true => next.run(request).await,
-        false => {
-            failed(StatusCode::FORBIDDEN, "expected the header X-Demo, and no other page's Origin")
-        }
+    if headers.contains_key("x-demo") && origins.all(|origin| *origin == own) {
+        next.run(request).await
+    } else {
+        failed(StatusCode::FORBIDDEN, "expected the header X-Demo, and no other page's Origin")
     }
 }
 

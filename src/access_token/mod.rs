@@ -1,5 +1,7 @@
 //! [`AccessToken`]: proof that a token was verified.
 
+pub(crate) mod charge;
+
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
@@ -11,15 +13,14 @@ use serde_json::Value;
 
 use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
-use crate::issuer::Issuer;
 use crate::keys::jwk::SignedPayload;
 use crate::telemetry;
 use crate::token::claim_path::{ClaimPath, listed_strings};
-use crate::token::claims::Claims as Registered;
+use crate::token::claims::RegisteredClaims;
 use crate::token::json::most_bytes_read;
 use crate::token::profile::TokenProfile;
 use crate::token::scope::Scope;
-use crate::token_cache::Charge;
+use charge::Charge;
 
 /// A *verified* access token (RFC 9068). Only a [`Verifier`](crate::Verifier) creates one, after it
 /// has checked signature, issuer, audience and time.
@@ -45,24 +46,31 @@ struct Inner {
     /// The token, followed by its decoded payload.
     text: Box<str>,
     token_end: usize,
-    issuer: Arc<str>,
     subject: Option<Text>,
     client_id: Option<Text>,
     scope: Scope,
     expires_at: Duration,
     /// The later of `nbf` and `iat`.
     good_from: Duration,
-    verifier: u64,
-    clock: Clock,
-    implies: Option<Arc<Implies>>,
-    profile: Arc<TokenProfile>,
-    leeway: Duration,
+    terms: Terms,
     /// The claims as a tree, once it is needed.
     tree: OnceLock<Value>,
     /// The claims as types of the application, once they are needed.
     typed: Typed,
     /// The memory that the token takes in the cache, if it is cached.
     charge: OnceLock<Charge>,
+}
+
+/// The issuer and the verifier of a token, as far as the token needs them later.
+pub(crate) struct Terms {
+    /// `iss`, as spelled in the token.
+    pub(crate) issuer: Arc<str>,
+    pub(crate) profile: Arc<TokenProfile>,
+    pub(crate) leeway: Duration,
+    /// The number of the verifier. Each verifier accepts only its own tokens.
+    pub(crate) verifier: u64,
+    pub(crate) clock: Clock,
+    pub(crate) implies: Option<Arc<Implies>>,
 }
 
 /// The text of a claim: a range of the payload, or a copy if the payload contains escapes.
@@ -99,10 +107,10 @@ struct Typed(OnceLock<Box<(Arc<dyn Any + Send + Sync>, Typed)>>);
 
 impl Typed {
     /// Returns the value of type `T`. The first call creates it with `make`, and stores it if
-    /// `has_room`.
+    /// `reserve` finds memory for it.
     fn get_or<T: Any + Send + Sync, E>(
         &self,
-        has_room: impl FnOnce() -> bool,
+        reserve: impl FnOnce() -> bool,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<Arc<T>, E> {
         let mut last = self;
@@ -113,7 +121,7 @@ impl Typed {
             last = &entry.1;
         }
         let value = Arc::new(make()?);
-        if !has_room() {
+        if !reserve() {
             return Ok(value);
         }
         // If another thread was faster, this value is not stored.
@@ -128,11 +136,8 @@ impl AccessToken {
     pub(crate) fn new(
         token: &str,
         payload: &SignedPayload<'_>,
-        claims: Registered<'_>,
-        issuer: &Issuer,
-        verifier: u64,
-        clock: Clock,
-        implies: Option<Arc<Implies>>,
+        claims: RegisteredClaims<'_>,
+        terms: Terms,
     ) -> Self {
         // The claims were parsed from these bytes as UTF-8, so this does not fail.
         let payload = std::str::from_utf8(payload.bytes()).unwrap_or_default();
@@ -141,24 +146,15 @@ impl AccessToken {
         Self(Arc::new(Inner {
             text: [token, payload].concat().into(),
             token_end: token.len(),
-            issuer: match issuer.names().find(|name| ***name == *claims.issuer) {
-                Some(name) => Arc::clone(name),
-                // A tenant of a template.
-                None => Arc::from(&*claims.issuer),
-            },
             subject: claims.subject.as_deref().map(text),
             client_id: claims.client_id().map(text),
-            scope: match &issuer.profile.scope_prefix {
+            scope: match &terms.profile.scope_prefix {
                 Some(prefix) => claims.scope.with_unprefixed(prefix),
                 None => claims.scope,
             },
             expires_at: claims.expires_at,
             good_from,
-            verifier,
-            clock,
-            implies,
-            profile: Arc::clone(&issuer.profile),
-            leeway: issuer.leeway,
+            terms,
             tree: OnceLock::new(),
             typed: Typed::default(),
             charge: OnceLock::new(),
@@ -173,7 +169,7 @@ impl AccessToken {
 
     /// `iss` (RFC 7519 §4.1.1): a trusted issuer, as spelled in the token.
     pub fn issuer(&self) -> &str {
-        &self.0.issuer
+        &self.0.terms.issuer
     }
 
     /// `aud` (RFC 7519 §4.1.3): this API, and possibly others.
@@ -196,12 +192,12 @@ impl AccessToken {
 
     /// Whether the token grants this scope token, either directly or by a scope token that implies
     /// it ([`VerifierBuilder::scope_implies`](crate::VerifierBuilder::scope_implies)).
-    pub fn has_scope(&self, asked: &str) -> bool {
+    pub fn has_scope(&self, required: &str) -> bool {
         let implied = || {
-            let implies = self.0.implies.as_ref()?;
-            Some(self.scope().iter().any(|granted| implies(granted, asked)))
+            let implies = self.0.terms.implies.as_ref()?;
+            Some(self.scope().iter().any(|granted| implies(granted, required)))
         };
-        self.scope().contains(asked) || implied().unwrap_or(false)
+        self.scope().contains(required) || implied().unwrap_or(false)
     }
 
     /// Checks that the token grants the scope `required`, where no
@@ -212,12 +208,13 @@ impl AccessToken {
     /// Returns [`Error::InsufficientScope`] if the token does not grant every scope token of
     /// `required`.
     pub fn require_scope(&self, required: &Scope) -> Result<(), Error> {
-        match required.iter().all(|asked| self.has_scope(asked)) {
-            true => Ok(()),
-            false => Err(Error::InsufficientScope {
+        if required.iter().all(|required| self.has_scope(required)) {
+            Ok(())
+        } else {
+            Err(Error::InsufficientScope {
                 required: required.clone(),
                 granted: self.scope().clone(),
-            }),
+            })
         }
     }
 
@@ -246,8 +243,11 @@ impl AccessToken {
     pub async fn until_expired(&self) {
         // The wall clock may be corrected meanwhile, so it is read again at this interval.
         const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
-        while let Some(left) =
-            self.0.expires_at.checked_sub(self.0.clock.now().unix).filter(|left| !left.is_zero())
+        while let Some(left) = self
+            .0
+            .expires_at
+            .checked_sub(self.0.terms.clock.now().unix)
+            .filter(|left| !left.is_zero())
         {
             tokio::time::sleep(left.min(AT_LEAST_EVERY)).await;
         }
@@ -262,7 +262,7 @@ impl AccessToken {
         // A string lists several permissions, separated by commas. An empty entry matches nothing.
         let split = |name: &str| name.split(',').any(|one| one.trim() == permission);
         !permission.is_empty()
-            && self.found(&self.0.profile.permissions).any(|value| match value {
+            && self.found(&self.0.terms.profile.permissions).any(|value| match value {
                 Value::String(several) => split(several),
                 other => listed_strings(other).any(|name| name == permission),
             })
@@ -272,14 +272,20 @@ impl AccessToken {
     /// configured with ([`roles_at`](crate::Issuer::roles_at)).
     pub fn has_role(&self, role: &str) -> bool {
         !role.is_empty()
-            && self.found(&self.0.profile.roles).flat_map(listed_strings).any(|name| name == role)
+            && self
+                .found(&self.0.terms.profile.roles)
+                .flat_map(listed_strings)
+                .any(|name| name == role)
     }
 
     /// Whether the token's subject is a member of this group: the claim `groups`, or the claims
     /// that the issuer is configured with ([`groups_at`](crate::Issuer::groups_at)).
     pub fn in_group(&self, group: &str) -> bool {
         !group.is_empty()
-            && self.found(&self.0.profile.groups).flat_map(listed_strings).any(|name| name == group)
+            && self
+                .found(&self.0.terms.profile.groups)
+                .flat_map(listed_strings)
+                .any(|name| name == group)
     }
 
     fn found<'a>(&'a self, paths: &'a [ClaimPath]) -> impl Iterator<Item = &'a Value> {
@@ -323,7 +329,7 @@ impl AccessToken {
 
     /// Whether `now` is before `exp` and not before `nbf` and `iat`, with leeway.
     pub(crate) fn is_good_at(&self, now: Now) -> bool {
-        let leeway = self.0.leeway;
+        let leeway = self.0.terms.leeway;
         now.unix < self.0.expires_at + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
     }
 
@@ -350,7 +356,7 @@ impl AccessToken {
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.0.terms.clock
     }
 
     /// All claims, deserialized into your own type on first use and stored with the token.
@@ -377,13 +383,13 @@ impl AccessToken {
         let read = || {
             serde_json::from_str(self.raw_claims()).map_err(|error| ClaimsError::new::<T>(&error))
         };
-        let has_room = || {
+        let reserve = || {
             let charge = self.0.charge.get();
             charge.is_none_or(|charge| {
                 charge.add(most_bytes_read(self.raw_claims()) + size_of::<T>())
             })
         };
-        self.0.typed.get_or(has_room, read)
+        self.0.typed.get_or(reserve, read)
     }
 
     /// All claims: the JSON object, exactly as signed.
@@ -398,7 +404,7 @@ impl AccessToken {
     }
 
     pub(crate) fn verifier(&self) -> u64 {
-        self.0.verifier
+        self.0.terms.verifier
     }
 }
 
@@ -406,7 +412,7 @@ impl fmt::Debug for AccessToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("AccessToken")
-            .field("issuer", &self.0.issuer)
+            .field("issuer", &self.0.terms.issuer)
             .finish_non_exhaustive()
     }
 }

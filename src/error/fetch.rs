@@ -37,7 +37,9 @@ pub enum FetchError {
         limit: Duration,
     },
     /// The address is private, loopback or link-local, which is not allowed for resolved issuers.
-    #[error("{url}: expected a public address")]
+    #[error(
+        "{url}: expected a public address; `Issuers::danger_allow_private_addresses` allows others"
+    )]
     #[non_exhaustive]
     PrivateAddress {
         /// The URL that would have been fetched.
@@ -148,15 +150,15 @@ pub enum IgnoredKeyReason {
     /// A member is missing or has the wrong type, length or value.
     Malformed,
     /// `kty` or `crv` is not supported.
-    Type,
+    UnsupportedType,
     /// The key is symmetric (`oct`). It is published, so it is not a secret.
     Symmetric,
     /// The key includes its private part, so anyone can sign with it.
     Private,
     /// `use` or `key_ops` does not allow verification (RFC 7517 §4.2, §4.3).
-    Use,
+    NotForVerification,
     /// `alg` is not supported or does not fit the key.
-    Algorithm,
+    UnsupportedAlgorithm,
     /// The RSA key has fewer than 2048 or more than 8192 bits.
     RsaSize,
     /// The Ed25519 point has small order, so anyone can produce valid signatures.
@@ -172,11 +174,11 @@ impl fmt::Display for IgnoredKeyReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Malformed => "a member is missing, or has the wrong type, length or value",
-            Self::Type => "`kty` or `crv` is unknown",
+            Self::UnsupportedType => "`kty` or `crv` is unknown",
             Self::Symmetric => "the key is symmetric",
             Self::Private => "the key includes its private part",
-            Self::Use => "`use` or `key_ops` does not allow verification",
-            Self::Algorithm => "`alg` is unknown or does not fit the key",
+            Self::NotForVerification => "`use` or `key_ops` does not allow verification",
+            Self::UnsupportedAlgorithm => "`alg` is unknown or does not fit the key",
             Self::RsaSize => "the RSA key has under 2048 or over 8192 bits",
             Self::SmallOrder => "the point is of small order",
             Self::TooMany => "the set has more keys than are read",

@@ -69,7 +69,7 @@ pub enum Error {
     },
     /// The access token is valid, but its claims do not fit the type that the handler expects.
     #[error(transparent)]
-    Claims(#[from] ClaimsError),
+    ClaimsMismatch(#[from] ClaimsError),
     /// The user must sign in again, or with a stronger method (RFC 9470 §3
     /// `insufficient_user_authentication`).
     #[error("expected the user to sign in{}{}", acr_of(acr_values), within(*max_age))]
@@ -112,7 +112,7 @@ impl From<InvalidToken> for Error {
 impl Error {
     /// Whether the layer that handles the request logs this error. The verifier has already logged
     /// the others.
-    pub(crate) fn is_told_by_the_request(&self) -> bool {
+    pub(crate) fn is_logged_by_layer(&self) -> bool {
         !matches!(
             self,
             Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. }
@@ -126,7 +126,7 @@ impl Error {
                 StatusCode::UNAUTHORIZED
             }
             Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
-            Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::Claims(_) => {
+            Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::ClaimsMismatch(_) => {
                 StatusCode::FORBIDDEN
             }
             Self::KeysUnavailable { .. } | Self::LookupFailed { .. } => {
@@ -136,7 +136,8 @@ impl Error {
     }
 
     /// Returns the `error` of the challenge, by its RFC name (RFC 6750 §3.1, RFC 9470 §3), or
-    /// `None` if the challenge has none. This is all that the client learns about the reason.
+    /// `None` if the challenge has none. Apart from this, the client gets only a fixed
+    /// `error_description`. It says that a token expired only if its signature was verified.
     ///
     /// ```
     /// use portcullis::{Error, InvalidToken};
@@ -153,7 +154,7 @@ impl Error {
             Self::InsufficientAuthentication { .. } => Some("insufficient_user_authentication"),
             Self::Missing
             | Self::Forbidden { .. }
-            | Self::Claims(_)
+            | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
             | Self::LookupFailed { .. } => None,
         }
@@ -169,7 +170,7 @@ impl Error {
             Self::InvalidToken(reason) => reason.code(),
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
-            Self::Claims(_) => "claims_mismatch",
+            Self::ClaimsMismatch(_) => "claims_mismatch",
             Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
@@ -191,22 +192,22 @@ fn within(max_age: Option<Duration>) -> String {
 pub enum InvalidRequest {
     /// There is more than one token: two `Authorization` headers, two cookies, or a header and a
     /// cookie (RFC 6750 §2).
-    Repeated,
+    RepeatedToken,
     /// The token is missing from its location, or has characters outside b64token (RFC 6750 §2.1).
-    Credentials,
+    MalformedCredentials,
     /// The token is in a cookie or in a header set by a gateway, and the request comes from a page
     /// whose origin may not use it ([`TokenSource::cookie`](crate::TokenSource::cookie)).
-    Origin,
+    ForbiddenOrigin,
 }
 
 impl fmt::Display for InvalidRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Repeated => "one access token, in one place",
-            Self::Credentials => {
+            Self::RepeatedToken => "one access token, in one place",
+            Self::MalformedCredentials => {
                 "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space"
             }
-            Self::Origin => "an `Origin` that may use the cookie or the gateway's header",
+            Self::ForbiddenOrigin => "an `Origin` that may use the cookie or the gateway's header",
         })
     }
 }

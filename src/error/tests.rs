@@ -11,10 +11,10 @@ fn errors() -> Vec<Error> {
     let scope = || Scope::try_from("x").unwrap();
     let mut errors = vec![
         Error::Missing,
-        Error::InvalidRequest(InvalidRequest::Repeated),
+        Error::InvalidRequest(InvalidRequest::RepeatedToken),
         Error::InsufficientScope { required: scope(), granted: scope() },
         Error::Forbidden { rule: text(), scope: scope() },
-        Error::Claims(claims),
+        Error::ClaimsMismatch(claims),
         Error::InsufficientAuthentication { acr_values: vec![], max_age: None },
         Error::KeysUnavailable { issuer: "x".into(), reason: FetchError::Interrupted },
         Error::LookupFailed {

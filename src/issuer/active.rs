@@ -12,11 +12,12 @@ use crate::health::IssuerHealth;
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{
-    Fetching, KeysState, Location, MAX_WAITS, RefetchOutcome, RemoteJwks, Source,
+    AddressPolicy, Fetching, KeysState, Location, MAX_WAITS, Mismatch, RefetchOutcome, RemoteJwks,
+    Source,
 };
 use crate::keys::url::PlainHttp;
-use crate::telemetry::{IssuerName, Throttle};
-use crate::token::claims::Claims;
+use crate::telemetry::{IssuerName, LogThrottle};
+use crate::token::claims::RegisteredClaims;
 use crate::token::json::most_bytes_read;
 use crate::token::jws::{Header, Jws};
 use crate::token::token_type::AllowedTypes;
@@ -32,15 +33,14 @@ pub(crate) struct ActiveIssuer {
 }
 
 /// How an issuer came to be trusted.
-pub(crate) enum Origin {
+pub(crate) enum Provenance {
     /// Configured by the application.
-    Listed,
+    Configured,
     /// Resolved by the lookup. Anyone may be able to register such an issuer.
-    LookedUp {
-        /// Whether their keys may be at private addresses.
-        private_addresses: bool,
+    Resolved {
+        addresses: AddressPolicy,
         /// Limits the log events about resolved issuers.
-        throttle: Arc<Throttle>,
+        throttle: Arc<LogThrottle>,
     },
 }
 
@@ -54,24 +54,24 @@ impl ActiveIssuer {
     /// Calls `client` only if keys must be fetched and the issuer has no client of its own.
     pub(crate) fn new(
         config: Issuer,
-        origin: Origin,
+        provenance: Provenance,
         client: impl FnOnce() -> Result<Client, ConfigError>,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        let (throttle, private_addresses) = match origin {
-            Origin::Listed => (None, true),
-            Origin::LookedUp { .. } if config.plain_http == PlainHttp::Anywhere => {
+        let (throttle, addresses) = match provenance {
+            Provenance::Configured => (None, AddressPolicy::Any),
+            Provenance::Resolved { .. } if config.plain_http == PlainHttp::Anywhere => {
                 return Err(ConfigError::new(format!(
                     "issuer {:?}: expected https for an issuer that the lookup returns, found `danger_allow_http`; configure the issuer instead",
                     config.iss
                 )));
             }
-            Origin::LookedUp { throttle, private_addresses } => (Some(throttle), private_addresses),
+            Provenance::Resolved { throttle, addresses } => (Some(throttle), addresses),
         };
         let rsa = config.rsa_algorithm();
         let location = match &config.key_source {
-            KeySource::Secret(key) => {
+            KeySource::Secret(key, _) => {
                 let keys = ActiveKeys::Secret(Arc::clone(key));
                 return Ok(Self { config, keys });
             }
@@ -86,17 +86,15 @@ impl ActiveIssuer {
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
             KeySource::PemByKid(prefix) => Location::PemByKid(prefix.clone()),
-            KeySource::Discovery => Location::Discovery {
-                at: config.metadata_url()?,
-                same_origin: config.is_same_origin(),
-            },
+            KeySource::Discovery { .. } => {
+                Location::Discovery { at: config.metadata_url()?, same_origin: config.same_origin }
+            }
         };
         let client = config.client.as_ref().map_or_else(client, |own| Ok(own.0.clone()))?;
         let issuer = IssuerName { iss: Arc::clone(&config.iss), throttle };
         let (algorithms, policy, plain_http) =
             (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
-        let source =
-            Source { issuer, location, rsa, algorithms, policy, private_addresses, plain_http };
+        let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
         let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
         Ok(Self { config, keys })
     }
@@ -104,19 +102,17 @@ impl ActiveIssuer {
     /// draft-ietf-oauth-rfc8725bis §3.1: the issuer's configuration determines the accepted
     /// algorithms, not the token.
     pub(crate) fn check_algorithm(&self, header: &Header<'_>) -> Result<(), InvalidToken> {
-        match self.config.algorithms.contains(&header.algorithm) {
-            true => Ok(()),
-            false => Err(InvalidToken::UnsupportedAlgorithm {
-                presented: header.algorithm.name().to_owned(),
-            }),
+        if self.config.accepts(header.algorithm) {
+            return Ok(());
         }
+        Err(InvalidToken::UnsupportedAlgorithm { presented: header.algorithm.name().to_owned() })
     }
 
     /// The tenant of the token. For an issuer with many tenants, also checks that `tid` matches
     /// `iss`.
     pub(crate) fn check_tenant<'a>(
         &'a self,
-        claims: &'a Claims<'_>,
+        claims: &'a RegisteredClaims<'_>,
     ) -> Result<Option<&'a str>, InvalidToken> {
         match &self.config.template {
             Some(template) => template.check(&claims.issuer, claims.tenant.as_deref()).map(Some),
@@ -129,7 +125,7 @@ impl ActiveIssuer {
         &self,
         jws: &Jws<'_>,
         header: &Header<'_>,
-        claims: &Claims<'_>,
+        claims: &RegisteredClaims<'_>,
         now: Now,
     ) -> Result<(), InvalidToken> {
         let profile = &self.config.profile;
@@ -146,10 +142,11 @@ impl ActiveIssuer {
         if profile.typ == AllowedTypes::Rfc9068 {
             claims.check_rfc9068()?;
         }
-        match self.checks_claims_late(jws) {
-            true => Ok(()),
+        if self.checks_claims_late(jws) {
+            Ok(())
+        } else {
             // The payload is unverified: it can only cause a rejection.
-            false => self.check_claims(jws, now),
+            self.check_claims(jws, now)
         }
     }
 
@@ -236,21 +233,25 @@ impl ActiveIssuer {
             match jwks.verify_signature(jws, header, tenant) {
                 // The signature may be that of a new key, either without a `kid` or with the `kid`
                 // of an old key.
-                Err(refusal @ (InvalidToken::UnknownKey { .. } | InvalidToken::BadSignature)) => {
+                Err(rejection @ (InvalidToken::UnknownKey { .. } | InvalidToken::BadSignature)) => {
                     let kid = header.kid.as_deref();
-                    let is_forged = refusal == InvalidToken::BadSignature;
-                    let is_known = is_forged || kid.is_some_and(|kid| jwks.has_kid(kid));
-                    match remote.refetch(&jwks, kid, is_known, waits, now) {
+                    let is_forged = rejection == InvalidToken::BadSignature;
+                    let mismatch = if is_forged || kid.is_some_and(|kid| jwks.has_kid(kid)) {
+                        Mismatch::Signature
+                    } else {
+                        Mismatch::Kid
+                    };
+                    match remote.refetch(&jwks, kid, mismatch, waits, now) {
                         RefetchOutcome::Pending(fetching) => {
                             return Ok(SignatureCheck::Pending(fetching));
                         }
                         RefetchOutcome::Retry => {}
                         // Unavailable, not invalid: the issuer may have published the key, but
                         // cannot be reached.
-                        RefetchOutcome::Refused(Some(failure)) if !is_forged => {
+                        RefetchOutcome::Rejected(Some(failure)) if !is_forged => {
                             return Err(self.keys_unavailable(Some(failure)));
                         }
-                        RefetchOutcome::Refused(_) => return Err(refusal.into()),
+                        RefetchOutcome::Rejected(_) => return Err(rejection.into()),
                     }
                 }
                 Err(error) => return Err(error.into()),

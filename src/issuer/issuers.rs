@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 use crate::issuer::Issuer;
+use crate::keys::remote::AddressPolicy;
 
 /// The issuers that a [`Verifier`](crate::Verifier) trusts: one issuer, a list, or a lookup.
 ///
@@ -21,19 +22,19 @@ use crate::issuer::Issuer;
 ///
 /// // With thousands of tenants, a lookup returns the issuers to trust. Nothing is fetched for an
 /// // issuer that it does not return. Do not return issuers that merely match a pattern: attackers
-/// // could then choose what is fetched.
+/// // could then choose what is fetched. An error is answered 503, and `None` 401.
 /// let tenants = std::collections::HashSet::from(["https://acme.eu.auth0.com/"]);
 /// let verifier = Verifier::new(Issuers::lookup(move |iss: &str| {
 ///     // Build the issuer from the spelling in your record, not from the argument. Otherwise a
 ///     // database that compares case-insensitively could confuse one tenant with another.
-///     tenants.get(iss).and_then(|tenant| Issuer::new(*tenant, "https://api.example.com").ok())
+///     tenants.get(iss).map(|tenant| Issuer::new(*tenant, "https://api.example.com")).transpose()
 /// }))?;
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 #[derive(Clone)]
 #[must_use]
 pub struct Issuers {
-    pub(crate) listed: Vec<Issuer>,
+    pub(crate) configured: Vec<Issuer>,
     pub(crate) lookup: Option<Lookup>,
     /// The name of a lookup setting that was called without a lookup.
     pub(crate) unused: Option<&'static str>,
@@ -42,15 +43,15 @@ pub struct Issuers {
 /// A lookup, and the settings for caching its answers.
 #[derive(Clone)]
 pub(crate) struct Lookup {
-    pub(crate) ask: LookupFn,
+    pub(crate) call: LookupFn,
     /// Maximum number of cached issuers.
     pub(crate) capacity: u64,
     /// Time after the last request at which an issuer is evicted.
     pub(crate) idle: Duration,
     /// Lifetime of an answer, after which the lookup is called again.
     pub(crate) fresh: Duration,
-    /// Whether the keys of resolved issuers may be at private addresses.
-    pub(crate) private_addresses: bool,
+    /// From where the keys of resolved issuers are fetched.
+    pub(crate) addresses: AddressPolicy,
 }
 
 /// Opaque closures rather than a public trait, so that callers need not name the type.
@@ -115,8 +116,8 @@ impl Issuers {
     /// even if the address comes from name resolution, unless
     /// [`danger_allow_private_addresses`](Self::danger_allow_private_addresses) is called. Name
     /// resolution is checked only with the built-in HTTP client.
-    pub fn lookup<A: LookupAnswer>(ask: impl Fn(&str) -> A + Send + Sync + 'static) -> Self {
-        Self::looked_up(LookupFn::Sync(Arc::new(move |iss: &str| ask(iss).into_result())))
+    pub fn lookup<A: LookupAnswer>(call: impl Fn(&str) -> A + Send + Sync + 'static) -> Self {
+        Self::with_lookup(LookupFn::Sync(Arc::new(move |iss: &str| call(iss).into_result())))
     }
 
     /// Like [`lookup`](Self::lookup), with an asynchronous closure that may wait, for example for a
@@ -131,27 +132,27 @@ impl Issuers {
     ///
     /// Each new `iss` costs one call, and unsigned tokens can contain any `iss`. If that load is a
     /// concern, keep the list of tenants in memory.
-    pub fn lookup_async<F, E>(ask: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    pub fn lookup_async<F, E>(call: impl Fn(String) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Option<Issuer>, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let ask = move |iss| {
-            let found = ask(iss);
+        let call = move |iss| {
+            let found = call(iss);
             Box::pin(async move { found.await.map_err(Into::into) }) as Answer
         };
-        Self::looked_up(LookupFn::Async(Arc::new(ask)))
+        Self::with_lookup(LookupFn::Async(Arc::new(call)))
     }
 
-    fn looked_up(ask: LookupFn) -> Self {
+    fn with_lookup(call: LookupFn) -> Self {
         let lookup = Lookup {
-            ask,
+            call,
             capacity: 1024,
             idle: Duration::from_secs(24 * 3600),
             fresh: Duration::from_secs(600),
-            private_addresses: false,
+            addresses: AddressPolicy::PublicOnly,
         };
-        Self { listed: Vec::new(), lookup: Some(lookup), unused: None }
+        Self { configured: Vec::new(), lookup: Some(lookup), unused: None }
     }
 
     /// Trusts these issuers in addition to those of the lookup. They take precedence over the
@@ -198,26 +199,27 @@ impl Issuers {
     /// point into your network.
     pub fn danger_allow_private_addresses(mut self) -> Self {
         if let Some(lookup) = &mut self.lookup {
-            lookup.private_addresses = true;
+            lookup.addresses = AddressPolicy::Any;
         } else {
             self.unused = Some("danger_allow_private_addresses");
         }
         self
     }
 
-    fn listed(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
-        let mut listed = Self { listed: Vec::new(), lookup: None, unused: None };
-        listed.add(issuers)?;
-        match listed.listed.is_empty() {
-            true => Err(ConfigError::new("issuers: expected at least one, the list is empty")),
-            false => Ok(listed),
+    fn configured(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
+        let mut configured = Self { configured: Vec::new(), lookup: None, unused: None };
+        configured.add(issuers)?;
+        if configured.configured.is_empty() {
+            Err(ConfigError::new("issuers: expected at least one, the list is empty"))
+        } else {
+            Ok(configured)
         }
     }
 
     fn add(&mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<(), ConfigError> {
-        self.listed.extend(issuers);
+        self.configured.extend(issuers);
         let mut seen = HashSet::new();
-        match self.listed.iter().flat_map(Issuer::names).find(|iss| !seen.insert(*iss)) {
+        match self.configured.iter().flat_map(Issuer::names).find(|iss| !seen.insert(*iss)) {
             None => Ok(()),
             Some(twice) => Err(ConfigError::new(format!(
                 "issuer {twice:?}: expected once, it is in the list twice"
@@ -228,7 +230,7 @@ impl Issuers {
 
 impl From<Issuer> for Issuers {
     fn from(issuer: Issuer) -> Self {
-        Self { listed: vec![issuer], lookup: None, unused: None }
+        Self { configured: vec![issuer], lookup: None, unused: None }
     }
 }
 
@@ -236,7 +238,7 @@ impl<const N: usize> TryFrom<[Issuer; N]> for Issuers {
     type Error = ConfigError;
 
     fn try_from(issuers: [Issuer; N]) -> Result<Self, ConfigError> {
-        Self::listed(issuers)
+        Self::configured(issuers)
     }
 }
 
@@ -244,14 +246,14 @@ impl TryFrom<Vec<Issuer>> for Issuers {
     type Error = ConfigError;
 
     fn try_from(issuers: Vec<Issuer>) -> Result<Self, ConfigError> {
-        Self::listed(issuers)
+        Self::configured(issuers)
     }
 }
 
 impl fmt::Debug for Issuers {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = formatter.debug_struct("Issuers");
-        debug.field("listed", &self.listed);
+        debug.field("configured", &self.configured);
         if self.lookup.is_some() {
             debug.field("lookup", &"…");
         }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Discovery, Issuer, KeySource};
+use super::{Issuer, KeySource};
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
 use crate::http_client::HttpClient;
@@ -14,16 +14,23 @@ use crate::keys::jwks::Jwks;
 use crate::keys::url::{PlainHttp, normal_url, secure_url};
 
 impl Issuer {
+    /// Replaces the source of the keys. The setting for keys by discovery goes with it, so that a
+    /// test can give a preset its own keys.
+    fn with_keys(mut self, source: KeySource) -> Self {
+        self.key_source = source;
+        self.same_origin = false;
+        self
+    }
+
     /// Fetches the keys from this URL, without discovery.
     ///
     /// # Errors
     ///
     /// Returns an error if `uri` is not an absolute `https` URL. `http` is accepted for loopback
     /// hosts, and for all hosts after [`danger_allow_http`](Self::danger_allow_http).
-    pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
-        self.key_source = KeySource::JwksUri(secure_url("jwks_uri", uri, self.plain_http)?);
-        self.discovery = Discovery::default();
-        Ok(self)
+    pub fn jwks_uri(self, uri: &str) -> Result<Self, ConfigError> {
+        let uri = secure_url("jwks_uri", uri, self.plain_http)?;
+        Ok(self.with_keys(KeySource::JwksUri(uri)))
     }
 
     /// Discovers the keys at this URL instead of at `iss`, for an issuer that this service reaches
@@ -36,7 +43,8 @@ impl Issuer {
     /// or a fragment. `http` is accepted for loopback hosts, and for all hosts after
     /// [`danger_allow_http`](Self::danger_allow_http).
     pub fn discovery_url(mut self, address: &str) -> Result<Self, ConfigError> {
-        self.discovery.at = Some(normal_url("discovery_url", address, self.plain_http)?);
+        let at = Some(normal_url("discovery_url", address, self.plain_http)?);
+        self.key_source = KeySource::Discovery { at };
         Ok(self)
     }
 
@@ -64,7 +72,7 @@ impl Issuer {
     /// Requires the `jwks_uri` in the metadata to have the same scheme, host and port as the URL of
     /// the metadata. Not the default, because some issuers serve their keys from another host.
     pub fn require_same_origin_keys(mut self) -> Self {
-        self.discovery.same_origin = true;
+        self.same_origin = true;
         self
     }
 
@@ -92,33 +100,30 @@ impl Issuer {
     /// Returns an error if `prefix` is not an absolute `https` URL that ends with a slash. `http`
     /// is accepted for loopback hosts, and for all hosts after
     /// [`danger_allow_http`](Self::danger_allow_http).
-    pub fn pem_key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
+    pub fn pem_key_prefix(self, prefix: &str) -> Result<Self, ConfigError> {
         let url = secure_url("pem_key_prefix", prefix, self.plain_http)?;
         if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
             return Err(ConfigError::new(format!(
                 "pem_key_prefix {prefix:?}: expected a slash at the end"
             )));
         }
-        self.key_source = KeySource::PemByKid(url);
-        self.discovery = Discovery::default();
-        Ok(self)
+        Ok(self.with_keys(KeySource::PemByKid(url)))
     }
 
     /// Uses exactly these keys and never fetches any.
-    pub fn jwks(mut self, jwks: Jwks) -> Self {
-        self.key_source = KeySource::Fixed(jwks);
-        self.discovery = Discovery::default();
-        self
+    pub fn jwks(self, jwks: Jwks) -> Self {
+        self.with_keys(KeySource::Fixed(jwks))
     }
 
     /// Verifies with a secret shared with the issuer, by this HMAC algorithm (RFC 7518 §3.2) and no
-    /// other. Every service that can verify can also sign, so prefer public keys.
+    /// other: [`algorithms`](Self::algorithms) applies to public keys only. Every service that can
+    /// verify can also sign, so prefer public keys.
     ///
     /// # Errors
     ///
     /// Returns an error if `algorithm` is not `HS256`, `HS384` or `HS512`, or if the secret is
     /// shorter than the hash.
-    pub fn secret(mut self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
+    pub fn secret(self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm))
         else {
             return Err(ConfigError::new(format!(
@@ -132,10 +137,7 @@ impl Issuer {
                 secret.len()
             )));
         }
-        self.algorithms = Cow::Owned(vec![algorithm]);
-        self.key_source = KeySource::Secret(Arc::new(key));
-        self.discovery = Discovery::default();
-        Ok(self)
+        Ok(self.with_keys(KeySource::Secret(Arc::new(key), algorithm)))
     }
 
     /// Sets the algorithms that this issuer may sign with (RFC 8725 §3.1). By default, all
@@ -153,7 +155,7 @@ impl Issuer {
         algorithms: impl IntoIterator<Item = Algorithm>,
     ) -> Result<Self, ConfigError> {
         let algorithms: Vec<_> = algorithms.into_iter().collect();
-        if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
+        if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(..)) {
             return Err(ConfigError::new(format!(
                 "algorithms {algorithms:?} of issuer {:?}: expected at least one, and no call after `secret`, which sets the only algorithm",
                 self.iss

@@ -1,6 +1,6 @@
 //! Issuers that the application's lookup resolves, and the cache of its answers.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,14 +11,15 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Issuer;
-use super::active::{ActiveIssuer, Origin};
+use super::active::{ActiveIssuer, Provenance};
 use super::issuers::{BoxError, Lookup, LookupFn};
 use super::permits::Permits;
-use super::registry::{Resolution, ResolvedIssuer};
+use super::resolution::{CachedIssuer, RETRY_AFTER, Resolution, ResolvedIssuer};
 use super::single_flight::SingleFlight;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::{ConfigError, Error, InvalidToken};
-use crate::telemetry::{self, Throttle};
+use crate::keys::remote::AddressPolicy;
+use crate::telemetry::{self, LogThrottle};
 
 /// Size and lifetime of the negative cache. The size bounds the memory that forged `iss` values can
 /// take; the lifetime is short, so that a new tenant is not locked out for long.
@@ -32,10 +33,8 @@ const MAX_ISS_BYTES: usize = 2048;
 /// Time limit of one lookup. As for a fetch, the longest time that a request can be made to wait.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The fraction of an answer's lifetime after which it is refreshed in the background, and the
-/// delay between two attempts to refresh it.
+/// The fraction of an answer's lifetime after which it is refreshed in the background.
 const REFRESH_AT: f64 = 0.8;
-const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// How long an answer stays valid past its lifetime while the lookup fails. It is bounded, like the
 /// use of keys past their lifetime: a tenant that is removed during the outage stays trusted for
@@ -70,55 +69,17 @@ pub(super) struct ResolvedIssuers {
     permits: Arc<Permits>,
     /// Number of calls of `forget`: an answer of an earlier generation is outdated.
     generation: AtomicU64,
-    failures: Throttle,
-    unusable: Throttle,
-    fetches: Arc<Throttle>,
-}
-
-/// The lookup's answer for one name.
-pub(crate) struct CachedIssuer {
-    name: Arc<str>,
-    pub(super) issuer: Arc<ActiveIssuer>,
-    /// Uptime of the answer.
-    at: Duration,
-    /// End of the answer's validity, in nanoseconds of uptime.
-    holds_until: AtomicU64,
-    /// When the next background refresh may start, in nanoseconds of uptime.
-    refresh_from: AtomicU64,
-    /// Whether a token with this name was ever verified.
-    established: AtomicBool,
-    /// The generation when the lookup was called.
-    generation: u64,
-}
-
-impl CachedIssuer {
-    fn holds(&self, now: Duration) -> bool {
-        nanos(now) < self.holds_until.load(Ordering::Relaxed)
-    }
-
-    /// Whether the caller has to refresh the answer in the background. Returns `true` to one caller
-    /// in each [`RETRY_AFTER`].
-    fn try_claim_refresh(&self, now: Duration) -> bool {
-        let from = self.refresh_from.load(Ordering::Relaxed);
-        let later = nanos(now + RETRY_AFTER);
-        nanos(now) >= from
-            && self
-                .refresh_from
-                .compare_exchange(from, later, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    pub(super) fn is_established(&self) -> bool {
-        self.established.load(Ordering::Relaxed)
-    }
+    failures: LogThrottle,
+    unusable: LogThrottle,
+    fetches: Arc<LogThrottle>,
 }
 
 impl ResolvedIssuers {
-    /// `guarded` returns a client that does not connect to private addresses.
+    /// `public_only` returns a client that does not connect to private addresses.
     pub(super) fn new(
         lookup: Lookup,
         client: impl Fn() -> Result<Client, ConfigError>,
-        guarded: impl FnOnce() -> Result<Client, ConfigError>,
+        public_only: impl FnOnce() -> Result<Client, ConfigError>,
         clock: Clock,
     ) -> Result<Arc<Self>, ConfigError> {
         if lookup.capacity == 0 {
@@ -128,16 +89,19 @@ impl ResolvedIssuers {
             let given = lookup.fresh;
             return Err(ConfigError::new(format!("refresh_after {given:?}: expected 1s to 24h")));
         }
-        let client = if lookup.private_addresses { client()? } else { guarded()? };
+        let client = match lookup.addresses {
+            AddressPolicy::Any => client()?,
+            AddressPolicy::PublicOnly => public_only()?,
+        };
         // LRU: an admission policy by frequency would keep rejecting a new tenant.
-        let kept = || {
-            let kept = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
-            kept.eviction_policy(EvictionPolicy::lru()).build()
+        let cached = || {
+            let cached = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
+            cached.eviction_policy(EvictionPolicy::lru()).build()
         };
         let negative = Cache::builder().max_capacity(MAX_NEGATIVE);
         Ok(Arc::new(Self {
-            established: kept(),
-            probation: kept(),
+            established: cached(),
+            probation: cached(),
             lookup,
             client,
             clock,
@@ -146,8 +110,8 @@ impl ResolvedIssuers {
             under_way: Arc::default(),
             permits: Permits::new(MAX_LOOKUPS),
             generation: AtomicU64::new(0),
-            failures: Throttle::default(),
-            unusable: Throttle::default(),
+            failures: LogThrottle::default(),
+            unusable: LogThrottle::default(),
             fetches: Arc::default(),
         }))
     }
@@ -156,35 +120,37 @@ impl ResolvedIssuers {
     pub(super) fn all(&self) -> Vec<Arc<ActiveIssuer>> {
         let caches = [&self.established, &self.probation]
             .into_iter()
-            .inspect(|kept| kept.run_pending_tasks());
-        caches.flat_map(|kept| kept.iter().map(|(_, kept)| Arc::clone(&kept.issuer))).collect()
+            .inspect(|cached| cached.run_pending_tasks());
+        caches
+            .flat_map(|cached| cached.iter().map(|(_, cached)| Arc::clone(&cached.issuer)))
+            .collect()
     }
 
-    pub(super) fn kept(&self, name: &str) -> Option<Arc<CachedIssuer>> {
+    pub(super) fn cached(&self, name: &str) -> Option<Arc<CachedIssuer>> {
         self.established.get(name).or_else(|| self.probation.get(name))
     }
 
     pub(super) fn find(self: &Arc<Self>, iss: &str, now: Now) -> Result<Resolution, Error> {
-        if let Some(kept) = self.kept(iss).filter(|kept| kept.holds(now.uptime)) {
-            self.refresh_ahead(&kept, now.uptime);
-            return Ok(Resolution::Ready(ResolvedIssuer::looked_up(kept)));
+        if let Some(cached) = self.cached(iss).filter(|cached| cached.holds(now.uptime)) {
+            self.refresh_ahead(&cached, now.uptime);
+            return Ok(Resolution::Ready(ResolvedIssuer::from_cache(cached)));
         }
         if self.is_negative(iss, now.uptime) {
             return Err(unknown(iss).into());
         }
-        match &self.lookup.ask {
-            LookupFn::Sync(ask) => {
+        match &self.lookup.call {
+            LookupFn::Sync(call) => {
                 let answer = |this| {
                     let generation = self.generation();
-                    match ask(iss) {
-                        Ok(found) => self.keep(iss, found, generation, this),
+                    match call(iss) {
+                        Ok(found) => self.store(iss, found, generation, this),
                         Err(error) => Some(self.after_failure(iss, error)),
                     }
                 };
                 let answer = answer(Try::First).or_else(|| answer(Try::Last));
                 answer
                     .unwrap_or_else(|| Err(unknown(iss).into()))
-                    .map(ResolvedIssuer::looked_up)
+                    .map(ResolvedIssuer::from_cache)
                     .map(Resolution::Ready)
             }
             LookupFn::Async(_) => {
@@ -195,12 +161,12 @@ impl ResolvedIssuers {
 
     /// Calls the lookup in the background before its answer expires, so that no request has to
     /// wait.
-    fn refresh_ahead(self: &Arc<Self>, kept: &CachedIssuer, now: Duration) {
-        if matches!(self.lookup.ask, LookupFn::Async(_))
-            && kept.try_claim_refresh(now)
+    fn refresh_ahead(self: &Arc<Self>, cached: &CachedIssuer, now: Duration) {
+        if matches!(self.lookup.call, LookupFn::Async(_))
+            && cached.try_claim_refresh(now)
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(Arc::clone(self).resolve_once(kept.name.to_string()));
+            runtime.spawn(Arc::clone(self).resolve_once(cached.name.to_string()));
         }
     }
 
@@ -216,44 +182,44 @@ impl ResolvedIssuers {
             // Each request acquires its own permit before it joins a lookup in progress. If it
             // joined an older request that still waits for a permit, a flood of other names could
             // overtake both.
-            let _permit = match self.kept(&iss) {
+            let _permit = match self.cached(&iss) {
                 Some(_) => None,
                 None => Some(self.permits.acquire().await),
             };
             let now = self.clock.now().uptime;
             if _permit.is_some() {
-                if let Some(kept) = self.kept(&iss).filter(|kept| kept.holds(now)) {
-                    return Ok(kept);
+                if let Some(cached) = self.cached(&iss).filter(|cached| cached.holds(now)) {
+                    return Ok(cached);
                 }
                 if self.is_negative(&iss, now) {
                     return Err(unknown(&iss).into());
                 }
             }
             let flight = self.under_way.join(iss.clone());
-            flight.result(|| self.ask(&iss)).await
+            flight.result(|| self.call(&iss)).await
         };
         let answer = match timeout(LOOKUP_TIMEOUT, answer).await {
             Ok(answer) => answer,
             Err(_) => self.after_failure(&iss, no_answer()),
         };
-        answer.map(ResolvedIssuer::looked_up)
+        answer.map(ResolvedIssuer::from_cache)
     }
 
     /// Calls the lookup. Calls it again if `forget` was called meanwhile, because the answer may be
     /// outdated.
-    async fn ask(&self, iss: &str) -> Result<Arc<CachedIssuer>, Error> {
-        let LookupFn::Async(ask) = &self.lookup.ask else { return Err(unknown(iss).into()) };
+    async fn call(&self, iss: &str) -> Result<Arc<CachedIssuer>, Error> {
+        let LookupFn::Async(call) = &self.lookup.call else { return Err(unknown(iss).into()) };
         let mut tries = [Try::First, Try::Last].into_iter();
         loop {
             let generation = self.generation();
-            let answer = timeout(LOOKUP_TIMEOUT, ask(iss.to_owned())).await;
+            let answer = timeout(LOOKUP_TIMEOUT, call(iss.to_owned())).await;
             let found = match answer {
                 Ok(Ok(found)) => found,
                 Ok(Err(error)) => return self.after_failure(iss, error),
                 Err(_) => return self.after_failure(iss, no_answer()),
             };
             let this = tries.next().unwrap_or(Try::Last);
-            if let Some(answer) = self.keep(iss, found, generation, this) {
+            if let Some(answer) = self.store(iss, found, generation, this) {
                 return answer;
             }
         }
@@ -271,16 +237,22 @@ impl ResolvedIssuers {
         // Later requests must not share the answer of an earlier request.
         self.under_way.detach();
         let caches = [&self.established, &self.probation];
-        let has_name = |kept: &CachedIssuer| {
-            *kept.name == *iss || kept.issuer.config.names().any(|name| **name == *iss)
+        let has_name = |cached: &CachedIssuer| {
+            *cached.name == *iss || cached.issuer.config.names().any(|name| **name == *iss)
         };
-        let entries = || caches.into_iter().flat_map(|cache| cache.iter().map(|(_, kept)| kept));
-        let issuers: Vec<_> =
-            entries().filter(|kept| has_name(kept)).map(|kept| Arc::clone(&kept.issuer)).collect();
-        let is_one =
-            |kept: &CachedIssuer| issuers.iter().any(|issuer| Arc::ptr_eq(issuer, &kept.issuer));
+        let entries =
+            || caches.into_iter().flat_map(|cache| cache.iter().map(|(_, cached)| cached));
+        let issuers: Vec<_> = entries()
+            .filter(|cached| has_name(cached))
+            .map(|cached| Arc::clone(&cached.issuer))
+            .collect();
+        let is_one = |cached: &CachedIssuer| {
+            issuers.iter().any(|issuer| Arc::ptr_eq(issuer, &cached.issuer))
+        };
         let mut names = vec![Arc::from(iss)];
-        names.extend(entries().filter(|kept| is_one(kept)).map(|kept| Arc::clone(&kept.name)));
+        names.extend(
+            entries().filter(|cached| is_one(cached)).map(|cached| Arc::clone(&cached.name)),
+        );
         names.extend(issuers.iter().flat_map(|issuer| issuer.config.names().cloned()));
         let mut was_negative = false;
         for name in &names {
@@ -296,7 +268,7 @@ impl ResolvedIssuers {
     ///
     /// `generation` is that of the call. If `forget` was called since, the answer is not cached:
     /// the first try returns `None`, and the last try returns the answer to the waiting requests.
-    fn keep(
+    fn store(
         &self,
         iss: &str,
         found: Option<Issuer>,
@@ -329,8 +301,8 @@ impl ResolvedIssuers {
             }
             return Some(Err(unknown(iss).into()));
         };
-        let established = self.kept(iss).is_some_and(|kept| kept.is_established());
-        let kept = Arc::new(CachedIssuer {
+        let established = self.cached(iss).is_some_and(|cached| cached.is_established());
+        let cached = Arc::new(CachedIssuer {
             name: iss.into(),
             issuer,
             at,
@@ -341,9 +313,9 @@ impl ResolvedIssuers {
         });
         let cache = if established { &self.established } else { &self.probation };
         if is_current {
-            cache.insert(Arc::clone(&kept.name), Arc::clone(&kept));
+            cache.insert(Arc::clone(&cached.name), Arc::clone(&cached));
         }
-        Some(Ok(kept))
+        Some(Ok(cached))
     }
 
     /// The issuer with this configuration: a cached one with its keys, or a new one. Returns `None`
@@ -351,15 +323,15 @@ impl ResolvedIssuers {
     fn trusted(&self, iss: &str, config: Issuer, at: Duration) -> Option<Arc<ActiveIssuer>> {
         let same = std::iter::once(iss)
             .chain(config.names().map(|name| &**name))
-            .filter_map(|name| self.kept(name))
-            .find(|kept| kept.issuer.config.is_unchanged_from(&config));
+            .filter_map(|name| self.cached(name))
+            .find(|cached| cached.issuer.config.is_unchanged_from(&config));
         if let Some(same) = same {
             return Some(Arc::clone(&same.issuer));
         }
         let name = Arc::clone(&config.iss);
-        let private_addresses = self.lookup.private_addresses;
-        let origin = Origin::LookedUp { private_addresses, throttle: Arc::clone(&self.fetches) };
-        match ActiveIssuer::new(config, origin, || Ok(self.client.clone()), &self.clock) {
+        let addresses = self.lookup.addresses;
+        let provenance = Provenance::Resolved { addresses, throttle: Arc::clone(&self.fetches) };
+        match ActiveIssuer::new(config, provenance, || Ok(self.client.clone()), &self.clock) {
             Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
                 self.report_unusable(&name, &error, at);
@@ -373,46 +345,46 @@ impl ResolvedIssuers {
     fn after_failure(&self, iss: &str, error: BoxError) -> Result<Arc<CachedIssuer>, Error> {
         let now = self.clock.now().uptime;
         telemetry::lookup_failure_counted();
-        if let Some(suppressed) = self.failures.turn(now) {
+        if let Some(suppressed) = self.failures.admit(now) {
             telemetry::lookup_failed(&*error, suppressed);
         }
-        match self.kept(iss) {
-            Some(kept) if now < kept.at + self.lookup.fresh + MAX_STALE => {
+        match self.cached(iss) {
+            Some(cached) if now < cached.at + self.lookup.fresh + MAX_STALE => {
                 // Valid until the next answer or the next failure.
                 let until = (now + RETRY_AFTER + LOOKUP_TIMEOUT)
-                    .min(kept.at + self.lookup.fresh + MAX_STALE);
-                kept.holds_until.fetch_max(nanos(until), Ordering::Relaxed);
-                kept.refresh_from.store(nanos(now + RETRY_AFTER), Ordering::Relaxed);
-                Ok(kept)
+                    .min(cached.at + self.lookup.fresh + MAX_STALE);
+                cached.holds_until.fetch_max(nanos(until), Ordering::Relaxed);
+                cached.refresh_from.store(nanos(now + RETRY_AFTER), Ordering::Relaxed);
+                Ok(cached)
             }
             _ => Err(Error::LookupFailed { reason: error.into() }),
         }
     }
 
     fn report_unusable(&self, iss: &str, error: &ConfigError, now: Duration) {
-        if let Some(suppressed) = self.unusable.turn(now) {
+        if let Some(suppressed) = self.unusable.admit(now) {
             telemetry::lookup_unusable(iss, error, suppressed);
         }
     }
 
     /// Marks the issuer as established after its first verified token, unless the lookup has
     /// returned a different answer meanwhile.
-    pub(super) fn promote(&self, kept: &Arc<CachedIssuer>) {
+    pub(super) fn promote(&self, cached: &Arc<CachedIssuer>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now().uptime;
-        let is_current = match self.kept(&kept.name) {
-            Some(current) => Arc::ptr_eq(&current, kept),
+        let is_current = match self.cached(&cached.name) {
+            Some(current) => Arc::ptr_eq(&current, cached),
             // Evicted by many others before its keys were fetched.
             None => {
-                kept.generation == self.generation()
-                    && kept.holds(now)
-                    && !self.is_negative(&kept.name, now)
+                cached.generation == self.generation()
+                    && cached.holds(now)
+                    && !self.is_negative(&cached.name, now)
             }
         };
         if is_current {
-            kept.established.store(true, Ordering::Relaxed);
-            self.established.insert(Arc::clone(&kept.name), Arc::clone(kept));
-            self.probation.invalidate(&kept.name);
+            cached.established.store(true, Ordering::Relaxed);
+            self.established.insert(Arc::clone(&cached.name), Arc::clone(cached));
+            self.probation.invalidate(&cached.name);
         }
     }
 }

@@ -6,6 +6,7 @@ mod key_options;
 pub(crate) mod lookup;
 pub(crate) mod permits;
 pub(crate) mod registry;
+pub(crate) mod resolution;
 pub(crate) mod single_flight;
 pub(crate) mod template;
 mod token_options;
@@ -36,9 +37,10 @@ const LEEWAY: Duration = Duration::from_secs(30);
 /// A trusted authorization server: its `iss`, the audience of this API, the source of its keys, and
 /// the algorithms that it may use.
 ///
-/// Required values are arguments of [`new`](Self::new); optional ones are methods. If both
-/// [`jwks_uri`](Self::jwks_uri) and [`jwks`](Self::jwks) are called, the last call wins. A
-/// [`secret`](Self::secret) cannot be combined with a key set.
+/// Required values are arguments of [`new`](Self::new); optional ones are methods. An issuer has
+/// one source of keys: of [`discovery_url`](Self::discovery_url), [`jwks_uri`](Self::jwks_uri),
+/// [`pem_key_prefix`](Self::pem_key_prefix), [`jwks`](Self::jwks) and [`secret`](Self::secret), the
+/// last call replaces the others.
 ///
 /// ```
 /// use portcullis::Issuer;
@@ -62,7 +64,9 @@ pub struct Issuer {
     pub(crate) audience: Audience,
     pub(crate) profile: Arc<TokenProfile>,
     pub(crate) key_source: KeySource,
-    discovery: Discovery,
+    /// Whether the keys must have the same origin as the metadata.
+    pub(crate) same_origin: bool,
+    /// The algorithms of its public keys. Those of a secret are in [`KeySource::Secret`].
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) leeway: Duration,
     pub(crate) key_policy: KeyPolicy,
@@ -75,31 +79,26 @@ pub struct Issuer {
 /// Where an issuer's keys come from.
 #[derive(Clone)]
 pub(crate) enum KeySource {
-    Discovery,
+    Discovery {
+        /// The base URL, if it is not `iss`.
+        at: Option<Url>,
+    },
     JwksUri(Url),
     /// One PEM key per URL: this prefix followed by the `kid`.
     PemByKid(Url),
     Fixed(Jwks),
-    Secret(Arc<Jwk>),
-}
-
-/// Where the metadata of an issuer are, and what they may contain.
-#[derive(Clone, Default, PartialEq)]
-struct Discovery {
-    /// Used instead of `iss`.
-    at: Option<Url>,
-    same_origin: bool,
+    Secret(Arc<Jwk>, Algorithm),
 }
 
 impl KeySource {
     /// Fixed keys and secrets are unchanged only if they are the same allocation.
     fn is_unchanged_from(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Discovery, Self::Discovery) => true,
+            (Self::Discovery { at: own }, Self::Discovery { at: other }) => own == other,
             (Self::JwksUri(own), Self::JwksUri(other))
             | (Self::PemByKid(own), Self::PemByKid(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
-            (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
+            (Self::Secret(own, _), Self::Secret(other, _)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }
@@ -192,8 +191,8 @@ impl Issuer {
             template: None,
             audience,
             profile: TokenProfile::shared(),
-            key_source: KeySource::Discovery,
-            discovery: Discovery::default(),
+            key_source: KeySource::Discovery { at: None },
+            same_origin: false,
             algorithms: Cow::Borrowed(&Algorithm::ASYMMETRIC),
             leeway: LEEWAY,
             key_policy: KeyPolicy::default(),
@@ -239,7 +238,7 @@ impl Issuer {
             audience,
             profile,
             key_source,
-            discovery,
+            same_origin,
             algorithms,
             leeway,
             key_policy,
@@ -252,7 +251,7 @@ impl Issuer {
             && *audience == other.audience
             && *profile == other.profile
             && key_source.is_unchanged_from(&other.key_source)
-            && *discovery == other.discovery
+            && *same_origin == other.same_origin
             && *algorithms == other.algorithms
             && *leeway == other.leeway
             && *key_policy == other.key_policy
@@ -266,21 +265,21 @@ impl Issuer {
         std::iter::once(&self.iss).chain(&self.aliases)
     }
 
+    /// The name that a token uses: shared with the configuration, unless the token names a tenant
+    /// of a template.
+    pub(crate) fn name(&self, iss: &str) -> Arc<str> {
+        self.names().find(|name| ***name == *iss).map_or_else(|| Arc::from(iss), Arc::clone)
+    }
+
     /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        match self.key_source {
-            KeySource::Discovery => drop(self.metadata_url()?),
-            KeySource::JwksUri(_)
-            | KeySource::PemByKid(_)
-            | KeySource::Fixed(_)
-            | KeySource::Secret(_) => {
-                if self.discovery != Discovery::default() {
-                    return Err(ConfigError::new(format!(
-                        "issuer {:?}: `discovery_url` and `require_same_origin_keys` apply only to keys by discovery",
-                        self.iss
-                    )));
-                }
-            }
+        if let KeySource::Discovery { .. } = self.key_source {
+            self.metadata_url()?;
+        } else if self.same_origin {
+            return Err(ConfigError::new(format!(
+                "issuer {:?}: expected keys by discovery for `require_same_origin_keys`, found another source of keys",
+                self.iss
+            )));
         }
         if let Some(rule) =
             self.profile.claims.iter().find(|rule| rule.is == Condition::OneOf(Vec::new()))
@@ -296,30 +295,26 @@ impl Issuer {
                 self.iss
             )));
         }
-        let hmac = self.algorithms.iter().any(|algorithm| algorithm.secret_bytes().is_some());
-        if hmac != matches!(self.key_source, KeySource::Secret(_)) {
-            return Err(ConfigError::new(format!(
-                "issuer {:?}: expected a secret or a key set, found both",
-                self.iss
-            )));
-        }
         Ok(())
-    }
-
-    /// Whether the keys must have the same origin as the metadata.
-    pub(crate) fn is_same_origin(&self) -> bool {
-        self.discovery.same_origin
     }
 
     /// The base URL for discovery: `iss`, unless configured otherwise.
     pub(crate) fn metadata_url(&self) -> Result<Url, ConfigError> {
-        match &self.discovery.at {
-            Some(at) => Ok(at.clone()),
-            None => normal_url("issuer", &self.iss, self.plain_http).map_err(|error| {
+        match &self.key_source {
+            KeySource::Discovery { at: Some(at) } => Ok(at.clone()),
+            _ => normal_url("issuer", &self.iss, self.plain_http).map_err(|error| {
                 ConfigError::new(format!(
                     "{error}, as its keys are to be discovered there; if they are elsewhere, say where with `discovery_url` or `jwks_uri`"
                 ))
             }),
+        }
+    }
+
+    /// Whether a token of this issuer may be signed with this algorithm.
+    pub(crate) fn accepts(&self, algorithm: Algorithm) -> bool {
+        match &self.key_source {
+            KeySource::Secret(_, own) => *own == algorithm,
+            _ => self.algorithms.contains(&algorithm),
         }
     }
 
@@ -336,13 +331,13 @@ impl Issuer {
 impl fmt::Debug for Issuer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.key_source {
-            KeySource::Discovery => "discovery",
+            KeySource::Discovery { .. } => "discovery",
             // The query may contain an API key.
             KeySource::JwksUri(uri) | KeySource::PemByKid(uri) => {
                 uri.host_str().unwrap_or_default()
             }
             KeySource::Fixed(_) => "fixed",
-            KeySource::Secret(_) => "secret",
+            KeySource::Secret(..) => "secret",
         };
         formatter
             .debug_struct("Issuer")
@@ -355,19 +350,21 @@ impl fmt::Debug for Issuer {
 }
 
 fn checked_iss(iss: String) -> Result<String, ConfigError> {
-    match !iss.is_empty() && iss.trim() == iss {
-        true => Ok(iss),
-        false => Err(ConfigError::new(format!(
+    if !iss.is_empty() && iss.trim() == iss {
+        Ok(iss)
+    } else {
+        Err(ConfigError::new(format!(
             "issuer {iss:?}: expected the value of the claim `iss`, without surrounding whitespace"
-        ))),
+        )))
     }
 }
 
 fn checked_audience(audience: Audience, iss: &str) -> Result<Audience, ConfigError> {
-    match audience.is_usable() {
-        true => Ok(audience),
-        false => Err(ConfigError::new(format!(
+    if audience.is_usable() {
+        Ok(audience)
+    } else {
+        Err(ConfigError::new(format!(
             "audience {audience} of issuer {iss:?}: expected this API's identifier as it stands in the claim `aud`"
-        ))),
+        )))
     }
 }

@@ -49,7 +49,7 @@ impl Template {
         iss: &'a str,
         tid: Option<&str>,
     ) -> Result<&'a str, InvalidToken> {
-        let refusal = || InvalidToken::TenantMismatch { presented: tid.map(str::to_owned) };
-        self.tenant(iss).filter(|tenant| tid == Some(tenant)).ok_or_else(refusal)
+        let rejection = || InvalidToken::TenantMismatch { presented: tid.map(str::to_owned) };
+        self.tenant(iss).filter(|tenant| tid == Some(tenant)).ok_or_else(rejection)
     }
 }

@@ -86,7 +86,7 @@ impl Issuer {
 
     /// Rejects tokens that have this claim. Claims are named as in
     /// [`require_claim`](Self::require_claim).
-    pub fn without_claim(self, claim: impl Into<String>) -> Self {
+    pub fn forbid_claim(self, claim: impl Into<String>) -> Self {
         self.claim_rule(claim, Condition::Absent)
     }
 

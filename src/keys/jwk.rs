@@ -50,7 +50,7 @@ impl Jwk {
             // RFC 8725 §3.1: a published symmetric key is not a secret, and a public key used as an
             // HMAC secret would let anyone sign.
             Some("oct") => return Err(IgnoredKeyReason::Symmetric),
-            Some(_) => return Err(IgnoredKeyReason::Type),
+            Some(_) => return Err(IgnoredKeyReason::UnsupportedType),
             None => return Err(IgnoredKeyReason::Malformed),
         }
         // RFC 7518 §6.2.2, §6.3.2: if `d` is published, or the primes that it follows from, anyone
@@ -59,7 +59,7 @@ impl Jwk {
             return Err(IgnoredKeyReason::Private);
         }
         if !is_for_verification(member) {
-            return Err(IgnoredKeyReason::Use);
+            return Err(IgnoredKeyReason::NotForVerification);
         }
         let kid = text("kid")?;
         if kid.is_some_and(|kid| kid.len() > MAX_KID_BYTES) {
@@ -71,7 +71,9 @@ impl Jwk {
             _ => okp_key(text("crv")?, text("x")?)?,
         };
         let (algorithm, implicit) = match text("alg")? {
-            Some(name) => (Algorithm::from_name(name).ok_or(IgnoredKeyReason::Algorithm)?, None),
+            Some(name) => {
+                (Algorithm::from_name(name).ok_or(IgnoredKeyReason::UnsupportedAlgorithm)?, None)
+            }
             None => (implied_algorithm(&key, rsa), Some(key.clone())),
         };
         let verifier = SignatureVerifier::public(&key, algorithm)?;
@@ -243,7 +245,7 @@ fn ec_key(
         Some("P-256") => (Curve::P256, 32),
         Some("P-384") => (Curve::P384, 48),
         Some("P-521") => (Curve::P521, 66),
-        Some(_) => return Err(IgnoredKeyReason::Type),
+        Some(_) => return Err(IgnoredKeyReason::UnsupportedType),
         None => return Err(IgnoredKeyReason::Malformed),
     };
     let (x, y) = (bytes(x)?, bytes(y)?);
@@ -257,7 +259,7 @@ fn ec_key(
 fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     match crv {
         Some("Ed25519") => {}
-        Some(_) => return Err(IgnoredKeyReason::Type),
+        Some(_) => return Err(IgnoredKeyReason::UnsupportedType),
         None => return Err(IgnoredKeyReason::Malformed),
     }
     Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKeyReason::Malformed)?))

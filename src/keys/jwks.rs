@@ -60,12 +60,13 @@ impl Jwks {
         let set = Self::read(json.as_ref(), Algorithm::RS256).ok_or_else(|| {
             ConfigError::new("JWK Set: expected a JSON object with an array `keys` (RFC 7517 §5)")
         })?;
-        match set.is_empty() {
-            true => Err(ConfigError::new(format!(
+        if set.is_empty() {
+            Err(ConfigError::new(format!(
                 "JWK Set: expected at least one usable key, found none and ignored {:?}",
                 set.ignored
-            ))),
-            false => Ok(set),
+            )))
+        } else {
+            Ok(set)
         }
     }
 
@@ -137,11 +138,12 @@ impl Jwks {
     ///
     /// Returns an error if `algorithm` is not an RSA algorithm.
     pub fn rsa_algorithm(self, algorithm: Algorithm) -> Result<Self, ConfigError> {
-        match algorithm.is_rsa() {
-            true => Ok(Self { rsa: Some(algorithm), ..self.with_rsa_algorithm(algorithm) }),
-            false => Err(ConfigError::new(format!(
+        if algorithm.is_rsa() {
+            Ok(Self { rsa: Some(algorithm), ..self.with_rsa_algorithm(algorithm) })
+        } else {
+            Err(ConfigError::new(format!(
                 "rsa_algorithm {algorithm}: expected an RSA algorithm, such as RS256"
-            ))),
+            )))
         }
     }
 

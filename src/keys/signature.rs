@@ -122,7 +122,7 @@ impl SignatureVerifier {
     /// on the curve.
     pub(crate) fn public(key: &PublicKey, algorithm: Algorithm) -> Result<Self, IgnoredKeyReason> {
         if !key.fits(algorithm) {
-            return Err(IgnoredKeyReason::Algorithm);
+            return Err(IgnoredKeyReason::UnsupportedAlgorithm);
         }
         if key.is_of_small_order() {
             return Err(IgnoredKeyReason::SmallOrder);
@@ -165,7 +165,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
                 PS256 => &aws::RSA_PSS_2048_8192_SHA256,
                 PS384 => &aws::RSA_PSS_2048_8192_SHA384,
                 PS512 => &aws::RSA_PSS_2048_8192_SHA512,
-                _ => return Err(IgnoredKeyReason::Algorithm),
+                _ => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
             };
             RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters)
         }
@@ -173,10 +173,10 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
             ES256 => ParsedPublicKey::new(&aws::ECDSA_P256_SHA256_FIXED, point),
             ES384 => ParsedPublicKey::new(&aws::ECDSA_P384_SHA384_FIXED, point),
             ES512 => ParsedPublicKey::new(&aws::ECDSA_P521_SHA512_FIXED, point),
-            _ => return Err(IgnoredKeyReason::Algorithm),
+            _ => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
         },
         PublicKey::Ed25519(key) if algorithm == EdDSA => ParsedPublicKey::new(&aws::ED25519, key),
-        PublicKey::Ed25519(_) => return Err(IgnoredKeyReason::Algorithm),
+        PublicKey::Ed25519(_) => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
     };
     let digest = match algorithm {
         RS256 | PS256 | ES256 => Some(&digest::SHA256),

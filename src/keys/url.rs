@@ -22,11 +22,12 @@ pub(crate) fn normal_url(
 ) -> Result<Url, ConfigError> {
     let url = secure_url(what, text, plain_http)?;
     let same = url.as_str() == text || url.as_str().strip_suffix('/') == Some(text);
-    match same && url.query().is_none() && url.fragment().is_none() {
-        true => Ok(url),
-        false => Err(ConfigError::new(format!(
+    if same && url.query().is_none() && url.fragment().is_none() {
+        Ok(url)
+    } else {
+        Err(ConfigError::new(format!(
             "{what} {text:?}: expected a URL in its normal form, without query and fragment"
-        ))),
+        )))
     }
 }
 

@@ -33,9 +33,10 @@ pub(crate) struct Challenges {
 impl Challenges {
     pub(crate) fn new(realm: &str, required: &Scope, step_up: &StepUp) -> Self {
         let realm = format!("Bearer realm=\"{}\"", quoted(realm));
-        let scope = match required.is_empty() {
-            true => String::new(),
-            false => format!(", scope=\"{}\"", quoted(required.as_str())),
+        let scope = if required.is_empty() {
+            String::new()
+        } else {
+            format!(", scope=\"{}\"", quoted(required.as_str()))
         };
         let with_error = |error: &Error, more: &str| {
             let code = error.oauth_error().unwrap_or_default();
@@ -61,9 +62,9 @@ impl Challenges {
             // RFC 6750 §3.1: without credentials, the challenge says how to authenticate and has no
             // `error`.
             missing: value(format!("{realm}{scope}")),
-            repeated: invalid_request(InvalidRequest::Repeated),
-            credentials: invalid_request(InvalidRequest::Credentials),
-            origin: invalid_request(InvalidRequest::Origin),
+            repeated: invalid_request(InvalidRequest::RepeatedToken),
+            credentials: invalid_request(InvalidRequest::MalformedCredentials),
+            origin: invalid_request(InvalidRequest::ForbiddenOrigin),
             invalid_token: with_error(&InvalidToken::BadSignature.into(), ""),
             expired: with_error(&expired.into(), ""),
             // Neither `error` nor `scope`: a client that receives either one requests another
@@ -99,13 +100,13 @@ impl Challenges {
         let challenge = match error {
             _ if self.off => return None,
             Error::Missing => &self.missing,
-            Error::InvalidRequest(InvalidRequest::Repeated) => &self.repeated,
-            Error::InvalidRequest(InvalidRequest::Credentials) => &self.credentials,
-            Error::InvalidRequest(InvalidRequest::Origin) => &self.origin,
+            Error::InvalidRequest(InvalidRequest::RepeatedToken) => &self.repeated,
+            Error::InvalidRequest(InvalidRequest::MalformedCredentials) => &self.credentials,
+            Error::InvalidRequest(InvalidRequest::ForbiddenOrigin) => &self.origin,
             Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => &self.expired,
             Error::InvalidToken(_) => &self.invalid_token,
             Error::InsufficientScope { .. } => &self.insufficient_scope,
-            Error::Forbidden { .. } | Error::Claims(_) => &self.forbidden,
+            Error::Forbidden { .. } | Error::ClaimsMismatch(_) => &self.forbidden,
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
             Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => return None,
         };
@@ -117,18 +118,20 @@ impl Challenges {
 pub(crate) fn description(error: &Error) -> &'static str {
     match error {
         Error::Missing => "An access token is needed",
-        Error::InvalidRequest(InvalidRequest::Repeated) => {
+        Error::InvalidRequest(InvalidRequest::RepeatedToken) => {
             "The request has more than one access token"
         }
-        Error::InvalidRequest(InvalidRequest::Credentials) => "The credentials are malformed",
-        Error::InvalidRequest(InvalidRequest::Origin) => {
+        Error::InvalidRequest(InvalidRequest::MalformedCredentials) => {
+            "The credentials are malformed"
+        }
+        Error::InvalidRequest(InvalidRequest::ForbiddenOrigin) => {
             "The page that makes the request may not use the access token"
         }
         Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => {
             "The access token expired"
         }
         Error::InvalidToken(_) => "The access token is invalid",
-        Error::InsufficientScope { .. } | Error::Forbidden { .. } | Error::Claims(_) => {
+        Error::InsufficientScope { .. } | Error::Forbidden { .. } | Error::ClaimsMismatch(_) => {
             "The access token does not grant what this operation needs"
         }
         Error::InsufficientAuthentication { .. } => {

@@ -37,7 +37,7 @@ pub(crate) fn find<'a, B>(
         };
         let Some(token) = token else { continue };
         if found.replace(Credentials { token, location }).is_some() {
-            return Err(Error::InvalidRequest(InvalidRequest::Repeated));
+            return Err(Error::InvalidRequest(InvalidRequest::RepeatedToken));
         }
         // Reported after the loop: a request with two tokens is `Repeated`, whatever its origin.
         if let TokenLocation::Header { allowed, .. } | TokenLocation::Cookie { allowed, .. } =
@@ -46,9 +46,10 @@ pub(crate) fn find<'a, B>(
             is_of_another_page = !may_use(request, allowed);
         }
     }
-    match is_of_another_page {
-        true => Err(Error::InvalidRequest(InvalidRequest::Origin)),
-        false => found.ok_or(Error::Missing),
+    if is_of_another_page {
+        Err(Error::InvalidRequest(InvalidRequest::ForbiddenOrigin))
+    } else {
+        found.ok_or(Error::Missing)
     }
 }
 
@@ -83,7 +84,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     let text = value.to_str().ok().filter(|text| {
         !text.is_empty() && all(text.as_bytes(), |byte| is_legal(byte) | (byte == b'='))
     });
-    text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
+    text.map(Some).ok_or(Error::InvalidRequest(InvalidRequest::MalformedCredentials))
 }
 
 /// Returns the value of the only cookie `name` (RFC 6265 §4.2.1). HTTP/2 may split the `Cookie`
@@ -126,7 +127,7 @@ fn query<'a>(query: &'a str, name: &str) -> Result<Option<&'a str>, Error> {
 /// Returns the first item. A second one is an error.
 fn only<T>(mut several: impl Iterator<Item = T>) -> Result<Option<T>, Error> {
     match (several.next(), several.next()) {
-        (_, Some(_)) => Err(Error::InvalidRequest(InvalidRequest::Repeated)),
+        (_, Some(_)) => Err(Error::InvalidRequest(InvalidRequest::RepeatedToken)),
         (one, None) => Ok(one),
     }
 }
@@ -138,7 +139,7 @@ fn checked(token: &[u8]) -> Result<&str, Error> {
     let characters = token.get(..token.len() - padding).unwrap_or_default();
     let is_b64token = !characters.is_empty() && all(characters, is_legal);
     let text = std::str::from_utf8(token).ok().filter(|_| is_b64token);
-    text.ok_or(Error::InvalidRequest(InvalidRequest::Credentials))
+    text.ok_or(Error::InvalidRequest(InvalidRequest::MalformedCredentials))
 }
 
 /// Whether a b64token may contain `byte`, apart from the padding.

@@ -12,8 +12,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::config::ProtectConfig;
+use super::effects::{ResponseEffects, copy};
 use super::rejection::{EmptyBody, RejectionBody};
-use super::service::{ResponseEffects, copy};
 use crate::access_token::AccessToken;
 use crate::error::Error;
 
@@ -38,9 +38,9 @@ pin_project! {
         S: Service<Request<B>>,
     {
         /// Rejected; the response is ready.
-        Refused { response: Option<Response<R>> },
+        Rejected { response: Option<Response<R>> },
         /// Passed on to the inner service.
-        Inner { #[pin] future: S::Future, route: Arc<ProtectConfig<A>>, after: ResponseEffects },
+        Inner { #[pin] future: S::Future, config: Arc<ProtectConfig<A>>, effects: ResponseEffects },
         /// Waiting for keys or for a lookup. Only this state needs a boxed future.
         Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
         /// Accepted; waiting until the inner service is ready.
@@ -49,22 +49,22 @@ pin_project! {
 }
 
 impl<A> ProtectConfig<A> {
-    pub(super) fn let_through<S, B, R>(
+    pub(super) fn forward<S, B, R>(
         self: Arc<Self>,
         service: &mut S,
         request: Parts,
         body: B,
-        mut after: ResponseEffects,
+        mut effects: ResponseEffects,
     ) -> State<S, B, R, A>
     where
         S: Service<Request<B>, Response = Response<R>>,
         A: RejectionBody<R>,
     {
         if A::READS_REQUEST && cfg!(feature = "axum") {
-            after.0.get_or_insert_default().request = Some(copy(&request));
+            effects.0.get_or_insert_default().request = Some(copy(&request));
         }
         let future = service.call(Request::from_parts(request, body));
-        State::Inner { future, route: self, after }
+        State::Inner { future, config: self, effects }
     }
 }
 
@@ -74,8 +74,8 @@ pub(super) struct Waiting<S, B, A> {
     pub(super) parts: Parts,
     pub(super) body: B,
     pub(super) service: S,
-    pub(super) route: Arc<ProtectConfig<A>>,
-    pub(super) after: ResponseEffects,
+    pub(super) config: Arc<ProtectConfig<A>>,
+    pub(super) effects: ResponseEffects,
 }
 
 impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
@@ -90,11 +90,11 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Inner { future, route, after } => {
+                StateProjection::Inner { future, config, effects } => {
                     let response = ready!(future.poll(context))?;
-                    return Poll::Ready(Ok(route.finish(response, std::mem::take(after))));
+                    return Poll::Ready(Ok(config.finish(response, std::mem::take(effects))));
                 }
-                StateProjection::Refused { response } => match response.take() {
+                StateProjection::Rejected { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
                     // Polled after completion, against the contract of `Future`: stay pending
                     // rather than panic.
@@ -103,11 +103,13 @@ where
                 StateProjection::Verifying { verification, waiting } => {
                     let verified = ready!(verification.as_mut().poll(context));
                     let Some(mut waiting) = waiting.take() else { return Poll::Pending };
-                    match waiting.route.authorize(verified, &mut waiting.parts) {
+                    match waiting.config.authorize(verified, &mut waiting.parts) {
                         Ok(()) => State::Readying { waiting: Some(waiting) },
                         Err(error) => {
-                            let Waiting { parts, route, after, .. } = *waiting;
-                            State::Refused { response: Some(route.reject(error, &parts, after)) }
+                            let Waiting { parts, config, effects, .. } = *waiting;
+                            State::Rejected {
+                                response: Some(config.reject(error, &parts, effects)),
+                            }
                         }
                     }
                 }
@@ -116,8 +118,8 @@ where
                         ready!(waiting.service.poll_ready(context))?;
                     }
                     let Some(waiting) = waiting.take() else { return Poll::Pending };
-                    let Waiting { parts, body, mut service, route, after } = *waiting;
-                    route.let_through(&mut service, parts, body, after)
+                    let Waiting { parts, body, mut service, config, effects } = *waiting;
+                    config.forward(&mut service, parts, body, effects)
                 }
             };
             state.set(next);

@@ -53,7 +53,7 @@ use crate::verifier::Verifier;
 /// ```
 #[must_use]
 pub struct ProtectLayer<A = EmptyBody> {
-    route: Arc<ProtectConfig<A>>,
+    config: Arc<ProtectConfig<A>>,
 }
 
 impl ProtectLayer {
@@ -62,7 +62,7 @@ impl ProtectLayer {
     /// ([`cloudflare_access`](crate::providers::cloudflare_access), `gcp_iap`, `aws_alb`) are
     /// expected in that gateway's header instead.
     pub fn new(verifier: Verifier) -> Self {
-        let route = ProtectConfig {
+        let config = ProtectConfig {
             sources: verifier.token_sources().into(),
             verifier,
             rule: Rule::nothing(),
@@ -73,22 +73,22 @@ impl ProtectLayer {
             challenges: OnceLock::new(),
             answer: Arc::new(EmptyBody),
         };
-        Self { route: Arc::new(route) }
+        Self { config: Arc::new(config) }
     }
 }
 
 impl<A> ProtectLayer<A> {
     /// Changes this layer. Services that it created before keep their configuration.
     fn with(self, change: impl FnOnce(&mut ProtectConfig<A>)) -> Self {
-        let mut route = match Arc::try_unwrap(self.route) {
-            Ok(mut route) => {
-                route.challenges = OnceLock::new();
-                route
+        let mut config = match Arc::try_unwrap(self.config) {
+            Ok(mut config) => {
+                config.challenges = OnceLock::new();
+                config
             }
             Err(shared) => shared.answering(Arc::clone(&shared.answer)),
         };
-        change(&mut route);
-        Self { route: Arc::new(route) }
+        change(&mut config);
+        Self { config: Arc::new(config) }
     }
 
     /// Requires every scope token (RFC 6749 §3.3) of `scope`, which separates them by spaces. Calls
@@ -245,7 +245,9 @@ impl<A> ProtectLayer<A> {
 
     /// Builds rejections with a function of the error and the request, which sets the body and
     /// further headers. This includes the rejections of extractors and of handlers that return an
-    /// [`Error`]. The challenge is added. A status that the function sets is kept unless it is 2xx.
+    /// [`Error`]. The challenge is added, whatever the status. A status that the function sets is
+    /// kept unless it is 2xx. To hide a resource behind 404, also call
+    /// [`without_challenge`](Self::without_challenge).
     ///
     /// Do not tell the client more than [`Error::oauth_error`] does: it may be an attacker. The
     /// type of a layer with a function cannot be named. A function that takes such a layer needs
@@ -277,13 +279,13 @@ impl<A> ProtectLayer<A> {
     }
 
     fn answering<B>(self, answer: B) -> ProtectLayer<B> {
-        ProtectLayer { route: Arc::new(self.route.answering(Arc::new(answer))) }
+        ProtectLayer { config: Arc::new(self.config.answering(Arc::new(answer))) }
     }
 }
 
 impl<A> Clone for ProtectLayer<A> {
     fn clone(&self) -> Self {
-        Self { route: Arc::clone(&self.route) }
+        Self { config: Arc::clone(&self.config) }
     }
 }
 
@@ -291,8 +293,8 @@ impl<A> fmt::Debug for ProtectLayer<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("ProtectLayer")
-            .field("verifier", &self.route.verifier)
-            .field("rule", &self.route.rule)
+            .field("verifier", &self.config.verifier)
+            .field("rule", &self.config.rule)
             .finish_non_exhaustive()
     }
 }
@@ -302,6 +304,6 @@ impl<S, A> Layer<S> for ProtectLayer<A> {
 
     /// Only clones an `Arc`: routers and servers may call it for each request or connection.
     fn layer(&self, inner: S) -> Protect<S, A> {
-        Protect::new(inner, Arc::clone(&self.route))
+        Protect::new(inner, Arc::clone(&self.config))
     }
 }

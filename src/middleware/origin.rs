@@ -37,14 +37,14 @@ pub(crate) fn may_use<B>(request: &Request<B>, allowed: &AllowedOrigins) -> bool
             allowed.lists(origin)
                 || match site {
                     Site::SameOrigin => true,
-                    Site::Unsaid | Site::NoPage => is_own(request, origin),
+                    Site::Absent | Site::NoPage => is_own(request, origin),
                     Site::Other => false,
                 }
         }
         (None, _) => match site {
             Site::Other => is_landing(request),
             _ if is_safe(request) => true,
-            Site::Unsaid => allowed.non_browsers && !sends_fetch_metadata(headers),
+            Site::Absent => allowed.non_browsers && !sends_fetch_metadata(headers),
             Site::NoPage | Site::SameOrigin => false,
         },
     }
@@ -56,7 +56,7 @@ pub(crate) fn may_use<B>(request: &Request<B>, allowed: &AllowedOrigins) -> bool
 enum Site {
     /// The header is absent: a websocket handshake (at least in Chromium), plain HTTP, an old
     /// browser, or a client other than a browser.
-    Unsaid,
+    Absent,
     /// `none`: no page made the request, such as for a typed address or a bookmark. Also sent for a
     /// page that the browser prerenders.
     NoPage,
@@ -69,7 +69,7 @@ impl Site {
     fn of(headers: &HeaderMap) -> Self {
         let mut sent = headers.get_all("sec-fetch-site").iter();
         match (sent.next().map(HeaderValue::as_bytes), sent.next()) {
-            (None, _) => Self::Unsaid,
+            (None, _) => Self::Absent,
             (Some(b"none"), None) => Self::NoPage,
             (Some(b"same-origin"), None) => Self::SameOrigin,
             _ => Self::Other,

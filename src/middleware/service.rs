@@ -4,9 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL,
-};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use tower_service::Service;
@@ -14,24 +12,24 @@ use tower_service::Service;
 use super::challenge::Challenges;
 use super::config::{ProtectConfig, TokenPolicy};
 use super::credentials;
+use super::effects::ResponseEffects;
 use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidRequest};
 use crate::telemetry::{self, Outcome};
-use crate::token_source::TokenLocation;
 use crate::verifier::Verification;
 
 /// The service that [`ProtectLayer`](crate::ProtectLayer) wraps around another. It verifies the
 /// access token of each request, and then calls the inner service or rejects the request.
 pub struct Protect<S, A = EmptyBody> {
     inner: S,
-    route: Arc<ProtectConfig<A>>,
+    config: Arc<ProtectConfig<A>>,
 }
 
 impl<S: Clone, A> Clone for Protect<S, A> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), route: Arc::clone(&self.route) }
+        Self { inner: self.inner.clone(), config: Arc::clone(&self.config) }
     }
 }
 
@@ -47,58 +45,6 @@ fn forward_anonymous(extensions: &mut Extensions) {
     extensions.insert(Unauthenticated);
 }
 
-/// What is added to the response, and what is needed to build it if a handler or an extractor
-/// rejects the request. Empty for most requests.
-#[derive(Default)]
-pub(super) struct ResponseEffects(pub(super) Option<Box<Extra>>);
-
-#[derive(Default)]
-pub(super) struct Extra {
-    /// The token was in the query (RFC 6750 §2.3).
-    no_store: bool,
-    /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
-    protocol: Option<HeaderValue>,
-    /// The websocket is opened over HTTP/2 (RFC 8441 §4), where any 2xx status accepts it.
-    is_connect: bool,
-    /// A copy of the request, if building a rejection reads it.
-    pub(super) request: Option<Parts>,
-}
-
-impl ResponseEffects {
-    fn of(location: &TokenLocation, method: &Method) -> Self {
-        let is_connect = method == Method::CONNECT;
-        match location {
-            TokenLocation::Query(_) => Self::no_store(),
-            TokenLocation::WebSocketProtocol(name) => Self(Some(Box::new(Extra {
-                protocol: Some(name.clone()),
-                is_connect,
-                ..Extra::default()
-            }))),
-            TokenLocation::Authorization
-            | TokenLocation::Header { .. }
-            | TokenLocation::Cookie { .. } => Self::default(),
-        }
-    }
-
-    fn no_store() -> Self {
-        Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
-    }
-
-    fn add_to<R>(self, response: &mut Response<R>) {
-        let Some(extra) = self.0 else { return };
-        if extra.no_store {
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
-        if let Some(protocol) = extra.protocol
-            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
-                || extra.is_connect && response.status().is_success())
-        {
-            // Unless the service has accepted another subprotocol.
-            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
-        }
-    }
-}
-
 impl<A> ProtectConfig<A> {
     /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
     /// verified.
@@ -106,14 +52,15 @@ impl<A> ProtectConfig<A> {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
-                let after = match credentials::has_query(request, &self.sources) {
-                    true => ResponseEffects::no_store(),
-                    false => ResponseEffects::default(),
+                let effects = if credentials::has_query(request, &self.sources) {
+                    ResponseEffects::no_store()
+                } else {
+                    ResponseEffects::default()
                 };
-                return (Verification::Ready(Err(error)), after);
+                return (Verification::Ready(Err(error)), effects);
             }
         };
-        let after = ResponseEffects::of(credentials.location, request.method());
+        let effects = ResponseEffects::of(credentials.location, request.method());
         match request.extensions().get::<AccessToken>() {
             // Compare it with the request, because a service between the layers may have replaced
             // the token, and with the time, because a queue between them may have delayed the
@@ -122,9 +69,9 @@ impl<A> ProtectConfig<A> {
                 if self.verifier.still_accepts(verified)
                     && verified.expose_token() == credentials.token =>
             {
-                (Verification::Ready(Ok(verified.clone())), after)
+                (Verification::Ready(Ok(verified.clone())), effects)
             }
-            _ => (self.verifier.begin(credentials.token), after),
+            _ => (self.verifier.begin(credentials.token), effects),
         }
     }
 
@@ -141,18 +88,18 @@ impl<A> ProtectConfig<A> {
         verified: Result<AccessToken, Error>,
         request: &mut Parts,
     ) -> Result<(), Error> {
-        let is_let_through = matches!(
+        let is_anonymous = matches!(
             (&verified, self.policy),
             // For a page that may not use the token, the request counts as one without a token.
             (
-                Err(Error::Missing | Error::InvalidRequest(InvalidRequest::Origin)),
+                Err(Error::Missing | Error::InvalidRequest(InvalidRequest::ForbiddenOrigin)),
                 TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
             ) | (
                 Err(Error::InvalidToken(_) | Error::InvalidRequest(_)),
                 TokenPolicy::IgnoreInvalid
             )
         );
-        if is_let_through {
+        if is_anonymous {
             forward_anonymous(&mut request.extensions);
             telemetry::request(Outcome::Anonymous);
             return Ok(());
@@ -169,19 +116,19 @@ impl<A> ProtectConfig<A> {
         &self,
         error: Error,
         request: &Parts,
-        after: ResponseEffects,
+        effects: ResponseEffects,
     ) -> Response<R>
     where
         A: RejectionBody<R>,
     {
-        if error.is_told_by_the_request() {
-            telemetry::request_refused(&error);
+        if error.is_logged_by_layer() {
+            telemetry::request_rejected(&error);
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
-        telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Refused });
+        telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Rejected });
         let mut response =
             reject(error, request, self.challenges(), &*self.answer, grpc_type(request));
-        after.add_to(&mut response);
+        effects.add_to(&mut response);
         response
     }
 
@@ -190,7 +137,7 @@ impl<A> ProtectConfig<A> {
     pub(super) fn finish<R: Default>(
         &self,
         mut response: Response<R>,
-        after: ResponseEffects,
+        effects: ResponseEffects,
     ) -> Response<R>
     where
         A: RejectionBody<R>,
@@ -199,9 +146,9 @@ impl<A> ProtectConfig<A> {
         if !response.extensions().is_empty()
             && let Some(error) = made_inside(&mut response)
         {
-            return self.answer_inside(&error, response, after);
+            return self.answer_inside(&error, response, effects);
         }
-        after.add_to(&mut response);
+        effects.add_to(&mut response);
         response
     }
 
@@ -210,12 +157,12 @@ impl<A> ProtectConfig<A> {
         &self,
         error: &Error,
         mut inside: Response<R>,
-        mut after: ResponseEffects,
+        mut effects: ResponseEffects,
     ) -> Response<R>
     where
         A: RejectionBody<R>,
     {
-        let copied = after.0.as_mut().and_then(|extra| extra.request.take());
+        let copied = effects.0.as_mut().and_then(|extra| extra.request.take());
         let request = copied.unwrap_or_else(|| Request::new(()).into_parts().0);
         let challenges = Challenges::for_error(&self.realm, error);
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
@@ -223,19 +170,9 @@ impl<A> ProtectConfig<A> {
         // Not as gRPC: a handler that responds with an HTTP error does not serve gRPC.
         let mut response = reject(error.clone(), &request, &challenges, &*self.answer, None);
         keep_headers(&headers, &mut response);
-        after.add_to(&mut response);
+        effects.add_to(&mut response);
         response
     }
-}
-
-/// Copies the head of the request without its extensions, which belong to the inner service.
-pub(super) fn copy(request: &Parts) -> Parts {
-    let mut copy = Request::new(()).into_parts().0;
-    copy.method.clone_from(&request.method);
-    copy.uri.clone_from(&request.uri);
-    copy.version = request.version;
-    copy.headers.clone_from(&request.headers);
-    copy
 }
 
 impl<S, A> Protect<S, A> {
@@ -254,8 +191,8 @@ impl<S, A> Protect<S, A> {
         self.inner
     }
 
-    pub(crate) fn new(inner: S, route: Arc<ProtectConfig<A>>) -> Self {
-        Self { inner, route }
+    pub(crate) fn new(inner: S, config: Arc<ProtectConfig<A>>) -> Self {
+        Self { inner, config }
     }
 }
 
@@ -264,8 +201,8 @@ impl<S: fmt::Debug, A> fmt::Debug for Protect<S, A> {
         formatter
             .debug_struct("Protect")
             .field("inner", &self.inner)
-            .field("verifier", &self.route.verifier)
-            .field("rule", &self.route.rule)
+            .field("verifier", &self.config.verifier)
+            .field("rule", &self.config.rule)
             .finish_non_exhaustive()
     }
 }
@@ -285,11 +222,11 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if self.route.is_preflight(&request) {
+        if self.config.is_preflight(&request) {
             forward_anonymous(request.extensions_mut());
             telemetry::request(Outcome::Anonymous);
             let (parts, body) = request.into_parts();
-            let state = Arc::clone(&self.route).let_through(
+            let state = Arc::clone(&self.config).forward(
                 &mut self.inner,
                 parts,
                 body,
@@ -297,7 +234,7 @@ where
             );
             return ResponseFuture { state };
         }
-        let (verification, after) = self.route.begin(&request);
+        let (verification, effects) = self.config.begin(&request);
         let (mut parts, body) = request.into_parts();
         let state = match verification {
             Verification::Pending(verification) => {
@@ -306,16 +243,16 @@ where
                 // that do not wait. A clone goes with the request, and is polled ready once the
                 // token is verified.
                 self.inner = self.inner.clone();
-                let (service, route) = (self.inner.clone(), Arc::clone(&self.route));
+                let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
                 State::Verifying {
                     verification,
-                    waiting: Some(Box::new(Waiting { parts, body, service, route, after })),
+                    waiting: Some(Box::new(Waiting { parts, body, service, config, effects })),
                 }
             }
-            Verification::Ready(verified) => match self.route.authorize(verified, &mut parts) {
-                Ok(()) => Arc::clone(&self.route).let_through(&mut self.inner, parts, body, after),
+            Verification::Ready(verified) => match self.config.authorize(verified, &mut parts) {
+                Ok(()) => Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects),
                 Err(error) => {
-                    State::Refused { response: Some(self.route.reject(error, &parts, after)) }
+                    State::Rejected { response: Some(self.config.reject(error, &parts, effects)) }
                 }
             },
         };

@@ -88,7 +88,8 @@ impl TokenBuilder {
     }
 
     /// A token of Keycloak: its own `typ` among the claims, `azp`, roles in `realm_access` and
-    /// `resource_access`.
+    /// `resource_access`. For a role of a client, call
+    /// `.claim("resource_access", json!({ "orders-api": { "roles": ["clerk"] } }))`.
     pub fn like_keycloak(self) -> Self {
         self.bare("JWT")
             .subject("4cc2a1d1-1b6f-4c6b-9b0e-4f3b5f9a2d11")

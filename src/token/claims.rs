@@ -19,7 +19,7 @@ const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 /// Parsed claims prove nothing. Until the signature is verified, they may only be used to reject
 /// the token, or to find its issuer.
 #[derive(Debug)]
-pub(crate) struct Claims<'a> {
+pub(crate) struct RegisteredClaims<'a> {
     pub(crate) issuer: Cow<'a, str>,
     /// A string or an array of strings. Some issuers send none.
     audience: Option<Value<'a>>,
@@ -37,7 +37,7 @@ pub(crate) struct Claims<'a> {
     sender_constrained: bool,
 }
 
-impl<'a> Claims<'a> {
+impl<'a> RegisteredClaims<'a> {
     /// Parses the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly:
     /// RFC 8259, without duplicate members.
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, InvalidToken> {
@@ -125,7 +125,7 @@ impl<'a> Claims<'a> {
 
     /// Checks `aud` (RFC 7519 §4.1.3), or what is configured for issuers that send none.
     fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
-        let refusal =
+        let rejection =
             |presented| Err(InvalidToken::WrongAudience { expected: expected.clone(), presented });
         let party = match expected.claim() {
             AudienceClaim::Any if !expected.names_aud() => return Ok(()),
@@ -138,7 +138,7 @@ impl<'a> Claims<'a> {
             }
         };
         if let Some(party) = party.filter(|party| !expected.contains(party)) {
-            return refusal(vec![party.to_owned()]);
+            return rejection(vec![party.to_owned()]);
         }
         match self.audience() {
             None if expected.claim() == AudienceClaim::Audience => {
@@ -147,7 +147,9 @@ impl<'a> Claims<'a> {
             None => Ok(()),
             // A token for another API is rejected, whichever client it was issued to.
             Some(several) if expected.accepts_aud(several) => Ok(()),
-            Some(several) => refusal(several.iter().map(|one| one.clone().into_owned()).collect()),
+            Some(several) => {
+                rejection(several.iter().map(|one| one.clone().into_owned()).collect())
+            }
         }
     }
 

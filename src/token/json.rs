@@ -41,14 +41,15 @@ pub(crate) fn read_object<'a, const N: usize>(
     reader.white_space();
     reader.expect(b'{')?;
     reader.white_space();
-    if !reader.is_next(b'}') {
+    if !reader.eat(b'}') {
         loop {
             let name = reader.name()?;
-            let place = wanted
+            let index = wanted
                 .iter()
                 .position(|one| one.as_bytes().first() == name.as_bytes().first() && *one == name);
-            let value = reader.value(MAX_DEPTH, place.is_some())?;
-            match place.and_then(|place| values.get_mut(place)) {
+            let strings = if index.is_some() { Strings::Read } else { Strings::Skip };
+            let value = reader.value(MAX_DEPTH, strings)?;
+            match index.and_then(|index| values.get_mut(index)) {
                 // A duplicate member.
                 Some(Some(_)) => return Err(NotAnObject),
                 Some(none) => *none = Some(value),
@@ -61,10 +62,7 @@ pub(crate) fn read_object<'a, const N: usize>(
         check_names(&mut reader.names)?;
     }
     reader.white_space();
-    match reader.at == json.len() {
-        true => Ok(values),
-        false => Err(NotAnObject),
-    }
+    if reader.at == json.len() { Ok(values) } else { Err(NotAnObject) }
 }
 
 struct Reader<'a> {
@@ -75,6 +73,13 @@ struct Reader<'a> {
     names: Vec<Cow<'a, str>>,
 }
 
+/// Whether the strings of an array are returned, or only checked.
+#[derive(Clone, Copy, PartialEq)]
+enum Strings {
+    Read,
+    Skip,
+}
+
 impl<'a> Reader<'a> {
     #[inline]
     fn peek(&self) -> Option<u8> {
@@ -82,7 +87,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn is_next(&mut self, byte: u8) -> bool {
+    fn eat(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
@@ -90,7 +95,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), NotAnObject> {
-        self.is_next(byte).then_some(()).ok_or(NotAnObject)
+        self.eat(byte).then_some(()).ok_or(NotAnObject)
     }
 
     #[inline]
@@ -114,17 +119,17 @@ impl<'a> Reader<'a> {
     #[inline]
     fn another(&mut self, end: u8) -> Result<bool, NotAnObject> {
         self.white_space();
-        if self.is_next(b',') {
+        if self.eat(b',') {
             self.white_space();
             return Ok(true);
         }
         self.expect(end).map(|()| false)
     }
 
-    /// A value. `depth`: how many levels may be open here, including the enclosing one. `keep`:
+    /// A value. `depth`: how many levels may be open here, including the enclosing one. `strings`:
     /// whether the strings of an array are needed.
     #[inline]
-    fn value(&mut self, depth: u8, keep: bool) -> Result<Value<'a>, NotAnObject> {
+    fn value(&mut self, depth: u8, strings: Strings) -> Result<Value<'a>, NotAnObject> {
         self.white_space();
         match self.peek().ok_or(NotAnObject)? {
             b'"' => {
@@ -132,13 +137,13 @@ impl<'a> Reader<'a> {
                 self.string().map(Value::Text)
             }
             b'0'..=b'9' | b'-' => self.number().map(Value::Number),
-            _ => self.other_value(depth, keep),
+            _ => self.other_value(depth, strings),
         }
     }
 
-    fn other_value(&mut self, depth: u8, keep: bool) -> Result<Value<'a>, NotAnObject> {
+    fn other_value(&mut self, depth: u8, strings: Strings) -> Result<Value<'a>, NotAnObject> {
         match self.peek() {
-            Some(b'[') => self.items(depth - 1, keep),
+            Some(b'[') => self.items(depth - 1, strings),
             Some(b'{') => self.members(depth - 1),
             Some(b't') => self.word("true", Value::Other),
             Some(b'f') => self.word("false", Value::Other),
@@ -154,11 +159,11 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let first = self.names.len();
         self.white_space();
-        if !self.is_next(b'}') {
+        if !self.eat(b'}') {
             loop {
                 let name = self.name()?;
                 self.names.push(name);
-                self.value(depth, false)?;
+                self.value(depth, Strings::Skip)?;
                 if !self.another(b'}')? {
                     break;
                 }
@@ -169,16 +174,16 @@ impl<'a> Reader<'a> {
         Ok(Value::Other)
     }
 
-    fn items(&mut self, depth: u8, keep: bool) -> Result<Value<'a>, NotAnObject> {
+    fn items(&mut self, depth: u8, strings: Strings) -> Result<Value<'a>, NotAnObject> {
         if depth == 0 {
             return Err(NotAnObject);
         }
         self.at += 1;
-        let mut texts = keep.then(Vec::new);
+        let mut texts = (strings == Strings::Read).then(Vec::new);
         self.white_space();
-        if !self.is_next(b']') {
+        if !self.eat(b']') {
             loop {
-                match (&mut texts, self.value(depth, false)?) {
+                match (&mut texts, self.value(depth, Strings::Skip)?) {
                     (Some(list), Value::Text(text)) => list.push(text),
                     (_, _) => texts = None,
                 }
@@ -213,7 +218,7 @@ impl<'a> Reader<'a> {
     fn escaped_string(&mut self, start: usize) -> Result<String, NotAnObject> {
         // The previous byte is a backslash: skip the escaped one.
         self.at += 1;
-        while !self.is_next(b'"') {
+        while !self.eat(b'"') {
             self.at += if self.peek().ok_or(NotAnObject)? == b'\\' { 2 } else { 1 };
         }
         let quoted = self.text.get(start.saturating_sub(1)..self.at).ok_or(NotAnObject)?;
@@ -222,16 +227,16 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<f64, NotAnObject> {
         let start = self.at;
-        self.is_next(b'-');
+        self.eat(b'-');
         // No leading zeros.
-        if !self.is_next(b'0') {
+        if !self.eat(b'0') {
             self.digits()?;
         }
-        if self.is_next(b'.') {
+        if self.eat(b'.') {
             self.digits()?;
         }
-        if self.is_next(b'e') || self.is_next(b'E') {
-            let _ = self.is_next(b'+') || self.is_next(b'-');
+        if self.eat(b'e') || self.eat(b'E') {
+            let _ = self.eat(b'+') || self.eat(b'-');
             self.digits()?;
         }
         let text = self.text.get(start..self.at).unwrap_or_default();
@@ -288,10 +293,7 @@ fn check_names(names: &mut [Cow<'_, str>]) -> Result<(), NotAnObject> {
         return Err(NotAnObject);
     }
     names.sort_unstable();
-    match names.windows(2).any(|pair| pair.first() == pair.last()) {
-        true => Err(NotAnObject),
-        false => Ok(()),
-    }
+    if names.windows(2).any(|pair| pair.first() == pair.last()) { Err(NotAnObject) } else { Ok(()) }
 }
 
 /// Upper bound of the memory that claims take once they are read, in bytes, as a `serde_json` tree.

@@ -82,9 +82,10 @@ impl<'a> Jws<'a> {
 
     /// Returns an error if a part is padded.
     pub(crate) fn check_unpadded(&self) -> Result<(), InvalidToken> {
-        match self.is_padded {
-            true => Err(InvalidToken::Malformed("base64url without padding")),
-            false => Ok(()),
+        if self.is_padded {
+            Err(InvalidToken::Malformed("base64url without padding"))
+        } else {
+            Ok(())
         }
     }
 

@@ -84,7 +84,7 @@ impl ClaimRequirement {
         };
         let holds = match &self.is {
             Condition::OneOf(allowed) => among(allowed),
-            Condition::NoneOf(refused) => !among(refused),
+            Condition::NoneOf(denied) => !among(denied),
             Condition::Present => value.is_some_and(|value| !value.is_null()),
             Condition::Absent => value.is_none(),
             Condition::Text => value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
@@ -92,12 +92,13 @@ impl ClaimRequirement {
                 value.and_then(Value::as_f64).is_some_and(|date| date <= latest.as_secs_f64())
             }
         };
-        match holds {
-            true => Ok(()),
-            false => Err(InvalidToken::ClaimValue {
+        if holds {
+            Ok(())
+        } else {
+            Err(InvalidToken::ClaimValue {
                 claim: self.path.as_str().to_owned(),
                 expected: self.is.to_string(),
-            }),
+            })
         }
     }
 }
@@ -109,7 +110,7 @@ impl std::fmt::Display for Condition {
         match self {
             Self::OneOf(allowed) if allowed.len() == 1 => formatter.write_str(&list(allowed)),
             Self::OneOf(allowed) => write!(formatter, "one of {}", list(allowed)),
-            Self::NoneOf(refused) => write!(formatter, "none of {}", list(refused)),
+            Self::NoneOf(denied) => write!(formatter, "none of {}", list(denied)),
             Self::Present => formatter.write_str("it to be present"),
             Self::Absent => formatter.write_str("it to be absent"),
             Self::Text => formatter.write_str("a string that is not empty"),

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::ConfigError;
-
 /// A set of scope tokens (RFC 6749 §3.3): what a route requires, or what an access token grants.
 ///
 /// Scope tokens are case-sensitive, and their order has no meaning. In the text form, they are
@@ -17,7 +15,7 @@ use crate::error::ConfigError;
 /// assert!(granted.contains("read:messages"));
 /// assert!(granted.contains_all(&"write:messages".parse()?));
 /// assert!(!granted.contains("read"));
-/// # Ok::<(), portcullis::ConfigError>(())
+/// # Ok::<(), portcullis::InvalidScope>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Scope(String);
@@ -110,6 +108,14 @@ impl Scope {
     }
 }
 
+/// A text that is not a [`Scope`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("scope {text:?}: expected {expected}")]
+pub struct InvalidScope {
+    text: String,
+    expected: &'static str,
+}
+
 impl fmt::Display for Scope {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
@@ -117,7 +123,7 @@ impl fmt::Display for Scope {
 }
 
 impl FromStr for Scope {
-    type Err = ConfigError;
+    type Err = InvalidScope;
 
     /// Parses one or more scope tokens, separated by spaces.
     ///
@@ -126,35 +132,37 @@ impl FromStr for Scope {
     /// Returns an error if `text` contains no scope token, or a character outside
     /// `%x21 / %x23-5B / %x5D-7E` (RFC 6749 §3.3). A scope with such a character could never be
     /// granted, nor be written into a challenge.
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
         if !text.bytes().all(|byte| matches!(byte, b' ' | 0x21 | 0x23..=0x5b | 0x5d..=0x7e)) {
-            return Err(ConfigError::new(format!(
-                "scope {text:?}: expected printable ASCII without quotation mark and backslash (RFC 6749 §3.3)"
-            )));
+            return Err(InvalidScope {
+                text: text.to_owned(),
+                expected: "printable ASCII without quotation mark and backslash (RFC 6749 §3.3)",
+            });
         }
         let mut scope = Self::none();
         scope.extend(&Self::granted([text]));
         if scope.is_empty() {
-            return Err(ConfigError::new(format!(
-                "scope {text:?}: expected at least one scope token"
-            )));
+            return Err(InvalidScope {
+                text: text.to_owned(),
+                expected: "at least one scope token",
+            });
         }
         Ok(scope)
     }
 }
 
 impl TryFrom<String> for Scope {
-    type Error = ConfigError;
+    type Error = InvalidScope;
 
-    fn try_from(text: String) -> Result<Self, ConfigError> {
+    fn try_from(text: String) -> Result<Self, InvalidScope> {
         text.parse()
     }
 }
 
 impl TryFrom<&String> for Scope {
-    type Error = ConfigError;
+    type Error = InvalidScope;
 
-    fn try_from(text: &String) -> Result<Self, ConfigError> {
+    fn try_from(text: &String) -> Result<Self, InvalidScope> {
         text.parse()
     }
 }
@@ -169,9 +177,9 @@ impl<'a> IntoIterator for &'a Scope {
 }
 
 impl TryFrom<&str> for Scope {
-    type Error = ConfigError;
+    type Error = InvalidScope;
 
-    fn try_from(text: &str) -> Result<Self, ConfigError> {
+    fn try_from(text: &str) -> Result<Self, InvalidScope> {
         text.parse()
     }
 }

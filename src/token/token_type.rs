@@ -66,9 +66,10 @@ impl AllowedTypes {
                 types.iter().any(|one| one.eq_ignore_ascii_case(short(typ)))
             }
         };
-        match fits {
-            true => Ok(()),
-            false => Err(InvalidToken::UnexpectedType { presented: typ.map(str::to_owned) }),
+        if fits {
+            Ok(())
+        } else {
+            Err(InvalidToken::UnexpectedType { presented: typ.map(str::to_owned) })
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::error::ConfigError;
 use crate::http_client::HttpClient;
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
+use crate::keys::remote::AddressPolicy;
 use crate::keys::remote::fetch::default_client;
 #[cfg(feature = "testing")]
 use crate::telemetry;
@@ -110,14 +111,15 @@ impl VerifierBuilder {
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
-        let own = |guarded| {
-            self.client.as_ref().map_or_else(|| default_client(guarded), |own| Ok(own.0.clone()))
+        let client = |addresses| {
+            self.client.as_ref().map_or_else(|| default_client(addresses), |own| Ok(own.0.clone()))
         };
         // Created lazily, and once: loading the root certificates of the system takes tens of
         // milliseconds.
-        let client = LazyCell::new(|| own(false));
+        let shared = LazyCell::new(|| client(AddressPolicy::Any));
+        let public_only = || client(AddressPolicy::PublicOnly);
         let issuers =
-            IssuerRegistry::new(self.issuers?, || client.clone(), || own(true), clock.clone())?;
+            IssuerRegistry::new(self.issuers?, || shared.clone(), public_only, clock.clone())?;
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);

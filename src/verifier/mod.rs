@@ -12,17 +12,18 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::access_token::{AccessToken, Implies};
+use crate::access_token::{AccessToken, Implies, Terms};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::active::SignatureCheck;
 use crate::issuer::issuers::Issuers;
-use crate::issuer::registry::{IssuerRegistry, LookupFuture, Resolution, ResolvedIssuer};
+use crate::issuer::registry::IssuerRegistry;
+use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
 use crate::keys::remote::limits::MAX_PER_ORIGIN;
 use crate::telemetry;
-use crate::token::claims::Claims;
+use crate::token::claims::RegisteredClaims;
 use crate::token::jws::{Header, Jws};
 use crate::token::token_type::reject_other_jwt_types;
 use crate::token_cache::{self, Entry, EntryIssuer, TokenCache};
@@ -145,16 +146,16 @@ impl Verifier {
     /// Returns an error if the keys of an issuer cannot be loaded; [`WarmUpError`] names the
     /// issuers. The verifier remains usable, and fetches the keys again when they are needed.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
-        let issuers = self.0.issuers.listed();
+        let issuers = self.0.issuers.configured();
         // Limit concurrency to the per-origin limit; otherwise fetches time out while queued.
-        let turns = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
+        let permits = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
         let mut fetches = JoinSet::new();
         if let Ok(runtime) = Handle::try_current() {
             for issuer in &issuers {
-                let (issuer, turns, clock) =
-                    (Arc::clone(issuer), Arc::clone(&turns), self.0.clock.clone());
+                let (issuer, permits, clock) =
+                    (Arc::clone(issuer), Arc::clone(&permits), self.0.clock.clone());
                 let warm_up = async move {
-                    let _turn = turns.acquire().await;
+                    let _permit = permits.acquire().await;
                     if let Some(fetching) = issuer.warm_up(clock.now()) {
                         fetching.finished().await;
                     }
@@ -179,7 +180,7 @@ impl Verifier {
     pub fn health(&self) -> Vec<IssuerHealth> {
         let now = self.0.clock.now();
         let mut health: Vec<_> =
-            self.0.issuers.known().iter().map(|issuer| issuer.health(now)).collect();
+            self.0.issuers.all().iter().map(|issuer| issuer.health(now)).collect();
         health.sort_by(|one, other| one.iss.cmp(&other.iss));
         health
     }
@@ -233,12 +234,12 @@ impl Verifier {
                 return false;
             }
             match entry.issuer() {
-                EntryIssuer::Listed(issuer) => issuer.recheck(entry.keys(), now),
-                EntryIssuer::LookedUp(issuer) => {
+                EntryIssuer::Configured(issuer) => issuer.recheck(entry.keys(), now),
+                EntryIssuer::Resolved(issuer) => {
                     match self.0.issuers.find(entry.token().issuer(), now) {
-                        Ok(Resolution::Ready(known)) => {
-                            std::ptr::eq(Arc::as_ptr(&known.issuer), issuer.as_ptr())
-                                && known.issuer.recheck(entry.keys(), now)
+                        Ok(Resolution::Ready(resolved)) => {
+                            std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
+                                && resolved.issuer.recheck(entry.keys(), now)
                         }
                         _ => false,
                     }
@@ -280,22 +281,22 @@ impl Verifier {
         let jws = Jws::split(token)?;
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
-        let claims = Claims::parse(jws.unverified_payload())?;
-        let known = match &progress.issuer {
-            Some(known) => known.clone(),
+        let claims = RegisteredClaims::parse(jws.unverified_payload())?;
+        let resolved = match &progress.issuer {
+            Some(resolved) => resolved.clone(),
             None => match self
                 .0
                 .issuers
                 .find(&claims.issuer, now)
                 .map_err(|error| clarify_microsoft_token(error, &header))?
             {
-                Resolution::Ready(known) => known,
+                Resolution::Ready(resolved) => resolved,
                 Resolution::Pending(lookup) => {
                     return Ok(Attempt::Pending(Pending::Lookup(lookup)));
                 }
             },
         };
-        let issuer = &known.issuer;
+        let issuer = &resolved.issuer;
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
         match claims.check(&issuer.config.audience, issuer.config.leeway, now) {
@@ -306,7 +307,7 @@ impl Verifier {
                 let verified = issuer.verifies_with_cached_keys(&jws, &header, tenant, now);
                 return Err(InvalidToken::Expired { expires_at, now: unix, verified }.into());
             }
-            Err(refusal) => return Err(clarify_microsoft_token(refusal.into(), &header)),
+            Err(rejection) => return Err(clarify_microsoft_token(rejection.into(), &header)),
         }
         issuer.check_profile(&jws, &header, &claims, now)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
@@ -314,36 +315,43 @@ impl Verifier {
             match signature.map_err(|error| clarify_microsoft_token(error, &header))? {
                 SignatureCheck::Ready(payload, keys) => (payload, keys),
                 SignatureCheck::Pending(fetching) => {
-                    return Ok(Attempt::Pending(Pending::Fetch(known.clone(), fetching)));
+                    return Ok(Attempt::Pending(Pending::Fetch(resolved.clone(), fetching)));
                 }
             };
         if issuer.checks_claims_late(&jws) {
             issuer.check_claims(&jws, now)?;
         }
-        self.0.issuers.verified(&known);
-        let (id, clock, implies) = (self.0.id, self.0.clock.clone(), self.0.implies.clone());
-        let verified =
-            AccessToken::new(token, &payload, claims, &issuer.config, id, clock, implies);
+        self.0.issuers.record_verified(&resolved);
+        let terms = Terms {
+            issuer: issuer.config.name(&claims.issuer),
+            profile: Arc::clone(&issuer.config.profile),
+            leeway: issuer.config.leeway,
+            verifier: self.0.id,
+            clock: self.0.clock.clone(),
+            implies: self.0.implies.clone(),
+        };
+        let verified = AccessToken::new(token, &payload, claims, terms);
         self.0
             .cache
-            .insert(token, now, || Entry::new(verified.clone(), &known, keys.as_ref(), now));
+            .insert(token, now, || Entry::new(verified.clone(), &resolved, keys.as_ref(), now));
         Ok(Attempt::Ready(verified))
     }
 
     /// Logs the rejection, without the token and its verified or unverified claims.
     fn log_rejection(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
-            telemetry::token_refused(&error, None, None, None);
+            telemetry::token_rejected(&error, None, None, None);
             return error;
         }
         let jws = Jws::split(token).ok();
         let header = jws.as_ref().and_then(|jws| jws.header().ok());
-        let claims = jws.as_ref().and_then(|jws| Claims::parse(jws.unverified_payload()).ok());
-        let issuer = claims.and_then(|claims| self.0.issuers.known_by(&claims.issuer));
+        let claims =
+            jws.as_ref().and_then(|jws| RegisteredClaims::parse(jws.unverified_payload()).ok());
+        let issuer = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
         let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
         let kid = header.as_ref().and_then(|header| header.kid.as_deref());
         let alg = header.as_ref().map(|header| header.algorithm.name());
-        telemetry::token_refused(&error, issuer, kid, alg);
+        telemetry::token_rejected(&error, issuer, kid, alg);
         error
     }
 
@@ -351,7 +359,7 @@ impl Verifier {
     /// `Authorization`.
     pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
         let mut sources = Vec::new();
-        for issuer in self.0.issuers.listed() {
+        for issuer in self.0.issuers.configured() {
             let source =
                 issuer.config.token_source.clone().unwrap_or_else(TokenSource::authorization);
             if !sources.contains(&source) {
@@ -387,10 +395,10 @@ fn clarify_microsoft_token(error: Error, header: &Header<'_>) -> Error {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let known = self.0.issuers.known();
+        let resolved = self.0.issuers.all();
         let mut debug = formatter.debug_struct("Verifier");
         debug
-            .field("issuers", &known.iter().map(|issuer| &issuer.config).collect::<Vec<_>>())
+            .field("issuers", &resolved.iter().map(|issuer| &issuer.config).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

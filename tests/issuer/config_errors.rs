@@ -119,14 +119,6 @@ fn invalid_configurations_are_errors_that_name_the_value() {
             sentence: "algorithms []",
         },
         Case {
-            name: "secret and remote keys",
-            result: issuer()
-                .and_then(|i| i.secret(Algorithm::HS256, &secret))
-                .and_then(|i| i.jwks_uri("https://keys.example/"))
-                .and_then(verifier),
-            sentence: "found both",
-        },
-        Case {
             name: "long leeway",
             result: issuer().and_then(|i| i.leeway(Duration::from_secs(301))).map(drop),
             sentence: "301s",
@@ -167,12 +159,12 @@ fn invalid_configurations_are_errors_that_name_the_value() {
             sentence: "`require_same_origin_keys`",
         },
         Case {
-            name: "fixed keys and a discovery URL",
+            name: "algorithms of a secret",
             result: issuer()
-                .map(|i| i.jwks(fixed()))
-                .and_then(|i| i.discovery_url("https://a.example/"))
-                .and_then(verifier),
-            sentence: "`discovery_url`",
+                .and_then(|i| i.secret(Algorithm::HS256, &secret))
+                .and_then(|i| i.algorithms([Algorithm::RS256]))
+                .map(drop),
+            sentence: "no call after `secret`",
         },
         Case {
             name: "alias with a space",

@@ -22,7 +22,7 @@ async fn health_reports_the_state_of_the_keys() {
     api.seconds_pass(100);
     let warm = health();
     assert_eq!((warm.keys, warm.stale, warm.is_ready()), (1, false, true));
-    assert_eq!(warm.ignored, [IgnoredKeyReason::Type]);
+    assert_eq!(warm.ignored, [IgnoredKeyReason::UnsupportedType]);
     assert_eq!(warm.age, Some(Duration::from_secs(100)));
     let next = warm.next_fetch.unwrap().as_secs();
     assert!((331..=428).contains(&next), "80 % of ten minutes, ±10 %: {next}");

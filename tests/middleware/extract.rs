@@ -69,11 +69,10 @@ async fn mismatched_claims_are_rejected_without_an_error_in_the_challenge() {
         [("missing", issuer.token()), ("of another type", issuer.token().claim("org_id", 1))]
     {
         let response = call(&app, "GET", "/organization", Some(token.build())).await;
-        println!("{name}");
         assert_challenge(&response).status(403).realm("api").no_error();
         let error = response.extensions().get::<Error>().unwrap();
         assert_eq!((error.code(), error.oauth_error()), ("claims_mismatch", None), "{name}");
-        let Error::Claims(error) = error else { panic!("{name}") };
+        let Error::ClaimsMismatch(error) = error else { panic!("{name}") };
         assert_eq!(error.missing_field(), (name == "missing").then_some("org_id"), "{name}");
     }
 }

@@ -50,9 +50,9 @@ pub(crate) async fn ask(
 pub(crate) fn outcome(response: &Response<Body>) -> &'static str {
     match response.extensions().get::<Error>() {
         None => "ok",
-        Some(Error::InvalidRequest(InvalidRequest::Repeated)) => "repeated",
-        Some(Error::InvalidRequest(InvalidRequest::Credentials)) => "credentials",
-        Some(Error::InvalidRequest(InvalidRequest::Origin)) => "origin",
+        Some(Error::InvalidRequest(InvalidRequest::RepeatedToken)) => "repeated",
+        Some(Error::InvalidRequest(InvalidRequest::MalformedCredentials)) => "credentials",
+        Some(Error::InvalidRequest(InvalidRequest::ForbiddenOrigin)) => "origin",
         Some(error) => error.code(),
     }
 }

@@ -261,13 +261,13 @@ async fn claims_can_be_required_and_rejected() {
         },
         Case {
             name: "forbidden claim, absent",
-            configure: |i| i.without_claim("nonce"),
+            configure: |i| i.forbid_claim("nonce"),
             claims: json!({}),
             expected: "ok",
         },
         Case {
             name: "forbidden claim, present",
-            configure: |i| i.without_claim("nonce"),
+            configure: |i| i.forbid_claim("nonce"),
             claims: json!({ "nonce": null }),
             expected: "claim_value",
         },

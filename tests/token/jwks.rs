@@ -45,22 +45,22 @@ fn unusable_keys_are_ignored_and_reported() {
         Case {
             name: "post-quantum",
             jwk: json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA" }),
-            reason: IgnoredKeyReason::Type,
+            reason: IgnoredKeyReason::UnsupportedType,
         },
         Case {
             name: "secp256k1",
             jwk: with(&ec, "crv", json!("secp256k1")),
-            reason: IgnoredKeyReason::Type,
+            reason: IgnoredKeyReason::UnsupportedType,
         },
         Case {
             name: "X25519",
             jwk: json!({ "kty": "OKP", "crv": "X25519", "x": short }),
-            reason: IgnoredKeyReason::Type,
+            reason: IgnoredKeyReason::UnsupportedType,
         },
         Case {
             name: "Ed448",
             jwk: json!({ "kty": "OKP", "crv": "Ed448", "x": short }),
-            reason: IgnoredKeyReason::Type,
+            reason: IgnoredKeyReason::UnsupportedType,
         },
         Case {
             name: "symmetric",
@@ -85,42 +85,42 @@ fn unusable_keys_are_ignored_and_reported() {
         Case {
             name: "for encryption",
             jwk: with(&rsa, "use", json!("enc")),
-            reason: IgnoredKeyReason::Use,
+            reason: IgnoredKeyReason::NotForVerification,
         },
         Case {
             name: "key_ops without verify",
             jwk: with(&rsa, "key_ops", json!(["wrapKey"])),
-            reason: IgnoredKeyReason::Use,
+            reason: IgnoredKeyReason::NotForVerification,
         },
         Case {
             name: "key_ops not an array",
             jwk: with(&rsa, "key_ops", json!("verify")),
-            reason: IgnoredKeyReason::Use,
+            reason: IgnoredKeyReason::NotForVerification,
         },
         Case {
             name: "Keycloak's encryption key",
             jwk: with(&rsa, "alg", json!("RSA-OAEP")),
-            reason: IgnoredKeyReason::Algorithm,
+            reason: IgnoredKeyReason::UnsupportedAlgorithm,
         },
         Case {
             name: "alg of another type",
             jwk: with(&rsa, "alg", json!("ES256")),
-            reason: IgnoredKeyReason::Algorithm,
+            reason: IgnoredKeyReason::UnsupportedAlgorithm,
         },
         Case {
             name: "alg of another curve",
             jwk: with(&ec, "alg", json!("ES384")),
-            reason: IgnoredKeyReason::Algorithm,
+            reason: IgnoredKeyReason::UnsupportedAlgorithm,
         },
         Case {
             name: "alg of a secret",
             jwk: with(&rsa, "alg", json!("HS256")),
-            reason: IgnoredKeyReason::Algorithm,
+            reason: IgnoredKeyReason::UnsupportedAlgorithm,
         },
         Case {
             name: "alg none",
             jwk: with(&rsa, "alg", json!("none")),
-            reason: IgnoredKeyReason::Algorithm,
+            reason: IgnoredKeyReason::UnsupportedAlgorithm,
         },
         Case {
             name: "alg a number",
@@ -145,12 +145,12 @@ fn unusable_keys_are_ignored_and_reported() {
         Case {
             name: "use an array",
             jwk: with(&rsa, "use", json!(["sig"])),
-            reason: IgnoredKeyReason::Use,
+            reason: IgnoredKeyReason::NotForVerification,
         },
         Case {
             name: "empty key_ops",
             jwk: with(&rsa, "key_ops", json!([])),
-            reason: IgnoredKeyReason::Use,
+            reason: IgnoredKeyReason::NotForVerification,
         },
         Case { name: "no x", jwk: without(&ec, "x"), reason: IgnoredKeyReason::Malformed },
         Case { name: "no y", jwk: without(&ec, "y"), reason: IgnoredKeyReason::Malformed },

@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, InvalidToken, Issuer, Verifier};
+use portcullis::testing::{AUDIENCE, TestIssuer};
+use portcullis::{Algorithm, ConfigError, InvalidToken, Issuer, Verifier};
 use serde_json::{Value, json};
+
+use crate::verdict::verdict;
 
 /// Every asymmetric algorithm that this build can sign and verify.
 fn algorithms() -> Vec<Algorithm> {
@@ -174,4 +176,67 @@ fn jwks_verify_applies_the_same_key_rules_to_any_payload() {
         matches!(&unknown, InvalidToken::UnknownKey { kid: Some(kid), .. } if kid == "key-1"),
         "{unknown}"
     );
+}
+
+/// A test can give a preset its own keys, and a project can move from a secret to public keys.
+#[tokio::test]
+async fn of_several_sources_of_keys_the_last_one_counts() {
+    const ISS: &str = "https://issuer.example/";
+    const SECRET: [u8; 32] = [7; 32];
+    let public = TestIssuer::offline_with(ISS, Algorithm::EdDSA).unwrap();
+    let shared = TestIssuer::offline_with_secret(ISS, Algorithm::HS256, &SECRET);
+    let jwks = || public.jwks();
+    type Configure<'a> = Box<dyn Fn(Issuer) -> Result<Issuer, ConfigError> + 'a>;
+    struct Case<'a> {
+        name: &'static str,
+        configure: Configure<'a>,
+        public: &'static str,
+        shared: &'static str,
+    }
+    for Case { name, configure, public: of_public, shared: of_shared } in [
+        Case {
+            name: "a URL, then keys",
+            configure: Box::new(|i| Ok(i.jwks_uri("https://keys.invalid/")?.jwks(jwks()))),
+            public: "ok",
+            shared: "unsupported_algorithm",
+        },
+        Case {
+            name: "discovery of one origin, then keys",
+            configure: Box::new(|i| {
+                Ok(i.discovery_url("https://keys.invalid/")?
+                    .require_same_origin_keys()
+                    .jwks(jwks()))
+            }),
+            public: "ok",
+            shared: "unsupported_algorithm",
+        },
+        Case {
+            name: "a secret, then keys",
+            configure: Box::new(|i| Ok(i.secret(Algorithm::HS256, &SECRET)?.jwks(jwks()))),
+            public: "ok",
+            shared: "unsupported_algorithm",
+        },
+        Case {
+            name: "keys with algorithms, then a secret",
+            configure: Box::new(|i| {
+                i.jwks(jwks()).algorithms([Algorithm::EdDSA])?.secret(Algorithm::HS256, &SECRET)
+            }),
+            public: "unsupported_algorithm",
+            shared: "ok",
+        },
+        Case {
+            name: "keys, then discovery",
+            configure: Box::new(|i| i.jwks(jwks()).discovery_url("http://127.0.0.1:1/")),
+            public: "keys_unavailable",
+            shared: "unsupported_algorithm",
+        },
+    ] {
+        let issuer = configure(Issuer::new(ISS, AUDIENCE).unwrap()).unwrap();
+        let verifier = Verifier::new(issuer).unwrap();
+        let verdicts = [
+            verdict(&verifier, &public.token().build()).await,
+            verdict(&verifier, &shared.token().build()).await,
+        ];
+        assert_eq!(verdicts, [of_public, of_shared], "{name}");
+    }
 }

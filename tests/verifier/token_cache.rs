@@ -345,7 +345,8 @@ async fn long_tokens_do_not_exceed_the_memory_bound() {
     // Each takes 10,900 bytes for the token, 8,160 for its payload and about 10,500 for its claims
     // as a tree.
     let kept = kept.iter().filter(|claims| claims.strong_count() > 0).count();
-    assert!((95..=140).contains(&kept), "{kept} are cached");
+    // The signatures differ in each run, and with them the sets that the tokens compete for.
+    assert!((70..=140).contains(&kept), "{kept} are cached");
 }
 
 /// Long tokens that are not used any more free their memory for others.

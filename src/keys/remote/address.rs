@@ -5,6 +5,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
+/// From which addresses keys may be fetched.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum AddressPolicy {
+    /// From any: the URL is part of the configuration.
+    Any,
+    /// From public addresses only: an attacker may have registered the issuer.
+    PublicOnly,
+}
+
 /// Resolves names with the resolver of the system, and drops private addresses.
 pub(super) struct PublicAddressResolver;
 
@@ -13,9 +22,10 @@ impl Resolve for PublicAddressResolver {
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let public: Vec<_> = found.filter(|address| !is_private(address.ip())).collect();
-            match public.is_empty() {
-                true => Err("the name has no public address".into()),
-                false => Ok(Box::new(public.into_iter()) as Addrs),
+            if public.is_empty() {
+                Err("the name has no public address".into())
+            } else {
+                Ok(Box::new(public.into_iter()) as Addrs)
             }
         })
     }

@@ -14,7 +14,7 @@ use crate::keys::jwks::Jwks;
 impl RemoteJwks {
     pub(super) async fn fetch(
         &self,
-        known: Carryover,
+        carryover: Carryover,
         kid: Option<&str>,
     ) -> Result<Download, FetchError> {
         let limit = self.source.policy.timeout;
@@ -25,11 +25,11 @@ impl RemoteJwks {
                 (false, false) => FetchClass::Probationary,
                 (false, true) => FetchClass::Established,
             };
-        let Ok(_place) = timeout_at(start + limit, self.limit_at_origin.take(class)).await else {
+        let Ok(_permit) = timeout_at(start + limit, self.limit_at_origin.take(class)).await else {
             return Err(FetchError::ConcurrencyLimit { limit });
         };
         let waited = start.elapsed();
-        match timeout_at(start + limit, self.fetch_within_limit(known, kid)).await {
+        match timeout_at(start + limit, self.fetch_within_limit(carryover, kid)).await {
             Ok(answer) => answer,
             // Not the server's fault if most of the time was spent waiting for a permit.
             Err(_) if waited > limit / 2 => Err(FetchError::ConcurrencyLimit { limit }),
@@ -39,16 +39,16 @@ impl RemoteJwks {
 
     async fn fetch_within_limit(
         &self,
-        mut known: Carryover,
+        mut carryover: Carryover,
         kid: Option<&str>,
     ) -> Result<Download, FetchError> {
         let url = match &self.source.location {
-            Location::PemByKid(prefix) => return self.fetch_by_kid(prefix, kid, known).await,
+            Location::PemByKid(prefix) => return self.fetch_by_kid(prefix, kid, carryover).await,
             Location::Jwks(url) => url.clone(),
             Location::Discovery { at, same_origin } => {
                 let now = self.clock.now().uptime;
-                match known.jwks_uri.take().filter(|(_, until)| now < *until) {
-                    Some(fresh) => known.jwks_uri.insert(fresh).0.clone(),
+                match carryover.jwks_uri.take().filter(|(_, until)| now < *until) {
+                    Some(fresh) => carryover.jwks_uri.insert(fresh).0.clone(),
                     None => {
                         let Source { issuer, plain_http, .. } = &self.source;
                         let (url, hint) =
@@ -56,7 +56,7 @@ impl RemoteJwks {
                         if *same_origin && url.origin() != at.origin() {
                             return Err(FetchError::OtherOrigin { url: fetch::redacted(&url) });
                         }
-                        known
+                        carryover
                             .jwks_uri
                             .insert((url, now + self.source.policy.lifetime(hint)))
                             .0
@@ -66,7 +66,7 @@ impl RemoteJwks {
             }
         };
         // Validators apply only to the URL that they came from.
-        let revalidation = known.revalidation.take().filter(|one| one.from == url);
+        let revalidation = carryover.revalidation.take().filter(|one| one.from == url);
         let (validators, hint) =
             revalidation.map(|one| (one.validators, one.hint)).unwrap_or_default();
         let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
@@ -75,17 +75,13 @@ impl RemoteJwks {
                 (Some(self.read(&url, &body)?), validators, lifetime)
             }
         };
-        known.revalidation = Some(Revalidation { from: url, validators, hint });
-        Ok(Download { jwks, lifetime: self.source.policy.lifetime(hint), known })
+        carryover.revalidation = Some(Revalidation { from: url, validators, hint });
+        Ok(Download { jwks, lifetime: self.source.policy.lifetime(hint), carryover })
     }
 
     pub(super) fn http(&self) -> Http<'_> {
-        let Source { private_addresses, policy, .. } = &self.source;
-        Http {
-            client: &self.client,
-            private_addresses: *private_addresses,
-            hedge_after: policy.timeout / 2,
-        }
+        let Source { addresses, policy, .. } = &self.source;
+        Http { client: &self.client, addresses: *addresses, hedge_after: policy.timeout / 2 }
     }
 
     /// Parses a key set. A set without a key for any of the issuer's algorithms is an error, since

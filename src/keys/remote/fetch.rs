@@ -12,7 +12,7 @@ use reqwest::{Client, redirect};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use super::address::{PublicAddressResolver, is_public};
+use super::address::{AddressPolicy, PublicAddressResolver, is_public};
 use super::cache_control::lifetime;
 use super::hedge::first_good;
 use crate::error::{ConfigError, FetchError, TransportError};
@@ -37,14 +37,13 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The client that is used unless the application brings its own: the system's root certificates,
 /// no proxy, and no redirects, since they lead to URLs that were not configured.
 ///
-/// If `guarded`, it does not connect to private addresses, whatever the host name: for issuers that
-/// an attacker may have registered.
-pub(crate) fn default_client(guarded: bool) -> Result<Client, ConfigError> {
+/// With [`AddressPolicy::PublicOnly`], it does not connect to private addresses, whatever the host
+/// name.
+pub(crate) fn default_client(addresses: AddressPolicy) -> Result<Client, ConfigError> {
     let builder = || {
-        let builder = if guarded {
-            Client::builder().dns_resolver(PublicAddressResolver)
-        } else {
-            Client::builder()
+        let builder = match addresses {
+            AddressPolicy::Any => Client::builder(),
+            AddressPolicy::PublicOnly => Client::builder().dns_resolver(PublicAddressResolver),
         };
         builder
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
@@ -86,30 +85,30 @@ pub(crate) enum Fetched {
 /// The client, and which URLs it may request.
 pub(crate) struct Http<'a> {
     pub(crate) client: &'a Client,
-    pub(crate) private_addresses: bool,
+    pub(crate) addresses: AddressPolicy,
     /// How long the first request may take before a hedged request is sent.
     pub(crate) hedge_after: Duration,
 }
 
 impl Http<'_> {
-    /// GETs a JSON document, unless it is still the one that `known` belongs to.
+    /// GETs a JSON document, unless it is still the one that `cached` belongs to.
     ///
     /// Retries once if the connection is lost or the server is overloaded. Hedges: if the first
     /// request has not ended after `hedge_after`, a second one is sent, and the first success wins.
     /// Pooled connections that died meanwhile are the most common failure, and they may do so
     /// silently. The caller limits the time of both requests together.
-    pub(crate) async fn get(&self, url: &Url, known: &Validators) -> Result<Fetched, FetchError> {
-        if !self.private_addresses && !is_public(url) {
+    pub(crate) async fn get(&self, url: &Url, cached: &Validators) -> Result<Fetched, FetchError> {
+        if self.addresses == AddressPolicy::PublicOnly && !is_public(url) {
             return Err(FetchError::PrivateAddress { url: redacted(url) });
         }
-        let mut first = pin!(try_get(self.client, url, known));
+        let mut first = pin!(try_get(self.client, url, cached));
         let answer = match timeout(self.hedge_after, first.as_mut()).await {
             Ok(Err(Failure { retry_after: Some(after), .. })) => {
                 sleep(after).await;
-                try_get(self.client, url, known).await
+                try_get(self.client, url, cached).await
             }
             Ok(answer) => answer,
-            Err(_) => first_good([first, pin!(try_get(self.client, url, known))]).await,
+            Err(_) => first_good([first, pin!(try_get(self.client, url, cached))]).await,
         };
         answer.map_err(|failure| failure.error)
     }
@@ -127,13 +126,14 @@ impl From<FetchError> for Failure {
     }
 }
 
-async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetched, Failure> {
+async fn try_get(client: &Client, url: &Url, cached: &Validators) -> Result<Fetched, Failure> {
     let transport = |source: reqwest::Error| Failure {
         retry_after: Some(Duration::ZERO),
         error: FetchError::Transport { url: redacted(url), reason: TransportError::new(source) },
     };
     let mut request = client.get(url.clone()).header(ACCEPT, "application/json");
-    for (name, value) in [(IF_NONE_MATCH, &known.etag), (IF_MODIFIED_SINCE, &known.last_modified)] {
+    for (name, value) in [(IF_NONE_MATCH, &cached.etag), (IF_MODIFIED_SINCE, &cached.last_modified)]
+    {
         if let Some(value) = value {
             request = request.header(name, value.clone());
         }
@@ -144,10 +144,10 @@ async fn try_get(client: &Client, url: &Url, known: &Validators) -> Result<Fetch
         return Err(FetchError::Redirected { url: redacted(url) }.into());
     }
     let lifetime = lifetime(response.headers());
-    let asked_for_changes = known.etag.is_some() || known.last_modified.is_some();
+    let is_conditional = cached.etag.is_some() || cached.last_modified.is_some();
     match response.status() {
         StatusCode::OK => {}
-        StatusCode::NOT_MODIFIED if asked_for_changes => {
+        StatusCode::NOT_MODIFIED if is_conditional => {
             return Ok(Fetched::NotModified { lifetime });
         }
         status => {

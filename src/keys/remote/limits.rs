@@ -47,23 +47,23 @@ impl OriginLimit {
     pub(crate) fn at(server: &Url) -> Self {
         let origin = server.origin().ascii_serialization();
         let mut origins = ORIGINS.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = origins.get(&origin).and_then(Weak::upgrade) {
-            return Self(places);
+        if let Some(semaphore) = origins.get(&origin).and_then(Weak::upgrade) {
+            return Self(semaphore);
         }
         // Remove unused entries from time to time, so that servers of removed tenants do not
         // accumulate.
         if origins.len().is_power_of_two() {
             origins.retain(|_, limit| limit.strong_count() > 0);
         }
-        let places = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
-        origins.insert(origin, Arc::downgrade(&places));
-        Self(places)
+        let semaphore = Arc::new(Semaphore::new(MAX_PER_ORIGIN));
+        origins.insert(origin, Arc::downgrade(&semaphore));
+        Self(semaphore)
     }
 
     /// Waits for a permit, first come, first served. Each issuer has at most one fetch in progress,
     /// so none takes more than its share.
     pub(crate) async fn take(&self, class: FetchClass) -> FetchPermit<'_> {
-        let among_doubtful = match class {
+        let of_class = match class {
             FetchClass::Established => None,
             FetchClass::Probationary => PROBATIONARY.acquire().await.ok(),
             FetchClass::Failing => FAILED.acquire().await.ok(),
@@ -71,7 +71,7 @@ impl OriginLimit {
         // Acquire the global permit last: a task that waits for a narrower limit must not hold a
         // permit that another could use. The semaphores are never closed.
         let at_origin = self.0.acquire().await.ok();
-        FetchPermit { _permits: [among_doubtful, at_origin, IN_FLIGHT.acquire().await.ok()] }
+        FetchPermit { _permits: [of_class, at_origin, IN_FLIGHT.acquire().await.ok()] }
     }
 }
 

@@ -6,6 +6,7 @@ mod cache_control;
 mod discovery;
 mod download;
 pub(crate) mod fetch;
+mod health;
 mod hedge;
 pub(crate) mod limits;
 mod per_kid;
@@ -29,9 +30,10 @@ use super::jwks::Jwks;
 use super::pem;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::FetchError;
-use crate::health::IssuerHealth;
 use crate::telemetry;
+pub(crate) use address::AddressPolicy;
 use fetch::Validators;
+use health::Counters;
 use limits::OriginLimit;
 use schedule::{ABANDON_AFTER, Budget, Decision, NoFetch, Schedule};
 pub(crate) use source::{Location, Source};
@@ -60,15 +62,6 @@ pub(crate) struct RemoteJwks {
     counters: Counters,
 }
 
-/// Counts since the start, for [`IssuerHealth`].
-#[derive(Default)]
-struct Counters {
-    fetches: AtomicU64,
-    failed_fetches: AtomicU64,
-    stale_serves: AtomicU64,
-    unknown_kids: AtomicU64,
-}
-
 struct State {
     schedule: Schedule,
     /// Number of the latest fetch. The result of an earlier one is discarded.
@@ -76,7 +69,7 @@ struct State {
     /// Closed when the fetch in progress has ended.
     under_way: Option<watch::Receiver<()>>,
     failure: Option<Arc<FetchError>>,
-    known: Carryover,
+    carryover: Carryover,
     /// The `kid` of the last fetch, if keys are fetched one by one.
     requested_kid: Option<String>,
 }
@@ -103,7 +96,7 @@ struct Download {
     /// `None`: the cached keys have not changed.
     jwks: Option<Jwks>,
     lifetime: Duration,
-    known: Carryover,
+    carryover: Carryover,
 }
 
 /// How often one request waits for a fetch. Once is enough, unless the fetch was for another key,
@@ -139,7 +132,7 @@ impl RemoteJwks {
         let schedule = source.schedule();
         Arc::new(Self {
             limit_at_origin: OriginLimit::at(source.location.server()),
-            established: source.issuer.is_listed().into(),
+            established: source.issuer.is_configured().into(),
             source,
             client,
             clock,
@@ -152,7 +145,7 @@ impl RemoteJwks {
                 fetch: 0,
                 under_way: None,
                 failure: None,
-                known: Carryover::default(),
+                carryover: Carryover::default(),
                 requested_kid: None,
             }),
             counters: Counters::default(),
@@ -214,7 +207,7 @@ impl RemoteJwks {
         state.schedule = self.source.schedule();
         state.fetch += 1;
         (state.under_way, state.failure, state.requested_kid) = (None, None, None);
-        state.known = Carryover::default();
+        state.carryover = Carryover::default();
         self.current.store(None);
         self.publish_next_decision(&state);
     }
@@ -241,20 +234,6 @@ impl RemoteJwks {
         }
     }
 
-    /// Records that keys past their lifetime were used. Every use is counted. The first use in each
-    /// such period is logged, unless a refresh simply has not ended yet.
-    fn report_stale(&self, fresh_until: u64, now: Now) {
-        self.counters.stale_serves.fetch_add(1, Ordering::Relaxed);
-        telemetry::stale_served(&self.source.issuer);
-        if self.stale_reported.load(Ordering::Relaxed) != fresh_until
-            && self.lock().schedule.has_failed()
-            && self.stale_reported.swap(fresh_until, Ordering::Relaxed) != fresh_until
-        {
-            let until = Duration::from_nanos(fresh_until) + self.source.policy.max_stale;
-            telemetry::keys_stale(&self.source.issuer, until.saturating_sub(now.uptime));
-        }
-    }
-
     fn current_or_fetch(
         self: &Arc<Self>,
         kid: Option<&str>,
@@ -275,12 +254,12 @@ impl RemoteJwks {
             };
         };
         let mut state = self.lock();
-        let plan = decide(&mut state.schedule, now.uptime);
-        let (fetching, task) = self.apply(plan, kid, &mut state);
+        let decision = decide(&mut state.schedule, now.uptime);
+        let (fetching, task) = self.apply(decision, kid, &mut state);
         let failure = state.failure.clone();
         drop(state);
         launch(task, &runtime);
-        match (plan, fetching, self.current.load_full()) {
+        match (decision, fetching, self.current.load_full()) {
             (Decision::Fetch | Decision::Join, Some(fetching), _) => {
                 KeysState::Pending(fetching, failure)
             }
@@ -289,19 +268,18 @@ impl RemoteJwks {
         }
     }
 
-    /// Decides about a token that no key of `seen` verifies: no key has its `kid`, or, if
-    /// `is_known`, the signature does not match. `waits`: how often this request has waited for a
-    /// fetch.
+    /// Decides about a token that no key of `seen` verifies. `waits`: how often this request has
+    /// waited for a fetch.
     pub(crate) fn refetch(
         self: &Arc<Self>,
         seen: &Arc<Jwks>,
         kid: Option<&str>,
-        is_known: bool,
+        mismatch: Mismatch,
         waits: u8,
         now: Now,
     ) -> RefetchOutcome {
         let Ok(runtime) = Handle::try_current() else {
-            return RefetchOutcome::Refused(Some(Arc::new(FetchError::NoRuntime)));
+            return RefetchOutcome::Rejected(Some(Arc::new(FetchError::NoRuntime)));
         };
         let mut state = self.lock();
         // A fetch may have ended since `seen` was loaded: try its result before starting another
@@ -312,53 +290,30 @@ impl RemoteJwks {
         // Where keys are fetched one by one, a fetch for another key says nothing about this one.
         let was_for_another = self.is_by_kid() && state.requested_kid.as_deref() != kid;
         if was_for_another && waits >= MAX_WAITS {
-            return RefetchOutcome::Refused(Some(Arc::new(FetchError::ConcurrencyLimit {
+            return RefetchOutcome::Rejected(Some(Arc::new(FetchError::ConcurrencyLimit {
                 limit: Budget::BY_KID.every,
             })));
         }
         let waited = waits > 0 && !was_for_another;
-        let missing = kid.filter(|_| !is_known);
-        let plan = state.schedule.unknown_kid(missing, waited, now.uptime);
-        let (fetching, task) = self.apply(plan, kid, &mut state);
-        let failure = match plan {
-            Decision::Refuse(NoFetch::CoolingDown) if self.is_by_kid() => {
+        let missing = kid.filter(|_| mismatch == Mismatch::Kid);
+        let decision = state.schedule.unknown_kid(missing, waited, now.uptime);
+        let (fetching, task) = self.apply(decision, kid, &mut state);
+        let failure = match decision {
+            Decision::Skip(NoFetch::CoolingDown) if self.is_by_kid() => {
                 Some(Arc::new(FetchError::ConcurrencyLimit { limit: Budget::BY_KID.every }))
             }
             _ => state.failure.clone(),
         };
         drop(state);
         launch(task, &runtime);
-        let outcome = match plan {
-            Decision::Refuse(refusal) => refusal.code(),
+        let outcome = match decision {
+            Decision::Skip(reason) => reason.code(),
             _ => "fetched",
         };
         // A request that has waited was counted before.
         self.counters.unknown_kids.fetch_add(u64::from(!waited), Ordering::Relaxed);
         telemetry::unknown_kid(&self.source.issuer, outcome);
-        fetching.map_or(RefetchOutcome::Refused(failure), RefetchOutcome::Pending)
-    }
-
-    /// The state of these keys.
-    pub(crate) fn health(&self, now: Now) -> IssuerHealth {
-        let state = self.lock();
-        let jwks = self.current.load_full().filter(|_| state.schedule.serves(now.uptime));
-        let stale =
-            jwks.is_some() && state.schedule.fresh_until().is_some_and(|until| now.uptime >= until);
-        IssuerHealth {
-            iss: Arc::clone(&self.source.issuer.iss),
-            keys: jwks.as_ref().map_or(0, |jwks| jwks.len()),
-            ignored: jwks.map(|jwks| jwks.ignored().to_vec()).unwrap_or_default(),
-            age: state.schedule.last_success().map(|last| now.uptime.saturating_sub(last)),
-            next_fetch: Some(state.schedule.retry_after(now.uptime)),
-            unknown_key_after: Some(state.schedule.unknown_kid_wait(now.uptime)),
-            fetching: state.under_way.is_some(),
-            stale,
-            last_error: state.failure.as_deref().cloned(),
-            fetches: self.counters.fetches.load(Ordering::Relaxed),
-            failed_fetches: self.counters.failed_fetches.load(Ordering::Relaxed),
-            stale_serves: self.counters.stale_serves.load(Ordering::Relaxed),
-            unknown_kids: self.counters.unknown_kids.load(Ordering::Relaxed),
-        }
+        fetching.map_or(RefetchOutcome::Rejected(failure), RefetchOutcome::Pending)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -370,7 +325,7 @@ impl RemoteJwks {
     /// the lock is released.
     fn apply(
         self: &Arc<Self>,
-        plan: Decision,
+        decision: Decision,
         kid: Option<&str>,
         state: &mut State,
     ) -> (Option<Fetching>, Option<FetchTask>) {
@@ -380,8 +335,8 @@ impl RemoteJwks {
             state.failure = Some(Arc::new(FetchError::Interrupted));
             self.publish_next_decision(state);
         }
-        match plan {
-            Decision::Serve | Decision::Unavailable | Decision::Refuse(_) => (None, None),
+        match decision {
+            Decision::Serve | Decision::Unavailable | Decision::Skip(_) => (None, None),
             Decision::Join => {
                 (state.under_way.clone().map(|ended| Fetching { ended, limit }), None)
             }
@@ -394,7 +349,7 @@ impl RemoteJwks {
                 let task = FetchTask {
                     keys: Arc::clone(self),
                     number: state.fetch,
-                    known: state.known.clone(),
+                    carryover: state.carryover.clone(),
                     kid: kid.map(str::to_owned),
                     answer: None,
                     since: Instant::now(),
@@ -417,7 +372,7 @@ impl RemoteJwks {
             Ok(fetched) => {
                 state.schedule.succeeded(fetched.lifetime, jitter(), now.uptime);
                 state.failure = None;
-                state.known = fetched.known;
+                state.carryover = fetched.carryover;
                 let changed = fetched.jwks.is_some();
                 if let Some(jwks) = fetched.jwks {
                     if let Some(kid) = state.requested_kid.clone().filter(|kid| !jwks.has_kid(kid))
@@ -437,7 +392,7 @@ impl RemoteJwks {
                 // The keys may have moved, so the next fetch reads the metadata again, unless this
                 // one failed for lack of a permit.
                 if !matches!(*error, FetchError::ConcurrencyLimit { .. }) {
-                    state.known.jwks_uri = None;
+                    state.carryover.jwks_uri = None;
                 }
                 state.failure = Some(Arc::clone(&error));
                 self.counters.failed_fetches.fetch_add(1, Ordering::Relaxed);
@@ -449,7 +404,7 @@ impl RemoteJwks {
         self.publish_next_decision(&state);
         drop(state);
         // Not under the lock, because logging may be slow.
-        report.tell(&self.source.issuer, took, now);
+        report.log(&self.source.issuer, took, now);
     }
 
     fn publish_next_decision(&self, state: &State) {
@@ -465,6 +420,15 @@ fn jitter() -> f64 {
     (drawn + 1) as f64 / (1_u64 << 53) as f64
 }
 
+/// Why no key of a set verifies a token.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Mismatch {
+    /// No key has its `kid`.
+    Kid,
+    /// The signature is not that of any key that fits.
+    Signature,
+}
+
 /// What to do about a token whose key is not in the set.
 pub(crate) enum RefetchOutcome {
     Pending(Fetching),
@@ -472,7 +436,7 @@ pub(crate) enum RefetchOutcome {
     Retry,
     /// Nothing is fetched. The error is that of the last fetch, if it failed: it is then unknown
     /// whether the issuer has this key.
-    Refused(Option<Arc<FetchError>>),
+    Rejected(Option<Arc<FetchError>>),
 }
 
 #[cfg(test)]
@@ -482,9 +446,9 @@ mod tests {
     #[test]
     fn jitter_is_spread_from_0_to_1() {
         let drawn: Vec<_> = (0..1000).map(|_| jitter()).collect();
-        assert!(drawn.iter().all(|chance| *chance > 0.0 && *chance <= 1.0));
+        assert!(drawn.iter().all(|jitter| *jitter > 0.0 && *jitter <= 1.0));
         for (from, to) in [(0.0, 0.2), (0.4, 0.6), (0.8, 1.0)] {
-            let within = drawn.iter().filter(|chance| (from..to).contains(*chance)).count();
+            let within = drawn.iter().filter(|jitter| (from..to).contains(*jitter)).count();
             assert!((100..300).contains(&within), "{within} of 1000 from {from} to {to}");
         }
     }

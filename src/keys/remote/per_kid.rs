@@ -22,7 +22,7 @@ impl RemoteJwks {
         &self,
         prefix: &Url,
         kid: Option<&str>,
-        known: Carryover,
+        carryover: Carryover,
     ) -> Result<Download, FetchError> {
         let current = self.current.load_full();
         let cached = current.iter().flat_map(|jwks| jwks.kids()).filter(|one| Some(*one) != kid);
@@ -62,7 +62,7 @@ impl RemoteJwks {
         Ok(Download {
             jwks: Some(Jwks::of(keys)),
             lifetime: self.source.policy.lifetime(lifetime),
-            known,
+            carryover,
         })
     }
 }

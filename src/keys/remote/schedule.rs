@@ -148,7 +148,7 @@ pub(crate) enum Decision {
     /// There are no keys, and no fetch is started: the last one failed a moment ago.
     Unavailable,
     /// No fetch is started for this key: it counts as unknown.
-    Refuse(NoFetch),
+    Skip(NoFetch),
 }
 
 /// Why nothing is fetched for a token that no cached key verifies.
@@ -251,10 +251,11 @@ impl Schedule {
     /// Decides for a readiness check: like [`request`](Self::request), but without the back-off.
     pub(crate) fn warm_up(&mut self, now: Duration) -> Decision {
         self.give_up(now);
-        let may_ask = self.last_attempt.is_none_or(|last| now >= last + WARM_UP_EVERY);
-        match may_ask && !self.serves(now) && self.fetching_since.is_none() {
-            true => self.start(now, Decision::Fetch),
-            false => self.request(now),
+        let may_fetch = self.last_attempt.is_none_or(|last| now >= last + WARM_UP_EVERY);
+        if may_fetch && !self.serves(now) && self.fetching_since.is_none() {
+            self.start(now, Decision::Fetch)
+        } else {
+            self.request(now)
         }
     }
 
@@ -278,18 +279,19 @@ impl Schedule {
             {
                 self.remember_missing(kid, now);
             }
-            return Decision::Refuse(NoFetch::Missing);
+            return Decision::Skip(NoFetch::Missing);
         }
         let missing = kid.and_then(|kid| self.missing.get(&kid));
         if missing.is_some_and(|missing| now < missing.until) {
-            return Decision::Refuse(NoFetch::Remembered);
+            return Decision::Skip(NoFetch::Remembered);
         }
         if self.fetching_since.is_some() {
             return Decision::Join;
         }
-        match self.bucket.take(now) {
-            true => self.start(now, Decision::Fetch),
-            false => Decision::Refuse(NoFetch::CoolingDown),
+        if self.bucket.take(now) {
+            self.start(now, Decision::Fetch)
+        } else {
+            Decision::Skip(NoFetch::CoolingDown)
         }
     }
 
@@ -355,25 +357,25 @@ impl Schedule {
         plan
     }
 
-    /// Records a fetch of a valid key set that is fresh for `lifetime`. `chance`: a random number
+    /// Records a fetch of a valid key set that is fresh for `lifetime`. `jitter`: a random number
     /// from 0 to 1, new for each call.
-    pub(crate) fn succeeded(&mut self, lifetime: Duration, chance: f64, now: Duration) {
+    pub(crate) fn succeeded(&mut self, lifetime: Duration, jitter: f64, now: Duration) {
         self.fetching_since = None;
         self.failures = 0;
         self.refresh_failed = false;
-        self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * chance));
+        self.due = now + lifetime.mul_f64(REFRESH_AT * (1.0 - SPREAD + 2.0 * SPREAD * jitter));
         self.refresh_from = self.due;
         self.fresh_until = Some(now + lifetime);
         self.last_success = Some(now);
     }
 
-    /// Records a failed fetch. The cached keys stay. `chance`: a random number from 0 to 1, new for
+    /// Records a failed fetch. The cached keys stay. `jitter`: a random number from 0 to 1, new for
     /// each call.
-    pub(crate) fn failed(&mut self, chance: f64, now: Duration) {
+    pub(crate) fn failed(&mut self, jitter: f64, now: Duration) {
         self.fetching_since = None;
         let backoff = (BACKOFF * 2_u32.saturating_pow(self.failures.min(5))).min(MAX_BACKOFF);
         self.count_failure(now);
-        self.due = self.due.max(now + backoff.mul_f64(chance));
+        self.due = self.due.max(now + backoff.mul_f64(jitter));
     }
 
     /// Whether a request can use the cached keys without waiting.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use url::Url;
 
+use super::address::AddressPolicy;
 use super::schedule::{Budget, KeyPolicy, Schedule};
 use crate::algorithm::Algorithm;
 use crate::keys::url::PlainHttp;
@@ -17,8 +18,7 @@ pub(crate) struct Source {
     pub(crate) rsa: Algorithm,
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) policy: KeyPolicy,
-    /// Whether keys may be fetched from private addresses.
-    pub(crate) private_addresses: bool,
+    pub(crate) addresses: AddressPolicy,
     /// Where the `jwks_uri` in the metadata may use plain `http`.
     pub(crate) plain_http: PlainHttp,
 }

@@ -12,7 +12,7 @@ use super::{Carryover, Download, RemoteJwks};
 use crate::clock::Now;
 use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
-use crate::telemetry::{self, IssuerName};
+use crate::telemetry::{self, FetchedKeys, IssuerName};
 
 /// What is logged about a fetch.
 pub(super) enum FetchReport {
@@ -21,12 +21,13 @@ pub(super) enum FetchReport {
 }
 
 impl FetchReport {
-    pub(super) fn tell(self, issuer: &IssuerName, took: Duration, now: Now) {
+    pub(super) fn log(self, issuer: &IssuerName, took: Duration, now: Now) {
         match self {
             Self::Fetched { changed, lifetime, jwks } => {
                 let (keys, ignored) =
                     jwks.as_ref().map_or((0, &[][..]), |jwks| (jwks.len(), jwks.ignored()));
-                telemetry::keys_fetched(issuer, changed, keys, ignored, lifetime, took, now);
+                let fetched = FetchedKeys { changed, keys, ignored, lifetime };
+                telemetry::keys_fetched(issuer, &fetched, took, now);
             }
             Self::Failed { error, retry_after } => {
                 telemetry::key_fetch_failed(issuer, &error, retry_after, took, now);
@@ -40,7 +41,7 @@ impl FetchReport {
 pub(super) struct FetchTask {
     pub(super) keys: Arc<RemoteJwks>,
     pub(super) number: u64,
-    pub(super) known: Carryover,
+    pub(super) carryover: Carryover,
     /// The `kid` of the token that started it.
     pub(super) kid: Option<String>,
     pub(super) answer: Option<Result<Download, FetchError>>,
@@ -58,7 +59,7 @@ pub(super) fn launch(task: Option<FetchTask>, runtime: &Handle) {
 
 impl FetchTask {
     async fn run(mut self) {
-        let answer = self.keys.fetch(mem::take(&mut self.known), self.kid.as_deref()).await;
+        let answer = self.keys.fetch(mem::take(&mut self.carryover), self.kid.as_deref()).await;
         self.answer = Some(answer);
     }
 }

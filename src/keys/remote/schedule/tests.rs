@@ -25,9 +25,9 @@ enum Step {
 #[test]
 fn fetches_start_when_they_should() {
     use Decision::{Fetch, Join, Serve, ServeAndFetch, Unavailable};
-    const COOLING_DOWN: Decision = Decision::Refuse(NoFetch::CoolingDown);
-    const REMEMBERED: Decision = Decision::Refuse(NoFetch::Remembered);
-    const MISSING: Decision = Decision::Refuse(NoFetch::Missing);
+    const COOLING_DOWN: Decision = Decision::Skip(NoFetch::CoolingDown);
+    const REMEMBERED: Decision = Decision::Skip(NoFetch::Remembered);
+    const MISSING: Decision = Decision::Skip(NoFetch::Missing);
     use Step::{
         Failed, Request, StillUnknownKid, StillWrongSignature, Succeeded, UnknownKid, WarmUp,
         WrongSignature,
@@ -368,16 +368,16 @@ fn the_wait_for_unknown_kids_is_reported() {
 
 #[test]
 fn refreshes_and_retries_have_jitter() {
-    for (chance, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
+    for (jitter, refresh) in [(0.0, 432.0), (0.5, 480.0), (1.0, 528.0)] {
         let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
-        schedule.succeeded(LIFETIME, chance, at(0.0));
-        assert_eq!(schedule.request(at(refresh - 0.1)), Decision::Serve, "{chance}");
-        assert_eq!(schedule.request(at(refresh + 0.1)), Decision::ServeAndFetch, "{chance}");
+        schedule.succeeded(LIFETIME, jitter, at(0.0));
+        assert_eq!(schedule.request(at(refresh - 0.1)), Decision::Serve, "{jitter}");
+        assert_eq!(schedule.request(at(refresh + 0.1)), Decision::ServeAndFetch, "{jitter}");
     }
-    for (chance, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
+    for (jitter, retry) in [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)] {
         let mut schedule = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
-        schedule.failed(chance, at(0.0));
-        assert_eq!(schedule.retry_after(at(0.0)), at(retry), "{chance}");
+        schedule.failed(jitter, at(0.0));
+        assert_eq!(schedule.retry_after(at(0.0)), at(retry), "{jitter}");
     }
 }
 
@@ -407,7 +407,7 @@ fn the_number_of_missing_kids_is_bounded() {
     schedule.unknown_kid(Some("new"), true, at(20.0));
     assert_eq!(
         schedule.unknown_kid(Some("new"), false, at(21.0)),
-        Decision::Refuse(NoFetch::Remembered)
+        Decision::Skip(NoFetch::Remembered)
     );
 }
 
@@ -509,10 +509,10 @@ mod model {
         fn request(&mut self) {
             self.give_up();
             let decided_later = self.now < self.schedule.next_decision();
-            let plan = self.schedule.request(self.now);
+            let decision = self.schedule.request(self.now);
             if decided_later {
                 assert_eq!(
-                    plan,
+                    decision,
                     Decision::Serve,
                     "not served before `next_decision`: {:?}",
                     self.trail
@@ -523,17 +523,17 @@ mod model {
             let usable =
                 fresh_until.is_some_and(|until| self.now < until + KeyPolicy::default().max_stale);
             let ahead = self.under_way() && self.fetching < fresh_until;
-            let served = matches!(plan, Decision::Serve | Decision::ServeAndFetch);
+            let served = matches!(decision, Decision::Serve | Decision::ServeAndFetch);
             assert_eq!(
                 served,
                 fresh || usable && (self.failed || ahead),
-                "no request waits for fresh keys, stale ones are used only while fetching fails: {plan:?} {:?}",
+                "no request waits for fresh keys, stale ones are used only while fetching fails: {decision:?} {:?}",
                 self.trail
             );
-            match plan {
+            match decision {
                 Decision::Fetch | Decision::ServeAndFetch => self.started(),
                 Decision::Join => assert!(self.under_way(), "no fetch to join: {:?}", self.trail),
-                Decision::Serve | Decision::Unavailable | Decision::Refuse(_) => {}
+                Decision::Serve | Decision::Unavailable | Decision::Skip(_) => {}
             }
         }
 
@@ -563,7 +563,7 @@ mod model {
                     assert!(self.under_way(), "no fetch to join: {:?}", self.trail);
                     self.waiting.push(kid);
                 }
-                plan => assert!(matches!(plan, Decision::Refuse(_)), "{:?}", self.trail),
+                decision => assert!(matches!(decision, Decision::Skip(_)), "{:?}", self.trail),
             }
         }
 
@@ -571,21 +571,18 @@ mod model {
             if self.fetching.take().is_none() {
                 return;
             }
-            match good {
-                true => {
-                    self.schedule.succeeded(LIFETIME, 0.5, self.now);
-                    self.keys_since = Some(self.now);
-                    self.failed = false;
-                }
-                false => {
-                    self.schedule.failed(1.0, self.now);
-                    self.failed |= self.is_due();
-                }
+            if good {
+                self.schedule.succeeded(LIFETIME, 0.5, self.now);
+                self.keys_since = Some(self.now);
+                self.failed = false;
+            } else {
+                self.schedule.failed(1.0, self.now);
+                self.failed |= self.is_due();
             }
             for kid in std::mem::take(&mut self.waiting) {
                 assert_eq!(
                     self.schedule.unknown_kid(kid, true, self.now),
-                    Decision::Refuse(NoFetch::Missing),
+                    Decision::Skip(NoFetch::Missing),
                     "waits twice: {:?}",
                     self.trail
                 );

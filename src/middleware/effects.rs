@@ -1,0 +1,69 @@
+//! [`ResponseEffects`]: what a request leaves to its response.
+
+use http::header::{CACHE_CONTROL, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+
+use crate::token_source::TokenLocation;
+
+/// What is added to the response, and what is needed to build it if a handler or an extractor
+/// rejects the request. Empty for most requests.
+#[derive(Default)]
+pub(super) struct ResponseEffects(pub(super) Option<Box<Extra>>);
+
+#[derive(Default)]
+pub(super) struct Extra {
+    /// The token was in the query (RFC 6750 §2.3).
+    no_store: bool,
+    /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
+    protocol: Option<HeaderValue>,
+    /// The websocket is opened over HTTP/2 (RFC 8441 §4), where any 2xx status accepts it.
+    is_connect: bool,
+    /// A copy of the request, if building a rejection reads it.
+    pub(super) request: Option<Parts>,
+}
+
+impl ResponseEffects {
+    pub(super) fn of(location: &TokenLocation, method: &Method) -> Self {
+        let is_connect = method == Method::CONNECT;
+        match location {
+            TokenLocation::Query(_) => Self::no_store(),
+            TokenLocation::WebSocketProtocol(name) => Self(Some(Box::new(Extra {
+                protocol: Some(name.clone()),
+                is_connect,
+                ..Extra::default()
+            }))),
+            TokenLocation::Authorization
+            | TokenLocation::Header { .. }
+            | TokenLocation::Cookie { .. } => Self::default(),
+        }
+    }
+
+    pub(super) fn no_store() -> Self {
+        Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
+    }
+
+    pub(super) fn add_to<R>(self, response: &mut Response<R>) {
+        let Some(extra) = self.0 else { return };
+        if extra.no_store {
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(protocol) = extra.protocol
+            && (response.status() == StatusCode::SWITCHING_PROTOCOLS
+                || extra.is_connect && response.status().is_success())
+        {
+            // Unless the service has accepted another subprotocol.
+            response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
+        }
+    }
+}
+
+/// Copies the head of the request without its extensions, which belong to the inner service.
+pub(super) fn copy(request: &Parts) -> Parts {
+    let mut copy = Request::new(()).into_parts().0;
+    copy.method.clone_from(&request.method);
+    copy.uri.clone_from(&request.uri);
+    copy.version = request.version;
+    copy.headers.clone_from(&request.headers);
+    copy
+}
