@@ -304,10 +304,10 @@ impl<'a> Candidates<'a> {
             slot.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))
         };
         slots()
-            .find(|(own, _)| own.load(Ordering::Relaxed) == self.tag)
-            .or_else(|| slots().find(|(_, kept)| is_stale(kept)))
+            .find(|(tag, _)| tag.load(Ordering::Relaxed) == self.tag)
+            .or_else(|| slots().find(|(_, slot)| is_stale(slot)))
             .or_else(|| sets.into_iter().find_map(|set| set.empty().next()))
-            .or_else(|| slots().find(|(_, kept)| is_unused(kept)))
+            .or_else(|| slots().find(|(_, slot)| is_unused(slot)))
             .or_else(|| slots().nth(usize::from(self.rest) % (2 * WAYS)))
     }
 }
@@ -321,7 +321,7 @@ impl Set {
     }
 
     fn empty(&self) -> impl Iterator<Item = Slot<'_>> {
-        self.slots().filter(|(_, kept)| kept.load().is_none())
+        self.slots().filter(|(_, slot)| slot.load().is_none())
     }
 
     /// Records that this token was verified, and returns whether it was verified before. Two

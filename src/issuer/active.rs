@@ -71,7 +71,7 @@ impl ActiveIssuer {
         };
         let rsa = config.rsa_algorithm();
         let location = match &config.key_source {
-            KeySource::Secret(key, _) => {
+            KeySource::Secret(key) => {
                 let keys = ActiveKeys::Secret(Arc::clone(key));
                 return Ok(Self { config, keys });
             }

@@ -14,23 +14,16 @@ use crate::keys::jwks::Jwks;
 use crate::keys::url::{PlainHttp, normal_url, secure_url};
 
 impl Issuer {
-    /// Replaces the source of the keys. The setting for keys by discovery goes with it, so that a
-    /// test can give a preset its own keys.
-    fn with_keys(mut self, source: KeySource) -> Self {
-        self.key_source = source;
-        self.same_origin = false;
-        self
-    }
-
     /// Fetches the keys from this URL, without discovery.
     ///
     /// # Errors
     ///
     /// Returns an error if `uri` is not an absolute `https` URL. `http` is accepted for loopback
     /// hosts, and for all hosts after [`danger_allow_http`](Self::danger_allow_http).
-    pub fn jwks_uri(self, uri: &str) -> Result<Self, ConfigError> {
+    pub fn jwks_uri(mut self, uri: &str) -> Result<Self, ConfigError> {
         let uri = secure_url("jwks_uri", uri, self.plain_http)?;
-        Ok(self.with_keys(KeySource::JwksUri(uri)))
+        self.key_source = KeySource::JwksUri(uri);
+        Ok(self)
     }
 
     /// Discovers the keys at this URL instead of at `iss`, for an issuer that this service reaches
@@ -70,7 +63,8 @@ impl Issuer {
     }
 
     /// Requires the `jwks_uri` in the metadata to have the same scheme, host and port as the URL of
-    /// the metadata. Not the default, because some issuers serve their keys from another host.
+    /// the metadata. Not the default, because some issuers serve their keys from another host. An
+    /// error if the keys are fetched from a configured URL; without effect if no keys are fetched.
     pub fn require_same_origin_keys(mut self) -> Self {
         self.same_origin = true;
         self
@@ -100,19 +94,21 @@ impl Issuer {
     /// Returns an error if `prefix` is not an absolute `https` URL that ends with a slash. `http`
     /// is accepted for loopback hosts, and for all hosts after
     /// [`danger_allow_http`](Self::danger_allow_http).
-    pub fn pem_key_prefix(self, prefix: &str) -> Result<Self, ConfigError> {
+    pub fn pem_key_prefix(mut self, prefix: &str) -> Result<Self, ConfigError> {
         let url = secure_url("pem_key_prefix", prefix, self.plain_http)?;
         if !url.path().ends_with('/') || url.query().is_some() || url.fragment().is_some() {
             return Err(ConfigError::new(format!(
                 "pem_key_prefix {prefix:?}: expected a slash at the end"
             )));
         }
-        Ok(self.with_keys(KeySource::PemByKid(url)))
+        self.key_source = KeySource::PemByKid(url);
+        Ok(self)
     }
 
     /// Uses exactly these keys and never fetches any.
-    pub fn jwks(self, jwks: Jwks) -> Self {
-        self.with_keys(KeySource::Fixed(jwks))
+    pub fn jwks(mut self, jwks: Jwks) -> Self {
+        self.key_source = KeySource::Fixed(jwks);
+        self
     }
 
     /// Verifies with a secret shared with the issuer, by this HMAC algorithm (RFC 7518 §3.2) and no
@@ -123,7 +119,7 @@ impl Issuer {
     ///
     /// Returns an error if `algorithm` is not `HS256`, `HS384` or `HS512`, or if the secret is
     /// shorter than the hash.
-    pub fn secret(self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
+    pub fn secret(mut self, algorithm: Algorithm, secret: &[u8]) -> Result<Self, ConfigError> {
         let (Some(least), Some(key)) = (algorithm.secret_bytes(), Jwk::secret(secret, algorithm))
         else {
             return Err(ConfigError::new(format!(
@@ -137,7 +133,8 @@ impl Issuer {
                 secret.len()
             )));
         }
-        Ok(self.with_keys(KeySource::Secret(Arc::new(key), algorithm)))
+        self.key_source = KeySource::Secret(Arc::new(key));
+        Ok(self)
     }
 
     /// Sets the algorithms that this issuer may sign with (RFC 8725 §3.1). By default, all
@@ -155,7 +152,7 @@ impl Issuer {
         algorithms: impl IntoIterator<Item = Algorithm>,
     ) -> Result<Self, ConfigError> {
         let algorithms: Vec<_> = algorithms.into_iter().collect();
-        if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(..)) {
+        if algorithms.is_empty() || matches!(self.key_source, KeySource::Secret(_)) {
             return Err(ConfigError::new(format!(
                 "algorithms {algorithms:?} of issuer {:?}: expected at least one, and no call after `secret`, which sets the only algorithm",
                 self.iss

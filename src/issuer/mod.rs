@@ -87,7 +87,7 @@ pub(crate) enum KeySource {
     /// One PEM key per URL: this prefix followed by the `kid`.
     PemByKid(Url),
     Fixed(Jwks),
-    Secret(Arc<Jwk>, Algorithm),
+    Secret(Arc<Jwk>),
 }
 
 impl KeySource {
@@ -98,7 +98,7 @@ impl KeySource {
             (Self::JwksUri(own), Self::JwksUri(other))
             | (Self::PemByKid(own), Self::PemByKid(other)) => own == other,
             (Self::Fixed(own), Self::Fixed(other)) => own.is(other),
-            (Self::Secret(own, _), Self::Secret(other, _)) => Arc::ptr_eq(own, other),
+            (Self::Secret(own), Self::Secret(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }
@@ -273,13 +273,18 @@ impl Issuer {
 
     /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if let KeySource::Discovery { .. } = self.key_source {
-            self.metadata_url()?;
-        } else if self.same_origin {
-            return Err(ConfigError::new(format!(
-                "issuer {:?}: expected keys by discovery for `require_same_origin_keys`, found another source of keys",
-                self.iss
-            )));
+        match self.key_source {
+            KeySource::Discovery { .. } => drop(self.metadata_url()?),
+            KeySource::JwksUri(_) | KeySource::PemByKid(_) if self.same_origin => {
+                return Err(ConfigError::new(format!(
+                    "issuer {:?}: expected keys by discovery for `require_same_origin_keys`, found a URL of the keys",
+                    self.iss
+                )));
+            }
+            KeySource::JwksUri(_)
+            | KeySource::PemByKid(_)
+            | KeySource::Fixed(_)
+            | KeySource::Secret(_) => {}
         }
         if let Some(rule) =
             self.profile.claims.iter().find(|rule| rule.is == Condition::OneOf(Vec::new()))
@@ -313,7 +318,7 @@ impl Issuer {
     /// Whether a token of this issuer may be signed with this algorithm.
     pub(crate) fn accepts(&self, algorithm: Algorithm) -> bool {
         match &self.key_source {
-            KeySource::Secret(_, own) => *own == algorithm,
+            KeySource::Secret(key) => key.algorithm == algorithm,
             _ => self.algorithms.contains(&algorithm),
         }
     }
@@ -337,14 +342,18 @@ impl fmt::Debug for Issuer {
                 uri.host_str().unwrap_or_default()
             }
             KeySource::Fixed(_) => "fixed",
-            KeySource::Secret(..) => "secret",
+            KeySource::Secret(_) => "secret",
+        };
+        let algorithms = match &self.key_source {
+            KeySource::Secret(key) => vec![key.algorithm],
+            _ => self.algorithms.to_vec(),
         };
         formatter
             .debug_struct("Issuer")
             .field("iss", &self.iss)
             .field("audience", &self.audience)
             .field("keys", &keys)
-            .field("algorithms", &self.algorithms)
+            .field("algorithms", &algorithms)
             .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn find<'a, B>(
         if found.replace(Credentials { token, location }).is_some() {
             return Err(Error::InvalidRequest(InvalidRequest::RepeatedToken));
         }
-        // Reported after the loop: a request with two tokens is `Repeated`, whatever its origin.
+        // Reported after the loop: a request with two tokens has two, whatever its origin.
         if let TokenLocation::Header { allowed, .. } | TokenLocation::Cookie { allowed, .. } =
             location
         {

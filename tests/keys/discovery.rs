@@ -239,11 +239,16 @@ async fn keys_on_another_origin_are_used_unless_forbidden() {
     let token = elsewhere.token().issued_by(&base).build();
     let issuer = || Issuer::new(&base, AUDIENCE).unwrap();
     assert!(Verifier::new(issuer()).unwrap().verify(&token).await.is_ok());
-    match Verifier::new(issuer().require_same_origin_keys()).unwrap().verify(&token).await {
-        Err(Error::KeysUnavailable { reason: source, .. }) => {
-            assert!(matches!(source, FetchError::OtherOrigin { .. }), "{source}");
+    let strict = || issuer().require_same_origin_keys();
+    // Another source of keys in between does not undo the requirement.
+    let replaced = strict().jwks(elsewhere.jwks()).discovery_url(&base).unwrap();
+    for issuer in [strict(), replaced] {
+        match Verifier::new(issuer).unwrap().verify(&token).await {
+            Err(Error::KeysUnavailable { reason: source, .. }) => {
+                assert!(matches!(source, FetchError::OtherOrigin { .. }), "{source}");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
     // Keys on the same origin are used.
     let own = TestIssuer::start_with(Algorithm::EdDSA).unwrap();

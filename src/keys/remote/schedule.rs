@@ -351,10 +351,10 @@ impl Schedule {
         self.fetching_since.map(|since| since + self.policy.timeout + ABANDON_AFTER)
     }
 
-    fn start(&mut self, now: Duration, plan: Decision) -> Decision {
+    fn start(&mut self, now: Duration, decision: Decision) -> Decision {
         self.fetching_since = Some(now);
         self.last_attempt = Some(now);
-        plan
+        decision
     }
 
     /// Records a fetch of a valid key set that is fresh for `lifetime`. `jitter`: a random number
