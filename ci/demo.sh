@@ -61,7 +61,7 @@ expect() {
 
 token() {
   curl --silent "${issuer}oauth/token" -d grant_type=client_credentials -d client_id=machine \
-    -d client_secret=machine-secret -d audience=https://api.example.com -d "scope=$1" |
+    -d client_secret=machine-secret -d "audience=${audience:-https://api.example.com}" -d "scope=$1" |
     sed 's/.*"access_token":"\([^"]*\)".*/\1/'
 }
 
@@ -72,10 +72,12 @@ reader=$(token read:messages)
 writer=$(token write:messages)
 
 expect "/public is open" 200 '"message"' "$api/public"
-expect "/private without a token" 401 '^www-authenticate: Bearer realm="api".?$' "$api/private"
+expect "/private without a token" 401 '^www-authenticate: Bearer realm="api", resource_metadata="[^"]*".?$' "$api/private"
 expect "/private with a token" 200 '"claims":\{.*"sub":"machine@clients"' "$api/private" -H "Authorization: Bearer $reader"
 expect "/scoped with its scope" 200 '"claims"' "$api/scoped" -H "Authorization: bearer $reader"
 expect "/scoped without its scope" 403 'error="insufficient_scope".*scope="read:messages"' "$api/scoped" -H "Authorization: Bearer $writer"
+expect "the metadata of the API" 200 "\"authorization_servers\":\[\"$issuer\"\]" "$api/.well-known/oauth-protected-resource"
+expect "a token for the URL of the API" 200 '"claims"' "$api/private" -H "Authorization: Bearer $(audience="$api" token read:messages)"
 expect "/readyz" 200 '"keys":1' "$api/readyz"
 expect "the reason, for the page" 401 '^x-demo-reason: bad_signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"

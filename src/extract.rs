@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
 use crate::error::Error;
-use crate::middleware::challenge::{Challenges, DEFAULT_REALM};
+use crate::middleware::challenge::{ChallengeParameters, Challenges, DEFAULT_REALM};
 use crate::middleware::rejection::{EmptyBody, MadeInside, reject};
 use crate::middleware::service::Unauthenticated;
 use crate::telemetry;
@@ -82,7 +82,10 @@ impl IntoResponse for Error {
         if self.is_logged_by_layer() {
             telemetry::request_rejected(&self);
         }
-        let challenges = Challenges::for_error(DEFAULT_REALM, &self);
+        let challenges = Challenges::for_error(
+            ChallengeParameters { realm: DEFAULT_REALM, resource_metadata: None },
+            &self,
+        );
         let mut response =
             reject(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody, None);
         response.extensions_mut().insert(MadeInside);

@@ -12,6 +12,7 @@ macro_rules! links {
 [comparison]: crate::guide::comparison
 [comparison-sources]: crate::guide::comparison_sources
 [cookies]: crate::guide::rules#cookies-and-gateways
+[cors]: crate::guide::recipes#cors-and-the-order-of-layers
 [errors]: crate::guide::errors
 [get-and-post]: crate::guide::recipes#get-and-post-of-one-path
 [json-errors]: crate::guide::recipes#json-errors-everywhere
@@ -45,6 +46,7 @@ guides! {
     operations = "operations.md";
     performance = "performance.md";
     recipes = "recipes.md";
+    resource_metadata = "resource-metadata.md";
     rules = "rules.md";
     testing = "testing.md";
 }

@@ -29,6 +29,7 @@
 //!   be used without HTTP.
 //! - [`ProtectLayer`]: a [`tower_layer::Layer`] that verifies the token of each request and checks
 //!   what the route requires.
+//! - [`ResourceMetadata`]: the document that tells clients where to get a token (RFC 9728).
 //! - [`Rule`]: what an operation requires of a token.
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
@@ -40,6 +41,7 @@
 //! - [`providers`]: one constructor per identity provider, and the settings that it needs
 //! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
 //! - [Recipes](guide::recipes): what to write for which set-up
+//! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer
 //! - [Local development](guide::local_development): tokens while you develop
 //! - [Testing](guide::testing): how to test a protected service
 //! - [Error codes](guide::errors): every error code, its cause and its cure
@@ -110,6 +112,11 @@ pub use keys::jwks::{Jwks, VerifiedJws};
 pub use middleware::future::ResponseFuture;
 pub use middleware::layer::ProtectLayer;
 pub use middleware::rejection::{EmptyBody, ProblemJson, RejectWith, RejectionBody};
+pub use middleware::resource_metadata::ResourceMetadata;
+pub use middleware::resource_metadata::builder::ResourceMetadataBuilder;
+pub use middleware::resource_metadata::service::{
+    ResourceMetadataFuture, ResourceMetadataLayer, ResourceMetadataService, ServeResourceMetadata,
+};
 pub use middleware::service::Protect;
 pub use rule::Rule;
 pub use token::audience::Audience;

@@ -23,7 +23,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use portcullis::{AccessToken, Issuer, ProtectLayer, Scope, Verifier};
+use portcullis::{AccessToken, Issuer, ProtectLayer, ResourceMetadata, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_http::cors::{Any, CorsLayer};
@@ -43,6 +43,7 @@ Open http://127.0.0.1:3000 in a browser, or run the commands that the demo print
   GET /private   requires a valid token
   GET /scoped    requires a token with --required-scope
   GET /readyz    whether the issuers' keys are loaded
+  GET /.well-known/oauth-protected-resource    the metadata of the API (RFC 9728)
 
 `cargo run --example native_client` signs in at the demo as a native app does.
 
@@ -150,9 +151,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     // ---- what your own service needs ------------------------------------------------------------
     let verifier = Verifier::new(
-        issuers.iter().map(|iss| trust(iss, &arguments)).collect::<Result<Vec<_>, _>>()?,
+        issuers.iter().map(|iss| trust(iss, &api, &arguments)).collect::<Result<Vec<_>, _>>()?,
     )?;
-    let protect = ProtectLayer::new(verifier.clone());
+    // Where a client without configuration finds out which issuer has tokens for this API.
+    let metadata = ResourceMetadata::builder(&api, &verifier)
+        .scopes([arguments.required_scope.clone()])
+        .name("Demo of portcullis")
+        .build()?;
+    let protect = ProtectLayer::new(verifier.clone()).resource_metadata(&metadata);
     let api_routes = Router::new()
         .route("/private", get(private).route_layer(protect.clone()))
         .route("/scoped", get(private).route_layer(protect.scope(arguments.required_scope.clone())))
@@ -189,7 +195,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let app = api_routes
         .layer(middleware::map_response(tell_reason))
         .route("/readyz", get(async move || ready(&probed).await))
-        .merge(page.router());
+        .merge(page.router())
+        .layer(metadata.layer());
 
     // In the background, so that the API serves at once, even while an issuer is down. `/readyz`
     // reports when the keys are loaded.
@@ -242,8 +249,11 @@ fn origin(mut address: SocketAddr) -> Result<String, Box<dyn Error>> {
     Ok(reqwest::Url::parse(&format!("http://{address}"))?.origin().ascii_serialization())
 }
 
-fn trust(iss: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
-    let mut issuer = Issuer::new(iss, arguments.audience.as_str())?;
+/// Tokens are for the audience of the flag, or for the URL of this API: a client that reads the
+/// metadata requests a token for that URL.
+fn trust(iss: &str, api: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
+    let audience = [arguments.audience.as_str(), api, &format!("{api}/")];
+    let mut issuer = Issuer::new(iss, audience)?;
     if let Some(uri) = &arguments.jwks_uri {
         issuer = issuer.jwks_uri(uri)?;
     }

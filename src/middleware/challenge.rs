@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use http::HeaderValue;
 
+use super::resource_metadata::ResourceMetadata;
 use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::StepUp;
 use crate::token::scope::Scope;
@@ -30,18 +31,37 @@ pub(crate) struct Challenges {
     off: bool,
 }
 
+/// What all challenges of a route have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct ChallengeParameters<'a> {
+    pub(crate) realm: &'a str,
+    pub(crate) resource_metadata: Option<&'a ResourceMetadata>,
+}
+
 impl Challenges {
-    pub(crate) fn new(realm: &str, required: &Scope, step_up: &StepUp) -> Self {
-        let realm = format!("Bearer realm=\"{}\"", quoted(realm));
+    pub(crate) fn new(
+        parameters: ChallengeParameters<'_>,
+        required: &Scope,
+        step_up: &StepUp,
+    ) -> Self {
+        let realm = format!("Bearer realm=\"{}\"", quoted(parameters.realm));
+        let required = match parameters.resource_metadata {
+            Some(metadata) => &metadata.requested(required),
+            None => required,
+        };
         let scope = if required.is_empty() {
             String::new()
         } else {
             format!(", scope=\"{}\"", quoted(required.as_str()))
         };
+        // RFC 9728 §5.1. Last, because some clients search the text for the other parameters.
+        let metadata = parameters.resource_metadata.map_or_else(String::new, |metadata| {
+            format!(", resource_metadata=\"{}\"", quoted(metadata.url()))
+        });
         let with_error = |error: &Error, more: &str| {
             let code = error.oauth_error().unwrap_or_default();
             value(format!(
-                "{realm}, error=\"{code}\", error_description=\"{}\"{more}",
+                "{realm}, error=\"{code}\", error_description=\"{}\"{more}{metadata}",
                 description(error)
             ))
         };
@@ -61,7 +81,7 @@ impl Challenges {
         Self {
             // RFC 6750 §3.1: without credentials, the challenge says how to authenticate and has no
             // `error`.
-            missing: value(format!("{realm}{scope}")),
+            missing: value(format!("{realm}{scope}{metadata}")),
             repeated: invalid_request(InvalidRequest::RepeatedToken),
             credentials: invalid_request(InvalidRequest::MalformedCredentials),
             origin: invalid_request(InvalidRequest::ForbiddenOrigin),
@@ -69,7 +89,7 @@ impl Challenges {
             expired: with_error(&expired.into(), ""),
             // Neither `error` nor `scope`: a client that receives either one requests another
             // token, which would be rejected for the same reason.
-            forbidden: value(realm.clone()),
+            forbidden: value(format!("{realm}{metadata}")),
             insufficient_scope: with_error(&insufficient_scope, &scope),
             insufficient_authentication: with_error(&StepUp::default().into(), &authentication),
             off: false,
@@ -78,16 +98,16 @@ impl Challenges {
 
     /// The challenges for an error that does not come from the route's own rule, such as one that a
     /// handler returns.
-    pub(crate) fn for_error(realm: &str, error: &Error) -> Self {
+    pub(crate) fn for_error(parameters: ChallengeParameters<'_>, error: &Error) -> Self {
         match error {
             Error::InsufficientScope { required, .. } => {
-                Self::new(realm, required, &StepUp::default())
+                Self::new(parameters, required, &StepUp::default())
             }
             Error::InsufficientAuthentication { acr_values, max_age } => {
                 let step_up = StepUp { acr_values: acr_values.clone(), max_age: *max_age };
-                Self::new(realm, &Scope::none(), &step_up)
+                Self::new(parameters, &Scope::none(), &step_up)
             }
-            _ => Self::new(realm, &Scope::none(), &StepUp::default()),
+            _ => Self::new(parameters, &Scope::none(), &StepUp::default()),
         }
     }
 

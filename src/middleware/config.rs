@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::challenge::Challenges;
+use super::challenge::{ChallengeParameters, Challenges};
+use super::resource_metadata::ResourceMetadata;
 use crate::rule::Rule;
-use crate::token_source::TokenSource;
+use crate::token_source::{TokenLocation, TokenSource};
 use crate::verifier::Verifier;
 
 /// What one route requires, and how it rejects requests.
@@ -19,6 +20,8 @@ pub(crate) struct ProtectConfig<A> {
     pub(crate) policy: TokenPolicy,
     pub(crate) passes_preflight: bool,
     pub(crate) has_challenge: bool,
+    /// What challenges refer to.
+    pub(crate) resource_metadata: Option<ResourceMetadata>,
     /// Built from `realm` and `rule` when the route first rejects a request.
     pub(crate) challenges: OnceLock<Challenges>,
     pub(crate) answer: Arc<A>,
@@ -35,6 +38,7 @@ impl<A> ProtectConfig<A> {
             policy: self.policy,
             passes_preflight: self.passes_preflight,
             has_challenge: self.has_challenge,
+            resource_metadata: self.resource_metadata.clone(),
             challenges: OnceLock::new(),
             answer,
         }
@@ -42,10 +46,25 @@ impl<A> ProtectConfig<A> {
 
     pub(super) fn challenges(&self) -> &Challenges {
         self.challenges.get_or_init(|| {
-            let challenges =
-                Challenges::new(&self.realm, &self.rule.scopes(), &self.rule.step_up());
+            let challenges = Challenges::new(
+                self.challenge_parameters(),
+                &self.rule.scopes(),
+                &self.rule.step_up(),
+            );
             if self.has_challenge { challenges } else { challenges.off() }
         })
+    }
+
+    pub(super) fn challenge_parameters(&self) -> ChallengeParameters<'_> {
+        // A client that finds the metadata gets a token and sends it in `Authorization`.
+        let reads_header = self
+            .sources
+            .iter()
+            .any(|TokenSource(location)| matches!(location, TokenLocation::Authorization));
+        ChallengeParameters {
+            realm: &self.realm,
+            resource_metadata: self.resource_metadata.as_ref().filter(|_| reads_header),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tower_layer::Layer;
 use super::challenge::DEFAULT_REALM;
 use super::config::{ProtectConfig, TokenPolicy};
 use super::rejection::{EmptyBody, ProblemJson, RejectWith};
+use super::resource_metadata::ResourceMetadata;
 use super::service::Protect;
 use crate::error::Error;
 use crate::rule::Rule;
@@ -70,6 +71,7 @@ impl ProtectLayer {
             policy: TokenPolicy::Required,
             passes_preflight: false,
             has_challenge: true,
+            resource_metadata: None,
             challenges: OnceLock::new(),
             answer: Arc::new(EmptyBody),
         };
@@ -228,6 +230,16 @@ impl<A> ProtectLayer<A> {
     /// Sets the protection space that challenges name (RFC 9110 §11.5). The default is `api`.
     pub fn realm(self, realm: impl Into<String>) -> Self {
         self.with(|config| config.realm = realm.into().into())
+    }
+
+    /// Names the metadata document of the resource in challenges: the parameter `resource_metadata`
+    /// (RFC 9728 §5.1), with which a client without configuration finds out where to get a token.
+    /// 400, 401 and 403 have it, also if a handler or an extractor rejects the request, but not
+    /// 503. It does not serve the document; see [`ResourceMetadata`].
+    ///
+    /// Challenges of layers that do not read tokens in `Authorization` do not have it.
+    pub fn resource_metadata(self, metadata: &ResourceMetadata) -> Self {
+        self.with(|config| config.resource_metadata = Some(metadata.clone()))
     }
 
     /// Omits the `WWW-Authenticate` header from rejections, for example for browser clients.

@@ -8,4 +8,5 @@ pub(crate) mod future;
 pub(crate) mod layer;
 pub(crate) mod origin;
 pub(crate) mod rejection;
+pub(crate) mod resource_metadata;
 pub(crate) mod service;

@@ -164,7 +164,7 @@ impl<A> ProtectConfig<A> {
     {
         let copied = effects.0.as_mut().and_then(|extra| extra.request.take());
         let request = copied.unwrap_or_else(|| Request::new(()).into_parts().0);
-        let challenges = Challenges::for_error(&self.realm, error);
+        let challenges = Challenges::for_error(self.challenge_parameters(), error);
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
         let headers = std::mem::take(inside.headers_mut());
         // Not as gRPC: a handler that responds with an HTTP error does not serve gRPC.

@@ -34,6 +34,7 @@
 
 mod authenticated;
 mod challenge;
+mod discovery;
 mod issuer;
 mod providers;
 mod server;
@@ -42,6 +43,7 @@ mod token_builder;
 
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
 pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challenge, challenges};
+pub use discovery::assert_discoverable;
 pub use issuer::{AUDIENCE, Behavior, TestIssuer};
 pub use token_builder::TokenBuilder;
 

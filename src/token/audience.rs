@@ -94,6 +94,37 @@ impl Audience {
         self
     }
 
+    /// Requires the identifier of a protected resource in `aud` (RFC 8707, RFC 9728): the URL of
+    /// this API. A URL without a path is accepted with and without the slash at its end: clients
+    /// that normalize the URL add it, and request a token for that spelling.
+    ///
+    /// ```
+    /// use portcullis::Audience;
+    ///
+    /// assert_eq!(
+    ///     Audience::resource("https://api.example.com"),
+    ///     Audience::any_of(["https://api.example.com", "https://api.example.com/"])
+    /// );
+    /// assert_eq!(
+    ///     Audience::resource("https://api.example.com/mcp"),
+    ///     Audience::from("https://api.example.com/mcp")
+    /// );
+    /// ```
+    pub fn resource(url: impl Into<String>) -> Self {
+        let url = url.into();
+        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+        match authority.split_once('/') {
+            None if !authority.is_empty() => Self::any_of([format!("{url}/"), url]),
+            Some((_, "")) => Self::any_of([url.trim_end_matches('/').to_owned(), url]),
+            _ => Self::any_of([url]),
+        }
+    }
+
+    /// Whether a token with this resource as its only audience is accepted.
+    pub(crate) fn names_resource(&self, resource: &str) -> bool {
+        self.claim == AudienceClaim::Audience && self.accepts_aud(&[Cow::Borrowed(resource)])
+    }
+
     fn of<T: Into<String>>(claim: AudienceClaim, names: impl IntoIterator<Item = T>) -> Self {
         let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
         names.sort_unstable();

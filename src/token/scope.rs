@@ -83,6 +83,18 @@ impl Scope {
         self
     }
 
+    /// Puts `prefix` before each scope token.
+    pub(crate) fn with_prefix(&self, prefix: &str) -> Self {
+        if prefix.is_empty() {
+            return self.clone();
+        }
+        let mut scope = Self::none();
+        for token in self.iter() {
+            scope.add(&format!("{prefix}{token}"));
+        }
+        scope
+    }
+
     pub(crate) fn extend(&mut self, other: &Scope) {
         for token in other.iter() {
             if !self.contains(token) {

@@ -23,6 +23,7 @@ use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
 use crate::keys::remote::limits::MAX_PER_ORIGIN;
 use crate::telemetry;
+use crate::token::audience::Audience;
 use crate::token::claims::RegisteredClaims;
 use crate::token::jws::{Header, Jws};
 use crate::token::token_type::reject_other_jwt_types;
@@ -72,6 +73,14 @@ struct Resume {
     issuer: Option<ResolvedIssuer>,
     /// Number of fetches waited for.
     waits: u8,
+}
+
+/// A configured issuer, as the metadata of a resource describes it.
+#[derive(Debug)]
+pub(crate) struct AuthorizationServer {
+    pub(crate) iss: Arc<str>,
+    pub(crate) audience: Audience,
+    pub(crate) is_template: bool,
 }
 
 enum Attempt {
@@ -357,6 +366,25 @@ impl Verifier {
 
     /// The token locations of the configured issuers: the header that a gateway sets, or
     /// `Authorization`.
+    /// The configured issuers that clients can get tokens from: not those of gateways, which log
+    /// users in themselves.
+    pub(crate) fn authorization_servers(&self) -> Vec<AuthorizationServer> {
+        let mut servers: Vec<_> = self
+            .0
+            .issuers
+            .configured()
+            .iter()
+            .filter(|issuer| issuer.config.token_source.is_none())
+            .map(|issuer| AuthorizationServer {
+                iss: Arc::clone(&issuer.config.iss),
+                audience: issuer.config.audience.clone(),
+                is_template: issuer.config.template.is_some(),
+            })
+            .collect();
+        servers.sort_by(|one, other| one.iss.cmp(&other.iss));
+        servers
+    }
+
     pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
         let mut sources = Vec::new();
         for issuer in self.0.issuers.configured() {

@@ -10,6 +10,7 @@ mod policy;
 mod readiness;
 mod rejection;
 mod rejection_body;
+mod resource_metadata;
 mod rules;
 mod token_sources;
 mod tonic;
