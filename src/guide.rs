@@ -19,6 +19,7 @@ macro_rules! links {
 [performance]: crate::guide::performance
 [providers]: crate::providers
 [removing-a-tenant]: crate::guide::operations#removing-a-tenant-at-once
+[resource-metadata]: crate::guide::resource_metadata
 [rules]: crate::guide::rules
 [testing]: crate::guide::testing
 [testing-issuer]: crate::guide::testing#an-issuer-while-you-develop
@@ -42,6 +43,7 @@ guides! {
     comparison_sources = "comparison-sources.md";
     errors = "errors.md";
     local_development = "local-development.md";
+    mcp = "mcp.md";
     migrating = "migrating.md";
     operations = "operations.md";
     performance = "performance.md";

@@ -41,6 +41,7 @@
 //! - [`providers`]: one constructor per identity provider, and the settings that it needs
 //! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
 //! - [Recipes](guide::recipes): what to write for which set-up
+//! - [MCP](guide::mcp): an MCP server whose tools have scopes
 //! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer
 //! - [Local development](guide::local_development): tokens while you develop
 //! - [Testing](guide::testing): how to test a protected service
@@ -57,6 +58,7 @@
 //! | `aws-lc-rs` | yes | cryptography and TLS by aws-lc-rs: every algorithm; needs a C compiler |
 //! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits; does not provide TLS |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
+//! | `mcp` | | [`mcp::McpLayer`]: rules for the tools, resources and prompts of an MCP server |
 //! | `metrics` | | counters, a gauge and a histogram, recorded with the `metrics` facade |
 //! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
@@ -85,6 +87,8 @@ mod health;
 mod http_client;
 mod issuer;
 mod keys;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 mod middleware;
 pub mod providers;
 mod rule;

@@ -173,6 +173,14 @@ pub(crate) fn request_rejected(error: &Error) {
     meters::rejection(reason);
 }
 
+/// A request to an MCP server was rejected because of its body, its headers or its session.
+#[cfg(feature = "mcp")]
+pub(crate) fn mcp_request_rejected(reason: &'static str, detail: &str) {
+    tracing::debug!(target: "portcullis", event = "mcp_request_rejected", reason, detail, "MCP request rejected");
+    meters::rejection(reason);
+    request(Outcome::Rejected);
+}
+
 /// The outcome of a request, as one layer saw it.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome {

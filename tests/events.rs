@@ -304,6 +304,17 @@ async fn events_and_metrics_have_stable_names() {
     assert!(!token.has_role("admin") && !token.has_role("admin"));
     said(&["WARN dotted_claim_path configured=realm_access.roles pointer=/realm_access/roles"]);
 
+    // An MCP server, whose bodies are read.
+    let mcp = portcullis::mcp::McpLayer::new(layer.clone()).unwrap();
+    let mcp = mcp.tool("admin", portcullis::Rule::role("admin"));
+    let token = issuer.token().scope("orders:read").build();
+    let request = Request::post("/").header("authorization", format!("Bearer {token}"));
+    let request = request.body(Body::from("{")).unwrap();
+    log.take();
+    let response = mcp.layer(axum::Router::<()>::new()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 400);
+    said(&["DEBUG mcp_request_rejected detail reason=mcp_parse_error"]);
+
     // Outcomes of requests, which only metrics record: three with one token, one without, and one
     // that could not be verified.
     let token = issuer.token().scope("orders:read").build();
@@ -370,16 +381,17 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=invalid_request: 1",
             "portcullis_rejections_total reason=keys_unavailable: 1",
             "portcullis_rejections_total reason=lookup_failed: 5",
+            "portcullis_rejections_total reason=mcp_parse_error: 1",
             "portcullis_rejections_total reason=missing: 1",
             "portcullis_rejections_total reason=opaque: 1",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_requests_total outcome=accepted: 3",
             "portcullis_requests_total outcome=anonymous: 1",
-            "portcullis_requests_total outcome=rejected: 6",
+            "portcullis_requests_total outcome=rejected: 7",
             "portcullis_requests_total outcome=unavailable: 1",
             "portcullis_stale_serves_total issuer=ISS: 5",
-            "portcullis_token_cache_total outcome=hit: 1",
+            "portcullis_token_cache_total outcome=hit: 2",
             "portcullis_token_cache_total outcome=miss: 35",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",

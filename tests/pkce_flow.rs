@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,6 +20,7 @@ use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tower_http::cors::AllowOrigin;
 
 const AUDIENCE: &str = "https://api.example.com";
 /// The audience of another API, which the demo does not know.
@@ -40,8 +42,9 @@ struct Demo {
 async fn demo() -> Demo {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let iss = format!("http://{}/", listener.local_addr().unwrap());
-    let issuer = EmbeddedIssuer::new(&iss, AUDIENCE, "read:messages orders:read", PAGE).unwrap();
-    let router = issuer.router();
+    let issuer = EmbeddedIssuer::new(&iss, &[AUDIENCE], "read:messages orders:read", PAGE).unwrap();
+    let router =
+        issuer.router(AllowOrigin::exact(HeaderValue::from_static("http://127.0.0.1:3000")));
     tokio::spawn(async move { axum::serve(listener, router).await });
 
     let protect = ProtectLayer::new(Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).unwrap());
@@ -1026,4 +1029,98 @@ async fn requests_beyond_the_limit_evict_the_oldest_codes() {
     }
     let (status, _) = demo.token(&exchange(&demo.code().await)).await;
     assert_eq!(status, StatusCode::OK);
+}
+
+/// RFC 8707: `resource` is the standard name of `audience`, which only some providers have.
+#[tokio::test]
+async fn the_resource_parameter_names_the_api() {
+    let demo = demo().await;
+    let challenge = challenge();
+    let query = with(with(authorization(&challenge), "audience", ""), "resource", AUDIENCE);
+    let code = redirected(&demo.authorize(&query).await)["code"].clone();
+    let (status, body) = demo.token(&with(exchange(&code), "resource", AUDIENCE)).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(demo.call("/private", body["access_token"].as_str().unwrap()).await.0, 200);
+
+    let query = with(query, "resource", ORDERS);
+    assert_eq!(redirected(&demo.authorize(&query).await)["error"], "invalid_target");
+    let code = demo.code().await;
+    assert_eq!(demo.error(&with(exchange(&code), "resource", ORDERS)).await.0, "invalid_target");
+    let (_, body) = demo.token(&with(with(machine(), "audience", ""), "resource", AUDIENCE)).await;
+    assert_eq!(demo.call("/private", body["access_token"].as_str().unwrap()).await.0, 200);
+}
+
+/// RFC 7591: a native app registers itself, with redirect URIs on loopback only.
+#[tokio::test]
+async fn native_apps_can_register_themselves() {
+    let demo = demo().await;
+    let register = async |body: Value| {
+        let request = demo.http.post(format!("{}oauth/register", demo.iss)).json(&body);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    let own = "http://127.0.0.1:4567/oauth/callback";
+    let (status, app) = register(json!({ "redirect_uris": [own], "client_name": "x" })).await;
+    assert_eq!((status, app["token_endpoint_auth_method"].as_str()), (201, Some("none")));
+    let id = app["client_id"].as_str().unwrap();
+
+    let challenge = challenge();
+    let query = with(authorization(&challenge), "client_id", id);
+    let response = demo.authorize(&with(query.clone(), "redirect_uri", own)).await;
+    let location = response.headers()["location"].to_str().unwrap().to_owned();
+    let code = location.split("code=").nth(1).unwrap().split('&').next().unwrap();
+    let form = with(with(exchange(code), "client_id", id), "redirect_uri", own);
+    let (status, body) = demo.token(&form).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    // Compared byte by byte, and the redirect URI of another app is not its own.
+    for other in [CALLBACK, "http://127.0.0.1:4567/oauth/callback/"] {
+        assert_eq!(demo.authorize(&with(query.clone(), "redirect_uri", other)).await.status(), 400);
+    }
+
+    struct Case {
+        name: &'static str,
+        body: Value,
+        error: &'static str,
+    }
+    for Case { name, body, error } in [
+        Case { name: "no URI", body: json!({}), error: "invalid_redirect_uri" },
+        Case {
+            name: "an empty list",
+            body: json!({ "redirect_uris": [] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "eleven",
+            body: json!({ "redirect_uris": vec![own; 11] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "another machine",
+            body: json!({ "redirect_uris": ["http://evil.example/callback"] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "one of another machine",
+            body: json!({ "redirect_uris": [own, "https://evil.example/callback"] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "a user named loopback",
+            body: json!({ "redirect_uris": ["http://127.0.0.1@evil.example/"] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "too long",
+            body: json!({ "redirect_uris": [format!("{own}{}", "x".repeat(1024))] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "a number",
+            body: json!({ "redirect_uris": [1] }),
+            error: "invalid_redirect_uri",
+        },
+    ] {
+        let (status, body) = register(body).await;
+        assert_eq!((status, body["error"].as_str()), (400, Some(error)), "{name}");
+    }
 }

@@ -3,8 +3,9 @@
 //! For the demo only: it has one user, asks for no password, grants every requested scope, gives a
 //! machine client any audience and claims, and holds its state in memory. It follows the rules of
 //! the protocol: exact redirect URIs, PKCE with S256 only, codes that are used once and by the
-//! client they were issued to, refresh tokens that are rotated and revoked, errors by their RFC
-//! names. Keys, signatures and the clock come from `portcullis::testing::TestIssuer`.
+//! client they were issued to, resource indicators (RFC 8707), dynamic registration of native apps
+//! (RFC 7591), refresh tokens that are rotated and revoked, errors by their RFC names. Keys,
+//! signatures and the clock come from `portcullis::testing::TestIssuer`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -26,7 +27,7 @@ use portcullis::Algorithm;
 use portcullis::testing::{TestIssuer, TokenBuilder};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
@@ -48,6 +49,8 @@ const TOKEN_LIFETIME: u64 = 3600;
 /// of refresh tokens; bytes of `state`, `nonce` and `audience`; tokens and bytes of `scope`;
 /// members and bytes of `claims`.
 const MAX_KEPT: usize = 1_000;
+/// Of a registration: redirect URIs, and bytes of each.
+const MAX_REDIRECT_URIS: usize = 10;
 const MAX_OPAQUE: usize = 1_024;
 const MAX_SCOPE_TOKENS: usize = 20;
 const MAX_SCOPE: usize = 1_024;
@@ -64,7 +67,8 @@ pub(crate) struct EmbeddedIssuer(Arc<Inner>);
 
 struct Inner {
     issuer: TestIssuer,
-    audience: String,
+    /// The API, by its identifier and its URLs. The first is the default.
+    audiences: Vec<String>,
     /// The scope of a machine client that requests none.
     api_scopes: Vec<String>,
     /// The redirect URI of the single-page app.
@@ -79,13 +83,23 @@ struct Grants {
     codes: HashMap<String, Code>,
     /// Each has one valid token: `FAMILY.TOKEN`.
     families: HashMap<String, Family>,
+    /// Apps that have registered themselves, by identifier.
+    apps: HashMap<String, App>,
+}
+
+/// A native app that has registered itself (RFC 7591).
+struct App {
+    redirect_uris: Vec<String>,
+    registered: SystemTime,
 }
 
 /// A checked authorization request (RFC 6749 §4.1.1, RFC 7636 §4.3).
 #[derive(Clone)]
 struct Authorization {
-    client: &'static str,
+    client: String,
     redirect_uri: String,
+    /// The API that the token is for.
+    audience: String,
     scope: String,
     state: Option<String>,
     nonce: Option<String>,
@@ -104,17 +118,18 @@ struct Code {
 /// The refresh tokens of one sign-in (RFC 9700 §4.14): rotated with each use, and all revoked when
 /// an old one is used.
 struct Family {
-    client: &'static str,
+    client: String,
+    audience: String,
     scope: String,
     token: String,
     used: SystemTime,
 }
 
 impl EmbeddedIssuer {
-    /// Creates an issuer of tokens for `audience`, to be served at `iss`. A machine client that
-    /// requests no scope gets `API_SCOPES` and `scope`. `page` is the URL of the single-page app:
-    /// an origin and a slash.
-    pub(crate) fn new(iss: &str, audience: &str, scope: &str, page: &str) -> io::Result<Self> {
+    /// Creates an issuer of tokens for the API with these `audiences`, to be served at `iss`. A
+    /// machine client that requests no scope gets `API_SCOPES` and `scope`. `page` is the URL of
+    /// the single-page app: an origin and a slash.
+    pub(crate) fn new(iss: &str, audiences: &[&str], scope: &str, page: &str) -> io::Result<Self> {
         let mut api_scopes: Vec<_> = API_SCOPES.map(str::to_owned).into();
         api_scopes.extend(
             scope.split(' ').filter(|token| !API_SCOPES.contains(token)).map(str::to_owned),
@@ -123,8 +138,9 @@ impl EmbeddedIssuer {
         // process from mistaking these for them.
         let issuer = TestIssuer::offline_with(iss, Algorithm::RS256)?
             .kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
-        let (audience, page) = (audience.to_owned(), page.to_owned());
-        Ok(Self(Arc::new(Inner { issuer, audience, api_scopes, page, state: Mutex::default() })))
+        let audiences = audiences.iter().map(|&audience| audience.to_owned()).collect();
+        let page = page.to_owned();
+        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state: Mutex::default() })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -136,17 +152,17 @@ impl EmbeddedIssuer {
         &self.0.issuer
     }
 
-    pub(crate) fn router(&self) -> Router {
-        // Only the demo's page may read responses. Browsers also send the requests of other pages,
-        // but without reading the tokens they are harmless.
-        let origin = HeaderValue::from_str(self.0.page.trim_end_matches('/')).ok();
+    /// Only pages with an origin in `readers` may read responses. Browsers also send the requests
+    /// of other pages, but without reading the tokens they are harmless.
+    pub(crate) fn router(&self, readers: AllowOrigin) -> Router {
         let cors = CorsLayer::new()
-            .allow_origin(origin.into_iter().collect::<Vec<_>>())
+            .allow_origin(readers)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::CONTENT_TYPE]);
+            .allow_headers([header::CONTENT_TYPE, HeaderName::from_static("mcp-protocol-version")]);
         Router::new()
             .route("/oauth/token", post(token))
             .route("/oauth/revoke", post(revoke))
+            .route("/oauth/register", post(register))
             .fallback(metadata_or_keys)
             .layer(cors)
             // Users navigate to these routes; scripts do not fetch them.
@@ -168,6 +184,7 @@ impl EmbeddedIssuer {
         let token = self.access_token(
             USER,
             SINGLE_PAGE_APP,
+            self.audience(),
             &format!("openid {}", self.0.api_scopes.join(" ")),
         );
         let token = match case {
@@ -192,9 +209,13 @@ impl EmbeddedIssuer {
         Some(token.build())
     }
 
-    /// The public client with this identifier.
-    fn app(id: Option<&str>) -> Option<&'static str> {
-        [NATIVE_APP, SINGLE_PAGE_APP].into_iter().find(|app| Some(*app) == id)
+    fn audience(&self) -> &str {
+        self.0.audiences.first().map_or("", String::as_str)
+    }
+
+    /// Whether a public client with this identifier exists.
+    fn is_app(&self, id: &str) -> bool {
+        [NATIVE_APP, SINGLE_PAGE_APP].contains(&id) || self.grants().apps.contains_key(id)
     }
 
     fn may_redirect(&self, app: &str, uri: &str) -> bool {
@@ -204,7 +225,12 @@ impl EmbeddedIssuer {
             NATIVE_APP => port.is_some_and(|port| {
                 port.parse().is_ok_and(|number: u16| number > 0 && number.to_string() == port)
             }),
-            _ => uri == self.0.page,
+            SINGLE_PAGE_APP => uri == self.0.page,
+            app => self
+                .grants()
+                .apps
+                .get(app)
+                .is_some_and(|app| app.redirect_uris.iter().any(|own| own == uri)),
         }
     }
 
@@ -221,9 +247,9 @@ impl EmbeddedIssuer {
     fn check(&self, query: &HashMap<String, String>) -> Result<Authorization, Refusal> {
         let parameter =
             |name: &str| query.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let Some(client) = Self::app(parameter("client_id")) else {
+        let Some(client) = parameter("client_id").filter(|id| self.is_app(id)) else {
             return Err(Refusal::Page(format!(
-                "client_id: expected {NATIVE_APP} or {SINGLE_PAGE_APP}"
+                "client_id: expected {NATIVE_APP}, {SINGLE_PAGE_APP}, or a client that has registered"
             )));
         };
         // Check this first: an invalid redirect URI is shown to the user and never redirected to.
@@ -231,10 +257,10 @@ impl EmbeddedIssuer {
             parameter("redirect_uri").filter(|uri| self.may_redirect(client, uri))
         else {
             let (before, after) = NATIVE_APP_REDIRECT_URI;
-            let expected = if client == NATIVE_APP {
-                format!("{before}PORT{after}")
-            } else {
-                self.0.page.clone()
+            let expected = match client {
+                NATIVE_APP => format!("{before}PORT{after}"),
+                SINGLE_PAGE_APP => self.0.page.clone(),
+                _ => "a redirect URI of the registration".to_owned(),
             };
             return Err(Refusal::Page(format!("redirect_uri: expected exactly {expected}")));
         };
@@ -256,12 +282,18 @@ impl EmbeddedIssuer {
         if parameter("response_type") != Some("code") {
             return refuse("unsupported_response_type", "response_type: expected code");
         }
-        if parameter("audience") != Some(&self.0.audience) {
+        // RFC 8707 §2: `resource` is the standard name of `audience`.
+        let asked = parameter("resource").or(parameter("audience"));
+        let Some(audience) = asked.filter(|asked| self.0.audiences.iter().any(|own| own == asked))
+        else {
             // A sign-in is for the demo's API only, whose audience is set when the demo starts.
-            let own = &self.0.audience;
+            let own = self.audience();
+            if parameter("resource").is_some() {
+                return refuse("invalid_target", &format!("resource: expected {own}"));
+            }
             let sentence = format!("audience: expected {own}, or start the demo with --audience");
             return refuse("access_denied", &sentence);
-        }
+        };
         if parameter("code_challenge_method") != Some("S256") {
             return refuse(
                 "invalid_request",
@@ -286,7 +318,8 @@ impl EmbeddedIssuer {
             Err(sentence) => return refuse("invalid_scope", &sentence),
         };
         Ok(Authorization {
-            client,
+            client: client.to_owned(),
+            audience: audience.to_owned(),
             redirect_uri: redirect_uri.to_owned(),
             scope,
             nonce: parameter("nonce").map(str::to_owned),
@@ -313,10 +346,50 @@ impl EmbeddedIssuer {
         location
     }
 
+    fn client<'a>(&self, parameters: &'a Parameters) -> Result<&'a str, TokenError> {
+        let client = parameters.get("client_id").filter(|id| self.is_app(id));
+        client.ok_or(TokenError::client("client_id: unknown"))
+    }
+
+    /// RFC 7591 §3: registers a native app, without a secret. Its redirect URIs are on loopback, so
+    /// a code reaches only this machine.
+    fn register(&self, body: &[u8]) -> Result<Value, TokenError> {
+        let invalid = |description: &'static str| {
+            TokenError::new(StatusCode::BAD_REQUEST, "invalid_redirect_uri", description)
+        };
+        let request: Value = serde_json::from_slice(body)
+            .map_err(|_| TokenError::request("body: expected a JSON object"))?;
+        let uris = request["redirect_uris"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let uris: Option<Vec<_>> = uris.iter().map(|uri| uri.as_str().map(str::to_owned)).collect();
+        let uris = uris.filter(|uris| (1..=MAX_REDIRECT_URIS).contains(&uris.len()));
+        let redirect_uris = uris.ok_or(invalid("redirect_uris: expected 1 to 10 URIs"))?;
+        let is_loopback = |uri: &String| {
+            let host = uri.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
+            let host = host.and_then(|uri| uri.host().map(str::to_owned));
+            uri.len() <= MAX_OPAQUE
+                && matches!(host.as_deref(), Some("127.0.0.1" | "localhost" | "[::1]"))
+        };
+        if !redirect_uris.iter().all(is_loopback) {
+            return Err(invalid("redirect_uris: expected http on loopback, for native apps"));
+        }
+        let (id, now) = (random(), self.keys().now());
+        let mut grants = self.grants();
+        make_room(&mut grants.apps, |app| app.registered);
+        let answer = json!({
+            "client_id": id,
+            "client_id_issued_at": now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            "redirect_uris": redirect_uris,
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+        });
+        grants.apps.insert(id, App { redirect_uris, registered: now });
+        Ok(answer)
+    }
+
     /// RFC 6749 §4.1.3, RFC 7636 §4.6.
     fn exchange_code(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id"))
-            .ok_or(TokenError::client("client_id: unknown"))?;
+        let client = self.client(parameters)?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
         let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -346,21 +419,27 @@ impl EmbeddedIssuer {
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != request.challenge {
             return Err(TokenError::grant("code_verifier: does not match the code_challenge"));
         }
-        let mut answer = self.tokens(USER, client, &request.scope);
+        if parameters.get("resource").is_some_and(|asked| asked != request.audience) {
+            return Err(TokenError::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_target",
+                "resource: differs from the authorization request",
+            ));
+        }
+        let mut answer = self.tokens(USER, client, &request.audience, &request.scope);
         if has(&request.scope, "openid") {
             answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
             answer["refresh_token"] =
-                grants.refresh_token(client, request.scope, family, self.keys().now()).into();
+                grants.refresh_token(request, family, self.keys().now()).into();
         }
         Ok(answer)
     }
 
     /// RFC 6749 §6, with rotation (RFC 9700 §4.14): using a refresh token twice revokes its family.
     fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id"))
-            .ok_or(TokenError::client("client_id: unknown"))?;
+        let client = self.client(parameters)?;
         let presented = parameters.required("refresh_token")?;
         let mut grants = self.grants();
         let family =
@@ -368,13 +447,9 @@ impl EmbeddedIssuer {
         let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or already used"));
         };
-        let mut answer = self.tokens(USER, client, &family.scope);
-        let refresh_token = grants.refresh_token(
-            client,
-            family.scope,
-            name_of(presented).to_owned(),
-            self.keys().now(),
-        );
+        let mut answer = self.tokens(USER, client, &family.audience, &family.scope);
+        let name = name_of(presented).to_owned();
+        let refresh_token = grants.next_token(name, family, self.keys().now());
         answer["refresh_token"] = refresh_token.into();
         Ok(answer)
     }
@@ -383,8 +458,7 @@ impl EmbeddedIssuer {
     /// not an error. Access tokens remain valid until they expire, because an API verifies them
     /// without asking the issuer.
     fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
-        let client = Self::app(parameters.get("client_id"))
-            .ok_or(TokenError::client("client_id: unknown"))?;
+        let client = self.client(parameters)?;
         self.grants().end_family(client, parameters.required("token")?);
         Ok(json!({}))
     }
@@ -398,7 +472,10 @@ impl EmbeddedIssuer {
         {
             return Err(TokenError::client("client_id and client_secret: invalid"));
         }
-        let audience = parameters.required("audience")?;
+        let audience = match parameters.get("resource") {
+            Some(resource) => resource,
+            None => parameters.required("audience")?,
+        };
         if audience.len() > MAX_OPAQUE {
             let found = audience.len();
             let sentence = format!("audience: expected at most {MAX_OPAQUE} bytes, found {found}");
@@ -414,26 +491,30 @@ impl EmbeddedIssuer {
             Some(text) if !text.is_empty() => custom_claims(text).map_err(TokenError::request)?,
             _ => Map::new(),
         };
-        let mut token =
-            self.access_token(&format!("{id}@clients"), id, &scope).claim("aud", audience);
+        let mut token = self
+            .access_token(&format!("{id}@clients"), id, audience, &scope)
+            .claim("aud", audience);
         for (name, value) in claims {
             token = token.claim(&name, value);
         }
         Ok(token_response(token, &scope))
     }
 
-    fn tokens(&self, subject: &str, client: &str, scope: &str) -> Value {
-        token_response(self.access_token(subject, client, scope), scope)
+    fn tokens(&self, subject: &str, client: &str, audience: &str, scope: &str) -> Value {
+        token_response(self.access_token(subject, client, audience, scope), scope)
     }
 
     /// An access token with the claims of Auth0's.
-    fn access_token(&self, subject: &str, client: &str, scope: &str) -> TokenBuilder {
+    fn access_token(
+        &self,
+        subject: &str,
+        client: &str,
+        audience: &str,
+        scope: &str,
+    ) -> TokenBuilder {
         let userinfo = format!("{}userinfo", self.iss());
-        let audience = if has(scope, "openid") {
-            json!([self.0.audience, userinfo])
-        } else {
-            json!(self.0.audience)
-        };
+        let audience =
+            if has(scope, "openid") { json!([audience, userinfo]) } else { json!(audience) };
         let is_permission = |token: &&str| !token.is_empty() && !IDENTITY_SCOPES.contains(token);
         let permissions: Vec<_> = scope.split(' ').filter(is_permission).collect();
         let token = self.0.issuer.token().like_auth0().subject(subject).scope(scope);
@@ -457,17 +538,18 @@ impl EmbeddedIssuer {
 }
 
 impl Grants {
+    /// Issues the first token of a family.
+    fn refresh_token(&mut self, request: Authorization, name: String, now: SystemTime) -> String {
+        let Authorization { client, audience, scope, .. } = request;
+        let family = Family { client, audience, scope, token: String::new(), used: now };
+        self.next_token(name, family, now)
+    }
+
     /// Issues the new valid token of a family.
-    fn refresh_token(
-        &mut self,
-        client: &'static str,
-        scope: String,
-        family: String,
-        now: SystemTime,
-    ) -> String {
+    fn next_token(&mut self, name: String, family: Family, now: SystemTime) -> String {
         make_room(&mut self.families, |family| family.used);
-        let token = format!("{family}.{}", random());
-        self.families.insert(family, Family { client, scope, token: token.clone(), used: now });
+        let token = format!("{name}.{}", random());
+        self.families.insert(name, Family { token: token.clone(), used: now, ..family });
         token
     }
 
@@ -492,7 +574,7 @@ async fn authorize(
         return Ok(issuer.redirect_with_code(request));
     }
     let id = random();
-    let page = consent_page(&id, request.client, &request.scope);
+    let page = consent_page(&id, &request.client, &request.scope);
     let mut grants = issuer.grants();
     grants.pending.retain(|_, (asked, _)| issuer.age(*asked) < CONSENT_LIFETIME);
     make_room(&mut grants.pending, |(asked, _)| *asked);
@@ -535,6 +617,17 @@ async fn token(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: B
     answered(answer)
 }
 
+/// `POST /oauth/register` (RFC 7591 §3.1).
+async fn register(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Response {
+    let answer = issuer.register(&body);
+    let is_registered = answer.is_ok();
+    let mut response = answered(answer);
+    if is_registered {
+        *response.status_mut() = StatusCode::CREATED;
+    }
+    response
+}
+
 /// `POST /oauth/revoke` (RFC 7009 §2.1).
 async fn revoke(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: Bytes) -> Response {
     answered(Parameters::read(&headers, &body).and_then(|parameters| issuer.revoke(&parameters)))
@@ -565,6 +658,9 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["authorization_endpoint"] = format!("{iss}authorize").into();
             metadata["token_endpoint"] = format!("{iss}oauth/token").into();
             metadata["revocation_endpoint"] = format!("{iss}oauth/revoke").into();
+            metadata["registration_endpoint"] = format!("{iss}oauth/register").into();
+            metadata["token_endpoint_auth_methods_supported"] =
+                json!(["none", "client_secret_post"]);
             metadata["response_types_supported"] = json!(["code"]);
             metadata["grant_types_supported"] =
                 json!(["authorization_code", "refresh_token", "client_credentials"]);

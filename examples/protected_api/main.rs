@@ -26,7 +26,7 @@ use clap::Parser;
 use portcullis::{AccessToken, Issuer, ProtectLayer, ResourceMetadata, Scope, Verifier};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -142,8 +142,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             let listener = bind(&arguments.issuer_listen, "--issuer-listen").await?;
             let iss = format!("{}/", origin(listener.local_addr()?)?);
             let scope = arguments.required_scope.as_str();
-            let issuer = EmbeddedIssuer::new(&iss, &arguments.audience, scope, &page_at)?;
-            let port = IssuerPort::serve(listener, issuer.router())?;
+            let audiences = [&*arguments.audience, &api, &page_at];
+            let issuer = EmbeddedIssuer::new(&iss, &audiences, scope, &page_at)?;
+            let page = AllowOrigin::exact(HeaderValue::from_str(&api)?);
+            let port = IssuerPort::serve(listener, issuer.router(page))?;
             (vec![iss], Some((issuer, port)))
         }
         issuers => (issuers.to_vec(), None),

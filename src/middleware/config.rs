@@ -44,15 +44,15 @@ impl<A> ProtectConfig<A> {
         }
     }
 
-    pub(super) fn challenges(&self) -> &Challenges {
-        self.challenges.get_or_init(|| {
-            let challenges = Challenges::new(
-                self.challenge_parameters(),
-                &self.rule.scopes(),
-                &self.rule.step_up(),
-            );
-            if self.has_challenge { challenges } else { challenges.off() }
-        })
+    pub(crate) fn challenges(&self) -> &Challenges {
+        self.challenges.get_or_init(|| self.challenges_for(&self.rule))
+    }
+
+    /// Builds the challenges for another rule than that of the route.
+    pub(crate) fn challenges_for(&self, rule: &Rule) -> Challenges {
+        let challenges =
+            Challenges::new(self.challenge_parameters(), &rule.scopes(), &rule.step_up());
+        if self.has_challenge { challenges } else { challenges.off() }
     }
 
     pub(super) fn challenge_parameters(&self) -> ChallengeParameters<'_> {

@@ -9,10 +9,10 @@ use crate::token_source::TokenLocation;
 /// What is added to the response, and what is needed to build it if a handler or an extractor
 /// rejects the request. Empty for most requests.
 #[derive(Default)]
-pub(super) struct ResponseEffects(pub(super) Option<Box<Extra>>);
+pub(crate) struct ResponseEffects(pub(super) Option<Box<Extra>>);
 
 #[derive(Default)]
-pub(super) struct Extra {
+pub(crate) struct Extra {
     /// The token was in the query (RFC 6750 §2.3).
     no_store: bool,
     /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
@@ -43,6 +43,11 @@ impl ResponseEffects {
         Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
     }
 
+    /// Keeps a copy of the request for building a rejection.
+    pub(crate) fn keep(&mut self, request: Parts) {
+        self.0.get_or_insert_default().request = Some(request);
+    }
+
     pub(super) fn add_to<R>(self, response: &mut Response<R>) {
         let Some(extra) = self.0 else { return };
         if extra.no_store {
@@ -59,7 +64,7 @@ impl ResponseEffects {
 }
 
 /// Copies the head of the request without its extensions, which belong to the inner service.
-pub(super) fn copy(request: &Parts) -> Parts {
+pub(crate) fn copy(request: &Parts) -> Parts {
     let mut copy = Request::new(()).into_parts().0;
     copy.method.clone_from(&request.method);
     copy.uri.clone_from(&request.uri);

@@ -61,7 +61,7 @@ impl<A> ProtectConfig<A> {
         A: RejectionBody<R>,
     {
         if A::READS_REQUEST && cfg!(feature = "axum") {
-            effects.0.get_or_insert_default().request = Some(copy(&request));
+            effects.keep(copy(&request));
         }
         let future = service.call(Request::from_parts(request, body));
         State::Inner { future, config: self, effects }

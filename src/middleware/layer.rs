@@ -54,7 +54,7 @@ use crate::verifier::Verifier;
 /// ```
 #[must_use]
 pub struct ProtectLayer<A = EmptyBody> {
-    config: Arc<ProtectConfig<A>>,
+    pub(crate) config: Arc<ProtectConfig<A>>,
 }
 
 impl ProtectLayer {

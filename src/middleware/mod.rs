@@ -3,7 +3,7 @@
 pub(crate) mod challenge;
 pub(crate) mod config;
 pub(crate) mod credentials;
-mod effects;
+pub(crate) mod effects;
 pub(crate) mod future;
 pub(crate) mod layer;
 pub(crate) mod origin;

@@ -17,6 +17,7 @@ use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::AccessToken;
 use crate::error::{Error, InvalidRequest};
+use crate::rule::Rule;
 use crate::telemetry::{self, Outcome};
 use crate::verifier::Verification;
 
@@ -40,7 +41,7 @@ impl<S: Clone, A> Clone for Protect<S, A> {
 pub(crate) struct Unauthenticated;
 
 /// Marks the request as anonymous, and removes a token that another layer inserted.
-fn forward_anonymous(extensions: &mut Extensions) {
+pub(crate) fn forward_anonymous(extensions: &mut Extensions) {
     extensions.remove::<AccessToken>();
     extensions.insert(Unauthenticated);
 }
@@ -48,7 +49,7 @@ fn forward_anonymous(extensions: &mut Extensions) {
 impl<A> ProtectConfig<A> {
     /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
     /// verified.
-    fn begin<B>(&self, request: &Request<B>) -> (Verification, ResponseEffects) {
+    pub(crate) fn begin<B>(&self, request: &Request<B>) -> (Verification, ResponseEffects) {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
@@ -75,7 +76,7 @@ impl<A> ProtectConfig<A> {
         }
     }
 
-    fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
         self.passes_preflight
             && request.method() == Method::OPTIONS
             && request.headers().contains_key(ORIGIN)
@@ -88,28 +89,46 @@ impl<A> ProtectConfig<A> {
         verified: Result<AccessToken, Error>,
         request: &mut Parts,
     ) -> Result<(), Error> {
-        let is_anonymous = matches!(
-            (&verified, self.policy),
-            // For a page that may not use the token, the request counts as one without a token.
-            (
-                Err(Error::Missing | Error::InvalidRequest(InvalidRequest::ForbiddenOrigin)),
-                TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
-            ) | (
-                Err(Error::InvalidToken(_) | Error::InvalidRequest(_)),
-                TokenPolicy::IgnoreInvalid
-            )
-        );
-        if is_anonymous {
-            forward_anonymous(&mut request.extensions);
-            telemetry::request(Outcome::Anonymous);
-            return Ok(());
+        match verified {
+            Ok(token) => self.accept(token, &self.rule, request),
+            Err(error) => self.accept_anonymous(error, request),
         }
-        let token = verified?;
-        self.rule.check_request(&token, request)?;
+    }
+
+    /// Accepts the request if the token satisfies `rule`.
+    pub(crate) fn accept(
+        &self,
+        token: AccessToken,
+        rule: &Rule,
+        request: &mut Parts,
+    ) -> Result<(), Error> {
+        rule.check_request(&token, request)?;
         request.extensions.remove::<Unauthenticated>();
         request.extensions.insert(token);
         telemetry::request(Outcome::Accepted);
         Ok(())
+    }
+
+    /// Accepts the request as anonymous, if the layer lets requests without a token through.
+    pub(crate) fn accept_anonymous(&self, error: Error, request: &mut Parts) -> Result<(), Error> {
+        if !self.lets_through(&error) {
+            return Err(error);
+        }
+        forward_anonymous(&mut request.extensions);
+        telemetry::request(Outcome::Anonymous);
+        Ok(())
+    }
+
+    /// Whether a request for which verification has ended with `error` continues as anonymous.
+    pub(crate) fn lets_through(&self, error: &Error) -> bool {
+        matches!(
+            (error, self.policy),
+            // For a page that may not use the token, the request counts as one without a token.
+            (
+                Error::Missing | Error::InvalidRequest(InvalidRequest::ForbiddenOrigin),
+                TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
+            ) | (Error::InvalidToken(_) | Error::InvalidRequest(_), TokenPolicy::IgnoreInvalid)
+        )
     }
 
     pub(super) fn reject<R: Default>(
@@ -121,20 +140,32 @@ impl<A> ProtectConfig<A> {
     where
         A: RejectionBody<R>,
     {
+        self.reject_with(error, request, effects, self.challenges())
+    }
+
+    pub(crate) fn reject_with<R: Default>(
+        &self,
+        error: Error,
+        request: &Parts,
+        effects: ResponseEffects,
+        challenges: &Challenges,
+    ) -> Response<R>
+    where
+        A: RejectionBody<R>,
+    {
         if error.is_logged_by_layer() {
             telemetry::request_rejected(&error);
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
         telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Rejected });
-        let mut response =
-            reject(error, request, self.challenges(), &*self.answer, grpc_type(request));
+        let mut response = reject(error, request, challenges, &*self.answer, grpc_type(request));
         effects.add_to(&mut response);
         response
     }
 
     /// Returns the inner service's response. If a handler or an extractor rejected the request, the
     /// response is rebuilt as this route's own rejection.
-    pub(super) fn finish<R: Default>(
+    pub(crate) fn finish<R: Default>(
         &self,
         mut response: Response<R>,
         effects: ResponseEffects,

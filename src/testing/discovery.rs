@@ -25,8 +25,8 @@ use crate::middleware::resource_metadata::WELL_KNOWN;
 /// 3. Its `resource` has this path, and the URL of the document is the one that RFC 9728 §3.1
 ///    derives from it.
 ///
-/// Returns the document. `B` is the body type of the requests. `app` is the whole application: a document inside axum's `nest` is not at
-/// the root of the host, where clients look for it.
+/// Returns the document. `B` is the body type of the requests. `app` is the whole application: a
+/// document inside axum's `nest` is not at the root of the host, where clients look for it.
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::get};

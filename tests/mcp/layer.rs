@@ -1,0 +1,159 @@
+//! The layer itself: what it requires of its configuration and of requests without a body.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, Request, header};
+use bytes::Bytes;
+use portcullis::mcp::McpLayer;
+use portcullis::{AccessToken, Rule, TokenSource};
+use serde_json::json;
+
+use crate::support::{Api, call, request};
+
+#[test]
+fn layers_that_mcp_forbids_are_errors() {
+    let api = Api::new();
+    let query = api.protect.clone().token_sources([TokenSource::danger_query("access_token")]);
+    assert!(McpLayer::new(query).unwrap_err().to_string().contains("query"));
+    let ignoring = api.protect.clone().danger_ignore_invalid();
+    assert!(McpLayer::new(ignoring).unwrap_err().to_string().contains("danger_ignore_invalid"));
+}
+
+#[tokio::test]
+async fn every_method_needs_a_token_that_satisfies_the_base_rule() {
+    let api = Api::new();
+    let (mcp, poor) = (api.mcp(), api.token().build());
+    for method in [Method::GET, Method::DELETE, Method::POST, Method::PUT, Method::OPTIONS] {
+        for (token, status) in [(None, 401), (Some(&poor), 403), (Some(&api.reader()), 200)] {
+            let mut request = request(token.map(String::as_str), &[], &call("tools/list", "{}"));
+            *request.method_mut() = method.clone();
+            assert_eq!(api.send(&mcp, request).await.status, status, "{method} {token:?}");
+        }
+    }
+    let in_query = Request::post(format!("/mcp?access_token={}", api.reader()));
+    let in_query = in_query.body(Body::from(call("tools/list", "{}"))).unwrap();
+    assert_eq!(api.send(&mcp, in_query).await.status, 401, "a token in the query");
+    let session = request(None, &[("mcp-session-id", "s1")], &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, session).await.status, 401, "a session is no credential");
+}
+
+#[tokio::test]
+async fn the_body_of_a_request_without_a_valid_token_is_not_read() {
+    let api = Api::new();
+    let expired = api.token().expired().build();
+    for token in [None, Some(expired.as_str()), Some("x")] {
+        let read = |()| -> Result<Bytes, std::io::Error> { panic!("the body was read") };
+        let mut request = request(token, &[], "");
+        *request.body_mut() =
+            Body::from_stream(tokio_stream::StreamExt::map(tokio_stream::iter([()]), read));
+        assert_eq!(api.send(&api.mcp(), request).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_are_rejected() {
+    let api = Api::new();
+    let mcp = api.mcp().body_limit(100);
+    let fits = call("tools/list", "{}");
+    assert!(fits.len() <= 100);
+    let large = call("tools/list", &format!(r#"{{"x":"{}"}}"#, "y".repeat(100)));
+    assert_eq!(api.post(&mcp, Some(&api.reader()), &fits).await.status, 200);
+    // By its declared length, and by what arrives.
+    assert_eq!(api.post(&mcp, Some(&api.reader()), &large).await.status, 413);
+    let chunks = large.clone().into_bytes();
+    let chunks: Vec<_> = chunks
+        .chunks(10)
+        .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
+        .collect();
+    let mut streamed = request(Some(&api.reader()), &[], "");
+    *streamed.body_mut() = Body::from_stream(tokio_stream::iter(chunks));
+    assert_eq!(api.send(&mcp, streamed).await.status, 413);
+    assert_eq!(api.post(&mcp, None, &large).await.status, 401, "without a token");
+    // 4 MiB by default.
+    let default = call("tools/list", &format!(r#"{{"x":"{}"}}"#, "y".repeat(4 * 1024 * 1024)));
+    assert_eq!(api.post(&api.mcp(), Some(&api.reader()), &default).await.status, 413);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_is_rejected() {
+    let api = Api::new();
+    let mut request = request(Some(&api.reader()), &[], "");
+    *request.body_mut() =
+        Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
+    let start = tokio::time::Instant::now();
+    assert_eq!(api.send(&api.mcp(), request).await.status, 408);
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_rejected() {
+    let api = Api::new();
+    let mut request = request(Some(&api.reader()), &[], "");
+    let broken = [Ok(Bytes::from("{\"method\":")), Err(std::io::Error::other("reset"))];
+    *request.body_mut() = Body::from_stream(tokio_stream::iter(broken));
+    let answer = api.send(&api.mcp(), request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (400, Some(-32700)));
+}
+
+/// Without rules for names there is nothing to find in a body, so it streams to the service.
+#[tokio::test]
+async fn a_layer_without_rules_does_not_read_bodies() {
+    let api = Api::new();
+    let mcp = McpLayer::new(api.protect.clone()).unwrap().body_limit(1);
+    assert_eq!(api.post(&mcp, Some(&api.reader()), "not JSON").await.status, 200);
+    assert_eq!(api.reached().len(), 1);
+}
+
+#[tokio::test]
+async fn anonymous_requests_may_use_what_has_no_rule() {
+    let api = Api::new();
+    let protect = api.protect.clone().allow_anonymous();
+    let mcp = McpLayer::new(protect).unwrap().tool("write_note", Rule::scope("notes:write"));
+    assert_eq!(api.post(&mcp, None, &call("tools/call", r#"{"name":"whoami"}"#)).await.status, 200);
+    assert_eq!(api.reached()[0].1, None);
+    let answer = api.post(&mcp, None, &call("tools/call", r#"{"name":"write_note"}"#)).await;
+    assert_eq!(answer.status, 401);
+    let challenge = answer.challenge.unwrap();
+    assert!(challenge.contains("scope=\"notes:read notes:write\""), "{challenge}");
+    assert!(!challenge.contains("error"), "{challenge}");
+    assert!(api.reached().is_empty());
+}
+
+#[tokio::test]
+async fn rejections_have_the_body_of_the_layer() {
+    let api = Api::new();
+    let mcp = McpLayer::new(api.protect.clone().problem_json())
+        .unwrap()
+        .tool("write_note", Rule::scope("notes:write"));
+    let service = tower::Layer::layer(
+        &mcp,
+        tower::service_fn(async |_: Request<Body>| {
+            Ok::<_, std::convert::Infallible>(axum::http::Response::new(http_body_util::Full::<
+                Bytes,
+            >::default()))
+        }),
+    );
+    let body = call("tools/call", r#"{"name":"write_note"}"#);
+    let response = tower::ServiceExt::oneshot(service, request(Some(&api.reader()), &[], &body));
+    let response = response.await.unwrap();
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+}
+
+#[tokio::test]
+async fn permits_says_what_a_token_may_use() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    let writer = AccessToken::for_tests(json!({ "scope": "notes:read notes:write" }));
+    let reader = AccessToken::for_tests(json!({ "scope": "notes:read" }));
+    let poor = AccessToken::for_tests(json!({}));
+    for (token, write, whoami) in
+        [(&writer, true, true), (&reader, false, true), (&poor, false, false)]
+    {
+        assert_eq!(mcp.permits_tool(token, "write_note"), write);
+        assert_eq!(mcp.permits_prompt(token, "summarise"), write);
+        assert_eq!(mcp.permits_resource(token, "drafts://1"), write);
+        assert_eq!(mcp.permits_tool(token, "whoami"), whoami);
+        assert_eq!(mcp.permits_resource(token, "notes://1"), whoami);
+    }
+}

@@ -1,0 +1,117 @@
+//! A session belongs to the user and the client that started it.
+
+use axum::http::Method;
+use portcullis::mcp::McpLayer;
+
+use crate::support::{Api, call, read, request};
+
+const STARTED: &[(&str, &str)] = &[("mcp-session-id", "s1")];
+const IN_SESSION: &[(&str, &str)] = &[("mcp-session-id", "s1")];
+
+async fn start(api: &Api, mcp: &McpLayer, token: &str) {
+    let request = request(Some(token), &[], &call("initialize", "{}"));
+    assert_eq!(read(api.respond(mcp, request, STARTED).await).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_of_another_user_or_client_does_not_exist() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    let alice = || api.token().scope("notes:read").claim("client_id", "app");
+    start(&api, &mcp, &alice().build()).await;
+    struct Case {
+        name: &'static str,
+        token: String,
+        session: &'static [(&'static str, &'static str)],
+        status: u16,
+    }
+    for Case { name, token, session, status } in [
+        Case { name: "the same token", token: alice().build(), session: IN_SESSION, status: 200 },
+        Case {
+            name: "a refreshed token",
+            token: alice().scope("notes:read notes:write").claim("jti", "2").build(),
+            session: IN_SESSION,
+            status: 200,
+        },
+        Case {
+            name: "another user",
+            token: alice().subject("bob").build(),
+            session: IN_SESSION,
+            status: 404,
+        },
+        Case {
+            name: "another client",
+            token: alice().claim("client_id", "other").build(),
+            session: IN_SESSION,
+            status: 404,
+        },
+        Case {
+            name: "a session of another process",
+            token: alice().subject("bob").build(),
+            session: &[("mcp-session-id", "s2")],
+            status: 200,
+        },
+        Case {
+            name: "no session",
+            token: alice().subject("bob").build(),
+            session: &[],
+            status: 200,
+        },
+        Case {
+            name: "two sessions, the first unknown",
+            token: alice().subject("bob").build(),
+            session: &[("mcp-session-id", "s2"), ("mcp-session-id", "s1")],
+            status: 404,
+        },
+    ] {
+        api.reached();
+        for method in [Method::POST, Method::GET] {
+            let mut request = request(Some(&token), session, &call("tools/list", "{}"));
+            *request.method_mut() = method.clone();
+            let answer = api.send(&mcp, request).await;
+            assert_eq!(answer.status, status, "{name}: {method} {answer:?}");
+            assert_eq!(api.reached().len(), usize::from(status == 200), "{name}: {method}");
+        }
+    }
+}
+
+/// Another user cannot take a session over by having the service name it again.
+#[tokio::test]
+async fn a_session_keeps_its_owner_until_it_ends() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    let (alice, bob) = (api.reader(), api.token().subject("bob").scope("notes:read").build());
+    start(&api, &mcp, &alice).await;
+    let in_session = |token: &str| request(Some(token), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, in_session(&bob)).await.status, 404);
+    let mut delete = in_session(&bob);
+    *delete.method_mut() = Method::DELETE;
+    assert_eq!(api.send(&mcp, delete).await.status, 404, "bob cannot end it");
+    assert_eq!(api.send(&mcp, in_session(&alice)).await.status, 200);
+    let mut delete = in_session(&alice);
+    *delete.method_mut() = Method::DELETE;
+    assert_eq!(api.send(&mcp, delete).await.status, 200);
+    // Unknown from now on, so the service decides.
+    assert_eq!(api.send(&mcp, in_session(&bob)).await.status, 200);
+}
+
+#[tokio::test]
+async fn binding_of_sessions_can_be_turned_off() {
+    let api = Api::new();
+    let mcp = api.mcp().bind_sessions(0);
+    start(&api, &mcp, &api.reader()).await;
+    let bob = api.token().subject("bob").scope("notes:read").build();
+    let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, request).await.status, 200);
+}
+
+/// Each clone of the layer knows the same sessions.
+#[tokio::test]
+async fn clones_of_the_layer_share_sessions() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    start(&api, &mcp.clone(), &api.reader()).await;
+    let bob = api.token().subject("bob").scope("notes:read").build();
+    let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, request).await.status, 404);
+}
