@@ -62,6 +62,10 @@ struct Arguments {
         conflicts_with = "issuer"
     )]
     issuer_listen: String,
+    /// Serves without the layer, so that its responses can be compared with those behind it.
+    /// Anyone may then call everything
+    #[arg(long, conflicts_with = "issuer")]
+    without_authorization: bool,
 }
 
 #[tokio::main]
@@ -79,6 +83,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listener = bind(&arguments.listen, "--listen").await?;
     let own = format!("http://{}/mcp", listener.local_addr()?);
     let public_url = arguments.public_url.unwrap_or(own);
+    if arguments.without_authorization {
+        println!("MCP server on {public_url}, without authorization. Ctrl-C stops it.");
+        let app =
+            Router::new().nest_service(public_url.parse::<Uri>()?.path(), service(&public_url)?);
+        axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
+        return Ok(());
+    }
     let issuer = match arguments.issuer {
         Some(issuer) => issuer,
         None => {
@@ -112,6 +123,15 @@ pub(crate) fn app(url: &str, issuer: &str) -> Result<Router, Box<dyn Error>> {
         .resource("drafts://{id}", Rule::scope("notes:write"))
         .prompt("summarise", Rule::scope("notes:write"));
 
+    Ok(Router::new()
+        .nest_service(url.parse::<Uri>()?.path(), mcp.layer(service(url)?))
+        .layer(metadata.layer())
+        .layer(cors()))
+}
+
+type McpService = StreamableHttpService<Notes, LocalSessionManager>;
+
+fn service(url: &str) -> Result<McpService, Box<dyn Error>> {
     // Against DNS rebinding: requests for other hosts, and of pages of other origins.
     let uri: Uri = url.parse()?;
     let host = uri.host().unwrap_or_default();
@@ -124,15 +144,8 @@ pub(crate) fn app(url: &str, issuer: &str) -> Result<Router, Box<dyn Error>> {
         .with_allowed_hosts([host, "127.0.0.1", "localhost"])
         .with_allowed_origins([&*origin, "http://127.0.0.1:*", "http://localhost:*"]);
     let notes = Notes::default();
-    let service = StreamableHttpService::new(
-        move || Ok(notes.clone()),
-        Arc::new(LocalSessionManager::default()),
-        config,
-    );
-    Ok(Router::new()
-        .nest_service(uri.path(), mcp.layer(service))
-        .layer(metadata.layer())
-        .layer(cors()))
+    let sessions = Arc::new(LocalSessionManager::default());
+    Ok(StreamableHttpService::new(move || Ok(notes.clone()), sessions, config))
 }
 
 /// For clients in a browser. Outside of everything else: a preflight has no token.

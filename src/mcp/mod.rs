@@ -48,8 +48,9 @@ const SESSIONS: u64 = 10_000;
 /// A [`tower_layer::Layer`] around an MCP server. Each request needs a token that the
 /// [`ProtectLayer`] accepts, and that satisfies the rules of everything that the request names.
 ///
-/// The body decides, because it is what the service executes. The headers `Mcp-Method` and
-/// `Mcp-Name` can only cause a rejection: most clients send none, and an attacker sends others.
+/// The body decides, whatever the HTTP method, because it is what the service executes. The headers
+/// `Mcp-Method` and `Mcp-Name` can only cause a rejection: most clients send none, and an attacker
+/// sends others.
 ///
 /// A rule for a tool, resource or prompt applies to every method that reaches it:
 ///

@@ -21,7 +21,6 @@ use super::body::McpBody;
 use super::headers::{self, SESSION_ID};
 use super::message::{Body, ReadError};
 use super::rules::{Operation, Requirement};
-use super::sessions::Owner;
 use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::issuer::issuers::BoxError;
@@ -122,7 +121,7 @@ where
         };
         McpFuture(Box::pin(async move {
             let (mut parts, body) = request.into_parts();
-            let (body, session) = match verification {
+            let (body, token) = match verification {
                 None => {
                     forward_anonymous(&mut parts.extensions);
                     telemetry::request(Outcome::Anonymous);
@@ -134,14 +133,14 @@ where
                         Verification::Pending(future) => future.await,
                     };
                     match config.check(verified, &mut parts, body).await {
-                        Ok((body, owner)) => (body, owner),
+                        Ok(accepted) => accepted,
                         Err(rejection) => {
                             return Ok(config.respond(rejection, &parts, effects));
                         }
                     }
                 }
             };
-            config.forward(service, parts, body, session, effects).await
+            config.forward(service, parts, body, token, effects).await
         }))
     }
 }
@@ -177,13 +176,13 @@ impl McpRejection {
 }
 
 impl<A> Config<A> {
-    /// Checks a request. Returns its body, and its owner if sessions have owners.
+    /// Checks a request. Returns its body, and its token unless it is anonymous.
     async fn check<B>(
         &self,
         verified: Result<AccessToken, Error>,
         parts: &mut Parts,
         body: B,
-    ) -> Result<(B, Option<Owner>), Rejection<'_>>
+    ) -> Result<(B, Option<AccessToken>), Rejection<'_>>
     where
         B: HttpBody + From<Bytes>,
         B::Error: Into<BoxError>,
@@ -194,12 +193,19 @@ impl<A> Config<A> {
             // Before the body is read: only clients with a token can make the server read.
             Err(error) => return Err(Rejection::Error(error, Requirement::Base)),
         };
-        let owner = self.check_session(token.as_ref().ok(), parts).map_err(Rejection::Mcp)?;
-        let (body, requirement) = if parts.method == Method::POST && !self.rules.is_empty() {
+        self.check_session(token.as_ref().ok(), parts).map_err(Rejection::Mcp)?;
+        let caller = token.as_ref().ok().cloned();
+        // A body counts whatever the method: a service may read the message of a PUT.
+        let is_post = parts.method == Method::POST;
+        let (body, requirement) = if !self.rules.is_empty() && (is_post || !body.is_end_stream()) {
             headers::check_repetition(&parts.headers)
                 .map_err(|mismatch| Rejection::Mcp(mismatch_rejection(&mismatch, Value::Null)))?;
             let bytes = self.read(body).await.map_err(Rejection::Mcp)?;
-            let requirement = self.requirement(&bytes, parts).map_err(Rejection::Mcp)?;
+            let requirement = if bytes.is_empty() && !is_post {
+                Requirement::Base
+            } else {
+                self.requirement(&bytes, parts).map_err(Rejection::Mcp)?
+            };
             (bytes.into(), requirement)
         } else {
             (body, Requirement::Base)
@@ -219,7 +225,7 @@ impl<A> Config<A> {
             },
         };
         match accepted {
-            Ok(()) => Ok((body, owner)),
+            Ok(()) => Ok((body, caller)),
             Err(error) => Err(Rejection::Error(error, requirement)),
         }
     }
@@ -228,13 +234,12 @@ impl<A> Config<A> {
         &self,
         token: Option<&AccessToken>,
         parts: &Parts,
-    ) -> Result<Option<Owner>, McpRejection> {
-        let Some(sessions) = &self.sessions else { return Ok(None) };
-        let owner = sessions.owner(token);
+    ) -> Result<(), McpRejection> {
         // Each value, since it is not known which one the service reads.
         let mut named = parts.headers.get_all(SESSION_ID).iter();
-        if named.all(|session| sessions.may_use(session, owner)) {
-            return Ok(Some(owner));
+        let Some(sessions) = &self.sessions else { return Ok(()) };
+        if named.all(|session| sessions.may_use(session, token)) {
+            return Ok(());
         }
         Err(McpRejection::new(
             StatusCode::NOT_FOUND,
@@ -347,7 +352,7 @@ impl<A> Config<A> {
         mut service: S,
         parts: Parts,
         body: B,
-        owner: Option<Owner>,
+        token: Option<AccessToken>,
         mut effects: ResponseEffects,
     ) -> Result<Response<McpBody<R>>, S::Error>
     where
@@ -361,13 +366,13 @@ impl<A> Config<A> {
         let session = parts.headers.get(SESSION_ID).cloned();
         let is_delete = parts.method == Method::DELETE;
         let response = service.call(Request::from_parts(parts, body)).await?;
-        if let (Some(sessions), Some(owner)) = (&self.sessions, owner)
+        if let Some(sessions) = &self.sessions
             && response.status().is_success()
         {
             match (session, response.headers().get(SESSION_ID)) {
                 (Some(session), _) if is_delete => sessions.ended(&session),
                 // The service names a session that the request did not: it has just started.
-                (None, Some(started)) => sessions.started(started, owner),
+                (None, Some(started)) => sessions.started(started, token.as_ref()),
                 _ => {}
             }
         }

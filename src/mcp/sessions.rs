@@ -19,7 +19,7 @@ pub(super) struct Sessions {
 /// A user at a client, as 128 bits of a keyed hash: claims are long, and there are many sessions.
 /// Not the token, which is refreshed during a session.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Owner([u64; 2]);
+struct Owner([u64; 2]);
 
 impl Sessions {
     pub(super) fn new(capacity: u64) -> Self {
@@ -32,23 +32,23 @@ impl Sessions {
     }
 
     /// `None`: an anonymous request.
-    pub(super) fn owner(&self, token: Option<&AccessToken>) -> Owner {
+    fn owner(&self, token: Option<&AccessToken>) -> Owner {
         let identity = token.map(|token| (token.issuer(), token.subject(), token.client_id()));
         Owner(std::array::from_fn(|half| {
             self.hashers.get(half).map_or(0, |hasher| hasher.hash_one(identity))
         }))
     }
 
-    /// Whether a request of `owner` may use the session. A session that another process started is
-    /// unknown here, and left to the service.
-    pub(super) fn may_use(&self, session: &HeaderValue, owner: Owner) -> bool {
-        self.owners.get(session).is_none_or(|own| own == owner)
+    /// Whether a request with this token may use the session. A session that another process
+    /// started is unknown here, and left to the service.
+    pub(super) fn may_use(&self, session: &HeaderValue, token: Option<&AccessToken>) -> bool {
+        self.owners.get(session).is_none_or(|owner| owner == self.owner(token))
     }
 
-    pub(super) fn started(&self, session: &HeaderValue, owner: Owner) {
+    pub(super) fn started(&self, session: &HeaderValue, token: Option<&AccessToken>) {
         // Copied: a header value is a slice of the connection's buffer.
         if let Ok(session) = HeaderValue::from_bytes(session.as_bytes()) {
-            self.owners.insert(session, owner);
+            self.owners.insert(session, self.owner(token));
         }
     }
 

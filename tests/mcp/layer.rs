@@ -51,6 +51,31 @@ async fn the_body_of_a_request_without_a_valid_token_is_not_read() {
     }
 }
 
+/// A service may read the message of a PUT, or of a GET.
+#[tokio::test]
+async fn a_body_counts_whatever_the_method() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    for method in [Method::GET, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
+        for (body, status) in [
+            (call("tools/call", r#"{"name":"write_note"}"#), 403),
+            (call("tools/call", r#"{"name":"whoami"}"#), 200),
+            ("x".to_owned(), 400),
+            (String::new(), 200),
+        ] {
+            let mut request = request(Some(&api.reader()), &[], &body);
+            *request.method_mut() = method.clone();
+            assert_eq!(api.send(&mcp, request).await.status, status, "{method} {body}");
+        }
+        // HTTP/2 may end a request without a body only after its headers.
+        let mut request = request(Some(&api.reader()), &[], "");
+        *request.method_mut() = method.clone();
+        *request.body_mut() =
+            Body::from_stream(tokio_stream::empty::<Result<Bytes, std::io::Error>>());
+        assert_eq!(api.send(&mcp, request).await.status, 200, "{method}");
+    }
+}
+
 #[tokio::test]
 async fn large_bodies_are_rejected() {
     let api = Api::new();
