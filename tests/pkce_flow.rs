@@ -1110,6 +1110,21 @@ async fn native_apps_can_register_themselves() {
             error: "invalid_redirect_uri",
         },
         Case {
+            name: "a fragment",
+            body: json!({ "redirect_uris": [format!("{own}#f")] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "a query",
+            body: json!({ "redirect_uris": [format!("{own}?x=1")] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
+            name: "no port number",
+            body: json!({ "redirect_uris": ["http://localhost:evil/"] }),
+            error: "invalid_redirect_uri",
+        },
+        Case {
             name: "too long",
             body: json!({ "redirect_uris": [format!("{own}{}", "x".repeat(1024))] }),
             error: "invalid_redirect_uri",

@@ -11,18 +11,21 @@
 pub(crate) mod embedded_issuer;
 mod notes;
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderName, Method, Uri, header};
+use axum::response::IntoResponse;
 use clap::Parser;
 use portcullis::mcp::McpLayer;
 use portcullis::{Audience, Issuer, ProtectLayer, ResourceMetadata, Rule, Verifier};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
-use tower::Layer as _;
+use tower::{Layer as _, Service};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -85,8 +88,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let public_url = arguments.public_url.unwrap_or(own);
     if arguments.without_authorization {
         println!("MCP server on {public_url}, without authorization. Ctrl-C stops it.");
-        let app =
-            Router::new().nest_service(public_url.parse::<Uri>()?.path(), service(&public_url)?);
+        let app = at(&public_url, service(&public_url)?)?;
         axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
         return Ok(());
     }
@@ -123,10 +125,20 @@ pub(crate) fn app(url: &str, issuer: &str) -> Result<Router, Box<dyn Error>> {
         .resource("drafts://{id}", Rule::scope("notes:write"))
         .prompt("summarise", Rule::scope("notes:write"));
 
-    Ok(Router::new()
-        .nest_service(url.parse::<Uri>()?.path(), mcp.layer(service(url)?))
-        .layer(metadata.layer())
-        .layer(cors()))
+    Ok(at(url, mcp.layer(service(url)?))?.layer(metadata.layer()).layer(cors()))
+}
+
+/// A router with the service at the path of the URL.
+fn at<S>(url: &str, service: S) -> Result<Router, Box<dyn Error>>
+where
+    S: Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    Ok(match url.parse::<Uri>()?.path() {
+        "/" => Router::new().fallback_service(service),
+        path => Router::new().nest_service(path, service),
+    })
 }
 
 type McpService = StreamableHttpService<Notes, LocalSessionManager>;

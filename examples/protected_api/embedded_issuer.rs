@@ -363,11 +363,16 @@ impl EmbeddedIssuer {
         let uris: Option<Vec<_>> = uris.iter().map(|uri| uri.as_str().map(str::to_owned)).collect();
         let uris = uris.filter(|uris| (1..=MAX_REDIRECT_URIS).contains(&uris.len()));
         let redirect_uris = uris.ok_or(invalid("redirect_uris: expected 1 to 10 URIs"))?;
-        let is_loopback = |uri: &String| {
-            let host = uri.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http"));
-            let host = host.and_then(|uri| uri.host().map(str::to_owned));
-            uri.len() <= MAX_OPAQUE
-                && matches!(host.as_deref(), Some("127.0.0.1" | "localhost" | "[::1]"))
+        let is_loopback = |text: &String| {
+            let Ok(uri) = reqwest::Url::parse(text) else { return false };
+            text.len() <= MAX_OPAQUE
+                && uri.as_str() == text
+                && uri.scheme() == "http"
+                && matches!(uri.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"))
+                && uri.username().is_empty()
+                && uri.password().is_none()
+                && uri.query().is_none()
+                && uri.fragment().is_none()
         };
         if !redirect_uris.iter().all(is_loopback) {
             return Err(invalid("redirect_uris: expected http on loopback, for native apps"));

@@ -16,8 +16,11 @@ use serde_json::error::Category;
 /// Maximum number of messages in a batch. MCP servers of today accept none.
 const MAX_BATCH: usize = 100;
 
-/// Maximum number of resources that one message may subscribe to.
+/// Maximum number of resources that the messages of one body may subscribe to together.
 const MAX_SUBSCRIPTIONS: usize = 1000;
+
+/// Maximum length, in bytes, of an `id` that an error response repeats.
+const MAX_ID: usize = 256;
 
 /// With some of its features, `serde_json` reads `{"$serde_json::private::RawValue": "…"}` as the
 /// JSON in that string. A service with such a feature would read another message.
@@ -35,10 +38,14 @@ pub(super) enum Body<'a> {
 pub(super) struct Message<'a> {
     /// `None` in a response.
     pub(super) method: Option<Cow<'a, str>>,
-    pub(super) id: Option<Value>,
+    pub(super) id: Option<Id>,
     params: Option<Params<'a>>,
     version: Option<IgnoredAny>,
 }
+
+/// A string, a number, or `null` (JSON-RPC 2.0 §4).
+#[derive(Debug, PartialEq)]
+pub(super) struct Id(pub(super) Value);
 
 /// The members of `params` that name something.
 #[derive(Debug, Default)]
@@ -100,6 +107,14 @@ impl<'a> Body<'a> {
     }
 }
 
+impl<'a> Message<'a> {
+    fn subscriptions(&self) -> &[Cow<'a, str>] {
+        let notifications = self.params.as_ref().and_then(|params| params.notifications.as_ref());
+        let resources = notifications.and_then(|notifications| notifications.resources.as_ref());
+        resources.map_or(&[], |all| &all.0)
+    }
+}
+
 impl Message<'_> {
     /// Calls `each` for everything that the message names. For methods that are not known, a name
     /// counts as that of a tool and of a prompt: a new way to reach them must not be without rules.
@@ -124,8 +139,7 @@ impl Message<'_> {
                 each(Name::Resource(uri));
             }
         }
-        let subscriptions = params.notifications.as_ref().and_then(|all| all.resources.as_ref());
-        for uri in subscriptions.iter().flat_map(|all| &all.0) {
+        for uri in self.subscriptions() {
             each(Name::Resource(uri));
         }
     }
@@ -162,8 +176,15 @@ impl<'de> Deserialize<'de> for Body<'de> {
             }
 
             fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<Body<'de>, S::Error> {
-                let mut messages = Vec::new();
-                while let Some(Object(message)) = items.next_element()? {
+                let mut messages: Vec<Message<'de>> = Vec::new();
+                let mut subscriptions = 0;
+                while let Some(Object(message)) = items.next_element::<Object<Message<'de>>>()? {
+                    subscriptions += message.subscriptions().len();
+                    if subscriptions > MAX_SUBSCRIPTIONS {
+                        return Err(S::Error::custom(format!(
+                            "expected at most {MAX_SUBSCRIPTIONS} subscriptions"
+                        )));
+                    }
                     if messages.len() == MAX_BATCH {
                         return Err(S::Error::custom(format!(
                             "expected at most {MAX_BATCH} messages"
@@ -179,13 +200,10 @@ impl<'de> Deserialize<'de> for Body<'de> {
     }
 }
 
-/// An object of which some members are read.
+/// An object of which some members are read. `null` is an object without members. Nothing else is
+/// accepted in its place: serde also reads a struct from an array of its values.
 trait Members<'de>: Default {
     const EXPECTED: &'static str;
-
-    /// Whether another type than an object is read as an object without members. Otherwise it is
-    /// an error. `null` never is.
-    const MAY_BE_OTHER: bool;
 
     /// Reads the value of the member `name`, or returns `false` if it is not needed.
     fn read<M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error>;
@@ -242,7 +260,6 @@ fn object_once<'de, M: MapAccess<'de>, T: Members<'de>>(
 
 impl<'de> Members<'de> for Message<'de> {
     const EXPECTED: &'static str = "a JSON-RPC message";
-    const MAY_BE_OTHER: bool = false;
 
     fn read<M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error> {
         match name {
@@ -257,7 +274,6 @@ impl<'de> Members<'de> for Message<'de> {
 
 impl<'de> Members<'de> for Params<'de> {
     const EXPECTED: &'static str = "an object as `params`";
-    const MAY_BE_OTHER: bool = false;
 
     fn read<M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error> {
         match name {
@@ -273,7 +289,6 @@ impl<'de> Members<'de> for Params<'de> {
 
 impl<'de> Members<'de> for Reference<'de> {
     const EXPECTED: &'static str = "an object as `ref`";
-    const MAY_BE_OTHER: bool = true;
 
     fn read<M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error> {
         match name {
@@ -286,7 +301,6 @@ impl<'de> Members<'de> for Reference<'de> {
 
 impl<'de> Members<'de> for Notifications<'de> {
     const EXPECTED: &'static str = "an object as `notifications`";
-    const MAY_BE_OTHER: bool = true;
 
     fn read<M: MapAccess<'de>>(&mut self, name: &str, map: &mut M) -> Result<bool, M::Error> {
         match name {
@@ -296,24 +310,48 @@ impl<'de> Members<'de> for Notifications<'de> {
     }
 }
 
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdVisitor;
+
+        impl Visitor<'_> for IdVisitor {
+            type Value = Id;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string or a number as `id`")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Id, E> {
+                Ok(Id(Value::Null))
+            }
+
+            fn visit_i64<E: Error>(self, id: i64) -> Result<Id, E> {
+                Ok(Id(id.into()))
+            }
+
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Id, E> {
+                Ok(Id(id.into()))
+            }
+
+            fn visit_f64<E: Error>(self, id: f64) -> Result<Id, E> {
+                Ok(Id(id.into()))
+            }
+
+            fn visit_str<E: Error>(self, id: &str) -> Result<Id, E> {
+                // Only for an error response. A long one is not worth its memory.
+                Ok(Id(if id.len() <= MAX_ID { id.into() } else { Value::Null }))
+            }
+        }
+
+        deserializer.deserialize_any(IdVisitor)
+    }
+}
+
 struct Object<T>(T);
 
 impl<'de, T: Members<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ObjectVisitor<T>(PhantomData<T>);
-
-        impl<T> ObjectVisitor<T> {
-            fn other<'de, E: Error>(self) -> Result<T, E>
-            where
-                T: Members<'de>,
-            {
-                if T::MAY_BE_OTHER {
-                    Ok(T::default())
-                } else {
-                    Err(E::custom(format!("expected {}", T::EXPECTED)))
-                }
-            }
-        }
 
         impl<'de, T: Members<'de>> Visitor<'de> for ObjectVisitor<T> {
             type Value = T;
@@ -328,31 +366,6 @@ impl<'de, T: Members<'de>> Deserialize<'de> for Object<T> {
 
             fn visit_unit<E: Error>(self) -> Result<T, E> {
                 Ok(T::default())
-            }
-
-            fn visit_seq<S: SeqAccess<'de>>(self, mut items: S) -> Result<T, S::Error> {
-                while items.next_element::<IgnoredAny>()?.is_some() {}
-                self.other()
-            }
-
-            fn visit_bool<E: Error>(self, _: bool) -> Result<T, E> {
-                self.other()
-            }
-
-            fn visit_i64<E: Error>(self, _: i64) -> Result<T, E> {
-                self.other()
-            }
-
-            fn visit_u64<E: Error>(self, _: u64) -> Result<T, E> {
-                self.other()
-            }
-
-            fn visit_f64<E: Error>(self, _: f64) -> Result<T, E> {
-                self.other()
-            }
-
-            fn visit_str<E: Error>(self, _: &str) -> Result<T, E> {
-                self.other()
             }
         }
 

@@ -99,7 +99,7 @@ const SESSIONS: u64 = 10_000;
 /// | 400, JSON-RPC error −32700 | the body is not JSON |
 /// | 400, −32600 | the body can be understood in more than one way: a repeated member, a name that is not a string |
 /// | 400, −32020 | a header says something else than the body, or is repeated |
-/// | 404, −32001 | the session was started by another user or client |
+/// | 404, −32001 | another user or client has started the session |
 /// | 408, 413 | the body takes longer than [`body_timeout`](Self::body_timeout), or is larger than [`body_limit`](Self::body_limit) |
 ///
 /// An unknown tool, prompt or method is the service's to reject.
@@ -163,9 +163,10 @@ impl<A> McpLayer<A> {
     /// all resources that begin with the part before the first `{`, whatever follows. All rules
     /// that match a resource apply.
     ///
-    /// Other spellings of the same URI match as well: upper case, percent-encoding, more or fewer
-    /// slashes after the scheme. Every rule applies to a URI with dot segments
-    /// (`notes://a/../b`), because it depends on the service what that means.
+    /// Other spellings of the same URI match as well: upper case, percent-encoding, a default port,
+    /// more or fewer slashes. Every rule applies to a URI with dot segments (`notes://a/../b`) or a
+    /// user (`notes://@a`), because it depends on the service what that means. The rule of
+    /// `files://private/{id}` also applies to the directory itself, but not to those above it.
     pub fn resource(self, uri: impl AsRef<str>, rule: impl Into<Rule>) -> Self {
         self.with(|config| {
             config.rules.add_resource(uri.as_ref(), &config.protect.rule, rule.into());
@@ -189,11 +190,12 @@ impl<A> McpLayer<A> {
     }
 
     /// Sets for how many sessions the layer remembers who started them; 10,000 by default, the
-    /// least recently used ones are forgotten first. 0 turns the check off.
+    /// least recently used ones are forgotten first. Of each user and client, the last 100 are
+    /// remembered, so that one cannot push out the sessions of others. 0 turns the check off.
     ///
     /// A request of another user or client with the `Mcp-Session-Id` of such a session is rejected
-    /// with 404, as for a session that does not exist. A refreshed token of the same user and
-    /// client may use it. Sessions that another process started are left to the service.
+    /// with 404. A refreshed token of the same user and client may use it. Sessions that are not
+    /// remembered, or that another process started, are left to the service.
     pub fn bind_sessions(self, capacity: u64) -> Self {
         self.with(|config| {
             config.sessions = (capacity > 0).then(|| Arc::new(Sessions::new(capacity)));

@@ -11,11 +11,13 @@ use crate::rule::Rule;
 /// The rules of a server, apart from its base rule.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
-    tools: HashMap<String, Operation>,
-    prompts: HashMap<String, Operation>,
-    resources: Vec<(Pattern, Operation)>,
+    operations: Vec<Operation>,
+    /// By name: positions in `operations`.
+    tools: HashMap<String, usize>,
+    prompts: HashMap<String, usize>,
+    resources: Vec<(Pattern, usize)>,
     /// For names without a rule of their own.
-    unregistered: Option<Operation>,
+    unregistered: Option<usize>,
 }
 
 /// What an operation requires: the base rule and its own.
@@ -41,89 +43,171 @@ impl Operation {
     fn new(base: &Rule, own: Rule) -> Self {
         Self { rule: base.clone().and(own.clone()), own, challenges: OnceLock::new() }
     }
-
-    /// Adds the rule of a second registration of the same name.
-    fn add(&mut self, own: Rule) {
-        *self = Self::new(&self.rule, own);
-    }
 }
 
 impl Rules {
     pub(super) fn add_tool(&mut self, name: String, base: &Rule, rule: Rule) {
-        add(&mut self.tools, name, base, rule);
+        let operation = Self::add(&mut self.operations, self.tools.get(&name), base, rule);
+        self.tools.insert(name, operation);
     }
 
     pub(super) fn add_prompt(&mut self, name: String, base: &Rule, rule: Rule) {
-        add(&mut self.prompts, name, base, rule);
+        let operation = Self::add(&mut self.operations, self.prompts.get(&name), base, rule);
+        self.prompts.insert(name, operation);
     }
 
     pub(super) fn add_resource(&mut self, uri: &str, base: &Rule, rule: Rule) {
-        self.resources.push((Pattern::new(uri), Operation::new(base, rule)));
+        let operation = Self::add(&mut self.operations, None, base, rule);
+        self.resources.push((Pattern::new(uri), operation));
     }
 
     pub(super) fn set_unregistered(&mut self, base: &Rule, rule: Rule) {
-        self.unregistered = Some(Operation::new(base, rule));
+        self.unregistered = Some(Self::add(&mut self.operations, None, base, rule));
+    }
+
+    /// Adds an operation, or a rule to the operation that the name has already.
+    fn add(
+        operations: &mut Vec<Operation>,
+        existing: Option<&usize>,
+        base: &Rule,
+        rule: Rule,
+    ) -> usize {
+        match existing.and_then(|&at| Some((at, operations.get_mut(at)?))) {
+            Some((at, operation)) => {
+                *operation = Operation::new(base, operation.own.clone().and(rule));
+                at
+            }
+            None => {
+                operations.push(Operation::new(base, rule));
+                operations.len() - 1
+            }
+        }
     }
 
     /// Whether no name has a rule, so that bodies need not be read.
     pub(super) fn is_empty(&self) -> bool {
-        self.tools.is_empty()
-            && self.prompts.is_empty()
-            && self.resources.is_empty()
-            && self.unregistered.is_none()
+        self.operations.is_empty()
     }
 
     /// What the messages of `body` require.
     pub(super) fn of<'a>(&'a self, body: &Body<'_>) -> Requirement<'a> {
-        let mut operations = Vec::new();
+        let mut found = Found::in_rules(self);
         for message in body.messages() {
-            message.names(|name| self.collect(name, &mut operations));
+            message.names(|name| found.add(name));
         }
-        match operations.as_slice() {
+        match found.operations.as_slice() {
             [] => Requirement::Base,
             [one] => Requirement::One(one),
-            _ => Requirement::Several(operations),
+            _ => Requirement::Several(found.operations),
         }
     }
 
     /// What everything with this name requires.
     pub(super) fn of_name(&self, name: Name<'_>) -> Requirement<'_> {
-        let mut operations = Vec::new();
-        self.collect(name, &mut operations);
-        if operations.is_empty() { Requirement::Base } else { Requirement::Several(operations) }
-    }
-
-    fn collect<'a>(&'a self, name: Name<'_>, operations: &mut Vec<&'a Operation>) {
-        let is_registered = match name {
-            Name::Tool(tool) => self.tools.get(tool).map(|one| push(one, operations)).is_some(),
-            Name::Prompt(prompt) => {
-                self.prompts.get(prompt).map(|one| push(one, operations)).is_some()
-            }
-            Name::Resource(_) if self.resources.is_empty() => false,
-            Name::Resource(uri) => {
-                let uri = Uri::new(uri);
-                let matching = self.resources.iter().filter(|(pattern, _)| pattern.matches(&uri));
-                matching.map(|(_, operation)| push(operation, operations)).count() > 0
-            }
-        };
-        if !is_registered {
-            self.unregistered.iter().for_each(|operation| push(operation, operations));
+        let mut found = Found::in_rules(self);
+        found.add(name);
+        match found.operations.as_slice() {
+            [] => Requirement::Base,
+            _ => Requirement::Several(found.operations),
         }
     }
 }
 
-/// Adds an operation once: a batch may name one a hundred times.
-fn push<'a>(operation: &'a Operation, operations: &mut Vec<&'a Operation>) {
-    if !operations.iter().any(|other| std::ptr::eq(*other, operation)) {
-        operations.push(operation);
+/// The operations that a body needs, each once: a batch may name one a hundred times.
+struct Found<'a> {
+    rules: &'a Rules,
+    operations: Vec<&'a Operation>,
+    /// For each operation, whether it has been found.
+    seen: Vec<bool>,
+    /// Resources whose rule has not been found yet. A body may name a thousand URIs that match all.
+    resources_left: usize,
+}
+
+impl<'a> Found<'a> {
+    fn in_rules(rules: &'a Rules) -> Self {
+        let (seen, resources_left) = (Vec::new(), rules.resources.len());
+        Self { rules, operations: Vec::new(), seen, resources_left }
+    }
+
+    fn add(&mut self, name: Name<'_>) {
+        let rules = self.rules;
+        let is_registered = match name {
+            Name::Tool(tool) => rules.tools.get(tool).map(|&at| self.push(at)).is_some(),
+            Name::Prompt(prompt) => rules.prompts.get(prompt).map(|&at| self.push(at)).is_some(),
+            Name::Resource(_) if rules.resources.is_empty() => false,
+            Name::Resource(_) if self.resources_left == 0 => true,
+            Name::Resource(uri) => {
+                let uri = Uri::new(uri);
+                let mut any = false;
+                for (pattern, at) in &rules.resources {
+                    if pattern.matches(&uri) {
+                        any = true;
+                        self.resources_left -= usize::from(self.push(*at));
+                    }
+                }
+                any
+            }
+        };
+        if let (false, Some(at)) = (is_registered, rules.unregistered) {
+            self.push(at);
+        }
+    }
+
+    /// Returns whether the operation is new.
+    fn push(&mut self, at: usize) -> bool {
+        let rules = self.rules;
+        if self.seen.is_empty() {
+            self.seen = vec![false; rules.operations.len()];
+        }
+        let (Some(seen), Some(operation)) = (self.seen.get_mut(at), rules.operations.get(at))
+        else {
+            return false;
+        };
+        let is_new = !std::mem::replace(seen, true);
+        if is_new {
+            self.operations.push(operation);
+        }
+        is_new
     }
 }
 
-fn add(operations: &mut HashMap<String, Operation>, name: String, base: &Rule, rule: Rule) {
-    match operations.get_mut(&name) {
-        Some(operation) => operation.add(rule),
-        None => {
-            operations.insert(name, Operation::new(base, rule));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access_token::AccessToken;
+
+    /// Whether a token with this scope satisfies what the body requires.
+    fn is_satisfied(rules: &Rules, base: &Rule, body: &str, scope: &str) -> bool {
+        let token = AccessToken::for_tests(serde_json::json!({ "scope": scope }));
+        let body = Body::read(body.as_bytes()).unwrap();
+        let own: Vec<_> = match rules.of(&body) {
+            Requirement::Base => Vec::new(),
+            Requirement::One(operation) => vec![operation.rule.clone()],
+            Requirement::Several(all) => all.iter().map(|one| one.own.clone()).collect(),
+        };
+        own.into_iter().chain([base.clone()]).all(|rule| rule.check(&token).is_ok())
+    }
+
+    /// Also if one message names several things.
+    #[test]
+    fn rules_for_the_same_name_add_up() {
+        let base = Rule::scope("a");
+        let mut rules = Rules::default();
+        rules.add_tool("t".to_owned(), &base, Rule::scope("b"));
+        rules.add_tool("t".to_owned(), &base, Rule::scope("c"));
+        rules.add_resource("n://{id}", &base, Rule::scope("d"));
+        let one = r#"{"method":"tools/call","params":{"name":"t"}}"#;
+        let two = r#"{"method":"tools/call","params":{"name":"t","uri":"n://1"}}"#;
+        for (body, scope, expected) in [
+            (one, "a c", false),
+            (one, "a b", false),
+            (one, "a b c", true),
+            (two, "a c d", false),
+            (two, "a b d", false),
+            (two, "a b c", false),
+            (two, "a b c d", true),
+        ] {
+            assert_eq!(is_satisfied(&rules, &base, body, scope), expected, "{body} {scope}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -113,7 +113,9 @@ where
         // request, and is polled ready once the request is accepted.
         self.inner = self.inner.clone();
         let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
-        let (verification, effects) = if config.protect.is_preflight(&request) {
+        // A preflight has no body (Fetch §3.3.7). With one, it is a message like any other.
+        let is_preflight = config.protect.is_preflight(&request) && request.body().is_end_stream();
+        let (verification, effects) = if is_preflight {
             (None, ResponseEffects::default())
         } else {
             let (verification, effects) = config.protect.begin(&request);
@@ -265,9 +267,8 @@ impl<A> Config<A> {
         if body.size_hint().lower() > self.body_limit as u64 {
             return Err(too_large());
         }
-        let limited = pin!(Limited::new(body, self.body_limit));
-        match timeout(self.body_timeout, limited.collect()).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        match timeout(self.body_timeout, collect(Limited::new(body, self.body_limit))).await {
+            Ok(Ok(bytes)) => Ok(bytes),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(McpRejection::new(
                 StatusCode::BAD_REQUEST,
@@ -304,7 +305,7 @@ impl<A> Config<A> {
         })?;
         headers::check(&parts.headers, &body).map_err(|mismatch| {
             let id = match &body {
-                Body::One(message) => message.id.clone().unwrap_or_default(),
+                Body::One(message) => message.id.as_ref().map_or(Value::Null, |id| id.0.clone()),
                 Body::Batch(_) => Value::Null,
             };
             mismatch_rejection(&mismatch, id)
@@ -334,15 +335,17 @@ impl<A> Config<A> {
         };
         let protect = &self.protect;
         match requirement {
-            Requirement::Base => protect.reject_with(error, parts, effects, protect.challenges()),
+            Requirement::Base => {
+                protect.reject_with(error, parts, effects, protect.challenges(), None)
+            }
             Requirement::One(operation) => {
                 let challenges =
                     operation.challenges.get_or_init(|| protect.challenges_for(&operation.rule));
-                protect.reject_with(error, parts, effects, challenges)
+                protect.reject_with(error, parts, effects, challenges, None)
             }
             Requirement::Several(operations) => {
                 let challenges = protect.challenges_for(&self.all(&operations));
-                protect.reject_with(error, parts, effects, &challenges)
+                protect.reject_with(error, parts, effects, &challenges, None)
             }
         }
     }
@@ -372,12 +375,35 @@ impl<A> Config<A> {
             match (session, response.headers().get(SESSION_ID)) {
                 (Some(session), _) if is_delete => sessions.ended(&session),
                 // The service names a session that the request did not: it has just started.
-                (None, Some(started)) => sessions.started(started, token.as_ref()),
+                (session, Some(started)) if session.as_ref() != Some(started) => {
+                    sessions.started(started, token.as_ref());
+                }
                 _ => {}
             }
         }
         Ok(self.protect.finish(response.map(McpBody::inner), effects))
     }
+}
+
+/// Appends the frames to one buffer. A list of them would take 48 bytes for each byte of a body
+/// that arrives byte by byte.
+async fn collect<B>(body: Limited<B>) -> Result<Bytes, BoxError>
+where
+    B: HttpBody,
+    B::Error: Into<BoxError>,
+{
+    let (mut body, mut bytes) = (pin!(body), Vec::new());
+    while let Some(frame) = body.frame().await {
+        if let Ok(mut data) = frame?.into_data() {
+            while data.has_remaining() {
+                let chunk = data.chunk();
+                bytes.extend_from_slice(chunk);
+                let length = chunk.len();
+                data.advance(length);
+            }
+        }
+    }
+    Ok(bytes.into())
 }
 
 fn mismatch_rejection(mismatch: &headers::Mismatch, id: Value) -> McpRejection {
@@ -390,8 +416,6 @@ fn mismatch_rejection(mismatch: &headers::Mismatch, id: Value) -> McpRejection {
 fn json_rpc_error<R>(rejection: &McpRejection) -> Response<McpBody<R>> {
     let McpRejection { status, code, reason, message, id } = rejection;
     telemetry::mcp_request_rejected(reason, message);
-    // An identifier is a string or a number (JSON-RPC 2.0 §4).
-    let id = if id.is_string() || id.is_number() { id } else { &Value::Null };
     let error = json!({
         "jsonrpc": "2.0",
         "id": id,

@@ -10,13 +10,15 @@ const MAX_DECODINGS: usize = 3;
 /// The URI of a rule: exactly this one, or all that begin with it.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    text: String,
+    uri: Uri,
     is_prefix: bool,
 }
 
-/// The URI that a request names.
+/// A URI, as the services that read it may understand it.
+#[derive(Clone, Debug)]
 pub(super) struct Uri {
-    text: String,
+    /// As a text, and as a URL parser writes it.
+    spellings: [String; 2],
     /// Whether it may mean any resource.
     is_ambiguous: bool,
 }
@@ -26,13 +28,30 @@ impl Pattern {
     pub(super) fn new(uri: &str) -> Self {
         let (text, is_prefix) =
             uri.split_once('{').map_or((uri, false), |(prefix, _)| (prefix, true));
-        Self { text: normalized(text), is_prefix }
+        Self { uri: Uri::new(text), is_prefix }
     }
 
     pub(super) fn matches(&self, uri: &Uri) -> bool {
-        uri.is_ambiguous
-            || if self.is_prefix { uri.text.starts_with(&self.text) } else { uri.text == self.text }
+        // A rule whose own URI is ambiguous applies to every resource, rather than to none.
+        if uri.is_ambiguous || self.uri.is_ambiguous {
+            return true;
+        }
+        uri.spellings.iter().any(|uri| {
+            self.uri.spellings.iter().any(|own| {
+                if self.is_prefix {
+                    // The directory itself has no slash at its end.
+                    uri.starts_with(own) || own.strip_suffix('/') == Some(bare(uri))
+                } else {
+                    bare(uri) == bare(own)
+                }
+            })
+        })
     }
+}
+
+/// Without query, fragment, and slashes at the end: many services ignore them.
+fn bare(uri: &str) -> &str {
+    uri.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/')
 }
 
 impl Uri {
@@ -47,9 +66,18 @@ impl Uri {
             decoded = next;
         }
         let text = normalized(&decoded);
+        let parsed = url::Url::parse(&text).map_or_else(
+            |_| text.clone(),
+            |mut url| {
+                // Without a host there is no user to remove.
+                let _ = url.set_username("");
+                let _ = url.set_password(None);
+                normalized(url.as_str())
+            },
+        );
         let is_ambiguous =
-            rounds > MAX_DECODINGS || has_dot_segments(&text) || has_unicode_host(&text);
-        Self { text, is_ambiguous }
+            rounds > MAX_DECODINGS || has_dot_segments(&text) || has_unusual_host(&text);
+        Self { spellings: [text, parsed], is_ambiguous }
     }
 }
 
@@ -110,10 +138,12 @@ fn has_dot_segments(text: &str) -> bool {
     text.split(['/', '?', '#']).any(|segment| matches!(segment, "." | ".."))
 }
 
-/// URL parsers map some characters of a host to others.
-fn has_unicode_host(text: &str) -> bool {
-    let host = text.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-    !host.unwrap_or_default().is_ascii()
+/// URL parsers map some characters of a host to others, and know a user before it.
+fn has_unusual_host(text: &str) -> bool {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.split(':').next().unwrap_or_default();
+    !authority.is_ascii() || authority.contains('@') || host.ends_with('.')
 }
 
 #[cfg(test)]
@@ -151,6 +181,33 @@ mod tests {
             Case { pattern: "notes://a/{id}", uri: "notes://\u{ff41}/1", matches: true },
             Case { pattern: "notes://a", uri: "notes://a", matches: true },
             Case { pattern: "notes://a", uri: "notes://%61", matches: true },
+            Case { pattern: "my%20docs://{id}", uri: "my%20docs://1", matches: true },
+            Case {
+                pattern: "https://h/my%20docs/{id}",
+                uri: "https://h/my%20docs/1",
+                matches: true,
+            },
+            Case { pattern: "https://h/my%20docs/{id}", uri: "https://h/my docs/1", matches: true },
+            Case { pattern: "notes://a%2Fb", uri: "notes://a%2Fb", matches: true },
+            Case { pattern: "notes://a%2Fb", uri: "notes://a/b", matches: true },
+            Case { pattern: "https://h/p/{x}", uri: "https://h:443/p/1", matches: true },
+            Case { pattern: "https://h/p/{x}", uri: "https://h:/p/1", matches: true },
+            Case { pattern: "https://h/p/{x}", uri: "https://@h/p/1", matches: true },
+            Case { pattern: "https://h/p/{x}", uri: "https://user@h/p/1", matches: true },
+            Case { pattern: "https://h/p/{x}", uri: "https://h./p/1", matches: true },
+            Case { pattern: "https://127.0.0.1/p/{x}", uri: "https://127.1/p/1", matches: true },
+            Case { pattern: "https://h:443/p/{x}", uri: "https://h/p/1", matches: true },
+            Case { pattern: "https://h:8443/p/{x}", uri: "https://h:8443/p/1", matches: true },
+            Case { pattern: "https://h:8443/p/{x}", uri: "https://h/p/1", matches: false },
+            Case { pattern: "notes://a", uri: "notes://@a", matches: true },
+            Case { pattern: "notes://a", uri: "notes://a:", matches: true },
+            Case { pattern: "notes://a", uri: "notes://a/", matches: true },
+            Case { pattern: "notes://a", uri: "notes://a?x=1", matches: true },
+            Case { pattern: "notes://a", uri: "notes://a#x", matches: true },
+            Case { pattern: "notes://a", uri: "notes://a/b", matches: false },
+            Case { pattern: "files://private/{x}", uri: "files://private", matches: true },
+            Case { pattern: "files://private/{x}", uri: "files://private/", matches: true },
+            Case { pattern: "files://private/{x}", uri: "files://privates", matches: false },
             Case { pattern: "notes://a", uri: "notes://ab", matches: false },
             Case { pattern: "notes://a", uri: "notes://100%", matches: false },
             Case { pattern: "notes://100%", uri: "notes://100%", matches: true },

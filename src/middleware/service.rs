@@ -140,15 +140,18 @@ impl<A> ProtectConfig<A> {
     where
         A: RejectionBody<R>,
     {
-        self.reject_with(error, request, effects, self.challenges())
+        let grpc_type = grpc_type(request);
+        self.reject_with(error, request, effects, self.challenges(), grpc_type)
     }
 
+    /// `grpc_type`: the content type of the response, if the request is a gRPC request.
     pub(crate) fn reject_with<R: Default>(
         &self,
         error: Error,
         request: &Parts,
         effects: ResponseEffects,
         challenges: &Challenges,
+        grpc_type: Option<&'static str>,
     ) -> Response<R>
     where
         A: RejectionBody<R>,
@@ -158,7 +161,7 @@ impl<A> ProtectConfig<A> {
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
         telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Rejected });
-        let mut response = reject(error, request, challenges, &*self.answer, grpc_type(request));
+        let mut response = reject(error, request, challenges, &*self.answer, grpc_type);
         effects.add_to(&mut response);
         response
     }

@@ -326,6 +326,21 @@ async fn unreadable_bodies_are_rejected() {
             code: -32600,
         },
         Case {
+            name: "a reference as an array",
+            body: r#"{"method":"completion/complete","params":{"ref":["ref/resource","drafts://1"]}}"#,
+            code: -32600,
+        },
+        Case {
+            name: "notifications as an array",
+            body: r#"{"method":"subscriptions/listen","params":{"notifications":[null,null,null,["drafts://1"]]}}"#,
+            code: -32600,
+        },
+        Case {
+            name: "an object as id",
+            body: r#"{"id":{"":0},"method":"tools/list"}"#,
+            code: -32600,
+        },
+        Case {
             name: "raw value",
             body: r#"{"method":"tools/call","params":{"$serde_json::private::RawValue":"{\"name\":\"write_note\"}"}}"#,
             code: -32600,

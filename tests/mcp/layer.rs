@@ -76,6 +76,42 @@ async fn a_body_counts_whatever_the_method() {
     }
 }
 
+/// A preflight has no body. With one, it is a message like any other.
+#[tokio::test]
+async fn a_preflight_does_not_carry_a_message() {
+    let api = Api::new();
+    let mcp = McpLayer::new(api.protect.clone().allow_preflight())
+        .unwrap()
+        .tool("write_note", Rule::scope("notes:write"));
+    let preflight = &[("origin", "https://a.example"), ("access-control-request-method", "POST")];
+    for (body, status) in [("", 200), (r#"{"method":"tools/list"}"#, 401)] {
+        let mut request = request(None, preflight, body);
+        *request.method_mut() = Method::OPTIONS;
+        assert_eq!(api.send(&mcp, request).await.status, status, "{body}");
+    }
+}
+
+/// An MCP server serves no gRPC, whose rejections have status 200.
+#[tokio::test]
+async fn a_grpc_request_is_rejected_with_a_status() {
+    let api = Api::new();
+    let grpc = &[("content-type", "application/grpc-web")];
+    assert_eq!(api.send(&api.mcp(), request(None, grpc, "")).await.status, 401);
+}
+
+/// One buffer, however a body arrives.
+#[tokio::test]
+async fn a_body_may_arrive_byte_by_byte() {
+    let api = Api::new();
+    let body = call("tools/call", r#"{"name":"whoami"}"#);
+    let bytes: Vec<_> =
+        body.bytes().map(|byte| Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[byte]))).collect();
+    let mut request = request(Some(&api.reader()), &[], "");
+    *request.body_mut() = Body::from_stream(tokio_stream::iter(bytes));
+    assert_eq!(api.send(&api.mcp(), request).await.status, 200);
+    assert_eq!(api.reached()[0].0, body);
+}
+
 #[tokio::test]
 async fn large_bodies_are_rejected() {
     let api = Api::new();

@@ -115,3 +115,62 @@ async fn clones_of_the_layer_share_sessions() {
     let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
     assert_eq!(api.send(&mcp, request).await.status, 404);
 }
+
+/// One who starts many sessions loses the oldest of them, and not those of others.
+#[tokio::test]
+async fn sessions_of_others_cannot_be_evicted() {
+    let api = Api::new();
+    let mcp = api.mcp().bind_sessions(1000);
+    start(&api, &mcp, &api.reader()).await;
+    let bob = api.token().subject("bob").scope("notes:read").build();
+    for number in 0..2000 {
+        let request = request(Some(&bob), &[], &call("initialize", "{}"));
+        let session = format!("bob-{number}");
+        let response = api.respond(&mcp, request, &[("mcp-session-id", &session)]).await;
+        assert_eq!(response.status(), 200);
+    }
+    let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, request).await.status, 404);
+}
+
+/// The service may start a session although the request names one that it does not know.
+#[tokio::test]
+async fn a_session_that_replaces_another_has_an_owner() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    let stale =
+        request(Some(&api.reader()), &[("mcp-session-id", "stale")], &call("initialize", "{}"));
+    assert_eq!(read(api.respond(&mcp, stale, STARTED).await).await.status, 200);
+    let bob = api.token().subject("bob").scope("notes:read").build();
+    let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, request).await.status, 404);
+}
+
+/// The service names a session that already has an owner: it keeps it.
+#[tokio::test]
+async fn a_session_that_is_named_again_keeps_its_owner() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    start(&api, &mcp, &api.reader()).await;
+    let bob = api.token().subject("bob").scope("notes:read").build();
+    start(&api, &mcp, &bob).await;
+    let request = request(Some(&bob), IN_SESSION, &call("tools/list", "{}"));
+    assert_eq!(api.send(&mcp, request).await.status, 404);
+}
+
+/// Tokens that name neither a user nor a client are owners of their own.
+#[tokio::test]
+async fn tokens_without_user_and_client_do_not_share_sessions() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    let bare = |jti: &str| {
+        let token = api.token().without_claim("sub").without_claim("client_id");
+        token.without_claim("azp").scope("notes:read").claim("jti", jti).build()
+    };
+    let (one, other) = (bare("1"), bare("2"));
+    start(&api, &mcp, &one).await;
+    for (token, status) in [(one, 200), (other, 404)] {
+        let request = request(Some(&token), IN_SESSION, &call("tools/list", "{}"));
+        assert_eq!(api.send(&mcp, request).await.status, status);
+    }
+}

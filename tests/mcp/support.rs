@@ -89,11 +89,13 @@ impl Api {
         &self,
         mcp: &McpLayer,
         request: Request<Body>,
-        headers: &'static [(&'static str, &'static str)],
+        headers: &[(&'static str, &str)],
     ) -> Response<McpBody<Full<Bytes>>> {
+        let headers: Arc<[_]> =
+            headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let reached = Arc::clone(&self.reached);
         let service = service_fn(move |request: Request<Body>| {
-            let reached = Arc::clone(&reached);
+            let (reached, headers) = (Arc::clone(&reached), Arc::clone(&headers));
             async move {
                 let token = request.extensions().get::<AccessToken>();
                 let subject = token.and_then(AccessToken::subject).map(str::to_owned);
@@ -103,7 +105,7 @@ impl Api {
                 let response = Response::builder();
                 let response = headers
                     .iter()
-                    .fold(response, |response, (name, value)| response.header(*name, *value));
+                    .fold(response, |response, (name, value)| response.header(*name, value));
                 Ok::<_, Infallible>(response.body(Full::from("served")).unwrap())
             }
         });
