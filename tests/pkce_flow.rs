@@ -1072,9 +1072,17 @@ async fn native_apps_can_register_themselves() {
     let form = with(with(exchange(code), "client_id", id), "redirect_uri", own);
     let (status, body) = demo.token(&form).await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    // Compared byte by byte, and the redirect URI of another app is not its own.
-    for other in [CALLBACK, "http://127.0.0.1:4567/oauth/callback/"] {
-        assert_eq!(demo.authorize(&with(query.clone(), "redirect_uri", other)).await.status(), 400);
+    // On another port, but compared byte by byte otherwise.
+    for (other, status) in [
+        ("http://127.0.0.1:9999/oauth/callback", 302),
+        ("http://127.0.0.1:4567/oauth/callback/", 400),
+        ("http://127.0.0.1:4567/oauth/../oauth/callback", 400),
+        ("http://localhost:4567/oauth/callback", 400),
+        ("http://127.0.0.1:4567@evil.example/oauth/callback", 400),
+        (CALLBACK, 400),
+    ] {
+        let response = demo.authorize(&with(query.clone(), "redirect_uri", other)).await;
+        assert_eq!(response.status(), status, "{other}");
     }
 
     struct Case {

@@ -226,11 +226,11 @@ impl EmbeddedIssuer {
                 port.parse().is_ok_and(|number: u16| number > 0 && number.to_string() == port)
             }),
             SINGLE_PAGE_APP => uri == self.0.page,
-            app => self
-                .grants()
-                .apps
-                .get(app)
-                .is_some_and(|app| app.redirect_uris.iter().any(|own| own == uri)),
+            app => {
+                self.grants().apps.get(app).is_some_and(|app| {
+                    app.redirect_uris.iter().any(|own| is_same_but_port(own, uri))
+                })
+            }
         }
     }
 
@@ -905,6 +905,16 @@ fn token_response(token: TokenBuilder, scope: &str) -> Value {
 
 fn has(scope: &str, token: &str) -> bool {
     scope.split(' ').any(|own| own == token)
+}
+
+/// RFC 8252 §7.3: a native app may listen on another port for each sign-in. Everything else is
+/// compared byte by byte.
+fn is_same_but_port(registered: &str, presented: &str) -> bool {
+    let without_port = |text: &str| {
+        let mut url = reqwest::Url::parse(text).ok().filter(|url| url.as_str() == text)?;
+        url.set_port(None).ok().map(|()| url)
+    };
+    without_port(registered).is_some_and(|own| without_port(presented) == Some(own))
 }
 
 /// The name of the family of a refresh token.
