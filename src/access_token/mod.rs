@@ -50,6 +50,8 @@ struct Inner {
     client_id: Option<Text>,
     scope: Scope,
     expires_at: Duration,
+    /// `exp`, or the time at which the token becomes too old, if that is earlier.
+    good_until: Duration,
     /// The later of `nbf` and `iat`.
     good_from: Duration,
     terms: Terms,
@@ -67,6 +69,7 @@ pub(crate) struct Terms {
     pub(crate) issuer: Arc<str>,
     pub(crate) profile: Arc<TokenProfile>,
     pub(crate) leeway: Duration,
+    pub(crate) max_token_age: Option<Duration>,
     /// The number of the verifier. Each verifier accepts only its own tokens.
     pub(crate) verifier: u64,
     pub(crate) clock: Clock,
@@ -143,6 +146,7 @@ impl AccessToken {
         let payload = std::str::from_utf8(payload.bytes()).unwrap_or_default();
         let text = |text: &str| Text::new(text, payload);
         let good_from = claims.good_from();
+        let good_until = claims.good_until(terms.max_token_age);
         Self(Arc::new(Inner {
             text: [token, payload].concat().into(),
             token_end: token.len(),
@@ -153,6 +157,7 @@ impl AccessToken {
                 None => claims.scope,
             },
             expires_at: claims.expires_at,
+            good_until,
             good_from,
             terms,
             tree: OnceLock::new(),
@@ -245,7 +250,7 @@ impl AccessToken {
         const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
         while let Some(left) = self
             .0
-            .expires_at
+            .good_until
             .checked_sub(self.0.terms.clock.now().unix)
             .filter(|left| !left.is_zero())
         {
@@ -327,10 +332,11 @@ impl AccessToken {
         })
     }
 
-    /// Whether `now` is before `exp` and not before `nbf` and `iat`, with leeway.
+    /// Whether `now` is before `exp`, not before `nbf` and `iat`, and the token not too old, with
+    /// leeway.
     pub(crate) fn is_good_at(&self, now: Now) -> bool {
         let leeway = self.0.terms.leeway;
-        now.unix < self.0.expires_at + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
+        now.unix < self.0.good_until + leeway && self.0.good_from <= now.unix.saturating_add(leeway)
     }
 
     /// Records what the token takes of the cache's memory. Called when it is cached.

@@ -1,7 +1,7 @@
 //! RFC 6750 §3.1 `invalid_token`: why an access token is rejected.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::token::audience::Audience;
 
@@ -139,6 +139,18 @@ pub enum InvalidToken {
         /// The time of the check.
         now: SystemTime,
     },
+    /// The token was issued longer ago than
+    /// [`Issuer::max_token_age`](crate::Issuer::max_token_age) allows.
+    #[error("expected a token of at most {} s, found one of {} s", max_age.as_secs(), seconds(*issued_at, *now))]
+    #[non_exhaustive]
+    TooOld {
+        /// `iat`.
+        issued_at: SystemTime,
+        /// The configured age.
+        max_age: Duration,
+        /// The time of the check.
+        now: SystemTime,
+    },
     /// The token is bound to a key or certificate of the client (`cnf`). Proof of possession (RFC
     /// 9449 §7.2, RFC 8705 §3) is not supported.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
@@ -180,6 +192,7 @@ impl InvalidToken {
             Self::Expired { .. } => "expired",
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::IssuedInTheFuture { .. } => "issued_in_the_future",
+            Self::TooOld { .. } => "too_old",
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",

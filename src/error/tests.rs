@@ -39,6 +39,7 @@ fn errors() -> Vec<Error> {
         InvalidToken::Expired { expires_at: time, now: time, verified: true },
         InvalidToken::NotYetValid { not_before: time, now: time },
         InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
+        InvalidToken::TooOld { issued_at: time, max_age: Duration::ZERO, now: time },
         InvalidToken::SenderConstrained,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,

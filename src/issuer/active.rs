@@ -95,7 +95,11 @@ impl ActiveIssuer {
         let (algorithms, policy, plain_http) =
             (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
         let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
-        let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone()));
+        let seed = config.seed.as_ref().map(|jwks| {
+            // As for fixed keys, the set may name the algorithm of its RSA keys.
+            jwks.with_rsa_algorithm(jwks.own_rsa_algorithm().unwrap_or(rsa))
+        });
+        let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone(), seed));
         Ok(Self { config, keys })
     }
 

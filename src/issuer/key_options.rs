@@ -105,6 +105,20 @@ impl Issuer {
         Ok(self)
     }
 
+    /// Keys to start with, for keys that are fetched: a set that was stored before a restart, or is
+    /// part of the deployment. Tokens are verified with it at once, and the first of them starts a
+    /// refresh in the background. On a platform that starts a process for each burst of requests
+    /// (AWS Lambda), no request waits for the issuer, and none fails because it is down.
+    ///
+    /// The set counts as fresh for 60 seconds, and is then used for
+    /// [`keys_max_stale`](Self::keys_max_stale) while fetching fails, like any other. A withdrawn
+    /// key in it is trusted for as long. Without effect on [`jwks`](Self::jwks) and
+    /// [`secret`](Self::secret).
+    pub fn seed(mut self, jwks: Jwks) -> Self {
+        self.seed = Some(jwks);
+        self
+    }
+
     /// Uses exactly these keys and never fetches any.
     pub fn jwks(mut self, jwks: Jwks) -> Self {
         self.key_source = KeySource::Fixed(jwks);

@@ -69,6 +69,9 @@ pub struct Issuer {
     /// The algorithms of its public keys. Those of a secret are in [`KeySource::Secret`].
     pub(crate) algorithms: Cow<'static, [Algorithm]>,
     pub(crate) leeway: Duration,
+    pub(crate) max_token_age: Option<Duration>,
+    /// Keys to start with, before the first fetch.
+    pub(crate) seed: Option<Jwks>,
     pub(crate) key_policy: KeyPolicy,
     pub(crate) plain_http: PlainHttp,
     pub(crate) client: Option<HttpClient>,
@@ -195,6 +198,8 @@ impl Issuer {
             same_origin: false,
             algorithms: Cow::Borrowed(&Algorithm::ASYMMETRIC),
             leeway: LEEWAY,
+            max_token_age: None,
+            seed: None,
             key_policy: KeyPolicy::default(),
             plain_http: PlainHttp::OnLoopback,
             client: None,
@@ -241,6 +246,9 @@ impl Issuer {
             same_origin,
             algorithms,
             leeway,
+            max_token_age,
+            // Used only once.
+            seed: _,
             key_policy,
             plain_http,
             client,
@@ -254,6 +262,7 @@ impl Issuer {
             && *same_origin == other.same_origin
             && *algorithms == other.algorithms
             && *leeway == other.leeway
+            && *max_token_age == other.max_token_age
             && *key_policy == other.key_policy
             && *plain_http == other.plain_http
             && client.is_some() == other.client.is_some()

@@ -153,4 +153,29 @@ impl Issuer {
         self.leeway = leeway;
         Ok(self)
     }
+
+    /// Rejects tokens that were issued longer ago than this, whatever their `exp`: for issuers that
+    /// issue tokens for days, and APIs that need newer ones. Tokens must then have `iat` (RFC 7519
+    /// §4.1.6). The leeway applies. There is no limit by default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use portcullis::Issuer;
+    ///
+    /// let issuer = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?
+    ///     .max_token_age(Duration::from_secs(3600))?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if it is less than 1 second.
+    pub fn max_token_age(mut self, age: Duration) -> Result<Self, ConfigError> {
+        if age < Duration::from_secs(1) {
+            return Err(ConfigError::new(format!("max_token_age {age:?}: expected at least 1s")));
+        }
+        self.max_token_age = Some(age);
+        Ok(self)
+    }
 }

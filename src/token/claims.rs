@@ -100,6 +100,12 @@ impl<'a> RegisteredClaims<'a> {
         self.not_before.max(self.issued_at).unwrap_or_default()
     }
 
+    /// `exp`, or the time at which the token becomes too old, if that is earlier.
+    pub(crate) fn good_until(&self, max_age: Option<Duration>) -> Duration {
+        let too_old = self.issued_at.zip(max_age).map(|(issued, age)| issued.saturating_add(age));
+        too_old.map_or(self.expires_at, |too_old| too_old.min(self.expires_at))
+    }
+
     /// The client that the token was issued to: `client_id` (RFC 9068), `azp` (OpenID Connect) or
     /// `cid` (Okta).
     pub(crate) fn client_id(&self) -> Option<&str> {
@@ -161,6 +167,7 @@ impl<'a> RegisteredClaims<'a> {
         &self,
         audience: &Audience,
         leeway: Duration,
+        max_age: Option<Duration>,
         now: Now,
     ) -> Result<(), InvalidToken> {
         self.check_audience(audience)?;
@@ -176,6 +183,13 @@ impl<'a> RegisteredClaims<'a> {
         if let Some(issued_at) = self.issued_at.filter(|date| *date > latest) {
             let (issued_at, now) = (UNIX_EPOCH + issued_at, now.wall());
             return Err(InvalidToken::IssuedInTheFuture { issued_at, now });
+        }
+        if let Some(max_age) = max_age {
+            let issued_at = self.issued_at.ok_or(InvalidToken::MissingClaim("iat"))?;
+            if now.unix >= issued_at + max_age + leeway {
+                let (issued_at, now) = (UNIX_EPOCH + issued_at, now.wall());
+                return Err(InvalidToken::TooOld { issued_at, max_age, now });
+            }
         }
         // RFC 9449 §7.2, RFC 8705 §3: the token alone does not prove that the client is the one it
         // was issued to. Proofs of possession are not supported, so the token must not be accepted

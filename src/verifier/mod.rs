@@ -16,6 +16,7 @@ use crate::access_token::{AccessToken, Implies, Terms};
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
+use crate::issuer::Issuer;
 use crate::issuer::active::SignatureCheck;
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
@@ -308,7 +309,8 @@ impl Verifier {
         let issuer = &resolved.issuer;
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
-        match claims.check(&issuer.config.audience, issuer.config.leeway, now) {
+        let Issuer { audience, leeway, max_token_age, .. } = &issuer.config;
+        match claims.check(audience, *leeway, *max_token_age, now) {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
                 // No keys are fetched for an expired token. The client is told that it expired only
@@ -335,6 +337,7 @@ impl Verifier {
             issuer: issuer.config.name(&claims.issuer),
             profile: Arc::clone(&issuer.config.profile),
             leeway: issuer.config.leeway,
+            max_token_age: issuer.config.max_token_age,
             verifier: self.0.id,
             clock: self.0.clock.clone(),
             implies: self.0.implies.clone(),

@@ -16,6 +16,7 @@ mod requests;
 mod rotation;
 mod runtime;
 mod scripted;
+mod seed;
 mod sockets;
 mod support;
 mod unknown_keys;

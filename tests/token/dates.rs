@@ -1,10 +1,12 @@
 //! `exp`, `nbf` and `iat`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis::testing::AUDIENCE;
+use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
+use portcullis::{Algorithm, Issuer, Verifier};
 use serde_json::json;
 
+use crate::verdict::verdict;
 use crate::{ClaimValue, ISS, api, check_values};
 
 #[tokio::test]
@@ -116,5 +118,43 @@ async fn a_token_expires_as_time_passes() {
     for (passes, accepted) in [(0, true), (3600 + 29, true), (1, false)] {
         api.clock.advance(Duration::from_secs(passes));
         assert_eq!(api.verifier.verify(&token).await.is_ok(), accepted, "after {passes}s more");
+    }
+}
+
+/// `iat` is required then, and the leeway applies. A cached token becomes too old as well.
+#[tokio::test]
+async fn the_age_of_tokens_can_be_limited() {
+    let limited = |issuer: Issuer| issuer.max_token_age(Duration::from_secs(600)).unwrap();
+    struct Case {
+        name: &'static str,
+        age: Option<f64>,
+        expected: &'static str,
+    }
+    let api = api(limited);
+    for Case { name, age, expected } in [
+        Case { name: "new", age: Some(0.0), expected: "ok" },
+        Case { name: "within the limit", age: Some(599.0), expected: "ok" },
+        Case { name: "within the leeway", age: Some(625.0), expected: "ok" },
+        Case { name: "too old", age: Some(635.0), expected: "too_old" },
+        Case { name: "years", age: Some(1e8), expected: "too_old" },
+        Case { name: "without iat", age: None, expected: "missing_claim" },
+    ] {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let token = api.issuer.token().valid_for(Duration::from_secs(3600));
+        let token = match age {
+            Some(age) => token.claim("iat", now - age).without_claim("nbf"),
+            None => token.without_claim("iat"),
+        };
+        assert_eq!(api.verdict(token).await, expected, "{name}");
+    }
+
+    let clock = TestClock::new();
+    let issuer = TestIssuer::offline_with(ISS, Algorithm::EdDSA).unwrap();
+    issuer.set_clock(&clock);
+    let verifier = Verifier::builder(limited(issuer.issuer())).clock(&clock).build().unwrap();
+    let token = issuer.token().valid_for(Duration::from_secs(3600)).build();
+    for (passes, expected) in [(0, "ok"), (0, "ok"), (0, "ok"), (629, "ok"), (2, "too_old")] {
+        clock.advance(Duration::from_secs(passes));
+        assert_eq!(verdict(&verifier, &token).await, expected, "{passes}");
     }
 }

@@ -128,17 +128,28 @@ impl Fetching {
 }
 
 impl RemoteJwks {
-    pub(crate) fn new(source: Source, client: Client, clock: Clock) -> Arc<Self> {
-        let schedule = source.schedule();
+    /// `seed`: keys to start with.
+    pub(crate) fn new(
+        source: Source,
+        client: Client,
+        clock: Clock,
+        seed: Option<Jwks>,
+    ) -> Arc<Self> {
+        let mut schedule = source.schedule();
+        if seed.is_some() {
+            schedule.seeded(clock.now().uptime);
+        }
+        let next_decision = nanos(schedule.next_decision()).into();
+        let fresh_until = nanos(schedule.fresh_until().unwrap_or_default()).into();
         Arc::new(Self {
             limit_at_origin: OriginLimit::at(source.location.server()),
             established: source.issuer.is_configured().into(),
             source,
             client,
             clock,
-            current: ArcSwapOption::empty(),
-            next_decision: AtomicU64::new(0),
-            fresh_until: AtomicU64::new(0),
+            current: ArcSwapOption::from_pointee(seed),
+            next_decision,
+            fresh_until,
             stale_reported: AtomicU64::new(0),
             state: Mutex::new(State {
                 schedule,

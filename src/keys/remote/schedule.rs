@@ -357,6 +357,13 @@ impl Schedule {
         decision
     }
 
+    /// Starts with keys that were not fetched: fresh for the shortest lifetime, and due for a
+    /// refresh.
+    pub(crate) fn seeded(&mut self, now: Duration) {
+        self.fresh_until = Some(now + KeyPolicy::SHORTEST);
+        (self.due, self.refresh_from) = (now, now);
+    }
+
     /// Records a fetch of a valid key set that is fresh for `lifetime`. `jitter`: a random number
     /// from 0 to 1, new for each call.
     pub(crate) fn succeeded(&mut self, lifetime: Duration, jitter: f64, now: Duration) {
