@@ -122,6 +122,7 @@ pub use middleware::resource_metadata::service::{
     ResourceMetadataFuture, ResourceMetadataLayer, ResourceMetadataService, ServeResourceMetadata,
 };
 pub use middleware::service::Protect;
+pub use middleware::verify_request::Rejection;
 pub use rule::Rule;
 pub use token::audience::Audience;
 pub use token::scope::{InvalidScope, Scope};

@@ -28,7 +28,7 @@ use crate::token::scope::Scope;
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
-/// | `Forbidden`, `Claims` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
+/// | `Forbidden`, `ClaimsMismatch` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
 /// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | the service or the issuer |
 ///

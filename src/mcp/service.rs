@@ -113,16 +113,16 @@ where
         // request, and is polled ready once the request is accepted.
         self.inner = self.inner.clone();
         let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
+        let (mut parts, body) = request.into_parts();
         // A preflight has no body (Fetch §3.3.7). With one, it is a message like any other.
-        let is_preflight = config.protect.is_preflight(&request) && request.body().is_end_stream();
+        let is_preflight = config.protect.is_preflight(&parts) && body.is_end_stream();
         let (verification, effects) = if is_preflight {
             (None, ResponseEffects::default())
         } else {
-            let (verification, effects) = config.protect.begin(&request);
+            let (verification, effects) = config.protect.begin(&parts);
             (Some(verification), effects)
         };
         McpFuture(Box::pin(async move {
-            let (mut parts, body) = request.into_parts();
             let (body, token) = match verification {
                 None => {
                     forward_anonymous(&mut parts.extensions);
@@ -212,19 +212,14 @@ impl<A> Config<A> {
         } else {
             (body, Requirement::Base)
         };
-        let accepted = match token {
-            Ok(token) => match &requirement {
-                Requirement::Base => self.protect.accept(token, &self.protect.rule, parts),
-                Requirement::One(operation) => self.protect.accept(token, &operation.rule, parts),
-                Requirement::Several(operations) => {
-                    self.protect.accept(token, &self.all(operations), parts)
-                }
-            },
-            Err(error) => match requirement {
-                Requirement::Base => self.protect.accept_anonymous(error, parts),
-                // A rule cannot be satisfied without a token.
-                Requirement::One(_) | Requirement::Several(_) => Err(Error::Missing),
-            },
+        let accepted = match &requirement {
+            Requirement::Base => self.protect.authorize(token, &self.protect.rule, parts),
+            // A rule cannot be satisfied without a token.
+            _ if token.is_err() => Err(Error::Missing),
+            Requirement::One(operation) => self.protect.authorize(token, &operation.rule, parts),
+            Requirement::Several(operations) => {
+                self.protect.authorize(token, &self.all(operations), parts)
+            }
         };
         match accepted {
             Ok(()) => Ok((body, caller)),

@@ -1,9 +1,9 @@
 //! Finds the access token in a request (RFC 6750 §2).
 
-use http::Request;
 use http::header::{
     AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL,
 };
+use http::request::Parts;
 
 use super::origin::{is_upgrade, may_use};
 use crate::error::{Error, InvalidRequest};
@@ -18,13 +18,13 @@ pub(crate) struct Credentials<'a> {
 
 /// Returns the token that the request has in one of the `sources`. A second token is an error: a
 /// request may use only one method to send its token (RFC 6750 §2).
-pub(crate) fn find<'a, B>(
-    request: &'a Request<B>,
+pub(crate) fn find<'a>(
+    request: &'a Parts,
     sources: &'a [TokenSource],
 ) -> Result<Credentials<'a>, Error> {
     let (mut found, mut is_of_another_page) = (None, false);
     for TokenSource(location) in sources {
-        let headers = request.headers();
+        let headers = &request.headers;
         let token = match location {
             TokenLocation::Authorization => bearer(headers)?,
             TokenLocation::Header { name, .. } => header(headers, name)?,
@@ -33,7 +33,7 @@ pub(crate) fn find<'a, B>(
                 websocket_protocol(headers, name)?
             }
             TokenLocation::WebSocketProtocol(_) => None,
-            TokenLocation::Query(name) => query(request.uri().query().unwrap_or_default(), name)?,
+            TokenLocation::Query(name) => query(request.uri.query().unwrap_or_default(), name)?,
         };
         let Some(token) = token else { continue };
         if found.replace(Credentials { token, location }).is_some() {
@@ -54,10 +54,10 @@ pub(crate) fn find<'a, B>(
 }
 
 /// Whether the query has a token, well-formed or not.
-pub(crate) fn has_query<B>(request: &Request<B>, sources: &[TokenSource]) -> bool {
+pub(crate) fn has_query(request: &Parts, sources: &[TokenSource]) -> bool {
     sources.iter().any(|TokenSource(location)| match location {
         TokenLocation::Query(name) => {
-            !matches!(query(request.uri().query().unwrap_or_default(), name), Ok(None))
+            !matches!(query(request.uri.query().unwrap_or_default(), name), Ok(None))
         }
         _ => false,
     })

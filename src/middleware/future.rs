@@ -103,7 +103,8 @@ where
                 StateProjection::Verifying { verification, waiting } => {
                     let verified = ready!(verification.as_mut().poll(context));
                     let Some(mut waiting) = waiting.take() else { return Poll::Pending };
-                    match waiting.config.authorize(verified, &mut waiting.parts) {
+                    let Waiting { config, parts, .. } = &mut *waiting;
+                    match config.authorize(verified, &config.rule, parts) {
                         Ok(()) => State::Readying { waiting: Some(waiting) },
                         Err(error) => {
                             let Waiting { parts, config, effects, .. } = *waiting;

@@ -10,3 +10,4 @@ pub(crate) mod origin;
 pub(crate) mod rejection;
 pub(crate) mod resource_metadata;
 pub(crate) mod service;
+pub(crate) mod verify_request;

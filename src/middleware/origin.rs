@@ -10,8 +10,9 @@
 
 use std::net::IpAddr;
 
+use http::Method;
 use http::header::{HOST, HeaderMap, HeaderValue, ORIGIN, UPGRADE};
-use http::{Method, Request};
+use http::request::Parts;
 
 use crate::token_source::AllowedOrigins;
 
@@ -27,8 +28,8 @@ use crate::token_source::AllowedOrigins;
 /// | absent | `same-site`, `cross-site` | GET, HEAD that navigates the whole window | yes |
 /// | absent | `same-site`, `cross-site` | anything else | no |
 /// | absent | any | another method, a websocket | only without `Sec-Fetch-*`, and if clients other than browsers are allowed |
-pub(crate) fn may_use<B>(request: &Request<B>, allowed: &AllowedOrigins) -> bool {
-    let headers = request.headers();
+pub(crate) fn may_use(request: &Parts, allowed: &AllowedOrigins) -> bool {
+    let headers = &request.headers;
     let site = Site::of(headers);
     let mut origins = headers.get_all(ORIGIN).iter();
     match (origins.next(), origins.next()) {
@@ -79,25 +80,24 @@ impl Site {
 
 /// Whether the request opens a websocket, by an HTTP/1.1 upgrade (RFC 6455 §4.1) or CONNECT
 /// (RFC 8441 §4).
-pub(crate) fn is_upgrade<B>(request: &Request<B>) -> bool {
-    request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT
+pub(crate) fn is_upgrade(request: &Parts) -> bool {
+    request.headers.contains_key(UPGRADE) || request.method == Method::CONNECT
 }
 
 /// Whether the method is safe (RFC 9110 §9.2.1). A websocket handshake is not, although its method
 /// is GET.
-fn is_safe<B>(request: &Request<B>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-        && !is_upgrade(request)
+fn is_safe(request: &Parts) -> bool {
+    matches!(request.method, Method::GET | Method::HEAD | Method::OPTIONS) && !is_upgrade(request)
 }
 
 /// Whether the request navigates the whole window, such as after a sign-in or from a link in a
 /// mail. The page that caused the navigation cannot read the response.
-fn is_landing<B>(request: &Request<B>) -> bool {
+fn is_landing(request: &Parts) -> bool {
     let is = |name, value: &str| {
-        let mut sent = request.headers().get_all(name).iter();
+        let mut sent = request.headers.get_all(name).iter();
         matches!((sent.next(), sent.next()), (Some(one), None) if one == value)
     };
-    matches!(*request.method(), Method::GET | Method::HEAD)
+    matches!(request.method, Method::GET | Method::HEAD)
         && !is_upgrade(request)
         && is("sec-fetch-mode", "navigate")
         && is("sec-fetch-dest", "document")
@@ -109,7 +109,7 @@ fn sends_fetch_metadata(headers: &HeaderMap) -> bool {
 
 /// Whether the page's origin is the host that the request is for. `http` counts only on loopback:
 /// elsewhere, an attacker on the network path can serve a page of that origin.
-fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
+fn is_own(request: &Parts, origin: &HeaderValue) -> bool {
     let Some((scheme, authority)) =
         origin.to_str().ok().and_then(|origin| origin.split_once("://"))
     else {
@@ -122,8 +122,8 @@ fn is_own<B>(request: &Request<B>, origin: &HeaderValue) -> bool {
     };
     // The authority of the request target takes precedence over `Host` (RFC 9112 §3.2.2,
     // RFC 9113 §8.3.1).
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let own = match (request.uri().authority(), hosts.next(), hosts.next()) {
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let own = match (request.uri.authority(), hosts.next(), hosts.next()) {
         (Some(authority), _, _) => Some(authority.as_str()),
         (None, Some(host), None) => host.to_str().ok(),
         _ => None,

@@ -187,19 +187,23 @@ pub(crate) fn grpc_type(request: &Parts) -> Option<&'static str> {
     }
 }
 
+/// The gRPC status code: `UNAVAILABLE`, `PERMISSION_DENIED` or `UNAUTHENTICATED`.
+pub(crate) fn grpc_code(error: &Error) -> i32 {
+    match error.status() {
+        StatusCode::SERVICE_UNAVAILABLE => 14,
+        StatusCode::FORBIDDEN => 7,
+        _ => 16,
+    }
+}
+
 /// A rejection as gRPC clients expect it: HTTP 200 with the gRPC status in the headers, which are
 /// also the trailers if there is no message.
 fn grpc<R: Default>(error: &Error, content_type: &'static str) -> Response<R> {
-    let status = match error.status() {
-        StatusCode::SERVICE_UNAVAILABLE => "14",
-        StatusCode::FORBIDDEN => "7",
-        _ => "16",
-    };
     let mut response = Response::<R>::default();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert("grpc-status", HeaderValue::from_static(status));
+    headers.insert("grpc-status", grpc_code(error).into());
     headers.insert("grpc-message", HeaderValue::from_static(description(error)));
     response
 }

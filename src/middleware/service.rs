@@ -49,7 +49,7 @@ pub(crate) fn forward_anonymous(extensions: &mut Extensions) {
 impl<A> ProtectConfig<A> {
     /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
     /// verified.
-    pub(crate) fn begin<B>(&self, request: &Request<B>) -> (Verification, ResponseEffects) {
+    pub(crate) fn begin(&self, request: &Parts) -> (Verification, ResponseEffects) {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
@@ -61,8 +61,8 @@ impl<A> ProtectConfig<A> {
                 return (Verification::Ready(Err(error)), effects);
             }
         };
-        let effects = ResponseEffects::of(credentials.location, request.method());
-        match request.extensions().get::<AccessToken>() {
+        let effects = ResponseEffects::of(credentials.location, &request.method);
+        match request.extensions.get::<AccessToken>() {
             // Compare it with the request, because a service between the layers may have replaced
             // the token, and with the time, because a queue between them may have delayed the
             // request.
@@ -76,47 +76,50 @@ impl<A> ProtectConfig<A> {
         }
     }
 
-    pub(crate) fn is_preflight<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn is_preflight(&self, request: &Parts) -> bool {
         self.passes_preflight
-            && request.method() == Method::OPTIONS
-            && request.headers().contains_key(ORIGIN)
-            && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+            && request.method == Method::OPTIONS
+            && request.headers.contains_key(ORIGIN)
+            && request.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
     }
 
     /// Accepts the request, with its token or as anonymous, or returns why it is rejected.
-    pub(super) fn authorize(
+    pub(crate) fn authorize(
         &self,
         verified: Result<AccessToken, Error>,
-        request: &mut Parts,
-    ) -> Result<(), Error> {
-        match verified {
-            Ok(token) => self.accept(token, &self.rule, request),
-            Err(error) => self.accept_anonymous(error, request),
-        }
-    }
-
-    /// Accepts the request if the token satisfies `rule`.
-    pub(crate) fn accept(
-        &self,
-        token: AccessToken,
         rule: &Rule,
         request: &mut Parts,
     ) -> Result<(), Error> {
-        rule.check_request(&token, request)?;
-        request.extensions.remove::<Unauthenticated>();
-        request.extensions.insert(token);
-        telemetry::request(Outcome::Accepted);
+        match self.judge(verified, rule, request)? {
+            Some(token) => {
+                request.extensions.remove::<Unauthenticated>();
+                request.extensions.insert(token);
+            }
+            None => forward_anonymous(&mut request.extensions),
+        }
         Ok(())
     }
 
-    /// Accepts the request as anonymous, if the layer lets requests without a token through.
-    pub(crate) fn accept_anonymous(&self, error: Error, request: &mut Parts) -> Result<(), Error> {
-        if !self.lets_through(&error) {
-            return Err(error);
+    /// Returns the token if it satisfies `rule`, `None` if the layer lets the request through
+    /// without one, or why the request is rejected.
+    pub(super) fn judge(
+        &self,
+        verified: Result<AccessToken, Error>,
+        rule: &Rule,
+        request: &Parts,
+    ) -> Result<Option<AccessToken>, Error> {
+        match verified {
+            Ok(token) => {
+                rule.check_request(&token, request)?;
+                telemetry::request(Outcome::Accepted);
+                Ok(Some(token))
+            }
+            Err(error) if self.lets_through(&error) => {
+                telemetry::request(Outcome::Anonymous);
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
-        forward_anonymous(&mut request.extensions);
-        telemetry::request(Outcome::Anonymous);
-        Ok(())
     }
 
     /// Whether a request for which verification has ended with `error` continues as anonymous.
@@ -255,11 +258,11 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if self.config.is_preflight(&request) {
-            forward_anonymous(request.extensions_mut());
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (mut parts, body) = request.into_parts();
+        if self.config.is_preflight(&parts) {
+            forward_anonymous(&mut parts.extensions);
             telemetry::request(Outcome::Anonymous);
-            let (parts, body) = request.into_parts();
             let state = Arc::clone(&self.config).forward(
                 &mut self.inner,
                 parts,
@@ -268,8 +271,7 @@ where
             );
             return ResponseFuture { state };
         }
-        let (verification, effects) = self.config.begin(&request);
-        let (mut parts, body) = request.into_parts();
+        let (verification, effects) = self.config.begin(&parts);
         let state = match verification {
             Verification::Pending(verification) => {
                 // Release what the service reserved in `poll_ready`, such as a permit of a
@@ -283,12 +285,16 @@ where
                     waiting: Some(Box::new(Waiting { parts, body, service, config, effects })),
                 }
             }
-            Verification::Ready(verified) => match self.config.authorize(verified, &mut parts) {
-                Ok(()) => Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects),
-                Err(error) => {
-                    State::Rejected { response: Some(self.config.reject(error, &parts, effects)) }
+            Verification::Ready(verified) => {
+                match self.config.authorize(verified, &self.config.rule, &mut parts) {
+                    Ok(()) => {
+                        Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects)
+                    }
+                    Err(error) => State::Rejected {
+                        response: Some(self.config.reject(error, &parts, effects)),
+                    },
                 }
-            },
+            }
         };
         ResponseFuture { state }
     }

@@ -145,6 +145,34 @@ impl Verifier {
         }
     }
 
+    /// Like [`verify`](Self::verify), for callers that cannot wait. Returns `None` if it would have
+    /// to wait.
+    ///
+    /// If keys are missing, their fetch was started, and continues in the background. Load them at
+    /// startup with [`warm_up`](Self::warm_up), so that this does not happen. A lookup of the
+    /// issuer ([`Issuers::lookup_async`]) was not started.
+    ///
+    /// ```
+    /// use portcullis::Verifier;
+    ///
+    /// fn subject(verifier: &Verifier, token: &str) -> Option<String> {
+    ///     match verifier.try_verify(token)? {
+    ///         Ok(token) => token.subject().map(str::to_owned),
+    ///         Err(error) => {
+    ///             eprintln!("{error}");
+    ///             None
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = subject;
+    /// ```
+    pub fn try_verify(&self, token: &str) -> Option<Result<AccessToken, Error>> {
+        match self.begin(token) {
+            Verification::Ready(result) => Some(result),
+            Verification::Pending(_) => None,
+        }
+    }
+
     /// Loads the keys of all configured issuers: fetches missing ones, 16 at a time, and waits for
     /// them. Call it at startup, so that no request has to wait, or in a `/readyz` handler, where
     /// it costs nothing while the keys are loaded. It is optional: without it, the first request of
@@ -367,8 +395,6 @@ impl Verifier {
         error
     }
 
-    /// The token locations of the configured issuers: the header that a gateway sets, or
-    /// `Authorization`.
     /// The configured issuers that clients can get tokens from: not those of gateways, which log
     /// users in themselves.
     pub(crate) fn authorization_servers(&self) -> Vec<AuthorizationServer> {
@@ -388,6 +414,8 @@ impl Verifier {
         servers
     }
 
+    /// The token locations of the configured issuers: the header that a gateway sets, or
+    /// `Authorization`.
     pub(crate) fn token_sources(&self) -> Vec<TokenSource> {
         let mut sources = Vec::new();
         for issuer in self.0.issuers.configured() {

@@ -14,6 +14,7 @@ mod resource_metadata;
 mod rules;
 mod token_sources;
 mod tonic;
+mod verify_request;
 
 #[path = "../support/poll_once.rs"]
 mod poll_once;

@@ -1,0 +1,178 @@
+//! Verification of a request outside tower: [`ProtectLayer::verify_request`] and its [`Rejection`].
+
+use std::fmt;
+
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+
+use super::challenge::{Challenges, description};
+use super::effects::ResponseEffects;
+use super::layer::ProtectLayer;
+use super::rejection::{RejectionBody, grpc_code, grpc_type};
+use crate::access_token::AccessToken;
+use crate::error::Error;
+use crate::telemetry::{self, Outcome};
+use crate::verifier::Verification;
+
+/// The response to a rejected request, for frameworks that are not built on tower. It is the
+/// response that [`Protect`](crate::Protect) sends for the same request.
+#[must_use]
+pub struct Rejection(Box<Inner>);
+
+/// Boxed, so that the `Result` of a verification is small.
+struct Inner {
+    error: Error,
+    response: Response<String>,
+}
+
+impl Rejection {
+    /// Why the request was rejected. For the log, not for the client.
+    pub fn error(&self) -> &Error {
+        &self.0.error
+    }
+
+    /// The status of the response. For gRPC requests, it is 200; see
+    /// [`grpc_code`](Self::grpc_code).
+    pub fn status(&self) -> StatusCode {
+        self.0.response.status()
+    }
+
+    /// The headers of the response: `WWW-Authenticate` with the route's challenge (RFC 6750 §3),
+    /// `Retry-After` (seconds) with 503, and what the route's body needs.
+    pub fn headers(&self) -> &HeaderMap {
+        self.0.response.headers()
+    }
+
+    /// The body of the response: empty, unless the layer sets one, for example with
+    /// [`problem_json`](ProtectLayer::problem_json).
+    pub fn body(&self) -> &str {
+        self.0.response.body()
+    }
+
+    /// The gRPC status code: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED` or 14 `UNAVAILABLE`.
+    pub fn grpc_code(&self) -> i32 {
+        grpc_code(&self.0.error)
+    }
+
+    /// A sentence for the client, such as a gRPC status message. It is a fixed text for each kind
+    /// of error, without input of the client.
+    pub fn message(&self) -> &'static str {
+        description(&self.0.error)
+    }
+
+    /// Converts into a response with the framework's body. The [`Error`] is in its extensions.
+    pub fn into_response<B: From<String>>(self) -> Response<B> {
+        self.0.response.map(B::from)
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Rejection")
+            .field("error", &self.0.error)
+            .field("status", &self.0.response.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// # Without tower
+///
+/// For frameworks with their own middleware, and for gRPC interceptors. Everything that this layer
+/// requires applies: sources, rules, anonymous requests, challenges, the body of rejections.
+impl<A: RejectionBody<String>> ProtectLayer<A> {
+    /// Verifies the token of a request and checks this layer's rules. Returns `None` if the request
+    /// has no token and the layer lets it through
+    /// ([`allow_anonymous`](Self::allow_anonymous)).
+    ///
+    /// Waits only if an issuer must be looked up or keys must be fetched. The request's extensions
+    /// are not changed; pass the token on as your framework does.
+    ///
+    /// The responses to accepted requests are up to the caller. If a
+    /// [`TokenSource`](crate::TokenSource) of the layer is the query, they need
+    /// `Cache-Control: no-store` (RFC 6750 §2.3). If it is a websocket subprotocol, the handshake
+    /// must accept that subprotocol (RFC 6455 §4.2.2).
+    ///
+    /// # Errors
+    ///
+    /// Returns the response if the request is rejected.
+    ///
+    /// ```
+    /// use http::request::Parts;
+    /// use portcullis::ProtectLayer;
+    ///
+    /// async fn handle(protect: &ProtectLayer, request: &Parts) -> http::Response<String> {
+    ///     match protect.verify_request(request).await {
+    ///         Ok(Some(token)) => {
+    ///             http::Response::new(format!("hello, {}", token.subject().unwrap_or("service")))
+    ///         }
+    ///         Ok(None) => http::Response::new("hello".to_owned()),
+    ///         Err(rejection) => rejection.into_response(),
+    ///     }
+    /// }
+    /// # let _ = handle;
+    /// ```
+    pub async fn verify_request(&self, request: &Parts) -> Result<Option<AccessToken>, Rejection> {
+        let Some((verification, effects)) = self.begin_unless_preflight(request) else {
+            return Ok(None);
+        };
+        let verified = match verification {
+            Verification::Ready(verified) => verified,
+            Verification::Pending(future) => future.await,
+        };
+        self.conclude(verified, request, effects)
+    }
+
+    /// Like [`verify_request`](Self::verify_request), for callers that cannot wait, such as a
+    /// synchronous interceptor. Returns `None` if it would have to wait.
+    ///
+    /// If keys are missing, their fetch was started, and continues in the background. Load them at
+    /// startup with [`Verifier::warm_up`](crate::Verifier::warm_up), so that this does not happen.
+    /// A lookup of an issuer ([`Issuers::lookup_async`](crate::Issuers::lookup_async)) was not
+    /// started.
+    pub fn try_verify_request(
+        &self,
+        request: &Parts,
+    ) -> Option<Result<Option<AccessToken>, Rejection>> {
+        let Some((verification, effects)) = self.begin_unless_preflight(request) else {
+            return Some(Ok(None));
+        };
+        match verification {
+            Verification::Ready(verified) => Some(self.conclude(verified, request, effects)),
+            Verification::Pending(_) => None,
+        }
+    }
+
+    /// Builds the response for an error of a handler, such as that of
+    /// [`AccessToken::require_scope`], with this layer's realm and body.
+    pub fn rejection(&self, error: Error, request: &Parts) -> Rejection {
+        let parameters = self.config.challenge_parameters();
+        let challenges = Challenges::for_error(parameters, &error);
+        let challenges = if self.config.has_challenge { challenges } else { challenges.off() };
+        let effects = ResponseEffects::default();
+        let grpc = grpc_type(request);
+        let response = self.config.reject_with(error.clone(), request, effects, &challenges, grpc);
+        Rejection(Box::new(Inner { error, response }))
+    }
+
+    /// Returns `None` for a CORS preflight that passes.
+    fn begin_unless_preflight(&self, request: &Parts) -> Option<(Verification, ResponseEffects)> {
+        if self.config.is_preflight(request) {
+            telemetry::request(Outcome::Anonymous);
+            return None;
+        }
+        Some(self.config.begin(request))
+    }
+
+    fn conclude(
+        &self,
+        verified: Result<AccessToken, Error>,
+        request: &Parts,
+        effects: ResponseEffects,
+    ) -> Result<Option<AccessToken>, Rejection> {
+        self.config.judge(verified, &self.config.rule, request).map_err(|error| {
+            let response = self.config.reject(error.clone(), request, effects);
+            Rejection(Box::new(Inner { error, response }))
+        })
+    }
+}
