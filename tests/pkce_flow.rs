@@ -852,6 +852,17 @@ async fn clients_can_use_the_metadata() {
     let metadata: Value = demo.http.get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(metadata["issuer"], demo.iss);
     assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));
+    // The members that OpenID Connect Discovery §3 requires: clients check them all.
+    for required in [
+        "authorization_endpoint",
+        "token_endpoint",
+        "jwks_uri",
+        "response_types_supported",
+        "subject_types_supported",
+        "id_token_signing_alg_values_supported",
+    ] {
+        assert!(!metadata[required].is_null(), "{required}");
+    }
     let keys: Value = demo
         .http
         .get(metadata["jwks_uri"].as_str().unwrap())

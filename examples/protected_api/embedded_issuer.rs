@@ -669,6 +669,9 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["response_types_supported"] = json!(["code"]);
             metadata["grant_types_supported"] =
                 json!(["authorization_code", "refresh_token", "client_credentials"]);
+            // Required by OpenID Connect Discovery §3. The MCP SDKs check that they are there.
+            metadata["subject_types_supported"] = json!(["public"]);
+            metadata["id_token_signing_alg_values_supported"] = json!(["RS256"]);
             metadata["code_challenge_methods_supported"] = json!(["S256"]);
             metadata["authorization_response_iss_parameter_supported"] = true.into();
             metadata["scopes_supported"] =

@@ -42,7 +42,7 @@ const BODY_LIMIT: usize = 4 * 1024 * 1024;
 /// The longest time for reading a body. 4 MiB at 1.2 Mbit/s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Number of sessions whose owner is remembered: 100 bytes each.
+/// Number of sessions whose owner is remembered.
 const SESSIONS: u64 = 10_000;
 
 /// A [`tower_layer::Layer`] around an MCP server. Each request needs a token that the
@@ -164,9 +164,10 @@ impl<A> McpLayer<A> {
     /// that match a resource apply.
     ///
     /// Other spellings of the same URI match as well: upper case, percent-encoding, a default port,
-    /// more or fewer slashes. Every rule applies to a URI with dot segments (`notes://a/../b`) or a
-    /// user (`notes://@a`), because it depends on the service what that means. The rule of
-    /// `files://private/{id}` also applies to the directory itself, but not to those above it.
+    /// a user, more or fewer slashes, another query or fragment. Every rule applies to a URI with
+    /// dot segments (`notes://a/../b`), with a backslash, or of more than 8 KiB, because it depends
+    /// on the service what that means. The rule of `files://private/{id}` also applies to the
+    /// directory itself, but not to those above it.
     pub fn resource(self, uri: impl AsRef<str>, rule: impl Into<Rule>) -> Self {
         self.with(|config| {
             config.rules.add_resource(uri.as_ref(), &config.protect.rule, rule.into());
@@ -175,6 +176,9 @@ impl<A> McpLayer<A> {
 
     /// Sets the rule for tools, resources and prompts without a rule of their own, for servers that
     /// list what is allowed. By default, they need the rule of the [`ProtectLayer`] only.
+    ///
+    /// A resource in another spelling than that of its rule needs both rules: a service that
+    /// compares texts may take it for another resource.
     pub fn unregistered(self, rule: impl Into<Rule>) -> Self {
         self.with(|config| config.rules.set_unregistered(&config.protect.rule, rule.into()))
     }
@@ -190,8 +194,8 @@ impl<A> McpLayer<A> {
     }
 
     /// Sets for how many sessions the layer remembers who started them; 10,000 by default, the
-    /// least recently used ones are forgotten first. Of each user and client, the last 100 are
-    /// remembered, so that one cannot push out the sessions of others. 0 turns the check off.
+    /// least recently used ones are forgotten first. Of each user, the last 100 are remembered, so
+    /// that one cannot push out the sessions of others. 0 turns the check off.
     ///
     /// A request of another user or client with the `Mcp-Session-Id` of such a session is rejected
     /// with 404. A refreshed token of the same user and client may use it. Sessions that are not

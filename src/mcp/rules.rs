@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::message::{Body, Name};
-use super::uri::{Pattern, Uri};
+use super::uri::{Match, Pattern, Uri};
 use crate::middleware::challenge::Challenges;
 use crate::rule::Rule;
 
@@ -119,7 +119,7 @@ struct Found<'a> {
     operations: Vec<&'a Operation>,
     /// For each operation, whether it has been found.
     seen: Vec<bool>,
-    /// Resources whose rule has not been found yet. A body may name a thousand URIs that match all.
+    /// Resources whose rule has not been found yet.
     resources_left: usize,
 }
 
@@ -135,22 +135,29 @@ impl<'a> Found<'a> {
             Name::Tool(tool) => rules.tools.get(tool).map(|&at| self.push(at)).is_some(),
             Name::Prompt(prompt) => rules.prompts.get(prompt).map(|&at| self.push(at)).is_some(),
             Name::Resource(_) if rules.resources.is_empty() => false,
-            Name::Resource(_) if self.resources_left == 0 => true,
+            Name::Resource(_) if self.has_all_resources() => true,
             Name::Resource(uri) => {
                 let uri = Uri::new(uri);
-                let mut any = false;
+                let mut is_certain = false;
                 for (pattern, at) in &rules.resources {
-                    if pattern.matches(&uri) {
-                        any = true;
-                        self.resources_left -= usize::from(self.push(*at));
+                    let found = pattern.matches(&uri);
+                    is_certain |= found == Match::Certain;
+                    if found != Match::No && self.push(*at) {
+                        self.resources_left -= 1;
                     }
                 }
-                any
+                is_certain
             }
         };
         if let (false, Some(at)) = (is_registered, rules.unregistered) {
             self.push(at);
         }
+    }
+
+    /// Whether no further URI can add an operation. A body may name a thousand.
+    fn has_all_resources(&self) -> bool {
+        let is_seen = |at: usize| self.seen.get(at).is_some_and(|seen| *seen);
+        self.resources_left == 0 && self.rules.unregistered.is_none_or(is_seen)
     }
 
     /// Returns whether the operation is new.
@@ -208,6 +215,31 @@ mod tests {
             (two, "a b c d", true),
         ] {
             assert_eq!(is_satisfied(&rules, &base, body, scope), expected, "{body} {scope}");
+        }
+    }
+
+    /// Also once the rule of every resource has been found.
+    #[test]
+    fn resources_without_a_rule_are_found_among_others() {
+        let base = Rule::scope("a");
+        let mut rules = Rules::default();
+        rules.add_resource("n://{id}", &base, Rule::scope("b"));
+        rules.set_unregistered(&base, Rule::scope("c"));
+        let body = |uris: &str| {
+            format!(
+                r#"{{"method":"subscriptions/listen","params":{{"notifications":{{"resourceSubscriptions":{uris}}}}}}}"#
+            )
+        };
+        for (uris, scope, expected) in [
+            (r#"["n://1"]"#, "a b", true),
+            (r#"["n://1","n://2"]"#, "a b", true),
+            (r#"["n://1","s://1"]"#, "a b", false),
+            (r#"["s://1","n://1"]"#, "a b", false),
+            (r#"["n://1","s://1"]"#, "a c", false),
+            (r#"["n://1","s://1"]"#, "a b c", true),
+            (r#"["n://1","N://1"]"#, "a b", false),
+        ] {
+            assert_eq!(is_satisfied(&rules, &base, &body(uris), scope), expected, "{uris} {scope}");
         }
     }
 }

@@ -114,8 +114,7 @@ where
         self.inner = self.inner.clone();
         let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
         let (mut parts, body) = request.into_parts();
-        // A preflight has no body (Fetch §3.3.7). With one, it is a message like any other.
-        let is_preflight = config.protect.is_preflight(&parts) && body.is_end_stream();
+        let is_preflight = config.protect.is_preflight(&parts);
         let (verification, effects) = if is_preflight {
             (None, ResponseEffects::default())
         } else {
@@ -127,7 +126,8 @@ where
                 None => {
                     forward_anonymous(&mut parts.extensions);
                     telemetry::request(Outcome::Anonymous);
-                    (body, None)
+                    // A preflight has no body (Fetch §3.3.7). With one, it could be a message.
+                    (Bytes::new().into(), None)
                 }
                 Some(verification) => {
                     let verified = match verification {

@@ -1,9 +1,8 @@
 //! Sessions belong to the user and the client that started them. Their identifiers are no
 //! credentials: they appear in logs, and MCP forbids to authenticate by them.
 
-use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::sync::Arc;
 
 use http::HeaderValue;
 use moka::policy::EvictionPolicy;
@@ -11,31 +10,44 @@ use moka::sync::Cache;
 
 use crate::access_token::AccessToken;
 
-/// How many sessions of one owner are remembered. One who starts more loses the oldest of them, and
-/// not those of others.
-const MAX_PER_OWNER: usize = 100;
+/// How many sessions of one user are remembered. One who starts more loses the oldest of them, and
+/// not those of others. Per user and not per client: anyone may register many clients.
+const MAX_PER_USER: usize = 100;
 
 /// The owner of each session that this process has seen to start.
 #[derive(Debug)]
 pub(super) struct Sessions {
     owners: Cache<HeaderValue, Owner>,
-    /// The sessions of each owner, the newest last.
-    started: Cache<Owner, Arc<Mutex<VecDeque<HeaderValue>>>>,
+    /// The sessions of each user, the newest last. Its size is the number of sessions.
+    started: Cache<Id, Arc<[HeaderValue]>>,
     hashers: [RandomState; 2],
 }
 
-/// A user at a client, as 128 bits of a keyed hash: claims are long, and there are many sessions.
-/// Not the token, which is refreshed during a session.
+/// Who started a session: a user at a client. Not the token, which is refreshed during a session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Owner {
+    user: Id,
+    user_at_client: Id,
+}
+
+/// 128 bits of a keyed hash: claims are long, and there are many sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Owner([u64; 2]);
+struct Id([u64; 2]);
 
 impl Sessions {
     pub(super) fn new(capacity: u64) -> Self {
         // LRU: an admission policy by frequency would drop new sessions.
         let (owners, started) = (Cache::builder(), Cache::builder());
+        let weigh = |_: &Id, sessions: &Arc<[HeaderValue]>| {
+            u32::try_from(sessions.len()).unwrap_or(u32::MAX)
+        };
         Self {
             owners: owners.max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build(),
-            started: started.max_capacity(capacity).eviction_policy(EvictionPolicy::lru()).build(),
+            started: started
+                .max_capacity(capacity)
+                .weigher(weigh)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
             hashers: [RandomState::new(), RandomState::new()],
         }
     }
@@ -43,13 +55,20 @@ impl Sessions {
     /// `None`: an anonymous request.
     fn owner(&self, token: Option<&AccessToken>) -> Owner {
         let identity = token.map(|token| {
-            let names = (token.subject(), token.client_id());
-            // A token that names neither is an owner of its own.
-            let token_itself = (names == (None, None)).then(|| token.expose_token());
-            (token.issuer(), names, token_itself)
+            let (subject, client) = (token.subject(), token.client_id());
+            // A token that names neither is a user of its own.
+            let user = subject.or(client).unwrap_or_else(|| token.expose_token());
+            (token.issuer(), (subject.is_some(), user), client)
         });
-        Owner(std::array::from_fn(|half| {
-            self.hashers.get(half).map_or(0, |hasher| hasher.hash_one(identity))
+        Owner {
+            user: self.id(identity.map(|(issuer, user, _)| (issuer, user))),
+            user_at_client: self.id(identity),
+        }
+    }
+
+    fn id(&self, identity: impl Hash) -> Id {
+        Id(std::array::from_fn(|half| {
+            self.hashers.get(half).map_or(0, |hasher| hasher.hash_one(&identity))
         }))
     }
 
@@ -67,21 +86,23 @@ impl Sessions {
         if !self.owners.entry(session.clone()).or_insert(owner).is_fresh() {
             return;
         }
-        let started = self.started.get_with(owner, Arc::default);
-        let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.push_back(session);
-        if started.len() > MAX_PER_OWNER
-            && let Some(oldest) = started.pop_front()
-        {
+        let mut forgotten = None;
+        self.started.entry(owner.user).and_upsert_with(|sessions| {
+            let sessions = sessions.map_or_else(Arc::default, moka::Entry::into_value);
+            let is_full = sessions.len() >= MAX_PER_USER;
+            forgotten = sessions.first().filter(|_| is_full).cloned();
+            sessions.iter().skip(usize::from(is_full)).chain([&session]).cloned().collect()
+        });
+        if let Some(oldest) = forgotten {
             self.owners.invalidate(&oldest);
         }
     }
 
     pub(super) fn ended(&self, session: &HeaderValue) {
         let Some(owner) = self.owners.remove(session) else { return };
-        if let Some(started) = self.started.get(&owner) {
-            let mut started = started.lock().unwrap_or_else(PoisonError::into_inner);
-            started.retain(|own| own != session);
-        }
+        self.started.entry(owner.user).and_upsert_with(|sessions| {
+            let sessions = sessions.map_or_else(Arc::default, moka::Entry::into_value);
+            sessions.iter().filter(|own| *own != session).cloned().collect()
+        });
     }
 }

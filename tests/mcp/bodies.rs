@@ -363,7 +363,10 @@ async fn unreadable_bodies_are_rejected() {
 #[tokio::test]
 async fn names_without_a_rule_have_the_rule_for_the_others() {
     let api = Api::new();
-    let strict = api.mcp().unregistered(Rule::role("operator"));
+    let strict = api
+        .mcp()
+        .resource("public://{id}", Rule::scope("notes:read"))
+        .unregistered(Rule::role("operator"));
     let operator =
         api.token().scope("notes:read").claim("roles", serde_json::json!(["operator"])).build();
     struct Case {
@@ -394,6 +397,33 @@ async fn names_without_a_rule_have_the_rule_for_the_others() {
         Case {
             name: "registered",
             body: call("tools/call", r#"{"name":"write_note"}"#),
+            reader: 403,
+            operator: 403,
+        },
+        Case {
+            name: "a registered resource, then another",
+            body: call(
+                "subscriptions/listen",
+                r#"{"notifications":{"resourceSubscriptions":["public://1","secret://1"]}}"#,
+            ),
+            reader: 403,
+            operator: 200,
+        },
+        Case {
+            name: "a registered resource",
+            body: call("resources/read", r#"{"uri":"public://1"}"#),
+            reader: 200,
+            operator: 200,
+        },
+        Case {
+            name: "another spelling of it",
+            body: call("resources/read", r#"{"uri":"PUBLIC://1"}"#),
+            reader: 403,
+            operator: 200,
+        },
+        Case {
+            name: "a resource that may be any",
+            body: call("resources/read", r#"{"uri":"public://a/../1"}"#),
             reader: 403,
             operator: 403,
         },

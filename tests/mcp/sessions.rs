@@ -124,7 +124,10 @@ async fn sessions_of_others_cannot_be_evicted() {
     start(&api, &mcp, &api.reader()).await;
     let bob = api.token().subject("bob").scope("notes:read").build();
     for number in 0..2000 {
-        let request = request(Some(&bob), &[], &call("initialize", "{}"));
+        // Registered anew for each session.
+        let client = format!("client-{number}");
+        let token = api.token().subject("bob").scope("notes:read").claim("client_id", client);
+        let request = request(Some(&token.build()), &[], &call("initialize", "{}"));
         let session = format!("bob-{number}");
         let response = api.respond(&mcp, request, &[("mcp-session-id", &session)]).await;
         assert_eq!(response.status(), 200);
