@@ -39,6 +39,7 @@ macro_rules! guides {
 }
 
 guides! {
+    authorization = "authorization.md";
     comparison = "comparison.md";
     comparison_sources = "comparison-sources.md";
     errors = "errors.md";

@@ -40,6 +40,7 @@
 //!
 //! - [`providers`]: one constructor per identity provider, and the settings that it needs
 //! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
+//! - [Authorization](guide::authorization): checks that ask a database or a policy service
 //! - [Recipes](guide::recipes): what to write for which set-up
 //! - [MCP](guide::mcp): an MCP server whose tools have scopes
 //! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer

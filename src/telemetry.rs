@@ -220,6 +220,11 @@ pub(crate) fn lookup_failed(error: &dyn std::error::Error, suppressed: u64) {
     tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "issuer lookup failed");
 }
 
+/// A check of the application failed or took too long. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn authorization_failed(error: &dyn std::error::Error, suppressed: u64) {
+    tracing::error!(target: "portcullis", event = "authorization_failed", %error, suppressed, "authorization check failed");
+}
+
 /// Counts a failed lookup, whether or not [`lookup_failed`] logs it.
 pub(crate) fn lookup_failure_counted() {
     meters::lookup_failure();

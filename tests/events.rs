@@ -10,6 +10,7 @@ mod eventually;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,7 +23,7 @@ use eventually::eventually;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
 use portcullis::{AccessToken, Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
-use tower::{Layer as _, ServiceExt as _};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
@@ -243,6 +244,27 @@ async fn events_and_metrics_have_stable_names() {
         "DEBUG token_rejected alg detail kid reason=unknown_issuer",
     ]);
 
+    // Failed checks of the application as well.
+    let check = async |_, _| Err::<bool, _>("the policy service is unavailable");
+    let checked =
+        ProtectLayer::new(Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap())
+            .authorize(check)
+            .layer(service_fn(async |_: Request<Body>| {
+                Ok::<_, Infallible>(http::Response::new(Body::empty()))
+            }));
+    for (passes, expected) in [(0, Some(0)), (0, None), (1, Some(1))] {
+        clock.advance(Duration::from_secs(passes));
+        let request = Request::get("/").header("authorization", format!("Bearer {}", good()));
+        let response = checked.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), 503);
+        let mut lines = log.take();
+        lines.retain(|line| !line.contains("keys_fetched"));
+        assert_eq!(lines.pop().unwrap(), "DEBUG request_rejected reason=authorization_failed");
+        let expected = expected
+            .map(|suppressed| format!("ERROR authorization_failed error suppressed={suppressed}"));
+        assert_eq!(lines, Vec::from_iter(expected));
+    }
+
     // Resolved issuers share one label.
     let resolved =
         Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
@@ -363,12 +385,12 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(
         metrics,
         [
-            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 7 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 8 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=resolved outcome=changed: 7 times",
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 7",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 8",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
             "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
             "portcullis_key_fetches_total issuer=LARGE outcome=failed: 1",
@@ -376,6 +398,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
             "portcullis_keys_fetched_at_seconds issuer=LARGE: a time",
             "portcullis_lookup_failures_total : 5",
+            "portcullis_rejections_total reason=authorization_failed: 3",
             "portcullis_rejections_total reason=expired: 1",
             "portcullis_rejections_total reason=insufficient_scope: 1",
             "portcullis_rejections_total reason=invalid_request: 1",
@@ -389,10 +412,10 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_requests_total outcome=accepted: 3",
             "portcullis_requests_total outcome=anonymous: 1",
             "portcullis_requests_total outcome=rejected: 7",
-            "portcullis_requests_total outcome=unavailable: 1",
+            "portcullis_requests_total outcome=unavailable: 4",
             "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_token_cache_total outcome=hit: 2",
-            "portcullis_token_cache_total outcome=miss: 35",
+            "portcullis_token_cache_total outcome=miss: 38",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

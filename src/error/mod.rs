@@ -30,7 +30,7 @@ use crate::token::scope::Scope;
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
 /// | `Forbidden`, `ClaimsMismatch` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
-/// | `KeysUnavailable`, `LookupFailed` | 503 | none; `Retry-After` | the service or the issuer |
+/// | `KeysUnavailable`, `LookupFailed`, `AuthorizationFailed` | 503 | none; `Retry-After` | the service or the issuer |
 ///
 /// The layer stores the `Error` in the extensions of the *response*. It contains unescaped client
 /// input: do not put it into metric labels or HTML.
@@ -101,6 +101,14 @@ pub enum Error {
         /// The error of the lookup.
         reason: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A check of the application ([`ProtectLayer::authorize`](crate::ProtectLayer::authorize))
+    /// failed or took too long.
+    #[error("authorization check failed: {reason}")]
+    #[non_exhaustive]
+    AuthorizationFailed {
+        /// The error of the check.
+        reason: Arc<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 impl From<InvalidToken> for Error {
@@ -129,9 +137,9 @@ impl Error {
             Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::ClaimsMismatch(_) => {
                 StatusCode::FORBIDDEN
             }
-            Self::KeysUnavailable { .. } | Self::LookupFailed { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::KeysUnavailable { .. }
+            | Self::LookupFailed { .. }
+            | Self::AuthorizationFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -156,7 +164,8 @@ impl Error {
             | Self::Forbidden { .. }
             | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
-            | Self::LookupFailed { .. } => None,
+            | Self::LookupFailed { .. }
+            | Self::AuthorizationFailed { .. } => None,
         }
     }
 
@@ -174,6 +183,7 @@ impl Error {
             Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
+            Self::AuthorizationFailed { .. } => "authorization_failed",
         }
     }
 }

@@ -20,6 +20,9 @@ fn errors() -> Vec<Error> {
         Error::LookupFailed {
             reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
         },
+        Error::AuthorizationFailed {
+            reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
+        },
     ];
     let tokens = [
         InvalidToken::TooLarge { limit: 1, presented: 2 },

@@ -213,15 +213,22 @@ impl<A> Config<A> {
             (body, Requirement::Base)
         };
         let accepted = match &requirement {
-            Requirement::Base => self.protect.authorize(token, &self.protect.rule, parts),
+            Requirement::Base => self.protect.accept(token, &self.protect.rule, parts),
             // A rule cannot be satisfied without a token.
             _ if token.is_err() => Err(Error::Missing),
-            Requirement::One(operation) => self.protect.authorize(token, &operation.rule, parts),
+            Requirement::One(operation) => self.protect.accept(token, &operation.rule, parts),
             Requirement::Several(operations) => {
-                self.protect.authorize(token, &self.all(operations), parts)
+                self.protect.accept(token, &self.all(operations), parts)
             }
         };
-        match accepted {
+        let decided = match accepted {
+            Ok(()) => match self.protect.decision(caller.as_ref(), parts) {
+                Some(decision) => decision.await,
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
+        };
+        match decided {
             Ok(()) => Ok((body, caller)),
             Err(error) => Err(Rejection::Error(error, requirement)),
         }

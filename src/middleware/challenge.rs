@@ -128,7 +128,9 @@ impl Challenges {
             Error::InsufficientScope { .. } => &self.insufficient_scope,
             Error::Forbidden { .. } | Error::ClaimsMismatch(_) => &self.forbidden,
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
-            Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => return None,
+            Error::KeysUnavailable { .. }
+            | Error::LookupFailed { .. }
+            | Error::AuthorizationFailed { .. } => return None,
         };
         Some(challenge.clone())
     }
@@ -160,6 +162,7 @@ pub(crate) fn description(error: &Error) -> &'static str {
         Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => {
             "The access token cannot be verified now"
         }
+        Error::AuthorizationFailed { .. } => "Access cannot be authorized now",
     }
 }
 

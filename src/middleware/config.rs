@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::authorization::Authorization;
 use super::challenge::{ChallengeParameters, Challenges};
 use super::resource_metadata::ResourceMetadata;
 use crate::rule::Rule;
@@ -18,6 +19,8 @@ pub(crate) struct ProtectConfig<A> {
     pub(crate) realm: Arc<str>,
     pub(crate) sources: Arc<[TokenSource]>,
     pub(crate) policy: TokenPolicy,
+    /// Checks of the application, after the rule.
+    pub(crate) authorization: Authorization,
     pub(crate) passes_preflight: bool,
     pub(crate) has_challenge: bool,
     /// What challenges refer to.
@@ -36,6 +39,7 @@ impl<A> ProtectConfig<A> {
             realm: Arc::clone(&self.realm),
             sources: Arc::clone(&self.sources),
             policy: self.policy,
+            authorization: self.authorization.clone(),
             passes_preflight: self.passes_preflight,
             has_challenge: self.has_challenge,
             resource_metadata: self.resource_metadata.clone(),

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::authorization::Decision;
 use super::config::ProtectConfig;
 use super::effects::{ResponseEffects, copy};
 use super::rejection::{EmptyBody, RejectionBody};
@@ -41,8 +42,10 @@ pin_project! {
         Rejected { response: Option<Response<R>> },
         /// Passed on to the inner service.
         Inner { #[pin] future: S::Future, config: Arc<ProtectConfig<A>>, effects: ResponseEffects },
-        /// Waiting for keys or for a lookup. Only this state needs a boxed future.
+        /// Waiting for keys or for a lookup. Only this state and the next need a boxed future.
         Verifying { verification: Verifying, waiting: Option<Box<Waiting<S, B, A>>> },
+        /// Waiting for the checks of the application.
+        Authorizing { decision: Decision, waiting: Option<Box<Waiting<S, B, A>>> },
         /// Accepted; waiting until the inner service is ready.
         Readying { waiting: Option<Box<Waiting<S, B, A>>> },
     }
@@ -78,6 +81,18 @@ pub(super) struct Waiting<S, B, A> {
     pub(super) effects: ResponseEffects,
 }
 
+impl<S, B, A> Waiting<S, B, A> {
+    fn reject<R>(self, error: Error) -> State<S, B, R, A>
+    where
+        S: Service<Request<B>>,
+        A: RejectionBody<R>,
+        R: Default,
+    {
+        let response = self.config.reject(error, &self.parts, self.effects);
+        State::Rejected { response: Some(response) }
+    }
+}
+
 impl<S, B, R, A> Future for ResponseFuture<S, B, R, A>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -104,14 +119,22 @@ where
                     let verified = ready!(verification.as_mut().poll(context));
                     let Some(mut waiting) = waiting.take() else { return Poll::Pending };
                     let Waiting { config, parts, .. } = &mut *waiting;
-                    match config.authorize(verified, &config.rule, parts) {
-                        Ok(()) => State::Readying { waiting: Some(waiting) },
-                        Err(error) => {
-                            let Waiting { parts, config, effects, .. } = *waiting;
-                            State::Rejected {
-                                response: Some(config.reject(error, &parts, effects)),
+                    match config.accept(verified, &config.rule, parts) {
+                        Ok(()) => match config.decision(parts.extensions.get(), parts) {
+                            None => State::Readying { waiting: Some(waiting) },
+                            Some(decision) => {
+                                State::Authorizing { decision, waiting: Some(waiting) }
                             }
-                        }
+                        },
+                        Err(error) => waiting.reject(error),
+                    }
+                }
+                StateProjection::Authorizing { decision, waiting } => {
+                    let decision = ready!(decision.as_mut().poll(context));
+                    let Some(waiting) = waiting.take() else { return Poll::Pending };
+                    match decision {
+                        Ok(()) => State::Readying { waiting: Some(waiting) },
+                        Err(error) => waiting.reject(error),
                     }
                 }
                 StateProjection::Readying { waiting } => {

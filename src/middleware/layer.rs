@@ -1,6 +1,8 @@
 //! [`ProtectLayer`]: what a route requires.
 
+use std::error::Error as StdError;
 use std::fmt::{self, Display};
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,11 +11,13 @@ use http::request::Parts;
 use serde_json::Value;
 use tower_layer::Layer;
 
+use super::authorization::Authorization;
 use super::challenge::DEFAULT_REALM;
 use super::config::{ProtectConfig, TokenPolicy};
 use super::rejection::{EmptyBody, ProblemJson, RejectWith};
 use super::resource_metadata::ResourceMetadata;
 use super::service::Protect;
+use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::rule::Rule;
 use crate::token::scope::Scope;
@@ -69,6 +73,7 @@ impl ProtectLayer {
             rule: Rule::nothing(),
             realm: DEFAULT_REALM.into(),
             policy: TokenPolicy::Required,
+            authorization: Authorization::default(),
             passes_preflight: false,
             has_challenge: true,
             resource_metadata: None,
@@ -191,6 +196,48 @@ impl<A> ProtectLayer<A> {
     /// in whole seconds.
     pub fn max_auth_age(self, age: Duration) -> Self {
         self.rule(Rule::max_auth_age(age))
+    }
+
+    /// Asks the application whether a request may continue: a check that waits, for example for a
+    /// database or a policy service. It runs after the rules, only for requests that satisfy them,
+    /// and not for requests without a token that the layer lets through. Checks add up; they run in
+    /// order. The guide [Authorization](crate::guide::authorization) has an example with the
+    /// AuthZEN Authorization API.
+    ///
+    /// `Ok(false)` is rejected with 403 without `error`, since another token would not help. An
+    /// error, or no answer within 2 seconds
+    /// ([`authorization_timeout`](Self::authorization_timeout)), is rejected with 503
+    /// ([`Error::AuthorizationFailed`]). The check gets a copy of the request's head with its
+    /// extensions. Nothing is cached. It needs a Tokio runtime with time enabled.
+    ///
+    /// ```
+    /// # #[derive(Clone)] struct Database;
+    /// # impl Database { async fn owns(&self, _: &str, _: &str) -> Result<bool, std::io::Error> { Ok(true) } }
+    /// # fn example(protect: portcullis::ProtectLayer, database: Database) -> portcullis::ProtectLayer {
+    /// protect.authorize(move |token, request| {
+    ///     let database = database.clone();
+    ///     async move {
+    ///         let Some(subject) = token.subject() else { return Ok(false) };
+    ///         database.owns(subject, request.uri.path()).await
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn authorize<F, E>(
+        self,
+        check: impl Fn(AccessToken, Parts) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<bool, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.with(|config| config.authorization.add(check))
+    }
+
+    /// Sets how long the checks of [`authorize`](Self::authorize) may take together. The default is
+    /// 2 seconds.
+    pub fn authorization_timeout(self, timeout: Duration) -> Self {
+        self.with(|config| config.authorization.timeout = timeout)
     }
 
     /// Also lets requests without a token through. An invalid token is still rejected. Handlers

@@ -1,5 +1,6 @@
 //! Requests → credentials, errors → responses. This module never handles a key.
 
+pub(crate) mod authorization;
 pub(crate) mod challenge;
 pub(crate) mod config;
 pub(crate) mod credentials;

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Request, Response, StatusCode};
 use tower_service::Service;
 
+use super::authorization::Decision;
 use super::challenge::Challenges;
 use super::config::{ProtectConfig, TokenPolicy};
 use super::credentials;
@@ -84,7 +85,7 @@ impl<A> ProtectConfig<A> {
     }
 
     /// Accepts the request, with its token or as anonymous, or returns why it is rejected.
-    pub(crate) fn authorize(
+    pub(crate) fn accept(
         &self,
         verified: Result<AccessToken, Error>,
         rule: &Rule,
@@ -111,7 +112,10 @@ impl<A> ProtectConfig<A> {
         match verified {
             Ok(token) => {
                 rule.check_request(&token, request)?;
-                telemetry::request(Outcome::Accepted);
+                // Otherwise, counted when all checks have ended.
+                if self.authorization.is_empty() {
+                    telemetry::request(Outcome::Accepted);
+                }
                 Ok(Some(token))
             }
             Err(error) if self.lets_through(&error) => {
@@ -120,6 +124,19 @@ impl<A> ProtectConfig<A> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Starts the checks of the application, if there are any and the request has a token.
+    pub(crate) fn decision(
+        &self,
+        token: Option<&AccessToken>,
+        request: &Parts,
+    ) -> Option<Decision> {
+        if self.authorization.is_empty() {
+            return None;
+        }
+        let clock = self.verifier.clock();
+        token.map(|token| self.authorization.decide(token.clone(), request.clone(), clock.clone()))
     }
 
     /// Whether a request for which verification has ended with `error` continues as anonymous.
@@ -231,6 +248,19 @@ impl<S, A> Protect<S, A> {
     pub(crate) fn new(inner: S, config: Arc<ProtectConfig<A>>) -> Self {
         Self { inner, config }
     }
+
+    /// Sets a request aside that has to wait.
+    fn wait<B>(&mut self, parts: Parts, body: B, effects: ResponseEffects) -> Box<Waiting<S, B, A>>
+    where
+        S: Clone,
+    {
+        // Release what the service reserved in `poll_ready`, such as a permit of a concurrency
+        // limit: an issuer that hangs must not use up the permits of requests that do not wait. A
+        // clone goes with the request, and is polled ready once the request is accepted.
+        self.inner = self.inner.clone();
+        let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
+        Box::new(Waiting { parts, body, service, config, effects })
+    }
 }
 
 impl<S: fmt::Debug, A> fmt::Debug for Protect<S, A> {
@@ -274,22 +304,20 @@ where
         let (verification, effects) = self.config.begin(&parts);
         let state = match verification {
             Verification::Pending(verification) => {
-                // Release what the service reserved in `poll_ready`, such as a permit of a
-                // concurrency limit: an issuer that hangs must not use up the permits of requests
-                // that do not wait. A clone goes with the request, and is polled ready once the
-                // token is verified.
-                self.inner = self.inner.clone();
-                let (service, config) = (self.inner.clone(), Arc::clone(&self.config));
-                State::Verifying {
-                    verification,
-                    waiting: Some(Box::new(Waiting { parts, body, service, config, effects })),
-                }
+                let waiting = Some(self.wait(parts, body, effects));
+                State::Verifying { verification, waiting }
             }
             Verification::Ready(verified) => {
-                match self.config.authorize(verified, &self.config.rule, &mut parts) {
-                    Ok(()) => {
-                        Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects)
-                    }
+                match self.config.accept(verified, &self.config.rule, &mut parts) {
+                    Ok(()) => match self.config.decision(parts.extensions.get(), &parts) {
+                        None => {
+                            Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects)
+                        }
+                        Some(decision) => {
+                            let waiting = Some(self.wait(parts, body, effects));
+                            State::Authorizing { decision, waiting }
+                        }
+                    },
                     Err(error) => State::Rejected {
                         response: Some(self.config.reject(error, &parts, effects)),
                     },

@@ -120,7 +120,13 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
             Verification::Ready(verified) => verified,
             Verification::Pending(future) => future.await,
         };
-        self.conclude(verified, request, effects)
+        let accepted = self.config.judge(verified, &self.config.rule, request);
+        let token = accepted.as_ref().ok().and_then(Option::as_ref);
+        let decided = match self.config.decision(token, request) {
+            Some(decision) => decision.await.and(accepted),
+            None => accepted,
+        };
+        decided.map_err(|error| self.reject(error, request, effects))
     }
 
     /// Like [`verify_request`](Self::verify_request), for callers that cannot wait, such as a
@@ -129,7 +135,8 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
     /// If keys are missing, their fetch was started, and continues in the background. Load them at
     /// startup with [`Verifier::warm_up`](crate::Verifier::warm_up), so that this does not happen.
     /// A lookup of an issuer ([`Issuers::lookup_async`](crate::Issuers::lookup_async)) was not
-    /// started.
+    /// started. A layer with [`authorize`](Self::authorize) has to wait for each request that its
+    /// rules accept.
     pub fn try_verify_request(
         &self,
         request: &Parts,
@@ -138,7 +145,13 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
             return Some(Ok(None));
         };
         match verification {
-            Verification::Ready(verified) => Some(self.conclude(verified, request, effects)),
+            Verification::Ready(verified) => {
+                let accepted = self.config.judge(verified, &self.config.rule, request);
+                if matches!(accepted, Ok(Some(_))) && !self.config.authorization.is_empty() {
+                    return None;
+                }
+                Some(accepted.map_err(|error| self.reject(error, request, effects)))
+            }
             Verification::Pending(_) => None,
         }
     }
@@ -164,15 +177,8 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
         Some(self.config.begin(request))
     }
 
-    fn conclude(
-        &self,
-        verified: Result<AccessToken, Error>,
-        request: &Parts,
-        effects: ResponseEffects,
-    ) -> Result<Option<AccessToken>, Rejection> {
-        self.config.judge(verified, &self.config.rule, request).map_err(|error| {
-            let response = self.config.reject(error.clone(), request, effects);
-            Rejection(Box::new(Inner { error, response }))
-        })
+    fn reject(&self, error: Error, request: &Parts, effects: ResponseEffects) -> Rejection {
+        let response = self.config.reject(error.clone(), request, effects);
+        Rejection(Box::new(Inner { error, response }))
     }
 }

@@ -433,6 +433,10 @@ impl Verifier {
         sources
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
     /// Whether this verifier or a clone of it verified the token, and the token has not expired.
     pub(crate) fn still_accepts(&self, token: &AccessToken) -> bool {
         token.verifier() == self.0.id && token.is_good_at(self.0.clock.now())

@@ -1,5 +1,8 @@
 //! The layer itself: what it requires of its configuration and of requests without a body.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -94,6 +97,32 @@ async fn a_preflight_does_not_carry_a_message() {
         }
     }
     assert!(api.reached().iter().all(|(body, _)| body.is_empty()), "{:?}", api.reached());
+}
+
+/// The check runs after the rules of what the body names.
+#[tokio::test]
+async fn checks_of_the_application_decide_last() {
+    let api = Api::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let protect = api.protect.clone().authorize(move |token, _| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let allowed = token.subject() == Some("alice");
+        async move { Ok::<_, Infallible>(allowed) }
+    });
+    let mcp = McpLayer::new(protect).unwrap().tool("write_note", Rule::scope("notes:write"));
+    let token = |subject| api.token().subject(subject).scope("notes:read").build();
+    for (name, token, tool, status, calls) in [
+        ("allowed", Some(token("alice")), "whoami", 200, 1),
+        ("denied", Some(token("bob")), "whoami", 403, 1),
+        ("rejected by the rule", Some(token("alice")), "write_note", 403, 0),
+        ("no token", None, "whoami", 401, 0),
+    ] {
+        asked.store(0, Ordering::Relaxed);
+        let body = call("tools/call", &format!(r#"{{"name":"{tool}"}}"#));
+        assert_eq!(api.post(&mcp, token.as_deref(), &body).await.status, status, "{name}");
+        assert_eq!(asked.load(Ordering::Relaxed), calls, "{name}");
+    }
 }
 
 /// An MCP server serves no gRPC, whose rejections have status 200.

@@ -1,6 +1,7 @@
 //! The layer around a service: which requests it rejects, which it forwards, and what it leaves
 //! unchanged.
 
+mod authorize;
 mod credentials;
 mod extract;
 mod greeter;
