@@ -164,10 +164,11 @@ impl<A> McpLayer<A> {
     /// that match a resource apply.
     ///
     /// Other spellings of the same URI match as well: upper case, percent-encoding, a default port,
-    /// a user, more or fewer slashes, another query or fragment. Every rule applies to a URI with
-    /// dot segments (`notes://a/../b`), with a backslash, or of more than 8 KiB, because it depends
-    /// on the service what that means. The rule of `files://private/{id}` also applies to the
-    /// directory itself, but not to those above it.
+    /// a user or port, more or fewer slashes, another query or fragment. Every rule applies to a
+    /// URI with dot segments (`notes://a/../b`), with a backslash, or of more than 2 KiB, because
+    /// it depends on the service what that means. The rule of `files://private/{id}` also applies
+    /// to the directory itself, but not to those above it. A service must not ignore the scheme,
+    /// and must not treat characters as equal that differ otherwise (Unicode normalization).
     pub fn resource(self, uri: impl AsRef<str>, rule: impl Into<Rule>) -> Self {
         self.with(|config| {
             config.rules.add_resource(uri.as_ref(), &config.protect.rule, rule.into());
@@ -194,8 +195,9 @@ impl<A> McpLayer<A> {
     }
 
     /// Sets for how many sessions the layer remembers who started them; 10,000 by default, the
-    /// least recently used ones are forgotten first. Of each user, the last 100 are remembered, so
-    /// that one cannot push out the sessions of others. 0 turns the check off.
+    /// least recently used ones are forgotten first. Of each user, the last 100 are remembered,
+    /// and at most a tenth of all, so that one cannot push out the sessions of others. 0 turns the
+    /// check off. Identifiers are compared byte for byte, as in rmcp.
     ///
     /// A request of another user or client with the `Mcp-Session-Id` of such a session is rejected
     /// with 404. A refreshed token of the same user and client may use it. Sessions that are not

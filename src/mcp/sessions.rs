@@ -5,14 +5,16 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::Arc;
 
 use http::HeaderValue;
+use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::access_token::AccessToken;
 
-/// How many sessions of one user are remembered. One who starts more loses the oldest of them, and
-/// not those of others. Per user and not per client: anyone may register many clients.
-const MAX_PER_USER: usize = 100;
+/// How many sessions of one user are remembered, and at most a tenth of all. One who starts more
+/// loses the oldest of them, and not those of others. Per user and not per client: anyone may
+/// register many clients.
+const MAX_PER_USER: u64 = 100;
 
 /// The owner of each session that this process has seen to start.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub(super) struct Sessions {
     owners: Cache<HeaderValue, Owner>,
     /// The sessions of each user, the newest last. Its size is the number of sessions.
     started: Cache<Id, Arc<[HeaderValue]>>,
+    max_per_user: usize,
     hashers: [RandomState; 2],
 }
 
@@ -48,6 +51,7 @@ impl Sessions {
                 .weigher(weigh)
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
+            max_per_user: usize::try_from(MAX_PER_USER.min(capacity / 10).max(1)).unwrap_or(1),
             hashers: [RandomState::new(), RandomState::new()],
         }
     }
@@ -89,7 +93,7 @@ impl Sessions {
         let mut forgotten = None;
         self.started.entry(owner.user).and_upsert_with(|sessions| {
             let sessions = sessions.map_or_else(Arc::default, moka::Entry::into_value);
-            let is_full = sessions.len() >= MAX_PER_USER;
+            let is_full = sessions.len() >= self.max_per_user;
             forgotten = sessions.first().filter(|_| is_full).cloned();
             sessions.iter().skip(usize::from(is_full)).chain([&session]).cloned().collect()
         });
@@ -100,9 +104,11 @@ impl Sessions {
 
     pub(super) fn ended(&self, session: &HeaderValue) {
         let Some(owner) = self.owners.remove(session) else { return };
-        self.started.entry(owner.user).and_upsert_with(|sessions| {
+        self.started.entry(owner.user).and_compute_with(|sessions| {
             let sessions = sessions.map_or_else(Arc::default, moka::Entry::into_value);
-            sessions.iter().filter(|own| *own != session).cloned().collect()
+            let left: Arc<[_]> = sessions.iter().filter(|own| *own != session).cloned().collect();
+            // An empty list counts as nothing and would never be evicted.
+            if left.is_empty() { Op::Remove } else { Op::Put(left) }
         });
     }
 }

@@ -8,24 +8,37 @@
 const MAX_DECODINGS: usize = 3;
 
 /// A longer URI, in bytes, may mean any resource. Each costs work in proportion to its length.
-const MAX_LENGTH: usize = 8 * 1024;
+const MAX_LENGTH: usize = 2 * 1024;
 
 /// The URI of a rule: exactly this one, or all that begin with it.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     /// As registered, and as RFC 6570 §3.1 expands it.
     literals: [String; 2],
-    spellings: Vec<String>,
+    is_template: bool,
+    spellings: Spellings,
     is_prefix: bool,
+    has_authority: bool,
 }
 
 /// A URI of a request, as the services that read it may understand it.
 #[derive(Debug)]
 pub(super) struct Uri<'a> {
     literal: &'a str,
-    spellings: Vec<String>,
+    spellings: Spellings,
+    /// What a service knows that uses the path only.
+    path: Option<String>,
     /// Whether it may mean any resource.
     is_ambiguous: bool,
+}
+
+/// The forms in which a service may understand a URI.
+#[derive(Clone, Debug, Default)]
+struct Spellings {
+    /// By the standards: each of them counts.
+    strict: Vec<String>,
+    /// By services that ignore a part of it.
+    loose: Vec<String>,
 }
 
 /// Whether a URI means the resource of a [`Pattern`].
@@ -47,28 +60,41 @@ impl Pattern {
         // A template for the query is about one resource, whatever its query.
         let is_prefix = is_template && !decoded.contains(['?', '#']);
         Self {
-            spellings: spellings(&decoded, !is_prefix),
+            spellings: Spellings::new(&decoded, !is_prefix),
             literals: [literal.to_owned(), percent_encoded(literal)],
+            has_authority: authority(&decoded)
+                .is_some_and(|(_, authority, _)| !authority.is_empty()),
+            is_template,
             is_prefix,
         }
     }
 
     pub(super) fn matches(&self, uri: &Uri<'_>) -> Match {
-        let is_own = |spelling: &String| {
-            self.spellings.iter().any(|own| {
+        let covers = |own: &[String], spelling: &String| {
+            own.iter().any(|own| {
                 spelling == own
                     || self.is_prefix
                         // The directory itself has no slash at its end.
                         && (spelling.starts_with(own) || own.strip_suffix('/') == Some(spelling))
             })
         };
+        let Spellings { strict, loose } = &self.spellings;
         let is_literal = self
             .literals
             .iter()
-            .any(|own| uri.literal == own || self.is_prefix && uri.literal.starts_with(own));
-        if is_literal && !uri.is_ambiguous && uri.spellings.iter().all(is_own) {
-            Match::Certain
-        } else if uri.is_ambiguous || uri.spellings.iter().any(is_own) {
+            .any(|own| uri.literal == own || self.is_template && uri.literal.starts_with(own));
+        if is_literal
+            && !uri.is_ambiguous
+            && uri.spellings.strict.iter().all(|one| covers(strict, one))
+        {
+            return Match::Certain;
+        }
+        let path = uri.path.iter().filter(|_| !self.has_authority);
+        if is_literal
+            || uri.is_ambiguous
+            || uri.spellings.strict.iter().any(|one| covers(strict, one))
+            || uri.spellings.loose.iter().chain(path).any(|one| covers(loose, one))
+        {
             Match::Possible
         } else {
             Match::No
@@ -79,11 +105,14 @@ impl Pattern {
 impl<'a> Uri<'a> {
     pub(super) fn new(uri: &'a str) -> Self {
         if uri.len() > MAX_LENGTH {
-            return Self { literal: uri, spellings: Vec::new(), is_ambiguous: true };
+            let spellings = Spellings::default();
+            return Self { literal: uri, spellings, path: None, is_ambiguous: true };
         }
         let (decoded, is_decoded) = decoded(uri);
+        let path = authority(&decoded)
+            .map(|(scheme, _, path)| loosened(&collapsed(&format!("{scheme}:{path}"), true), true));
         let is_ambiguous = !is_decoded || is_ambiguous(&decoded);
-        Self { literal: uri, spellings: spellings(&decoded, true), is_ambiguous }
+        Self { literal: uri, spellings: Spellings::new(&decoded, true), path, is_ambiguous }
     }
 }
 
@@ -95,11 +124,16 @@ fn decoded(uri: &str) -> (String, bool) {
     for _ in 0..MAX_DECODINGS {
         match percent_decoded(&text) {
             Some(next) => text = without_spaces(&next),
-            None => return (text.to_lowercase(), true),
+            None => return (lower_case(&text), true),
         }
     }
     let is_decoded = percent_decoded(&text).is_none();
-    (text.to_lowercase(), is_decoded)
+    (lower_case(&text), is_decoded)
+}
+
+/// By character: that of a whole text depends on the end of the word in Greek.
+fn lower_case(text: &str) -> String {
+    text.chars().flat_map(char::to_lowercase).collect()
 }
 
 fn without_spaces(text: &str) -> String {
@@ -107,35 +141,64 @@ fn without_spaces(text: &str) -> String {
     text.chars().filter(is_kept).collect()
 }
 
-/// Returns each form in which a service may understand the URI: as a text, by a lenient parser, and
-/// by one that follows the URL Standard, also if that knows the scheme as one with hosts, where
-/// `127.1` is `127.0.0.1`. `is_complete`: whether it is a whole URI, not the beginning of one.
-fn spellings(uri: &str, is_complete: bool) -> Vec<String> {
-    let mut forms = vec![uri.to_owned()];
-    // A parser would resolve a dot that is only the beginning of a segment.
-    let has_whole_segments = is_complete || !uri.ends_with('.');
-    forms.extend(parsed(uri).filter(|_| has_whole_segments));
-    if let Some((scheme, rest)) = uri.split_once("://") {
-        let rest = rest.trim_start_matches('/');
-        let end = rest.find(['/', '?', '#']);
-        if is_complete || end.is_some() {
-            let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+impl Spellings {
+    /// `is_complete`: whether it is a whole URI, not the beginning of one.
+    fn new(uri: &str, is_complete: bool) -> Self {
+        // A parser would resolve a dot that is only the beginning of a segment.
+        let has_whole_segments = is_complete || !uri.ends_with('.');
+        let parsed = |uri: &str| parsed(uri).filter(|_| has_whole_segments);
+        let mut strict = vec![uri.to_owned()];
+        strict.extend(parsed(uri));
+        let mut loose = Vec::new();
+        if let Some((scheme, authority, path)) = authority(uri)
+            && (is_complete || !path.is_empty())
+        {
             let plain = format!("://{}{path}", host_and_port(authority));
-            let known = parsed(&format!("https{plain}")).filter(|_| has_whole_segments);
-            let known =
-                known.and_then(|url| Some(format!("{scheme}{}", url.strip_prefix("https")?)));
-            forms.push(format!("{scheme}{plain}"));
-            forms.extend(known);
+            // As a URL with a host, where `127.1` is `127.0.0.1`.
+            let as_https = parsed(&format!("https{plain}"));
+            let as_https = as_https.as_deref().and_then(|url| url.strip_prefix("https"));
+            loose.extend(as_https.map(|url| format!("{scheme}{url}")));
+            strict.push(format!("{scheme}{plain}"));
         }
+        let unique = |uris: Vec<String>| {
+            uris.into_iter().fold(Vec::new(), |mut all, one| {
+                if !all.contains(&one) {
+                    all.push(one);
+                }
+                all
+            })
+        };
+        let strict: Vec<_> = unique(strict.iter().map(|uri| collapsed(uri, is_complete)).collect());
+        let loose =
+            loose.iter().map(|uri| collapsed(uri, is_complete)).chain(strict.iter().cloned());
+        let loose = unique(loose.map(|uri| loosened(&uri, is_complete)).collect());
+        Self { strict, loose }
     }
-    let mut spellings = Vec::with_capacity(forms.len());
-    for form in forms {
-        let spelling = collapsed(&form, is_complete);
-        if !spellings.contains(&spelling) {
-            spellings.push(spelling);
-        }
+}
+
+/// Scheme, authority, and the rest, of a URI that has an authority.
+fn authority(uri: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = uri.split_once("://")?;
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    Some((scheme, authority, path))
+}
+
+/// Removes a port, and what follows `;` in each segment, from a collapsed URI.
+fn loosened(uri: &str, is_complete: bool) -> String {
+    let Some((scheme, rest)) = uri.split_once(":/") else { return uri.to_owned() };
+    let is_closed = is_complete || rest.contains('/');
+    let mut text = format!("{scheme}:");
+    for (position, segment) in rest.split('/').enumerate() {
+        let segment = segment.split(';').next().unwrap_or_default();
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let segment = match segment.rsplit_once(':') {
+            Some((host, port)) if position == 0 && is_closed && is_port(port) => host,
+            _ => segment,
+        };
+        text.push('/');
+        text.push_str(segment);
     }
-    spellings
+    text
 }
 
 /// The URI by the URL Standard, without a user.
@@ -235,11 +298,29 @@ fn percent_encoded(literal: &str) -> String {
 fn is_ambiguous(decoded: &str) -> bool {
     // Some servers ignore what follows `;` in a segment.
     let is_dot_segment = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
-    let rest = decoded.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = rest.trim_start_matches('/').split(['/', '?', '#']).next().unwrap_or_default();
+    // Other forms of `.`, `/` and `\`, and what was not UTF-8.
+    let is_lookalike = |character: char| {
+        matches!(
+            character,
+            '\u{2024}'
+                | '\u{2025}'
+                | '\u{fe52}'
+                | '\u{fe68}'
+                | '\u{ff0e}'
+                | '\u{ff0f}'
+                | '\u{ff3c}'
+                | '\u{fffd}'
+        )
+    };
     decoded.contains('\\')
-        || decoded.split(['/', '?', '#']).any(is_dot_segment)
-        || authority.matches('@').count() > 1
+        || decoded.contains(is_lookalike)
+        // Python's urllib unwraps these.
+        || decoded.starts_with("url:")
+        || decoded.starts_with('<')
+        // A drive letter, `C|`.
+        || decoded.starts_with("file:") && decoded.contains('|')
+        || decoded.split(['/', '?', '#', ':']).any(is_dot_segment)
+        || authority(decoded).is_some_and(|(_, authority, _)| authority.matches('@').count() > 1)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Checks of the application that wait: [`ProtectLayer::authorize`](crate::ProtectLayer::authorize).
+//! Checks of the application that wait
+//! ([`ProtectLayer::authorize`](crate::ProtectLayer::authorize)).
 
 use std::error::Error as StdError;
 use std::fmt;
