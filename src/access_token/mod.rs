@@ -228,7 +228,8 @@ impl AccessToken {
         UNIX_EPOCH + self.0.expires_at
     }
 
-    /// Waits until the token expires: until `exp` (RFC 7519 §4.1.4), without leeway. For open
+    /// Waits until the token expires: until `exp` (RFC 7519 §4.1.4), or until it is older than
+    /// [`Issuer::max_token_age`](crate::Issuer::max_token_age), without leeway. For open
     /// streams (websockets, server-sent events), which must not outlive the token that they were
     /// opened with. Requires a tokio runtime with time enabled.
     ///

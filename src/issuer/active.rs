@@ -70,18 +70,20 @@ impl ActiveIssuer {
             Provenance::Resolved { throttle, addresses } => (Some(throttle), addresses),
         };
         let rsa = config.rsa_algorithm();
+        // `Issuer::algorithms` takes precedence over the algorithm of the set.
+        let prepared = |jwks: &Jwks| {
+            jwks.with_rsa_algorithm(match &config.algorithms {
+                Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
+                Cow::Owned(_) => rsa,
+            })
+        };
         let location = match &config.key_source {
             KeySource::Secret(key) => {
                 let keys = ActiveKeys::Secret(Arc::clone(key));
                 return Ok(Self { config, keys });
             }
             KeySource::Fixed(jwks) => {
-                // `Issuer::algorithms` takes precedence over the algorithm of the set.
-                let rsa = match &config.algorithms {
-                    Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
-                    Cow::Owned(_) => rsa,
-                };
-                let keys = ActiveKeys::Fixed(jwks.with_rsa_algorithm(rsa));
+                let keys = ActiveKeys::Fixed(prepared(jwks));
                 return Ok(Self { config, keys });
             }
             KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
@@ -95,10 +97,7 @@ impl ActiveIssuer {
         let (algorithms, policy, plain_http) =
             (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
         let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
-        let seed = config.seed.as_ref().map(|jwks| {
-            // As for fixed keys, the set may name the algorithm of its RSA keys.
-            jwks.with_rsa_algorithm(jwks.own_rsa_algorithm().unwrap_or(rsa))
-        });
+        let seed = config.seed.as_ref().map(prepared);
         let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone(), seed));
         Ok(Self { config, keys })
     }

@@ -110,10 +110,12 @@ impl Issuer {
     /// refresh in the background. On a platform that starts a process for each burst of requests
     /// (AWS Lambda), no request waits for the issuer, and none fails because it is down.
     ///
-    /// The set counts as fresh for 60 seconds, and is then used for
-    /// [`keys_max_stale`](Self::keys_max_stale) while fetching fails, like any other. A withdrawn
-    /// key in it is trusted for as long. Without effect on [`jwks`](Self::jwks) and
-    /// [`secret`](Self::secret).
+    /// The set counts as fresh for 60 seconds after the [`Verifier`](crate::Verifier) is created,
+    /// whatever [`keys_max_age`](Self::keys_max_age) is. A first request after that waits for a
+    /// fetch. While fetching fails, the set is used for
+    /// [`keys_max_stale`](Self::keys_max_stale), like any other. A withdrawn key in it is trusted
+    /// for as long. Without effect on [`jwks`](Self::jwks), [`secret`](Self::secret), and issuers
+    /// from a lookup.
     pub fn seed(mut self, jwks: Jwks) -> Self {
         self.seed = Some(jwks);
         self

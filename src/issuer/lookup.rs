@@ -320,7 +320,9 @@ impl ResolvedIssuers {
 
     /// The issuer with this configuration: a cached one with its keys, or a new one. Returns `None`
     /// if the configuration is invalid.
-    fn trusted(&self, iss: &str, config: Issuer, at: Duration) -> Option<Arc<ActiveIssuer>> {
+    fn trusted(&self, iss: &str, mut config: Issuer, at: Duration) -> Option<Arc<ActiveIssuer>> {
+        // It would bring withdrawn keys back each time that the issuer is evicted or forgotten.
+        config.seed = None;
         let same = std::iter::once(iss)
             .chain(config.names().map(|name| &**name))
             .filter_map(|name| self.cached(name))

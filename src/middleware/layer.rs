@@ -210,15 +210,18 @@ impl<A> ProtectLayer<A> {
     /// ([`Error::AuthorizationFailed`]). The check gets a copy of the request's head with its
     /// extensions. Nothing is cached. It needs a Tokio runtime with time enabled.
     ///
+    /// A subject is unique at its issuer only: with several issuers, ask about both. Do not decide
+    /// by headers that a client chooses, such as `Mcp-Name`.
+    ///
     /// ```
     /// # #[derive(Clone)] struct Database;
-    /// # impl Database { async fn owns(&self, _: &str, _: &str) -> Result<bool, std::io::Error> { Ok(true) } }
+    /// # impl Database { async fn owns(&self, _: (&str, &str), _: &str) -> Result<bool, std::io::Error> { Ok(true) } }
     /// # fn example(protect: portcullis::ProtectLayer, database: Database) -> portcullis::ProtectLayer {
     /// protect.authorize(move |token, request| {
     ///     let database = database.clone();
     ///     async move {
     ///         let Some(subject) = token.subject() else { return Ok(false) };
-    ///         database.owns(subject, request.uri.path()).await
+    ///         database.owns((token.issuer(), subject), request.uri.path()).await
     ///     }
     /// })
     /// # }

@@ -54,12 +54,7 @@ impl<A> ProtectConfig<A> {
         let credentials = match credentials::find(request, &self.sources) {
             Ok(credentials) => credentials,
             Err(error) => {
-                let effects = if credentials::has_query(request, &self.sources) {
-                    ResponseEffects::no_store()
-                } else {
-                    ResponseEffects::default()
-                };
-                return (Verification::Ready(Err(error)), effects);
+                return (Verification::Ready(Err(error)), self.effects_of_query(request));
             }
         };
         let effects = ResponseEffects::of(credentials.location, &request.method);
@@ -74,6 +69,15 @@ impl<A> ProtectConfig<A> {
                 (Verification::Ready(Ok(verified.clone())), effects)
             }
             _ => (self.verifier.begin(credentials.token), effects),
+        }
+    }
+
+    /// What a token in the query, well-formed or not, leaves to the response.
+    pub(super) fn effects_of_query(&self, request: &Parts) -> ResponseEffects {
+        if credentials::has_query(request, &self.sources) {
+            ResponseEffects::no_store()
+        } else {
+            ResponseEffects::default()
         }
     }
 
@@ -135,8 +139,11 @@ impl<A> ProtectConfig<A> {
         if self.authorization.is_empty() {
             return None;
         }
-        let clock = self.verifier.clock();
-        token.map(|token| self.authorization.decide(token.clone(), request.clone(), clock.clone()))
+        let token = token?.clone();
+        let mut request = request.clone();
+        request.extensions.remove::<Unauthenticated>();
+        request.extensions.insert(token.clone());
+        Some(self.authorization.decide(token, request, self.verifier.clock().clone()))
     }
 
     /// Whether a request for which verification has ended with `error` continues as anonymous.

@@ -8,7 +8,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::challenge::{Challenges, description};
 use super::effects::ResponseEffects;
 use super::layer::ProtectLayer;
-use super::rejection::{RejectionBody, grpc_code, grpc_type};
+use super::rejection::{RejectionBody, grpc_code, grpc_type, reject};
 use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::telemetry::{self, Outcome};
@@ -81,16 +81,19 @@ impl fmt::Debug for Rejection {
 /// For frameworks with their own middleware, and for gRPC interceptors. Everything that this layer
 /// requires applies: sources, rules, anonymous requests, challenges, the body of rejections.
 impl<A: RejectionBody<String>> ProtectLayer<A> {
-    /// Verifies the token of a request and checks this layer's rules. Returns `None` if the request
-    /// has no token and the layer lets it through
-    /// ([`allow_anonymous`](Self::allow_anonymous)).
+    /// Verifies the token of a request and checks this layer's rules. Returns `None` if the layer
+    /// lets the request through as anonymous: [`allow_anonymous`](Self::allow_anonymous),
+    /// [`danger_ignore_invalid`](Self::danger_ignore_invalid),
+    /// [`allow_preflight`](Self::allow_preflight).
     ///
-    /// Waits only if an issuer must be looked up or keys must be fetched. The request's extensions
-    /// are not changed; pass the token on as your framework does.
+    /// Waits only if an issuer must be looked up, keys must be fetched, or the layer has a check of
+    /// the application ([`authorize`](Self::authorize)). The request's extensions are not changed;
+    /// pass the token on as your framework does.
     ///
     /// The responses to accepted requests are up to the caller. If a
     /// [`TokenSource`](crate::TokenSource) of the layer is the query, they need
-    /// `Cache-Control: no-store` (RFC 6750 §2.3). If it is a websocket subprotocol, the handshake
+    /// `Cache-Control: no-store`, as the service sets it (RFC 6750 §2.3 asks for `private` at
+    /// least). If it is a websocket subprotocol, the handshake
     /// must accept that subprotocol (RFC 6455 §4.2.2).
     ///
     /// # Errors
@@ -162,9 +165,13 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
         let parameters = self.config.challenge_parameters();
         let challenges = Challenges::for_error(parameters, &error);
         let challenges = if self.config.has_challenge { challenges } else { challenges.off() };
-        let effects = ResponseEffects::default();
-        let grpc = grpc_type(request);
-        let response = self.config.reject_with(error.clone(), request, effects, &challenges, grpc);
+        // The request was counted when it was accepted.
+        if error.is_logged_by_layer() {
+            telemetry::request_rejected(&error);
+        }
+        let (answer, grpc) = (&*self.config.answer, grpc_type(request));
+        let mut response = reject(error.clone(), request, &challenges, answer, grpc);
+        self.config.effects_of_query(request).add_to(&mut response);
         Rejection(Box::new(Inner { error, response }))
     }
 

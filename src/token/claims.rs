@@ -186,7 +186,7 @@ impl<'a> RegisteredClaims<'a> {
         }
         if let Some(max_age) = max_age {
             let issued_at = self.issued_at.ok_or(InvalidToken::MissingClaim("iat"))?;
-            if now.unix >= issued_at + max_age + leeway {
+            if now.unix >= issued_at.saturating_add(max_age).saturating_add(leeway) {
                 let (issued_at, now) = (UNIX_EPOCH + issued_at, now.wall());
                 return Err(InvalidToken::TooOld { issued_at, max_age, now });
             }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use portcullis::testing::{Behavior, TestClock, TestIssuer};
-use portcullis::{Algorithm, Jwks, Verifier};
+use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
+use portcullis::{Algorithm, Issuer, Issuers, Jwks, Verifier};
 
 use crate::eventually::eventually;
 use crate::support::Api;
+use crate::verdict::verdict;
 
 /// A started issuer, and a verifier that starts with `seed`.
 fn api(seed: impl FnOnce(&TestIssuer) -> Jwks) -> Api {
@@ -47,6 +48,24 @@ async fn a_new_key_is_fetched_as_ever() {
     });
     assert_eq!(api.good().await, "ok");
     assert_eq!(api.issuer.jwks_fetches(), 1);
+}
+
+/// A lookup would bring withdrawn keys back each time that the issuer is evicted or forgotten.
+#[tokio::test]
+async fn a_seed_of_an_issuer_from_a_lookup_is_ignored() {
+    let issuer = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
+    let withdrawn = issuer.token().build();
+    let (iss, seed) = (issuer.iss().to_owned(), issuer.jwks());
+    issuer.rotate().unwrap();
+    issuer.withdraw_old_keys();
+    let lookup =
+        Issuers::lookup(move |_| Some(Issuer::new(&iss, AUDIENCE).unwrap().seed(seed.clone())));
+    let verifier = Verifier::new(lookup.danger_allow_private_addresses()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(verdict(&verifier, &withdrawn).await, "unknown_key");
+        assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
+        verifier.forget(issuer.iss());
+    }
 }
 
 /// While the issuer is down, a seed is used for 60 seconds and `keys_max_stale`, and no longer.

@@ -176,6 +176,9 @@ async fn a_check_gets_the_token_and_the_request() {
     for (subject, status) in [("alice", 200), ("bob", 403)] {
         let mut request = request(Some(&issuer.token().subject(subject).build()));
         request.extensions_mut().insert(Peer(7));
+        let (parts, body) = request.into_parts();
+        assert_eq!(layer.verify_request(&parts).await.is_ok(), status == 200, "{subject}");
+        let request = Request::from_parts(parts, body);
         assert_eq!(service.clone().oneshot(request).await.unwrap().status(), status, "{subject}");
     }
 }
@@ -199,11 +202,19 @@ async fn a_policy_service_decides_over_http() {
     let issuer = offline_issuer();
     let layer = protect(&issuer).authorize(move |token, request| {
         let question = client.post(&url).json(&json!({
-            "subject": { "type": "user", "id": token.subject() },
+            "subject": {
+                "type": "user",
+                "id": token.subject(),
+                "properties": { "iss": token.issuer() },
+            },
             "action": { "name": request.method.as_str() },
             "resource": { "type": "route", "id": request.uri.path() },
         }));
+        let is_user = token.subject().is_some();
         async move {
+            if !is_user {
+                return Ok(false);
+            }
             let answer = question.send().await?.error_for_status()?.json::<Value>().await?;
             Ok::<_, reqwest::Error>(answer["decision"] == true)
         }
@@ -215,7 +226,11 @@ async fn a_policy_service_decides_over_http() {
         assert_eq!(
             question,
             json!({
-                "subject": { "type": "user", "id": subject },
+                "subject": {
+                    "type": "user",
+                    "id": subject,
+                    "properties": { "iss": issuer.iss() },
+                },
                 "action": { "name": "GET" },
                 "resource": { "type": "route", "id": "/" },
             })

@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
-use portcullis::testing::TestIssuer;
-use portcullis::{ProtectLayer, Rule, TokenSource, Verifier};
+use portcullis::testing::{TestIssuer, assert_challenge};
+use portcullis::{AccessToken, ProtectLayer, Rule, TokenSource, Verifier};
 use tower::{Layer as _, ServiceExt as _};
 
 use super::{offline_issuer, protect};
@@ -158,6 +158,32 @@ async fn requests_are_verified_without_a_service_as_with_one() {
             (one, other) => panic!("{name}: {one:?} and {other:?}"),
         }
     }
+}
+
+/// An error of a handler gets the layer's realm and body, and its own scope.
+#[test]
+fn errors_of_handlers_become_responses_of_the_layer() {
+    let issuer = offline_issuer();
+    let token = AccessToken::for_tests(serde_json::json!({ "scope": "orders:read" }));
+    let error = token.require_scope(&"orders:write".parse().unwrap()).unwrap_err();
+    let layer = protect(&issuer).realm("orders").scope("orders:read").problem_json();
+    let (parts, ()) = Request::get("/orders").body(()).unwrap().into_parts();
+    let rejection = layer.rejection(error.clone(), &parts);
+    assert_eq!((rejection.status().as_u16(), rejection.grpc_code()), (403, 7));
+    assert!(rejection.body().contains(rejection.message()), "{}", rejection.body());
+    let response = rejection.into_response::<Body>();
+    assert_challenge(&response)
+        .status(403)
+        .realm("orders")
+        .error("insufficient_scope")
+        .scope("orders:write");
+
+    // A token in the query leaves its mark on every response.
+    let layer = layer.without_challenge().token_sources([TokenSource::danger_query("t")]);
+    let (parts, ()) = Request::get("/orders?t=abc").body(()).unwrap().into_parts();
+    let rejection = layer.rejection(error, &parts);
+    assert_eq!(rejection.headers()[header::CACHE_CONTROL], "no-store");
+    assert!(!rejection.headers().contains_key(header::WWW_AUTHENTICATE));
 }
 
 #[tokio::test]

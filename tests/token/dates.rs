@@ -148,6 +148,9 @@ async fn the_age_of_tokens_can_be_limited() {
         assert_eq!(api.verdict(token).await, expected, "{name}");
     }
 
+    let unlimited = self::api(|issuer| issuer.max_token_age(Duration::MAX).unwrap());
+    assert_eq!(unlimited.verdict(unlimited.issuer.token()).await, "ok");
+
     let clock = TestClock::new();
     let issuer = TestIssuer::offline_with(ISS, Algorithm::EdDSA).unwrap();
     issuer.set_clock(&clock);
