@@ -120,7 +120,7 @@ where
                     let Some(mut waiting) = waiting.take() else { return Poll::Pending };
                     let Waiting { config, parts, .. } = &mut *waiting;
                     match config.accept(verified, &config.rule, parts) {
-                        Ok(()) => match config.decision(parts.extensions.get(), parts) {
+                        Ok(()) => match config.decision_about(parts) {
                             None => State::Readying { waiting: Some(waiting) },
                             Some(decision) => {
                                 State::Authorizing { decision, waiting: Some(waiting) }

@@ -130,6 +130,16 @@ impl<A> ProtectConfig<A> {
         }
     }
 
+    /// Starts the checks of the application for an accepted request.
+    #[inline]
+    pub(super) fn decision_about(&self, accepted: &Parts) -> Option<Decision> {
+        // Most layers have no checks, and searching the extensions costs more than this.
+        if self.authorization.is_empty() {
+            return None;
+        }
+        self.decision(accepted.extensions.get(), accepted)
+    }
+
     /// Starts the checks of the application, if there are any and the request has a token.
     pub(crate) fn decision(
         &self,
@@ -316,7 +326,7 @@ where
             }
             Verification::Ready(verified) => {
                 match self.config.accept(verified, &self.config.rule, &mut parts) {
-                    Ok(()) => match self.config.decision(parts.extensions.get(), &parts) {
+                    Ok(()) => match self.config.decision_about(&parts) {
                         None => {
                             Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects)
                         }
