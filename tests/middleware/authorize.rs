@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::http::{Request, Response, header};
-use portcullis::testing::assert_challenge;
+use portcullis::testing::{TestIssuer, assert_challenge};
 use portcullis::{AccessToken, Error, ProtectLayer};
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -131,6 +131,19 @@ async fn the_checks_decide_after_the_rules() {
         let is_rejected_by_rule = with_token.1 == Some("insufficient_scope");
         assert_eq!(at_once, is_rejected_by_rule.then_some(false), "{name}: has to wait");
     }
+}
+
+/// The first request waits for the keys, and the second does not.
+#[tokio::test]
+async fn a_request_that_waited_for_keys_is_checked() {
+    let issuer = TestIssuer::start().unwrap();
+    let layer = protect(&issuer).authorize(async |_, _| Ok::<_, Infallible>(false));
+    let token = issuer.token().build();
+    for request in ["first", "second"] {
+        let expected = (403, Some("forbidden"));
+        assert_eq!(outcome(&layer, Some(&token)).await, expected, "{request}");
+    }
+    assert_eq!(issuer.jwks_fetches(), 1);
 }
 
 /// Another token would not help, so a denied client gets no `error`. An unavailable check is no
