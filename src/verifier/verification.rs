@@ -1,0 +1,209 @@
+//! The steps of a verification, in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tracing::Instrument as _;
+
+use super::Verifier;
+use crate::access_token::{AccessToken, Terms};
+use crate::error::{Error, InvalidToken};
+use crate::issuer::Issuer;
+use crate::issuer::active::SignatureCheck;
+use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
+use crate::keys::remote::Fetching;
+use crate::telemetry;
+use crate::token::claims::RegisteredClaims;
+use crate::token::jws::{Header, Jws};
+use crate::token::token_type::reject_other_jwt_types;
+use crate::token_cache::{Entry, EntryIssuer};
+
+/// The state of a verification.
+pub(crate) enum Verification {
+    Ready(Result<AccessToken, Error>),
+    Pending(Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>),
+}
+
+/// What a verification has waited for so far.
+#[derive(Default)]
+struct Resume {
+    issuer: Option<ResolvedIssuer>,
+    /// Number of fetches waited for.
+    waits: u8,
+}
+
+enum Attempt {
+    Ready(AccessToken),
+    Pending(Pending),
+}
+
+enum Pending {
+    Lookup(LookupFuture),
+    /// Holds the issuer, which may be evicted while the fetch runs.
+    Fetch(ResolvedIssuer, Fetching),
+}
+
+impl Verifier {
+    /// Completes synchronously if nothing has to be looked up or fetched, without a future.
+    pub(crate) fn begin(&self, token: &str) -> Verification {
+        let cached = self.cached(token);
+        telemetry::token_cache(cached.is_some());
+        if let Some(token) = cached {
+            return Verification::Ready(Ok(token));
+        }
+        match self.attempt(token, &Resume::default()) {
+            Ok(Attempt::Ready(token)) => Verification::Ready(Ok(token)),
+            Ok(Attempt::Pending(wait)) => {
+                let verification = self.clone().resume(wait, token.to_owned());
+                Verification::Pending(Box::pin(verification.instrument(telemetry::waiting())))
+            }
+            Err(error) => Verification::Ready(Err(self.log_rejection(token, error))),
+        }
+    }
+
+    /// Returns the cached token if nothing has changed since it was verified. Otherwise, the full
+    /// verification reports the reason.
+    fn cached(&self, token: &str) -> Option<AccessToken> {
+        self.0.cache.get(token, |entry| {
+            let now = self.0.clock.now();
+            if !entry.is_recent(now) || !entry.token().is_good_at(now) {
+                return false;
+            }
+            match entry.issuer() {
+                EntryIssuer::Configured(issuer) => issuer.recheck(entry.keys(), now),
+                EntryIssuer::Resolved(issuer) => {
+                    match self.0.issuers.find(entry.token().issuer(), now) {
+                        Ok(Resolution::Ready(resolved)) => {
+                            std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
+                                && resolved.issuer.recheck(entry.keys(), now)
+                        }
+                        _ => false,
+                    }
+                }
+            }
+        })
+    }
+
+    async fn resume(self, mut wait: Pending, token: String) -> Result<AccessToken, Error> {
+        let mut progress = Resume::default();
+        // Terminates: once the issuer is resolved, there is no further lookup, and waits for
+        // fetches are limited.
+        loop {
+            match wait {
+                Pending::Lookup(lookup) => {
+                    progress.issuer =
+                        Some(lookup.await.map_err(|error| self.log_rejection(&token, error))?);
+                }
+                Pending::Fetch(issuer, fetching) => {
+                    fetching.finished().await;
+                    progress =
+                        Resume { issuer: Some(issuer), waits: progress.waits.saturating_add(1) };
+                }
+            }
+            match self.attempt(&token, &progress) {
+                Ok(Attempt::Ready(token)) => return Ok(token),
+                Ok(Attempt::Pending(next)) => wait = next,
+                Err(error) => return Err(self.log_rejection(&token, error)),
+            }
+        }
+    }
+
+    /// Runs the steps of the verification in order.
+    ///
+    /// All checks that need no key come first, so that a token that fails one of them causes no
+    /// network access and does not count toward the fetch limits.
+    fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
+        let now = self.0.clock.now();
+        let jws = Jws::split(token)?;
+        let header = jws.header()?;
+        reject_other_jwt_types(header.typ.as_deref())?;
+        let claims = RegisteredClaims::parse(jws.unverified_payload())?;
+        let resolved = match &progress.issuer {
+            Some(resolved) => resolved.clone(),
+            None => match self
+                .0
+                .issuers
+                .find(&claims.issuer, now)
+                .map_err(|error| clarify_microsoft_token(error, &header))?
+            {
+                Resolution::Ready(resolved) => resolved,
+                Resolution::Pending(lookup) => {
+                    return Ok(Attempt::Pending(Pending::Lookup(lookup)));
+                }
+            },
+        };
+        let issuer = &resolved.issuer;
+        issuer.check_algorithm(&header)?;
+        let tenant = issuer.check_tenant(&claims)?;
+        let Issuer { audience, leeway, max_token_age, .. } = &issuer.config;
+        match claims.check(audience, *leeway, *max_token_age, now) {
+            Ok(()) => {}
+            Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
+                // No keys are fetched for an expired token. The client is told that it expired only
+                // if a cached key verifies the signature.
+                let verified = issuer.verifies_with_cached_keys(&jws, &header, tenant, now);
+                return Err(InvalidToken::Expired { expires_at, now: unix, verified }.into());
+            }
+            Err(rejection) => return Err(clarify_microsoft_token(rejection.into(), &header)),
+        }
+        issuer.check_profile(&jws, &header, &claims, now)?;
+        let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
+        let (payload, keys) =
+            match signature.map_err(|error| clarify_microsoft_token(error, &header))? {
+                SignatureCheck::Ready(payload, keys) => (payload, keys),
+                SignatureCheck::Pending(fetching) => {
+                    return Ok(Attempt::Pending(Pending::Fetch(resolved.clone(), fetching)));
+                }
+            };
+        if issuer.checks_claims_late(&jws) {
+            issuer.check_claims(&jws, now)?;
+        }
+        self.0.issuers.record_verified(&resolved);
+        let terms = Terms {
+            issuer: issuer.config.name(&claims.issuer),
+            profile: Arc::clone(&issuer.config.profile),
+            leeway: issuer.config.leeway,
+            max_token_age: issuer.config.max_token_age,
+            verifier: self.0.id,
+            clock: self.0.clock.clone(),
+            implies: self.0.implies.clone(),
+        };
+        let verified = AccessToken::new(token, &payload, claims, terms);
+        self.0
+            .cache
+            .insert(token, now, || Entry::new(verified.clone(), &resolved, keys.as_ref(), now));
+        Ok(Attempt::Ready(verified))
+    }
+
+    /// Logs the rejection, without the token and its verified or unverified claims.
+    fn log_rejection(&self, token: &str, error: Error) -> Error {
+        if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
+            telemetry::token_rejected(&error, None, None, None);
+            return error;
+        }
+        let jws = Jws::split(token).ok();
+        let header = jws.as_ref().and_then(|jws| jws.header().ok());
+        let claims =
+            jws.as_ref().and_then(|jws| RegisteredClaims::parse(jws.unverified_payload()).ok());
+        let issuer = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
+        let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
+        let kid = header.as_ref().and_then(|header| header.kid.as_deref());
+        let alg = header.as_ref().map(|header| header.algorithm.name());
+        telemetry::token_rejected(&error, issuer, kid, alg);
+        error
+    }
+}
+
+/// Replaces a misleading error for tokens issued to Microsoft's own APIs, which no third party can
+/// verify.
+fn clarify_microsoft_token(error: Error, header: &Header<'_>) -> Error {
+    match error {
+        Error::InvalidToken(
+            InvalidToken::UnknownIssuer { .. }
+            | InvalidToken::WrongAudience { .. }
+            | InvalidToken::BadSignature,
+        ) if header.has_nonce => InvalidToken::MicrosoftNonce.into(),
+        other => other,
+    }
+}
