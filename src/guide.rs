@@ -16,6 +16,8 @@ macro_rules! links {
 [errors]: crate::guide::errors
 [get-and-post]: crate::guide::recipes#get-and-post-of-one-path
 [json-errors]: crate::guide::recipes#json-errors-everywhere
+[operations]: crate::guide::operations
+[opaque-tokens]: crate::guide::opaque_tokens
 [performance]: crate::guide::performance
 [providers]: crate::providers
 [removing-a-tenant]: crate::guide::operations#removing-a-tenant-at-once
@@ -46,6 +48,7 @@ guides! {
     local_development = "local-development.md";
     mcp = "mcp.md";
     migrating = "migrating.md";
+    opaque_tokens = "opaque-tokens.md";
     operations = "operations.md";
     performance = "performance.md";
     recipes = "recipes.md";

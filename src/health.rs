@@ -57,6 +57,29 @@ pub struct IssuerHealth {
     /// How many tokens no cached key verified, because of an unknown `kid` or a signature that does
     /// not match.
     pub unknown_kids: u64,
+    /// The state of the introspection endpoint, if the issuer is asked about tokens
+    /// ([`Issuer::introspection`](crate::Issuer::introspection)).
+    pub introspection: Option<IntrospectionHealth>,
+    /// Whether tokens are verified with the keys.
+    pub(crate) needs_keys: bool,
+}
+
+/// The state of an issuer's introspection endpoint (RFC 7662).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IntrospectionHealth {
+    /// Whether the URL of the endpoint is known: configured, or discovered by
+    /// [`Verifier::warm_up`](crate::Verifier::warm_up) or for the first token.
+    pub is_discovered: bool,
+    /// How long the endpoint is not asked, because it failed several times in a row or asked to
+    /// wait. Meanwhile, tokens that are not cached are answered 503.
+    pub suspended_for: Option<Duration>,
+    /// How many questions were sent.
+    pub questions: u64,
+    /// How many questions had no usable answer, including those that were not sent.
+    pub failed_questions: u64,
+    /// The error of the last question that failed.
+    pub last_error: Option<FetchError>,
 }
 
 impl IssuerHealth {
@@ -76,12 +99,17 @@ impl IssuerHealth {
             failed_fetches: 0,
             stale_serves: 0,
             unknown_kids: 0,
+            introspection: None,
+            needs_keys: true,
         }
     }
 
-    /// Whether tokens of this issuer can be verified without waiting.
+    /// Whether tokens of this issuer can be verified: its keys are there, unless it has none, and
+    /// its introspection endpoint is known. An endpoint that fails does not count: tokens with
+    /// cached answers are still accepted, and every instance of a service would stop at once.
     pub fn is_ready(&self) -> bool {
-        self.keys > 0
+        let is_known = self.introspection.as_ref().is_none_or(|endpoint| endpoint.is_discovered);
+        is_known && (self.keys > 0 || !self.needs_keys)
     }
 }
 

@@ -1,6 +1,14 @@
-//! [`HttpClient`], which fetches metadata and keys.
+//! [`HttpClient`], which fetches metadata and keys, and the clients of one verifier.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Client;
+
+use crate::error::ConfigError;
+use crate::introspection::client::CONNECTIONS as FOR_INTROSPECTION;
+use crate::keys::remote::AddressPolicy;
+use crate::keys::remote::fetch::{Connections, default_client};
 
 /// The HTTP client that fetches metadata and keys, created from a `reqwest::Client` of version
 /// 0.13.
@@ -30,5 +38,52 @@ impl From<reqwest::Client> for HttpClient {
 impl fmt::Debug for HttpClient {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("HttpClient(…)")
+    }
+}
+
+/// What a client is for: how long its connections stay open depends on it.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Purpose {
+    Keys,
+    Introspection,
+}
+
+/// The clients of one verifier. Each is created when it is needed, and once: loading the root
+/// certificates of the system takes tens of milliseconds.
+pub(crate) struct HttpClients {
+    /// The application's own client, for every purpose.
+    own: Option<HttpClient>,
+    created: Mutex<Vec<(AddressPolicy, Purpose, Client)>>,
+}
+
+impl HttpClients {
+    pub(crate) fn new(own: Option<HttpClient>) -> Self {
+        Self { own, created: Mutex::default() }
+    }
+
+    /// `own`: the issuer's own client. It takes precedence.
+    pub(crate) fn get(
+        &self,
+        own: Option<&HttpClient>,
+        addresses: AddressPolicy,
+        purpose: Purpose,
+    ) -> Result<Client, ConfigError> {
+        if let Some(own) = own.or(self.own.as_ref()) {
+            return Ok(own.0.clone());
+        }
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_this = |(policy, use_for, _): &&(AddressPolicy, Purpose, Client)| {
+            (*policy, *use_for) == (addresses, purpose)
+        };
+        if let Some((_, _, client)) = created.iter().find(is_this) {
+            return Ok(client.clone());
+        }
+        let connections = match purpose {
+            Purpose::Keys => Connections::FOR_KEYS,
+            Purpose::Introspection => FOR_INTROSPECTION,
+        };
+        let client = default_client(addresses, connections)?;
+        created.push((addresses, purpose, client.clone()));
+        Ok(client)
     }
 }

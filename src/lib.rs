@@ -31,6 +31,7 @@
 //!   what the route requires.
 //! - [`ResourceMetadata`]: the document that tells clients where to get a token (RFC 9728).
 //! - [`Rule`]: what an operation requires of a token.
+//! - [`Introspection`]: how an issuer is asked about its opaque tokens (RFC 7662).
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
 //! - `Claims` (feature `axum`): an extractor for the application's own type of claims.
@@ -41,6 +42,7 @@
 //! - [`providers`]: one constructor per identity provider, and the settings that it needs
 //! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
 //! - [Authorization](guide::authorization): checks that ask a database or a policy service
+//! - [Opaque tokens](guide::opaque_tokens): tokens that their issuer is asked about (RFC 7662)
 //! - [Recipes](guide::recipes): what to write for which set-up
 //! - [MCP](guide::mcp): an MCP server whose tools have scopes
 //! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer
@@ -79,6 +81,7 @@ struct Readme;
 mod access_token;
 mod algorithm;
 mod clock;
+mod crypto;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
@@ -86,11 +89,13 @@ mod extract;
 pub mod guide;
 mod health;
 mod http_client;
+mod introspection;
 mod issuer;
 mod keys;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 mod middleware;
+mod permits;
 pub mod providers;
 mod rule;
 mod telemetry;
@@ -101,7 +106,7 @@ mod token_cache;
 mod token_source;
 mod verifier;
 
-pub use access_token::AccessToken;
+pub use access_token::{AccessToken, TokenKind};
 pub use algorithm::Algorithm;
 pub use error::{
     ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
@@ -109,8 +114,10 @@ pub use error::{
 };
 #[cfg(feature = "axum")]
 pub use extract::{AccessTokenRejection, Claims};
-pub use health::{IssuerHealth, WarmUpError};
+pub use health::{IntrospectionHealth, IssuerHealth, WarmUpError};
 pub use http_client::HttpClient;
+pub use introspection::Introspection;
+pub use introspection::client_auth::ClientAuth;
 pub use issuer::Issuer;
 pub use issuer::issuers::{Issuers, LookupAnswer};
 pub use keys::jwks::{Jwks, VerifiedJws};

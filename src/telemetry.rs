@@ -137,6 +137,63 @@ pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
     meters::unknown_kid(issuer, outcome);
 }
 
+/// How a question about a token ended (RFC 7662).
+#[derive(Clone, Copy)]
+pub(crate) enum IntrospectionOutcome {
+    /// The token is accepted.
+    Active,
+    Inactive,
+    /// The token is active, but for another audience, or otherwise not accepted.
+    Rejected,
+    /// There was no usable answer.
+    Failed,
+}
+
+/// Counts a question about a token. It is not logged: the rejected tokens are.
+pub(crate) fn introspection(issuer: &IssuerName, outcome: IntrospectionOutcome, took: Duration) {
+    let outcome = match outcome {
+        IntrospectionOutcome::Active => "active",
+        IntrospectionOutcome::Inactive => "inactive",
+        IntrospectionOutcome::Rejected => "rejected",
+        IntrospectionOutcome::Failed => "failed",
+    };
+    meters::introspection(issuer, outcome, took);
+}
+
+/// A question had no usable answer. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn introspection_failed(issuer: &IssuerName, error: &FetchError, suppressed: u64) {
+    tracing::warn!(
+        target: "portcullis", event = "introspection_failed", issuer = &*issuer.iss, %error, suppressed,
+        "failed to ask the issuer about a token"
+    );
+}
+
+/// The endpoint rejects this API's credentials, or is not there. `suppressed` is as in
+/// [`lookup_failed`].
+pub(crate) fn introspection_refused(issuer: &IssuerName, error: &FetchError, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "introspection_refused", issuer = &*issuer.iss, %error, suppressed,
+        "the issuer refuses questions about tokens; check the endpoint and the client's credentials"
+    );
+}
+
+/// The endpoint failed several times in a row, or asked to wait.
+pub(crate) fn introspection_suspended(issuer: &IssuerName, suspended: Duration) {
+    let suspended_s = suspended.as_secs_f64();
+    tracing::warn!(
+        target: "portcullis", event = "introspection_suspended", issuer = &*issuer.iss, suspended_s,
+        "the issuer is not asked about tokens for a while"
+    );
+}
+
+/// The endpoint responds again.
+pub(crate) fn introspection_resumed(issuer: &IssuerName) {
+    tracing::info!(
+        target: "portcullis", event = "introspection_resumed", issuer = &*issuer.iss,
+        "the issuer is asked about tokens again"
+    );
+}
+
 /// A token was rejected. `issuer` is the issuer that the token names, if it is trusted.
 pub(crate) fn token_rejected(
     error: &Error,
@@ -335,6 +392,13 @@ mod meters {
         counter!("portcullis_rejections_total", "reason" => reason).increment(1);
     }
 
+    pub(super) fn introspection(issuer: &IssuerName, outcome: &'static str, took: Duration) {
+        counter!("portcullis_introspections_total", "issuer" => label(issuer), "outcome" => outcome)
+            .increment(1);
+        histogram!("portcullis_introspection_duration_seconds", "issuer" => label(issuer), "outcome" => outcome)
+            .record(took.as_secs_f64());
+    }
+
     pub(super) fn lookup_failure() {
         counter!("portcullis_lookup_failures_total").increment(1);
     }
@@ -354,5 +418,6 @@ mod meters {
     pub(super) fn stale_serve(_: &IssuerName) {}
     pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}
     pub(super) fn rejection(_: &'static str) {}
+    pub(super) fn introspection(_: &IssuerName, _: &'static str, _: Duration) {}
     pub(super) fn lookup_failure() {}
 }

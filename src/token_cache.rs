@@ -9,22 +9,27 @@
 //! as those of a machine that gets one for each job. Of those, only two bytes are stored, for a
 //! while. TinyLFU calls this a doorkeeper.
 //!
+//! Tokens that their issuer was asked about (RFC 7662) have a table of their own, with the same
+//! structure. They are cached at once, since each question costs a request over the network.
+//!
 //! The table is set-associative, like a processor's cache: the end of a token's signature, which is
 //! as good as random, selects two sets that may hold the token. (A tenant that searches for tokens
-//! with certain signatures can crowd two sets. That costs verifications.) The only shared memory
-//! that a hit writes to is the token's own reference count. A cache that maintains an order of use
-//! cannot do that; DESIGN.md has the measured cost of moka here.
+//! with certain signatures can crowd two sets. That costs verifications.) The end of an opaque
+//! token may be the same for all, so there a keyed hash of the token selects the sets. The only
+//! shared memory that a hit writes to is the token's own reference count. A cache that maintains an
+//! order of use cannot do that; DESIGN.md has the measured cost of moka here.
 
 use std::array;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::access_token::AccessToken;
 use crate::access_token::charge::{Budget, Charge};
-use crate::clock::Now;
+use crate::clock::{Now, nanos};
 use crate::issuer::active::ActiveIssuer;
 use crate::issuer::resolution::ResolvedIssuer;
 use crate::keys::jwks::Jwks;
@@ -42,6 +47,14 @@ const SLOTS_PER_TOKEN: u64 = 2;
 
 /// Maximum time that a token stays cached, whatever its `exp`. Some tokens are valid for 30 days.
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// How long it is known, after an entry of an introspected token has ended, that the token was
+/// accepted before. The next question about it does not wait behind those about unknown tokens.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// The fraction of the lifetime of an introspected token's entry after which it is renewed, if the
+/// token is used.
+const RENEWED_AT: f64 = 0.8;
 
 /// Maximum memory of the tokens and their claims, in bytes for each token of capacity: enough for a
 /// token of 1.5 KiB with its claims read as a tree and as one type of the application.
@@ -62,6 +75,8 @@ const WAYS: usize = 4;
 /// accepted for depends on the verifier's configuration.
 pub(crate) struct TokenCache {
     sets: Box<[Set]>,
+    /// The key of the hash that selects the sets. `None`: the end of the token selects them.
+    hash: Option<RandomState>,
     /// The memory of all cached tokens, including their claims that were read. It counts until it
     /// is actually freed: a request may hold a token for longer than the cache does.
     bytes: AtomicUsize,
@@ -90,7 +105,13 @@ pub(crate) struct Entry {
     /// `None` if the issuer's keys never change. Weak: a cached token must not keep a replaced key
     /// set alive.
     keys: Option<Weak<Jwks>>,
-    at: Duration,
+    /// Uptime until which the entry may be used.
+    holds_until: Duration,
+    /// Uptime until which the entry stays, so that it is known that the token was accepted before.
+    /// Not before `holds_until`.
+    kept_until: Duration,
+    /// When the entry is to be renewed in the background, in nanoseconds of uptime.
+    renew_from: AtomicU64,
     /// Whether there was a hit since another token last competed for the slot.
     was_used: AtomicBool,
 }
@@ -116,29 +137,80 @@ impl Entry {
             EntryIssuer::Resolved(Arc::downgrade(&issuer.issuer))
         };
         let keys = keys.map(Arc::downgrade);
-        Self { token, issuer, keys, at: now.uptime, was_used: AtomicBool::new(false) }
+        let until = now.uptime + LONGEST;
+        let (renew_from, was_used) = (AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        Self { token, issuer, keys, holds_until: until, kept_until: until, renew_from, was_used }
+    }
+
+    /// The entry of a token that its issuer was asked about. It holds for `lifetime`, and stays
+    /// for a while after that.
+    pub(crate) fn introspected(self, lifetime: Duration, now: Now) -> Self {
+        let holds_until = now.uptime + lifetime;
+        Self {
+            holds_until,
+            kept_until: holds_until + REMEMBERED,
+            renew_from: nanos(now.uptime + lifetime.mul_f64(RENEWED_AT)).into(),
+            ..self
+        }
+    }
+
+    /// Whether the caller has to renew the entry in the background. Returns `true` once.
+    pub(crate) fn try_claim_renewal(&self, now: Now) -> bool {
+        nanos(now.uptime) >= self.renew_from.load(Ordering::Relaxed)
+            && nanos(now.uptime) >= self.renew_from.swap(u64::MAX, Ordering::Relaxed)
+    }
+
+    /// Whether the entry may be used for up to `max_stale` longer than it holds.
+    pub(crate) fn holds(&self, max_stale: Duration, now: Now) -> bool {
+        now.uptime < self.holds_until + max_stale
     }
 
     pub(crate) fn token(&self) -> &AccessToken {
         &self.token
     }
 
+    /// Written once, not on each hit: a write would take the cache line from the other processors.
+    pub(crate) fn mark_used(&self) {
+        if !self.was_used.load(Ordering::Relaxed) {
+            self.was_used.store(true, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn issuer(&self) -> &EntryIssuer {
         &self.issuer
+    }
+
+    /// Whether its issuer has this name.
+    pub(crate) fn has_name(&self, iss: &str) -> bool {
+        let has_name = |issuer: &ActiveIssuer| issuer.config.names().any(|name| **name == *iss);
+        match &self.issuer {
+            EntryIssuer::Configured(issuer) => has_name(issuer),
+            EntryIssuer::Resolved(issuer) => issuer.upgrade().is_some_and(|one| has_name(&one)),
+        }
     }
 
     pub(crate) fn keys(&self) -> Option<&Weak<Jwks>> {
         self.keys.as_ref()
     }
 
-    pub(crate) fn is_recent(&self, now: Now) -> bool {
-        now.uptime.saturating_sub(self.at) < LONGEST
+    /// Whether another token may not take the place of this one for its age.
+    fn is_kept(&self, now: Now) -> bool {
+        now.uptime < self.kept_until
     }
 }
 
 impl TokenCache {
     /// With a `capacity` of 0, nothing is cached.
     pub(crate) fn new(capacity: u64) -> Self {
+        Self::with_hash(capacity, None)
+    }
+
+    /// A cache for tokens that do not end with a signature.
+    pub(crate) fn for_opaque_tokens(capacity: u64) -> Self {
+        Self::with_hash(capacity, Some(RandomState::new()))
+    }
+
+    fn with_hash(capacity: u64, hash: Option<RandomState>) -> Self {
         let sets = (capacity.min(MAX_CAPACITY) * SLOTS_PER_TOKEN).div_ceil(WAYS as u64);
         let set = || Set {
             tags: array::from_fn(|_| AtomicU32::new(0)),
@@ -149,7 +221,7 @@ impl TokenCache {
             .unwrap_or(usize::MAX)
             .saturating_mul(BYTES_PER_TOKEN);
         let (bytes, swept) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { sets: (0..sets).map(|_| set()).collect(), bytes, most_bytes, swept }
+        Self { sets: (0..sets).map(|_| set()).collect(), hash, bytes, most_bytes, swept }
     }
 
     /// Takes `bytes` if there is memory for them once `leaving` bytes are freed.
@@ -169,7 +241,7 @@ impl TokenCache {
     fn sweep(&self, now: Option<Now>) -> bool {
         let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
         let may_go = |entry: &Arc<Entry>| {
-            now.is_some_and(|now| !entry.is_recent(now)) || entry.token.charged() > BYTES_PER_TOKEN
+            now.is_some_and(|now| !entry.is_kept(now)) || entry.token.charged() > BYTES_PER_TOKEN
         };
         let mut has_freed = false;
         for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
@@ -190,29 +262,50 @@ impl TokenCache {
         token: &str,
         is_good: impl FnOnce(&Entry) -> bool,
     ) -> Option<AccessToken> {
+        let cached = self.find(token)?;
+        let entry = cached.as_ref().filter(|entry| is_good(entry))?;
+        entry.mark_used();
+        Some(entry.token.clone())
+    }
+
+    /// Returns the entry of exactly this token.
+    pub(crate) fn find(&self, token: &str) -> Option<Guard<Option<Arc<Entry>>>> {
         let Candidates { sets, tag, .. } = self.candidates(token)?;
-        let cached = sets.into_iter().find_map(|set| {
+        sets.into_iter().find_map(|set| {
             let way = set.tags.iter().position(|own| own.load(Ordering::Relaxed) == tag)?;
             let cached = set.entries.get(way)?.load();
             let is_this = cached.as_ref().is_some_and(|entry| entry.token.expose_token() == token);
             is_this.then_some(cached)
-        })?;
-        let entry = cached.as_ref().filter(|entry| is_good(entry))?;
-        // Written once, not on each hit: a write would take the cache line from the other
-        // processors.
-        if !entry.was_used.load(Ordering::Relaxed) {
-            entry.was_used.store(true, Ordering::Relaxed);
-        }
-        Some(entry.token.clone())
+        })
     }
 
     /// Caches a token that was just verified, if it was verified before.
-    pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: impl FnOnce() -> Entry) {
+    pub(crate) fn insert_repeated(
+        self: &Arc<Self>,
+        token: &str,
+        now: Now,
+        entry: impl FnOnce() -> Entry,
+    ) {
         let Some(candidates) = self.candidates(token) else { return };
         let [first, _] = candidates.sets;
-        if !first.record_sighting(candidates.rest) {
-            return;
+        if first.record_sighting(candidates.rest) {
+            self.insert_at(&candidates, now, entry);
         }
+    }
+
+    /// Caches a token.
+    pub(crate) fn insert(self: &Arc<Self>, token: &str, now: Now, entry: Entry) {
+        if let Some(candidates) = self.candidates(token) {
+            self.insert_at(&candidates, now, || entry);
+        }
+    }
+
+    fn insert_at(
+        self: &Arc<Self>,
+        candidates: &Candidates<'_>,
+        now: Now,
+        entry: impl FnOnce() -> Entry,
+    ) {
         let Some((tag, slot)) = candidates.choose(now) else { return };
         let entry = entry();
         let bytes = entry.token.bytes() + size_of::<Entry>();
@@ -230,17 +323,46 @@ impl TokenCache {
     }
 
     fn candidates(&self, token: &str) -> Option<Candidates<'_>> {
-        let [a, b, c, d, e, f, g, h] = *token.as_bytes().last_chunk()?;
-        let end = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let end = match &self.hash {
+            None => u64::from_le_bytes(*token.as_bytes().last_chunk()?),
+            Some(key) => key.hash_one(token),
+        };
         // The end is base64url. The multiplication spreads it: the upper half depends on every
         // character.
         let spread = |by: u64| end.wrapping_mul(by) >> 32;
         let set = |spread: u64| self.sets.get(((spread * self.sets.len() as u64) >> 32) as usize);
         let (one, other) = (spread(0x9e37_79b9_7f4a_7c15), spread(0xc2b2_ae3d_27d4_eb4f));
         // An empty slot has the tag 0, which is not base64url. Even a match would find no entry
-        // there.
-        let tag = u32::from_le_bytes([a, b, c, d]);
+        // there. Little-endian: the first four of the last eight characters.
+        let tag = end as u32;
         Some(Candidates { sets: [set(one)?, set(other)?], tag, rest: one as u16 })
+    }
+
+    /// Removes the tokens whose entries `is_unwanted` selects. Searches the whole table.
+    pub(crate) fn remove_where(&self, is_unwanted: impl Fn(&Entry) -> bool) {
+        for (tag, slot) in self.sets.iter().flat_map(Set::slots) {
+            if slot.load().as_ref().is_some_and(|entry| is_unwanted(entry)) {
+                tag.store(0, Ordering::Relaxed);
+                slot.store(None);
+            }
+        }
+    }
+
+    /// Removes the token.
+    pub(crate) fn remove(&self, token: &str) {
+        let Some(candidates) = self.candidates(token) else { return };
+        for (tag, slot) in candidates.sets.into_iter().flat_map(Set::slots) {
+            let found = slot.load();
+            if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
+                // Unless another token has taken the slot meanwhile.
+                let previous = slot.compare_and_swap(&found, None);
+                if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
+                    && Arc::ptr_eq(previous, found)
+                {
+                    tag.store(0, Ordering::Relaxed);
+                }
+            }
+        }
     }
 }
 
@@ -255,19 +377,7 @@ impl Budget for TokenCache {
     }
 
     fn remove(&self, token: &str) {
-        let Some(candidates) = self.candidates(token) else { return };
-        for (tag, slot) in candidates.sets.into_iter().flat_map(Set::slots) {
-            let found = slot.load();
-            if found.as_ref().is_some_and(|entry| entry.token.expose_token() == token) {
-                // Unless another token has taken the slot meanwhile.
-                let previous = slot.compare_and_swap(&found, None);
-                if let (Some(previous), Some(found)) = (previous.as_ref(), found.as_ref())
-                    && Arc::ptr_eq(previous, found)
-                {
-                    tag.store(0, Ordering::Relaxed);
-                }
-            }
-        }
+        Self::remove(self, token);
     }
 }
 
@@ -298,7 +408,7 @@ impl<'a> Candidates<'a> {
         };
         let slots = || sets.into_iter().flat_map(Set::slots);
         let is_stale = |slot: &ArcSwapOption<Entry>| {
-            slot.load().as_ref().is_some_and(|entry| !entry.is_recent(now))
+            slot.load().as_ref().is_some_and(|entry| !entry.is_kept(now))
         };
         let is_unused = |slot: &ArcSwapOption<Entry>| {
             slot.load().as_ref().is_none_or(|entry| !entry.was_used.swap(false, Ordering::Relaxed))

@@ -22,7 +22,9 @@ use axum::routing::get;
 use eventually::eventually;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
-use portcullis::{AccessToken, Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
+use portcullis::{
+    AccessToken, Algorithm, ClientAuth, Introspection, Issuer, Issuers, ProtectLayer, Verifier,
+};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
@@ -265,6 +267,41 @@ async fn events_and_metrics_have_stable_names() {
         assert_eq!(lines, Vec::from_iter(expected));
     }
 
+    // Questions about opaque tokens: answered, refused, unusable, suspended and resumed.
+    let asked = TestIssuer::start_with(Algorithm::EdDSA).unwrap();
+    asked.set_clock(&clock);
+    let introspection = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+    let asking = Verifier::builder(asked.issuer().introspection(introspection)).clock(&clock);
+    let asking = asking.build().unwrap();
+    let opaque = || asked.opaque_token(asked.token());
+    assert_eq!(verdict(&asking, &opaque()).await, "ok");
+    said(&[]);
+    assert_eq!(verdict(&asking, "unknown").await, "inactive");
+    said(&["DEBUG token_rejected detail issuer reason=inactive"]);
+    let for_another_api = asked.opaque_token(asked.token().audience("x"));
+    assert_eq!(verdict(&asking, &for_another_api).await, "wrong_audience");
+    said(&["DEBUG token_rejected detail issuer reason=wrong_audience"]);
+    for (behavior, event) in [
+        (Behavior::Status(403), "ERROR introspection_refused error issuer suppressed=0"),
+        (Behavior::Body("{}".to_owned()), "WARN introspection_failed error issuer suppressed=0"),
+    ] {
+        asked.set_introspection_behavior(behavior);
+        assert_eq!(verdict(&asking, &opaque()).await, "introspection_unavailable");
+        said(&[event, "DEBUG token_rejected detail issuer reason=introspection_unavailable"]);
+    }
+    asked.set_introspection_behavior(Behavior::Status(503));
+    for failures in 1..=5 {
+        assert_eq!(verdict(&asking, &opaque()).await, "introspection_unavailable");
+        let mut lines = log.take();
+        lines.retain(|line| !line.starts_with("DEBUG token_rejected"));
+        let suspended = ["WARN introspection_suspended issuer suspended_s"];
+        assert_eq!(lines, if failures == 5 { &suspended[..] } else { &[] }, "{failures}");
+    }
+    asked.set_introspection_behavior(Behavior::Serve);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(verdict(&asking, &opaque()).await, "ok");
+    said(&["INFO introspection_resumed issuer"]);
+
     // Resolved issuers share one label.
     let resolved =
         Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
@@ -367,6 +404,7 @@ async fn events_and_metrics_have_stable_names() {
             let value = match label.value() {
                 iss if iss == issuer.iss() => "ISS",
                 iss if iss == large.iss() => "LARGE",
+                iss if iss == asked.iss() => "ASKED",
                 other => other,
             };
             format!("{}={value}", label.key())
@@ -385,6 +423,14 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(
         metrics,
         [
+            "portcullis_introspection_duration_seconds issuer=ASKED outcome=active: 2 times",
+            "portcullis_introspection_duration_seconds issuer=ASKED outcome=failed: 7 times",
+            "portcullis_introspection_duration_seconds issuer=ASKED outcome=inactive: 1 times",
+            "portcullis_introspection_duration_seconds issuer=ASKED outcome=rejected: 1 times",
+            "portcullis_introspections_total issuer=ASKED outcome=active: 2",
+            "portcullis_introspections_total issuer=ASKED outcome=failed: 7",
+            "portcullis_introspections_total issuer=ASKED outcome=inactive: 1",
+            "portcullis_introspections_total issuer=ASKED outcome=rejected: 1",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 8 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
@@ -400,7 +446,9 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_lookup_failures_total : 5",
             "portcullis_rejections_total reason=authorization_failed: 3",
             "portcullis_rejections_total reason=expired: 1",
+            "portcullis_rejections_total reason=inactive: 1",
             "portcullis_rejections_total reason=insufficient_scope: 1",
+            "portcullis_rejections_total reason=introspection_unavailable: 7",
             "portcullis_rejections_total reason=invalid_request: 1",
             "portcullis_rejections_total reason=keys_unavailable: 1",
             "portcullis_rejections_total reason=lookup_failed: 5",
@@ -409,13 +457,14 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=opaque: 1",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
+            "portcullis_rejections_total reason=wrong_audience: 1",
             "portcullis_requests_total outcome=accepted: 3",
             "portcullis_requests_total outcome=anonymous: 1",
             "portcullis_requests_total outcome=rejected: 7",
             "portcullis_requests_total outcome=unavailable: 4",
             "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_token_cache_total outcome=hit: 2",
-            "portcullis_token_cache_total outcome=miss: 38",
+            "portcullis_token_cache_total outcome=miss: 49",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

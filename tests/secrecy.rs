@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use portcullis::testing::{TestIssuer, TokenBuilder};
-use portcullis::{Algorithm, Issuer, Issuers, ProtectLayer, Verifier};
+use portcullis::testing::{Behavior, TestIssuer, TokenBuilder};
+use portcullis::{Algorithm, ClientAuth, Introspection, Issuer, Issuers, ProtectLayer, Verifier};
 use tower::{Layer, ServiceExt, service_fn};
 
 type Body = Full<bytes::Bytes>;
@@ -105,10 +105,42 @@ async fn responses_and_logs_contain_no_token_and_no_claim() {
         );
         assert!(!answer(&layer, &token).await.status().is_success());
     }
+    // Opaque tokens, and the API's own secret: accepted, rejected, and not answered about.
+    let auth = ClientAuth::client_secret("orders-api", "CANARY");
+    let introspection = Introspection::new(auth);
+    let asked = issuer.issuer().introspection(introspection.clone());
+    let verifier = Verifier::new(asked.clone()).unwrap();
+    let layer = ProtectLayer::new(verifier.clone());
+    let good = issuer.opaque_token(token());
+    let debug = format!("{introspection:?} {asked:?} {verifier:?}");
+    assert!(!debug.contains("CANARY"), "{debug}");
+    for (token, behavior, status) in [
+        (&*good, Behavior::Serve, 200),
+        ("CANARY-1", Behavior::Serve, 401),
+        ("CANARY-2", Behavior::Status(401), 503),
+        ("CANARY-3", Behavior::Body("{\"active\":\"CANARY\"}".to_owned()), 503),
+        ("CANARY-4", Behavior::Body("{\"active\":true,\"aud\":\"CANARY\"}".to_owned()), 401),
+        ("CANARY-5", Behavior::Close, 503),
+    ] {
+        issuer.set_introspection_behavior(behavior);
+        let response = answer(&layer, token).await;
+        assert_eq!(response.status(), status, "{token}");
+        assert!(!format!("{:?}", response.headers()).contains("CANARY"), "{token}");
+        let health = format!("{:?}", verifier.health());
+        assert!(!health.contains("CANARY"), "{token}: {health}");
+    }
     let log = log.0.lock().unwrap();
     let log = String::from_utf8_lossy(&log);
     assert!(!log.contains("CANARY"), "{log}");
-    for reason in ["wrong_audience", "unknown_issuer", "expired", "bad_signature", "unknown_key"] {
+    for reason in [
+        "inactive",
+        "introspection_unavailable",
+        "wrong_audience",
+        "unknown_issuer",
+        "expired",
+        "bad_signature",
+        "unknown_key",
+    ] {
         assert!(
             log.contains(&format!("reason=\"{reason}\"")),
             "the log contains the reason {reason}:\n{log}"

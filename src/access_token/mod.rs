@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
+use crate::introspection::answer::IntrospectedPayload;
 use crate::keys::jwk::SignedPayload;
 use crate::telemetry;
 use crate::token::claim_path::{ClaimPath, listed_strings};
@@ -22,8 +23,9 @@ use crate::token::profile::TokenProfile;
 use crate::token::scope::Scope;
 use charge::Charge;
 
-/// A *verified* access token (RFC 9068). Only a [`Verifier`](crate::Verifier) creates one, after it
-/// has checked signature, issuer, audience and time.
+/// A *verified* access token. Only a [`Verifier`](crate::Verifier) creates one, after it has
+/// checked issuer, audience, time, and either the signature (RFC 9068) or the answer of the issuer
+/// (RFC 7662). Handlers and rules need not know which; [`kind`](Self::kind) tells.
 ///
 /// [`ProtectLayer`](crate::ProtectLayer) inserts it into the request's extensions. With the feature
 /// `axum`, it is an extractor. It is cheap to clone. Its `Debug` output contains the issuer, but
@@ -42,8 +44,44 @@ use charge::Charge;
 #[derive(Clone)]
 pub struct AccessToken(Arc<Inner>);
 
+/// What a token is, and how it was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenKind {
+    /// A JWT whose signature was verified with the issuer's keys.
+    Jwt,
+    /// A token that the issuer was asked about (RFC 7662). Its claims are the issuer's answer.
+    Introspected,
+}
+
+/// Claims that can be trusted, and why. Each variant holds a type that only the code that verifies
+/// creates.
+#[derive(Clone, Copy)]
+pub(crate) enum VerifiedPayload<'a> {
+    Signed(SignedPayload<'a>),
+    Introspected(IntrospectedPayload<'a>),
+}
+
+impl<'a> VerifiedPayload<'a> {
+    fn kind(self) -> TokenKind {
+        match self {
+            Self::Signed(_) => TokenKind::Jwt,
+            Self::Introspected(_) => TokenKind::Introspected,
+        }
+    }
+
+    fn text(self) -> &'a str {
+        match self {
+            // The claims were parsed from these bytes as UTF-8, so this does not fail.
+            Self::Signed(payload) => std::str::from_utf8(payload.bytes()).unwrap_or_default(),
+            Self::Introspected(payload) => payload.text(),
+        }
+    }
+}
+
 struct Inner {
-    /// The token, followed by its decoded payload.
+    kind: TokenKind,
+    /// The token, followed by its claims in JSON.
     text: Box<str>,
     token_end: usize,
     subject: Option<Text>,
@@ -138,16 +176,16 @@ impl Typed {
 impl AccessToken {
     pub(crate) fn new(
         token: &str,
-        payload: &SignedPayload<'_>,
+        payload: VerifiedPayload<'_>,
         claims: RegisteredClaims<'_>,
         terms: Terms,
     ) -> Self {
-        // The claims were parsed from these bytes as UTF-8, so this does not fail.
-        let payload = std::str::from_utf8(payload.bytes()).unwrap_or_default();
+        let (kind, payload) = (payload.kind(), payload.text());
         let text = |text: &str| Text::new(text, payload);
         let good_from = claims.good_from();
         let good_until = claims.good_until(terms.max_token_age);
         Self(Arc::new(Inner {
+            kind,
             text: [token, payload].concat().into(),
             token_end: token.len(),
             subject: claims.subject.as_deref().map(text),
@@ -164,6 +202,11 @@ impl AccessToken {
             typed: Typed::default(),
             charge: OnceLock::new(),
         }))
+    }
+
+    /// Returns what the token is, and how it was verified.
+    pub fn kind(&self) -> TokenKind {
+        self.0.kind
     }
 
     /// `sub` (RFC 7519 §4.1.2): the user or client that the token represents, unique at this
@@ -223,7 +266,8 @@ impl AccessToken {
         }
     }
 
-    /// `exp` (RFC 7519 §4.1.4): when the token expires.
+    /// `exp` (RFC 7519 §4.1.4): when the token expires. The end of the year 9999 if the issuer was
+    /// asked about the token and its answer states no `exp`.
     pub fn expires_at(&self) -> SystemTime {
         UNIX_EPOCH + self.0.expires_at
     }
@@ -333,6 +377,11 @@ impl AccessToken {
         })
     }
 
+    /// Whether the token has expired, with leeway.
+    pub(crate) fn has_expired(&self, now: Now) -> bool {
+        now.unix >= self.0.expires_at + self.0.terms.leeway
+    }
+
     /// Whether `now` is before `exp`, not before `nbf` and `iat`, and the token not too old, with
     /// leeway.
     pub(crate) fn is_good_at(&self, now: Now) -> bool {
@@ -399,7 +448,7 @@ impl AccessToken {
         self.0.typed.get_or(reserve, read)
     }
 
-    /// All claims: the JSON object, exactly as signed.
+    /// All claims: the JSON object, exactly as signed, or the issuer's answer (RFC 7662 §2.2).
     pub fn raw_claims(&self) -> &str {
         self.0.text.get(self.0.token_end..).unwrap_or_default()
     }

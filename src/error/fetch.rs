@@ -1,4 +1,5 @@
-//! Why an issuer's keys could not be fetched, and why members of a key set are ignored.
+//! Why an issuer's keys could not be fetched, or the issuer not be asked about a token, and why
+//! members of a key set are ignored.
 
 use std::error::Error as _;
 use std::fmt;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use super::ConfigError;
 
-/// Why an issuer's keys could not be fetched.
+/// Why an issuer's keys could not be fetched, or why the issuer could not be asked about a token
+/// (RFC 7662).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -25,12 +27,12 @@ pub enum FetchError {
     #[error("no complete answer within {limit:?}")]
     #[non_exhaustive]
     Timeout {
-        /// The limit for discovery and key set together.
+        /// The limit, for discovery and key set together.
         limit: Duration,
     },
     /// Too many other fetches were in progress for the whole time limit: of all issuers, or of
-    /// those on the same server.
-    #[error("no permit to fetch within {limit:?}: too many fetches are in progress")]
+    /// those on the same server. Of questions about tokens: those to the same endpoint.
+    #[error("no permit within {limit:?}: too many requests to the issuer are in progress")]
     #[non_exhaustive]
     ConcurrencyLimit {
         /// The limit for waiting and fetching together.
@@ -93,12 +95,39 @@ pub enum FetchError {
     /// The `jwks_uri` in the metadata is not acceptable.
     #[error("`jwks_uri` in the issuer's metadata: {0}")]
     JwksUri(ConfigError),
-    /// The `jwks_uri` in the metadata has another origin than the metadata, which the configuration
-    /// does not allow.
-    #[error("`jwks_uri` {url}: expected the origin of the metadata")]
+    /// The `introspection_endpoint` in the metadata is not acceptable.
+    #[error("`introspection_endpoint` in the issuer's metadata: {0}")]
+    IntrospectionEndpoint(ConfigError),
+    /// The introspection endpoint supports no authentication method that is configured.
+    #[error(
+        "client authentication by {configured}: expected one of {supported:?}, the methods of {url}"
+    )]
+    #[non_exhaustive]
+    UnsupportedClientAuth {
+        /// The metadata's URL.
+        url: String,
+        /// The configured methods.
+        configured: String,
+        /// `introspection_endpoint_auth_methods_supported` (RFC 8414 §2).
+        supported: Vec<String>,
+    },
+    /// The application's own credentials for the introspection endpoint could not be made.
+    #[error("credentials for the introspection endpoint: {0}")]
+    Credentials(Arc<dyn std::error::Error + Send + Sync>),
+    /// The introspection endpoint failed several times in a row, or asked to wait. It is not asked
+    /// again before the time given here.
+    #[error("the introspection endpoint failed, and is not asked for another {remaining:?}")]
+    #[non_exhaustive]
+    Suspended {
+        /// The time that is left.
+        remaining: Duration,
+    },
+    /// The `jwks_uri` or `introspection_endpoint` in the metadata has another origin than the
+    /// metadata, which the configuration does not allow.
+    #[error("{url}: expected the origin of the metadata")]
     #[non_exhaustive]
     OtherOrigin {
-        /// The `jwks_uri`.
+        /// The `jwks_uri`, or the `introspection_endpoint`.
         url: String,
     },
     /// The key set has no usable key.
@@ -110,7 +139,7 @@ pub enum FetchError {
         /// Why each key was ignored.
         ignored: Vec<IgnoredKeyReason>,
     },
-    /// There is no Tokio runtime to fetch on.
+    /// There is no Tokio runtime to send the request on.
     #[error("fetching needs a Tokio runtime, and none is running")]
     NoRuntime,
     /// The fetch ended without a response because its runtime was shut down.

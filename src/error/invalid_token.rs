@@ -18,10 +18,11 @@ pub enum InvalidToken {
         /// The length of the token in bytes.
         presented: usize,
     },
-    /// The token has no period: it is opaque, and only its issuer can read it (by introspection,
+    /// The token has no period: it is opaque, and only its issuer can read it. No issuer is
+    /// configured to be asked about it ([`Issuer::introspection`](crate::Issuer::introspection),
     /// RFC 7662).
     #[error(
-        "expected a JWT, found an opaque token; ask the issuer for JWT access tokens (often by naming the audience)"
+        "expected a JWT, found an opaque token; ask the issuer for JWT access tokens (often by naming the audience), or configure `Issuer::introspection`"
     )]
     Opaque,
     /// The token has five parts: it is encrypted (RFC 7516). Encrypted tokens are not supported.
@@ -151,6 +152,10 @@ pub enum InvalidToken {
         /// The time of the check.
         now: SystemTime,
     },
+    /// The issuer was asked about the token, and answered that it is not active (RFC 7662 §2.2):
+    /// unknown, expired, revoked, or not for this API.
+    #[error("not active, by the issuer's answer")]
+    Inactive,
     /// The token is bound to a key or certificate of the client (`cnf`). Proof of possession (RFC
     /// 9449 §7.2, RFC 8705 §3) is not supported.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
@@ -193,6 +198,7 @@ impl InvalidToken {
             Self::NotYetValid { .. } => "not_yet_valid",
             Self::IssuedInTheFuture { .. } => "issued_in_the_future",
             Self::TooOld { .. } => "too_old",
+            Self::Inactive => "inactive",
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",

@@ -19,6 +19,9 @@ pub use invalid_token::InvalidToken;
 
 use crate::token::scope::Scope;
 
+/// Any error, of a closure of the application.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a request or a token was rejected. The variant alone determines the
 /// [HTTP response](crate::ProtectLayer):
 ///
@@ -30,7 +33,7 @@ use crate::token::scope::Scope;
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
 /// | `Forbidden`, `ClaimsMismatch` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
-/// | `KeysUnavailable`, `LookupFailed`, `AuthorizationFailed` | 503 | none; `Retry-After` | the service or the issuer |
+/// | `KeysUnavailable`, `IntrospectionUnavailable`, `LookupFailed`, `AuthorizationFailed` | 503 | none; `Retry-After` | the service or the issuer |
 ///
 /// The layer stores the `Error` in the extensions of the *response*. It contains unescaped client
 /// input: do not put it into metric labels or HTML.
@@ -92,6 +95,18 @@ pub enum Error {
         /// The error of the last attempt.
         reason: FetchError,
     },
+    /// The issuer was to be asked about the token ([`Issuer::introspection`]), and gave no usable
+    /// answer.
+    ///
+    /// [`Issuer::introspection`]: crate::Issuer::introspection
+    #[error("issuer {issuer:?} cannot be asked about the token: {reason}")]
+    #[non_exhaustive]
+    IntrospectionUnavailable {
+        /// The issuer, as configured.
+        issuer: Arc<str>,
+        /// What failed.
+        reason: FetchError,
+    },
     /// The lookup of the issuer ([`Issuers::lookup`](crate::Issuers::lookup) or
     /// [`Issuers::lookup_async`](crate::Issuers::lookup_async)) failed, and no earlier answer is
     /// still usable.
@@ -123,7 +138,10 @@ impl Error {
     pub(crate) fn is_logged_by_layer(&self) -> bool {
         !matches!(
             self,
-            Self::InvalidToken(_) | Self::KeysUnavailable { .. } | Self::LookupFailed { .. }
+            Self::InvalidToken(_)
+                | Self::KeysUnavailable { .. }
+                | Self::IntrospectionUnavailable { .. }
+                | Self::LookupFailed { .. }
         )
     }
 
@@ -138,6 +156,7 @@ impl Error {
                 StatusCode::FORBIDDEN
             }
             Self::KeysUnavailable { .. }
+            | Self::IntrospectionUnavailable { .. }
             | Self::LookupFailed { .. }
             | Self::AuthorizationFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -164,6 +183,7 @@ impl Error {
             | Self::Forbidden { .. }
             | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
+            | Self::IntrospectionUnavailable { .. }
             | Self::LookupFailed { .. }
             | Self::AuthorizationFailed { .. } => None,
         }
@@ -182,6 +202,7 @@ impl Error {
             Self::ClaimsMismatch(_) => "claims_mismatch",
             Self::InsufficientAuthentication { .. } => "insufficient_user_authentication",
             Self::KeysUnavailable { .. } => "keys_unavailable",
+            Self::IntrospectionUnavailable { .. } => "introspection_unavailable",
             Self::LookupFailed { .. } => "lookup_failed",
             Self::AuthorizationFailed { .. } => "authorization_failed",
         }

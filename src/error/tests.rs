@@ -17,6 +17,7 @@ fn errors() -> Vec<Error> {
         Error::ClaimsMismatch(claims),
         Error::InsufficientAuthentication { acr_values: vec![], max_age: None },
         Error::KeysUnavailable { issuer: "x".into(), reason: FetchError::Interrupted },
+        Error::IntrospectionUnavailable { issuer: "x".into(), reason: FetchError::Interrupted },
         Error::LookupFailed {
             reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
         },
@@ -43,6 +44,7 @@ fn errors() -> Vec<Error> {
         InvalidToken::NotYetValid { not_before: time, now: time },
         InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
         InvalidToken::TooOld { issued_at: time, max_age: Duration::ZERO, now: time },
+        InvalidToken::Inactive,
         InvalidToken::SenderConstrained,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 
-use reqwest::Client;
-
+use super::introspecting::client_of;
 use super::{Issuer, KeySource};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::IssuerHealth;
+use crate::http_client::{HttpClients, Purpose};
+use crate::introspection::JwtPolicy;
+use crate::introspection::answer::IntrospectedPayload;
+use crate::introspection::client::IntrospectionClient;
 use crate::keys::jwk::{Jwk, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{
@@ -30,6 +33,8 @@ const MOST_BYTES_UNVERIFIED: usize = 64 * 1024;
 pub(crate) struct ActiveIssuer {
     pub(crate) config: Issuer,
     keys: ActiveKeys,
+    /// Asks the issuer about its tokens.
+    pub(crate) introspection: Option<IntrospectionClient>,
 }
 
 /// How an issuer came to be trusted.
@@ -45,17 +50,55 @@ pub(crate) enum Provenance {
 }
 
 enum ActiveKeys {
+    /// The issuer is asked about every token.
+    Unused,
     Secret(Arc<Jwk>),
     Fixed(Jwks),
     Remote(Arc<RemoteJwks>),
 }
 
+impl ActiveKeys {
+    fn of(
+        config: &Issuer,
+        issuer: IssuerName,
+        addresses: AddressPolicy,
+        clients: &HttpClients,
+        clock: &Clock,
+    ) -> Result<Self, ConfigError> {
+        if !config.needs_keys() {
+            return Ok(Self::Unused);
+        }
+        let rsa = config.rsa_algorithm();
+        // `Issuer::algorithms` takes precedence over the algorithm of the set.
+        let prepared = |jwks: &Jwks| {
+            jwks.with_rsa_algorithm(match &config.algorithms {
+                Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
+                Cow::Owned(_) => rsa,
+            })
+        };
+        let location = match &config.key_source {
+            KeySource::Secret(key) => return Ok(Self::Secret(Arc::clone(key))),
+            KeySource::Fixed(jwks) => return Ok(Self::Fixed(prepared(jwks))),
+            KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
+            KeySource::PemByKid(prefix) => Location::PemByKid(prefix.clone()),
+            KeySource::Discovery { .. } => {
+                Location::Discovery { at: config.metadata_url()?, same_origin: config.same_origin }
+            }
+        };
+        let client = clients.get(config.client.as_ref(), addresses, Purpose::Keys)?;
+        let (algorithms, policy, plain_http) =
+            (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
+        let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
+        let seed = config.seed.as_ref().map(prepared);
+        Ok(Self::Remote(RemoteJwks::new(source, client, clock.clone(), seed)))
+    }
+}
+
 impl ActiveIssuer {
-    /// Calls `client` only if keys must be fetched and the issuer has no client of its own.
     pub(crate) fn new(
         config: Issuer,
         provenance: Provenance,
-        client: impl FnOnce() -> Result<Client, ConfigError>,
+        clients: &HttpClients,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         config.check()?;
@@ -67,39 +110,23 @@ impl ActiveIssuer {
                     config.iss
                 )));
             }
+            Provenance::Resolved { .. }
+                if config
+                    .introspection
+                    .as_ref()
+                    .is_some_and(|introspection| introspection.jwts == JwtPolicy::Verify) =>
+            {
+                return Err(ConfigError::new(format!(
+                    "issuer {:?}: expected `Introspection::jwts_too` or `instead_of_keys` for an issuer that the lookup returns: its opaque tokens do not name it",
+                    config.iss
+                )));
+            }
             Provenance::Resolved { throttle, addresses } => (Some(throttle), addresses),
         };
-        let rsa = config.rsa_algorithm();
-        // `Issuer::algorithms` takes precedence over the algorithm of the set.
-        let prepared = |jwks: &Jwks| {
-            jwks.with_rsa_algorithm(match &config.algorithms {
-                Cow::Borrowed(_) => jwks.own_rsa_algorithm().unwrap_or(rsa),
-                Cow::Owned(_) => rsa,
-            })
-        };
-        let location = match &config.key_source {
-            KeySource::Secret(key) => {
-                let keys = ActiveKeys::Secret(Arc::clone(key));
-                return Ok(Self { config, keys });
-            }
-            KeySource::Fixed(jwks) => {
-                let keys = ActiveKeys::Fixed(prepared(jwks));
-                return Ok(Self { config, keys });
-            }
-            KeySource::JwksUri(uri) => Location::Jwks(uri.clone()),
-            KeySource::PemByKid(prefix) => Location::PemByKid(prefix.clone()),
-            KeySource::Discovery { .. } => {
-                Location::Discovery { at: config.metadata_url()?, same_origin: config.same_origin }
-            }
-        };
-        let client = config.client.as_ref().map_or_else(client, |own| Ok(own.0.clone()))?;
-        let issuer = IssuerName { iss: Arc::clone(&config.iss), throttle };
-        let (algorithms, policy, plain_http) =
-            (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
-        let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
-        let seed = config.seed.as_ref().map(prepared);
-        let keys = ActiveKeys::Remote(RemoteJwks::new(source, client, clock.clone(), seed));
-        Ok(Self { config, keys })
+        let name = IssuerName { iss: Arc::clone(&config.iss), throttle };
+        let introspection = client_of(&config, &name, addresses, clients, clock)?;
+        let keys = ActiveKeys::of(&config, name, addresses, clients, clock)?;
+        Ok(Self { config, keys, introspection })
     }
 
     /// draft-ietf-oauth-rfc8725bis §3.1: the issuer's configuration determines the accepted
@@ -162,13 +189,26 @@ impl ActiveIssuer {
                 .is_ok_and(|payload| most_bytes_read(payload) > MOST_BYTES_UNVERIFIED)
     }
 
+    /// Checks the configured claim requirements of the issuer's answer about a token.
+    pub(crate) fn check_introspected(
+        &self,
+        payload: IntrospectedPayload<'_>,
+        now: Now,
+    ) -> Result<(), InvalidToken> {
+        self.check_requirements(payload.text().as_bytes(), now)
+    }
+
     /// Checks the configured claim requirements.
     pub(crate) fn check_claims(&self, jws: &Jws<'_>, now: Now) -> Result<(), InvalidToken> {
+        self.check_requirements(jws.unverified_payload(), now)
+    }
+
+    fn check_requirements(&self, payload: &[u8], now: Now) -> Result<(), InvalidToken> {
         let rules = &self.config.profile.claims;
         if rules.is_empty() {
             return Ok(());
         }
-        let claims = serde_json::from_slice(jws.unverified_payload())
+        let claims = serde_json::from_slice(payload)
             .map_err(|_| InvalidToken::Malformed("a payload whose numbers fit into 64 bits"))?;
         let latest = now.unix.saturating_add(self.config.leeway);
         rules.iter().try_for_each(|rule| rule.check(&claims, latest))
@@ -184,6 +224,7 @@ impl ActiveIssuer {
     ) -> bool {
         let verifies = |jwks: &Jwks| jwks.verify_signature(jws, header, tenant).is_ok();
         match &self.keys {
+            ActiveKeys::Unused => false,
             ActiveKeys::Secret(key) => key.verify(jws).is_some(),
             ActiveKeys::Fixed(jwks) => verifies(jwks),
             ActiveKeys::Remote(remote) => remote.cached(now).is_some_and(|jwks| verifies(&jwks)),
@@ -201,6 +242,7 @@ impl ActiveIssuer {
         now: Now,
     ) -> Result<SignatureCheck<'a>, Error> {
         let remote = match &self.keys {
+            ActiveKeys::Unused => return Err(InvalidToken::BadSignature.into()),
             ActiveKeys::Secret(key) => {
                 return Ok(SignatureCheck::Ready(
                     key.verify(jws).ok_or(InvalidToken::BadSignature)?,
@@ -270,7 +312,7 @@ impl ActiveIssuer {
     /// refresh before they expire.
     pub(crate) fn recheck(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {
         match (&self.keys, keys) {
-            (ActiveKeys::Secret(_) | ActiveKeys::Fixed(_), None) => true,
+            (ActiveKeys::Unused | ActiveKeys::Secret(_) | ActiveKeys::Fixed(_), None) => true,
             (ActiveKeys::Remote(remote), Some(keys)) => remote.recheck(keys, now),
             _ => false,
         }
@@ -287,7 +329,7 @@ impl ActiveIssuer {
     /// for.
     pub(crate) fn warm_up(&self, now: Now) -> Option<Fetching> {
         match &self.keys {
-            ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => None,
+            ActiveKeys::Unused | ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => None,
             ActiveKeys::Remote(remote) => {
                 remote.can_warm_up().then(|| remote.warm_up(now)).flatten()
             }
@@ -296,19 +338,25 @@ impl ActiveIssuer {
 
     pub(crate) fn health(&self, now: Now) -> IssuerHealth {
         let iss = &self.config.iss;
-        match &self.keys {
+        let keys = match &self.keys {
             ActiveKeys::Remote(remote) => remote.health(now),
             ActiveKeys::Fixed(jwks) => {
                 IssuerHealth::fixed(iss, jwks.len(), jwks.ignored().to_vec())
             }
             ActiveKeys::Secret(_) => IssuerHealth::fixed(iss, 1, Vec::new()),
+            ActiveKeys::Unused => IssuerHealth::fixed(iss, 0, Vec::new()),
+        };
+        IssuerHealth {
+            introspection: self.introspection.as_ref().map(IntrospectionClient::health),
+            needs_keys: !matches!(self.keys, ActiveKeys::Unused),
+            ..keys
         }
     }
 
     /// Whether the keys can be fetched before the first token arrives.
     pub(crate) fn can_warm_up(&self) -> bool {
         match &self.keys {
-            ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => true,
+            ActiveKeys::Unused | ActiveKeys::Secret(_) | ActiveKeys::Fixed(_) => true,
             ActiveKeys::Remote(remote) => remote.can_warm_up(),
         }
     }

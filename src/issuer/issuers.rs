@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::ConfigError;
+use crate::error::{BoxError, ConfigError};
 use crate::issuer::Issuer;
 use crate::keys::remote::AddressPolicy;
 
@@ -64,9 +64,6 @@ pub(crate) enum LookupFn {
 type SyncLookup = dyn Fn(&str) -> Result<Option<Issuer>, BoxError> + Send + Sync;
 type AsyncLookup = dyn Fn(String) -> Answer + Send + Sync;
 type Answer = Pin<Box<dyn Future<Output = Result<Option<Issuer>, BoxError>> + Send>>;
-
-/// An error of any type.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The return type of the closure of [`Issuers::lookup`]: `Option<Issuer>`, or
 /// `Result<Option<Issuer>, E>` if it can fail.

@@ -6,19 +6,18 @@ use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::Issuer;
 use super::active::{ActiveIssuer, Provenance};
-use super::issuers::{BoxError, Lookup, LookupFn};
-use super::permits::Permits;
+use super::issuers::{Lookup, LookupFn};
 use super::resolution::{CachedIssuer, RETRY_AFTER, Resolution, ResolvedIssuer};
 use super::single_flight::SingleFlight;
 use crate::clock::{Clock, Now, nanos};
-use crate::error::{ConfigError, Error, InvalidToken};
-use crate::keys::remote::AddressPolicy;
+use crate::error::{BoxError, ConfigError, Error, InvalidToken};
+use crate::http_client::{HttpClients, Purpose};
+use crate::permits::Permits;
 use crate::telemetry::{self, LogThrottle};
 
 /// Size and lifetime of the negative cache. The size bounds the memory that forged `iss` values can
@@ -50,7 +49,7 @@ const LONGEST_FRESH: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct ResolvedIssuers {
     lookup: Lookup,
-    client: Client,
+    clients: Arc<HttpClients>,
     clock: Clock,
     /// Issuers with a verified token, by every name that was looked up.
     established: Cache<Arc<str>, Arc<CachedIssuer>>,
@@ -75,11 +74,9 @@ pub(super) struct ResolvedIssuers {
 }
 
 impl ResolvedIssuers {
-    /// `public_only` returns a client that does not connect to private addresses.
     pub(super) fn new(
         lookup: Lookup,
-        client: impl Fn() -> Result<Client, ConfigError>,
-        public_only: impl FnOnce() -> Result<Client, ConfigError>,
+        clients: Arc<HttpClients>,
         clock: Clock,
     ) -> Result<Arc<Self>, ConfigError> {
         if lookup.capacity == 0 {
@@ -89,10 +86,8 @@ impl ResolvedIssuers {
             let given = lookup.fresh;
             return Err(ConfigError::new(format!("refresh_after {given:?}: expected 1s to 24h")));
         }
-        let client = match lookup.addresses {
-            AddressPolicy::Any => client()?,
-            AddressPolicy::PublicOnly => public_only()?,
-        };
+        // Created now, so that no request waits for it, and an error ends the start.
+        clients.get(None, lookup.addresses, Purpose::Keys)?;
         // LRU: an admission policy by frequency would keep rejecting a new tenant.
         let cached = || {
             let cached = Cache::builder().max_capacity(lookup.capacity).time_to_idle(lookup.idle);
@@ -103,7 +98,7 @@ impl ResolvedIssuers {
             established: cached(),
             probation: cached(),
             lookup,
-            client,
+            clients,
             clock,
             negative: negative.eviction_policy(EvictionPolicy::lru()).build(),
             changing: Mutex::default(),
@@ -184,7 +179,7 @@ impl ResolvedIssuers {
             // overtake both.
             let _permit = match self.cached(&iss) {
                 Some(_) => None,
-                None => Some(self.permits.acquire().await),
+                None => self.permits.acquire().await,
             };
             let now = self.clock.now().uptime;
             if _permit.is_some() {
@@ -333,7 +328,7 @@ impl ResolvedIssuers {
         let name = Arc::clone(&config.iss);
         let addresses = self.lookup.addresses;
         let provenance = Provenance::Resolved { addresses, throttle: Arc::clone(&self.fetches) };
-        match ActiveIssuer::new(config, provenance, || Ok(self.client.clone()), &self.clock) {
+        match ActiveIssuer::new(config, provenance, &self.clients, &self.clock) {
             Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
                 self.report_unusable(&name, &error, at);

@@ -1,10 +1,10 @@
 //! Trusted issuers: their audience, keys and rules.
 
 pub(crate) mod active;
+mod introspecting;
 pub(crate) mod issuers;
 mod key_options;
 pub(crate) mod lookup;
-pub(crate) mod permits;
 pub(crate) mod registry;
 pub(crate) mod resolution;
 pub(crate) mod single_flight;
@@ -21,11 +21,12 @@ use url::Url;
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
 use crate::http_client::HttpClient;
+use crate::introspection::{Introspection, JwtPolicy};
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::schedule::KeyPolicy;
 use crate::keys::url::{PlainHttp, normal_url};
-use crate::token::audience::Audience;
+use crate::token::audience::{Audience, AudienceClaim};
 use crate::token::profile::{Condition, TokenProfile};
 use crate::token::tenant;
 use crate::token_source::TokenSource;
@@ -77,6 +78,8 @@ pub struct Issuer {
     pub(crate) client: Option<HttpClient>,
     /// Where requests carry its tokens, if not in `Authorization`.
     pub(crate) token_source: Option<TokenSource>,
+    /// How it is asked about its tokens, if it is.
+    pub(crate) introspection: Option<Introspection>,
 }
 
 /// Where an issuer's keys come from.
@@ -204,6 +207,7 @@ impl Issuer {
             plain_http: PlainHttp::OnLoopback,
             client: None,
             token_source: None,
+            introspection: None,
         })
     }
 
@@ -253,6 +257,7 @@ impl Issuer {
             plain_http,
             client,
             token_source,
+            introspection,
         } = self;
         *iss == other.iss
             && *template == other.template
@@ -267,6 +272,10 @@ impl Issuer {
             && *plain_http == other.plain_http
             && client.is_some() == other.client.is_some()
             && *token_source == other.token_source
+            && match (introspection, &other.introspection) {
+                (Some(own), Some(other)) => own.is_unchanged_from(other),
+                (own, other) => own.is_none() && other.is_none(),
+            }
     }
 
     /// Every `iss` that its tokens may have: its own and its aliases.
@@ -280,9 +289,35 @@ impl Issuer {
         self.names().find(|name| ***name == *iss).map_or_else(|| Arc::from(iss), Arc::clone)
     }
 
+    /// Whether keys are used: to verify JWTs, or signed answers about tokens.
+    pub(crate) fn needs_keys(&self) -> bool {
+        self.introspection.as_ref().is_none_or(|introspection| {
+            introspection.jwts != JwtPolicy::Ask || introspection.signed
+        })
+    }
+
+    fn check_introspection(&self) -> Result<(), ConfigError> {
+        let error = |what: &str| Err(ConfigError::new(format!("issuer {:?}: {what}", self.iss)));
+        let policy = self.introspection.as_ref().map(|introspection| introspection.jwts);
+        if self.audience.claim() == AudienceClaim::Issuer
+            && policy.is_none_or(|policy| policy == JwtPolicy::Verify)
+        {
+            return error(
+                "expected `Introspection::jwts_too` or `instead_of_keys` for `Audience::checked_by_issuer`; otherwise, the issuer does not check its JWTs",
+            );
+        }
+        let Some(introspection) = &self.introspection else { return Ok(()) };
+        if self.template.is_some() {
+            return error("expected the issuer of one tenant for introspection, found a template");
+        }
+        introspection.check(&self.iss, self.plain_http)
+    }
+
     /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.check_introspection()?;
         match self.key_source {
+            KeySource::Discovery { .. } if !self.needs_keys() => {}
             KeySource::Discovery { .. } => drop(self.metadata_url()?),
             KeySource::JwksUri(_) | KeySource::PemByKid(_) if self.same_origin => {
                 return Err(ConfigError::new(format!(

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use reqwest::Client;
-
 use super::active::{ActiveIssuer, Provenance};
+use super::introspecting::IntrospectingIssuers;
 use super::issuers::Issuers;
 use super::lookup::{ResolvedIssuers, is_plausible};
 use super::resolution::{Resolution, ResolvedIssuer};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
+use crate::http_client::HttpClients;
 
 /// The [`Issuers`] of a verifier at run time.
 pub(crate) struct IssuerRegistry {
@@ -18,15 +18,14 @@ pub(crate) struct IssuerRegistry {
     /// The configured issuers that serve many tenants.
     templates: Vec<Arc<ActiveIssuer>>,
     resolved: Option<Arc<ResolvedIssuers>>,
+    /// The configured issuers that are asked about opaque tokens.
+    introspecting: IntrospectingIssuers,
 }
 
 impl IssuerRegistry {
-    /// `public_only` returns the client for resolved issuers, which does not connect to private
-    /// addresses.
     pub(crate) fn new(
         issuers: Issuers,
-        client: impl Fn() -> Result<Client, ConfigError>,
-        public_only: impl FnOnce() -> Result<Client, ConfigError>,
+        clients: HttpClients,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
         if let Some(setting) = issuers.unused {
@@ -34,21 +33,32 @@ impl IssuerRegistry {
                 "{setting}: expected `Issuers::lookup` or `lookup_async`, found configured issuers only"
             )));
         }
+        let clients = Arc::new(clients);
         let (mut configured, mut templates) = (HashMap::new(), Vec::new());
+        let mut introspecting = Vec::new();
         for config in issuers.configured {
             let issuer =
-                Arc::new(ActiveIssuer::new(config, Provenance::Configured, &client, &clock)?);
+                Arc::new(ActiveIssuer::new(config, Provenance::Configured, &clients, &clock)?);
             if issuer.config.template.is_some() {
                 templates.push(Arc::clone(&issuer));
+            }
+            if issuer.introspection.is_some() {
+                introspecting.push(Arc::clone(&issuer));
             }
             configured
                 .extend(issuer.config.names().map(|iss| (Arc::clone(iss), Arc::clone(&issuer))));
         }
         let resolved = issuers
             .lookup
-            .map(|lookup| ResolvedIssuers::new(lookup, &client, public_only, clock))
+            .map(|lookup| ResolvedIssuers::new(lookup, clients, clock))
             .transpose()?;
-        Ok(Self { configured, templates, resolved })
+        let introspecting = IntrospectingIssuers::new(introspecting)?;
+        Ok(Self { configured, templates, resolved, introspecting })
+    }
+
+    /// The issuer to ask about an opaque token.
+    pub(crate) fn introspecting(&self, token: &str) -> Option<&Arc<ActiveIssuer>> {
+        self.introspecting.find(token)
     }
 
     /// The configured issuers and the cached resolved issuers.

@@ -27,7 +27,7 @@ pub(crate) struct ResolvedIssuer {
 }
 
 impl ResolvedIssuer {
-    pub(super) fn configured(issuer: &Arc<ActiveIssuer>) -> Self {
+    pub(crate) fn configured(issuer: &Arc<ActiveIssuer>) -> Self {
         Self { issuer: Arc::clone(issuer), cached: None }
     }
 

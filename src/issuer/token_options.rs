@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Issuer, checked_audience};
 use crate::error::ConfigError;
+use crate::introspection::Introspection;
 use crate::token::audience::Audience;
 use crate::token::claim_path::ClaimPath;
 use crate::token::profile::{ClaimRequirement, Condition};
@@ -177,5 +178,29 @@ impl Issuer {
         }
         self.max_token_age = Some(age);
         Ok(self)
+    }
+
+    /// Asks the issuer about its opaque tokens (RFC 7662), and on request about its JWTs. The guide
+    /// [Opaque tokens](crate::guide::opaque_tokens) shows it for several authorization servers.
+    ///
+    /// The answer has to name this API in `aud`, like a JWT, or what [`Audience`] says instead. The
+    /// other settings of the issuer apply to the answer as to the claims of a JWT: leeway, required
+    /// claims, where roles and permissions are. Those of the JOSE header do not.
+    ///
+    /// If the endpoint gives no usable answer, the request is rejected with 503
+    /// ([`Error::IntrospectionUnavailable`](crate::Error::IntrospectionUnavailable)), never with
+    /// 401: a client would throw a good token away. This needs a Tokio runtime with I/O and time
+    /// enabled.
+    ///
+    /// ```
+    /// use portcullis::{ClientAuth, Introspection, Issuer};
+    ///
+    /// let hydra = Issuer::new("https://hydra.example.com/", "https://api.example.com")?
+    ///     .introspection(Introspection::new(ClientAuth::client_secret("orders-api", "secret")));
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn introspection(mut self, introspection: Introspection) -> Self {
+        self.introspection = Some(introspection);
+        self
     }
 }

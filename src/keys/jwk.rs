@@ -168,6 +168,7 @@ impl Jwk {
 
 /// A payload whose signature was verified. Only [`Jwk::verify`] creates one, so the type is proof
 /// of verification.
+#[derive(Clone, Copy)]
 pub(crate) struct SignedPayload<'a>(&'a [u8]);
 
 impl<'a> SignedPayload<'a> {

@@ -5,4 +5,5 @@ pub(crate) mod jwks;
 pub(crate) mod pem;
 pub(crate) mod remote;
 pub(crate) mod signature;
+pub(crate) mod signer;
 pub(crate) mod url;

@@ -1,5 +1,6 @@
 //! RFC 7468 §13: public keys in PEM. AWS load balancers publish each of their keys in PEM, at a URL
-//! of its own. Applications that used another library may have their keys in PEM.
+//! of its own. Applications that used another library may have their keys in PEM. Also §10: private
+//! keys, of the client that this API is at its issuer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,6 +22,7 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 // Tags in DER: X.690 §8.
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
 const NULL: u8 = 0x05;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
@@ -51,17 +53,51 @@ pub(crate) fn label(block: &str) -> &str {
 /// Parses a block that contains one public key. Returns `None` if it contains anything else, or
 /// anything more.
 pub(crate) fn public_key(block: &str) -> Option<PublicKey> {
+    match decoded(block)? {
+        ("PUBLIC KEY", der) => subject_public_key(&der),
+        ("RSA PUBLIC KEY", der) => rsa(&der),
+        _ => None,
+    }
+}
+
+/// A private key in DER, as the cryptography backends expect it.
+pub(crate) enum PrivateKey {
+    /// PKCS #1 (RFC 8017 §A.1.2).
+    Rsa(Vec<u8>),
+    /// PKCS #8.
+    Ec(Vec<u8>),
+    /// PKCS #8.
+    Ed25519(Vec<u8>),
+}
+
+/// Parses a block that contains one private key: PKCS #8 (RFC 5958 §2), or PKCS #1 for RSA.
+pub(crate) fn private_key(block: &str) -> Option<PrivateKey> {
+    let der = match decoded(block)? {
+        ("PRIVATE KEY", der) => der,
+        ("RSA PRIVATE KEY", der) => return Some(PrivateKey::Rsa(der)),
+        _ => return None,
+    };
+    // `SEQUENCE { version, SEQUENCE { algorithm, parameters }, OCTET STRING, … }`
+    let mut key = Der(Der(&der).read(SEQUENCE)?);
+    key.read(INTEGER)?;
+    let algorithm = Der(key.read(SEQUENCE)?).read(OBJECT_IDENTIFIER)?;
+    let own = key.read(OCTET_STRING)?.to_vec();
+    match algorithm {
+        RSA_ENCRYPTION => Some(PrivateKey::Rsa(own)),
+        EC_PUBLIC_KEY => Some(PrivateKey::Ec(der)),
+        ED25519 => Some(PrivateKey::Ed25519(der)),
+        _ => None,
+    }
+}
+
+/// The label of a block, and its contents.
+fn decoded(block: &str) -> Option<(&str, Vec<u8>)> {
     let block = block.trim();
     let label = label(block);
     let body = block.strip_prefix(BEGIN)?.strip_prefix(label)?.strip_prefix(DASHES)?;
     let body = body.strip_suffix(DASHES)?.strip_suffix(label)?.strip_suffix(END)?;
     let base64: String = body.split_ascii_whitespace().collect();
-    let der = STANDARD.decode(base64).ok()?;
-    match label {
-        "PUBLIC KEY" => subject_public_key(&der),
-        "RSA PUBLIC KEY" => rsa(&der),
-        _ => None,
-    }
+    Some((label, STANDARD.decode(base64).ok()?))
 }
 
 /// A public key with its algorithm (RFC 5280 §4.1):

@@ -12,7 +12,7 @@ use http::request::Parts;
 
 use crate::access_token::AccessToken;
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::telemetry::{self, LogThrottle, Outcome};
 use crate::token::scope::Scope;
 
@@ -20,7 +20,6 @@ use crate::token::scope::Scope;
 /// milliseconds, and a client waits for the response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-type BoxError = Box<dyn StdError + Send + Sync>;
 type Answer = Pin<Box<dyn Future<Output = Result<bool, BoxError>> + Send>>;
 type Check = Arc<dyn Fn(AccessToken, Parts) -> Answer + Send + Sync>;
 

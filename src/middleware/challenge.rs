@@ -129,6 +129,7 @@ impl Challenges {
             Error::Forbidden { .. } | Error::ClaimsMismatch(_) => &self.forbidden,
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
             Error::KeysUnavailable { .. }
+            | Error::IntrospectionUnavailable { .. }
             | Error::LookupFailed { .. }
             | Error::AuthorizationFailed { .. } => return None,
         };
@@ -159,9 +160,9 @@ pub(crate) fn description(error: &Error) -> &'static str {
         Error::InsufficientAuthentication { .. } => {
             "The user must sign in again, or in a stronger way"
         }
-        Error::KeysUnavailable { .. } | Error::LookupFailed { .. } => {
-            "The access token cannot be verified now"
-        }
+        Error::KeysUnavailable { .. }
+        | Error::IntrospectionUnavailable { .. }
+        | Error::LookupFailed { .. } => "The access token cannot be verified now",
         Error::AuthorizationFailed { .. } => "Access cannot be authorized now",
     }
 }

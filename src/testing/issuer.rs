@@ -1,5 +1,6 @@
 //! [`TestIssuer`]: an authorization server inside a test.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::server::{Port, Server};
 use super::signing_key::SigningKey;
@@ -20,7 +21,8 @@ use crate::keys::jwks::Jwks;
 /// The audience of the tokens of a [`TestIssuer`], and of its [`issuer`](TestIssuer::issuer).
 pub const AUDIENCE: &str = "https://api.example.com";
 
-/// An authorization server, as far as a resource server sees it: metadata, a key set and tokens.
+/// An authorization server, as far as a resource server sees it: metadata, a key set, tokens, and
+/// answers about them (RFC 7662).
 ///
 /// Each has its own keys. With [`start`](Self::start), it listens on a loopback port (`iss` is
 /// `http://127.0.0.1:PORT/`) and counts requests. With [`offline`](Self::offline), it has any
@@ -36,6 +38,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     metadata_fetches: AtomicUsize,
     jwks_fetches: AtomicUsize,
+    introspections: AtomicUsize,
 }
 
 pub(super) struct State {
@@ -45,6 +48,10 @@ pub(super) struct State {
     kid_suffix: String,
     odd_keys: Vec<Value>,
     behavior: Behavior,
+    introspection_behavior: Behavior,
+    /// The claims of opaque tokens.
+    opaque: HashMap<String, Map<String, Value>>,
+    revoked: HashSet<String>,
     headers: HeaderMap,
     pub(super) delay: Duration,
     clock: Option<TestClock>,
@@ -133,6 +140,9 @@ impl TestIssuer {
             kid_suffix: String::new(),
             odd_keys: Vec::new(),
             behavior: Behavior::Serve,
+            introspection_behavior: Behavior::Serve,
+            opaque: HashMap::new(),
+            revoked: HashSet::new(),
             headers: HeaderMap::new(),
             delay: Duration::ZERO,
             clock: None,
@@ -142,6 +152,7 @@ impl TestIssuer {
             state: Mutex::new(state),
             metadata_fetches: AtomicUsize::new(0),
             jwks_fetches: AtomicUsize::new(0),
+            introspections: AtomicUsize::new(0),
         };
         let issuer = Self { shared: Arc::new(shared), server: None };
         issuer.add(key);
@@ -180,6 +191,54 @@ impl TestIssuer {
     pub fn token(&self) -> TokenBuilder {
         let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         TokenBuilder::new(&self.shared.iss, now, self.shared.lock().keys.last().cloned())
+    }
+
+    /// Issues an opaque token with these claims. Only the issuer can read it; an API asks about it
+    /// ([`Issuer::introspection`](crate::Issuer::introspection)). The endpoint, which the metadata
+    /// name, accepts any client. Of the JWTs of this issuer, it says that they are active as well.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use portcullis::testing::TestIssuer;
+    /// use portcullis::{ClientAuth, Introspection, Verifier};
+    ///
+    /// let issuer = TestIssuer::start()?;
+    /// let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+    /// let verifier = Verifier::new(issuer.issuer().introspection(asked))?;
+    ///
+    /// let token = issuer.opaque_token(issuer.token().subject("alice"));
+    /// assert_eq!(verifier.verify(&token).await?.subject(), Some("alice"));
+    /// assert_eq!(issuer.introspections(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn opaque_token(&self, token: TokenBuilder) -> String {
+        let mut state = self.shared.lock();
+        let name = format!("opaque-{}", state.opaque.len() + 1);
+        state.opaque.insert(name.clone(), token.into_claims());
+        name
+    }
+
+    /// Revokes a token: from now on, the answer about it is that it is not active.
+    pub fn revoke(&self, token: &str) {
+        self.shared.lock().revoked.insert(token.to_owned());
+    }
+
+    /// Returns the answer about a token (RFC 7662 §2.2), as the introspection endpoint sends it.
+    /// Use it in a server of your own.
+    pub fn introspect(&self, token: &str) -> Value {
+        self.shared.introspect(token)
+    }
+
+    /// Returns how often the issuer was asked about a token.
+    pub fn introspections(&self) -> usize {
+        self.shared.introspections.load(Ordering::SeqCst)
+    }
+
+    /// Sets how the introspection endpoint responds from now on.
+    pub fn set_introspection_behavior(&self, behavior: Behavior) {
+        self.shared.lock().introspection_behavior = behavior;
     }
 
     /// Generates a new key for the same algorithm, publishes it beside the old keys, and signs with
@@ -307,7 +366,7 @@ impl TestIssuer {
     /// a server of your own that offers more than metadata and keys. Returns `None` if `path` is
     /// neither of its two paths, or if the current [`Behavior`] sends no response.
     pub fn answer(&self, path: &str) -> Option<http::Response<String>> {
-        match self.shared.answer(path) {
+        match self.shared.answer(path, None) {
             Answered::With(response) => Some(response),
             Answered::Close | Answered::Never | Answered::NotHere => None,
         }
@@ -344,23 +403,60 @@ impl Shared {
 
     fn metadata_json(&self) -> Value {
         let base = self.iss.trim_end_matches('/');
-        json!({ "issuer": self.iss, "jwks_uri": format!("{base}/.well-known/jwks.json") })
+        json!({
+            "issuer": self.iss,
+            "jwks_uri": format!("{base}/.well-known/jwks.json"),
+            "introspection_endpoint": format!("{base}/introspect"),
+        })
     }
 
-    pub(super) fn answer(&self, path: &str) -> Answered {
-        let (counter, body): (_, fn(&Self) -> Value) = match path.strip_prefix(&self.base_path()) {
-            Some("/.well-known/openid-configuration") => {
-                (&self.metadata_fetches, Self::metadata_json)
-            }
-            Some("/.well-known/jwks.json") => (&self.jwks_fetches, Self::jwks_json),
-            _ => return Answered::NotHere,
+    fn introspect(&self, token: &str) -> Value {
+        let inactive = json!({ "active": false });
+        let of_jwt = || {
+            let jwks = Jwks::from_json(self.jwks_json().to_string()).ok()?;
+            serde_json::from_slice(&jwks.verify(token).ok()?.payload).ok()
         };
+        let opaque = self.lock().opaque.get(token).cloned();
+        let Some(mut claims) = opaque.or_else(of_jwt) else { return inactive };
+        let state = self.lock();
+        let now = state.clock.as_ref().map_or_else(SystemTime::now, TestClock::now);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let has_expired = claims.get("exp").and_then(Value::as_f64).is_some_and(|exp| exp <= now);
+        if has_expired || state.revoked.contains(token) {
+            return inactive;
+        }
+        claims.insert("active".to_owned(), true.into());
+        claims.entry("token_type").or_insert("Bearer".into());
+        claims.into()
+    }
+
+    /// `form`: that of a POST.
+    pub(super) fn answer(&self, path: &str, form: Option<&[u8]>) -> Answered {
+        let asked = |form: &[u8]| {
+            let mut pairs = url::form_urlencoded::parse(form);
+            let token = pairs.find(|(name, _)| name == "token");
+            self.introspect(&token.map(|(_, token)| token).unwrap_or_default())
+        };
+        let (counter, body): (_, &dyn Fn() -> Value) =
+            match (path.strip_prefix(&self.base_path()), form) {
+                (Some("/.well-known/openid-configuration"), None) => {
+                    (&self.metadata_fetches, &|| self.metadata_json())
+                }
+                (Some("/.well-known/jwks.json"), None) => {
+                    (&self.jwks_fetches, &|| self.jwks_json())
+                }
+                (Some("/introspect"), Some(form)) => (&self.introspections, &|| asked(form)),
+                _ => return Answered::NotHere,
+            };
         counter.fetch_add(1, Ordering::SeqCst);
-        let behavior = self.lock().behavior.clone();
+        let behavior = match form {
+            None => self.lock().behavior.clone(),
+            Some(_) => self.lock().introspection_behavior.clone(),
+        };
         let mut response = http::Response::new(String::new());
         let mut location = None;
         match behavior {
-            Behavior::Serve => *response.body_mut() = body(self).to_string(),
+            Behavior::Serve => *response.body_mut() = body().to_string(),
             Behavior::Body(body) => *response.body_mut() = body,
             Behavior::Status(status) => {
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();

@@ -1,15 +1,16 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as BoundListener};
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{future, io};
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -112,13 +113,10 @@ async fn serve(listener: TcpListener, issuer: Arc<Shared>) {
 }
 
 /// RFC 9110 §13.1: whether the client already has this response.
-fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
+fn is_known(asked_with: &HeaderMap, response: &Response<String>) -> bool {
     [(IF_NONE_MATCH, ETAG), (IF_MODIFIED_SINCE, LAST_MODIFIED)].into_iter().any(|(asked, has)| {
         response.status() == StatusCode::OK
-            && request
-                .headers()
-                .get(asked)
-                .is_some_and(|value| response.headers().get(has) == Some(value))
+            && asked_with.get(asked).is_some_and(|value| response.headers().get(has) == Some(value))
     })
 }
 
@@ -127,14 +125,35 @@ fn is_known(request: &Request<Incoming>, response: &Response<String>) -> bool {
 #[error("closed on purpose")]
 struct Closed;
 
+/// Maximum length of a form, in bytes: a token of 16 KiB and credentials.
+const MAX_FORM: usize = 64 * 1024;
+
+/// Reads a form. Closes the connection if it is too long.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, Closed> {
+    let mut form = Vec::new();
+    while let Some(frame) = future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        let data = frame.map_err(|_| Closed)?.into_data().unwrap_or_default();
+        form.extend_from_slice(&data);
+        if form.len() > MAX_FORM {
+            return Err(Closed);
+        }
+    }
+    Ok(form)
+}
+
 async fn answer(
     issuer: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<String>, Closed> {
     let delay = issuer.lock().delay;
     tokio::time::sleep(delay).await;
-    match issuer.answer(request.uri().path()) {
-        Answered::With(response) if is_known(&request, &response) => {
+    let path = request.uri().path().to_owned();
+    let is_post = request.method() == Method::POST;
+    let (head, body) = request.into_parts();
+    let form = if is_post { Some(read(body).await?) } else { None };
+    match issuer.answer(&path, form.as_deref()) {
+        Answered::With(response) if is_known(&head.headers, &response) => {
             let (mut parts, _) = response.into_parts();
             parts.status = StatusCode::NOT_MODIFIED;
             Ok(Response::from_parts(parts, String::new()))

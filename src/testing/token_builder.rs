@@ -230,6 +230,10 @@ impl TokenBuilder {
         format!("{signing_input}.{}", part(&signature))
     }
 
+    pub(super) fn into_claims(self) -> Map<String, Value> {
+        self.claims
+    }
+
     pub(super) fn iss(&self) -> &str {
         self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
     }

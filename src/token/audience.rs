@@ -41,6 +41,8 @@ pub(crate) enum AudienceClaim {
     Audience,
     ClientId,
     AuthorizedParty,
+    /// The issuer checks, when it is asked about a token.
+    Issuer,
     /// No claim is checked.
     Any,
 }
@@ -75,6 +77,18 @@ impl Audience {
     /// call this one. Use it only for issuers that serve no other API.
     pub fn danger_any_audience() -> Self {
         Self { claim: AudienceClaim::Any, names: Vec::new(), aud: Vec::new() }
+    }
+
+    /// Leaves the audience to the introspection endpoint of the issuer (RFC 7662 §4): for issuers
+    /// that answer `active: false` to a client that the token is not for, as Keycloak and
+    /// OpenIddict do. Check this for your issuer before you use it; otherwise, tokens for other
+    /// APIs are accepted.
+    ///
+    /// Only for issuers that are asked about every token: see
+    /// [`Introspection::jwts_too`](crate::Introspection::jwts_too) and
+    /// [`instead_of_keys`](crate::Introspection::instead_of_keys).
+    pub fn checked_by_issuer() -> Self {
+        Self { claim: AudienceClaim::Issuer, names: Vec::new(), aud: Vec::new() }
     }
 
     /// Also requires one of these values in `aud`, if the token has `aud`. For issuers that send
@@ -157,7 +171,8 @@ impl Audience {
     /// Whether at least one value is required, and no value is one that a token never has: empty,
     /// or with white space around it.
     pub(crate) fn is_usable(&self) -> bool {
-        let is_named = !self.names.is_empty() || self.claim == AudienceClaim::Any;
+        let is_named = !self.names.is_empty()
+            || matches!(self.claim, AudienceClaim::Any | AudienceClaim::Issuer);
         is_named
             && self.names.iter().chain(&self.aud).all(|own| !own.is_empty() && own.trim() == own)
     }
@@ -174,6 +189,7 @@ impl fmt::Display for Audience {
             AudienceClaim::Audience => "",
             AudienceClaim::ClientId => "client_id ",
             AudienceClaim::AuthorizedParty => "azp ",
+            AudienceClaim::Issuer => "as the issuer checks it",
             AudienceClaim::Any => "any",
         })?;
         match self.names.as_slice() {

@@ -14,6 +14,9 @@ use crate::error::InvalidToken;
 /// sum of a date and a leeway does not overflow, and no real token has a later date.
 const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 
+/// The `exp` of a token whose issuer states none: later than any time.
+const NEVER: Duration = Duration::from_secs(MAX_NUMERIC_DATE as u64);
+
 /// The claims of a token, with their types, borrowed from the payload.
 ///
 /// Parsed claims prove nothing. Until the signature is verified, they may only be used to reject
@@ -41,6 +44,19 @@ impl<'a> RegisteredClaims<'a> {
     /// Parses the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly:
     /// RFC 8259, without duplicate members.
     pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, InvalidToken> {
+        Self::read(payload, None)
+    }
+
+    /// Parses the response of an introspection endpoint (RFC 7662 §2.2), where `iss` and `exp` are
+    /// optional. `iss`: the issuer that was asked.
+    pub(crate) fn parse_introspected(
+        response: &'a [u8],
+        iss: &'a str,
+    ) -> Result<Self, InvalidToken> {
+        Self::read(response, Some(iss))
+    }
+
+    fn read(payload: &'a [u8], asked: Option<&'a str>) -> Result<Self, InvalidToken> {
         const NOT_AN_OBJECT: InvalidToken =
             InvalidToken::Malformed("a payload that is one JSON object without duplicate members");
         let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
@@ -65,12 +81,15 @@ impl<'a> RegisteredClaims<'a> {
             json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
         Ok(Self {
-            issuer: text_claim("iss", iss)?.ok_or(InvalidToken::MissingClaim("iss"))?,
+            issuer: text_claim("iss", iss)?
+                .or(asked.map(Cow::Borrowed))
+                .ok_or(InvalidToken::MissingClaim("iss"))?,
             audience: match aud {
                 None | Some(Value::Text(_) | Value::Texts(_)) => aud,
                 Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
             },
             expires_at: numeric_date("exp", exp.as_ref())?
+                .or(asked.map(|_| NEVER))
                 .ok_or(InvalidToken::MissingClaim("exp"))?,
             not_before: numeric_date("nbf", nbf.as_ref())?,
             issued_at: numeric_date("iat", iat.as_ref())?,
@@ -129,13 +148,18 @@ impl<'a> RegisteredClaims<'a> {
         Ok(())
     }
 
+    /// Whether there is an `aud`.
+    pub(crate) fn has_audience(&self) -> bool {
+        self.audience.is_some()
+    }
+
     /// Checks `aud` (RFC 7519 §4.1.3), or what is configured for issuers that send none.
-    fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
+    pub(crate) fn check_audience(&self, expected: &Audience) -> Result<(), InvalidToken> {
         let rejection =
             |presented| Err(InvalidToken::WrongAudience { expected: expected.clone(), presented });
         let party = match expected.claim() {
-            AudienceClaim::Any if !expected.names_aud() => return Ok(()),
-            AudienceClaim::Audience | AudienceClaim::Any => None,
+            AudienceClaim::Any | AudienceClaim::Issuer if !expected.names_aud() => return Ok(()),
+            AudienceClaim::Audience | AudienceClaim::Any | AudienceClaim::Issuer => None,
             AudienceClaim::ClientId => {
                 Some(self.client_id().ok_or(InvalidToken::MissingClaim("client_id"))?)
             }
@@ -159,18 +183,14 @@ impl<'a> RegisteredClaims<'a> {
         }
     }
 
-    /// Checks the audience and the time, and rejects sender-constrained tokens (RFC 9068 §4,
-    /// RFC 7519 §4.1.3 to §4.1.6).
-    ///
-    /// `iss` is not checked here: the issuer was found by comparing it, byte for byte.
-    pub(crate) fn check(
+    /// Checks the time, and rejects sender-constrained tokens (RFC 9068 §4, RFC 7519 §4.1.4 to
+    /// §4.1.6).
+    pub(crate) fn check_time(
         &self,
-        audience: &Audience,
         leeway: Duration,
         max_age: Option<Duration>,
         now: Now,
     ) -> Result<(), InvalidToken> {
-        self.check_audience(audience)?;
         if now.unix >= self.expires_at + leeway {
             let (expires_at, now) = (UNIX_EPOCH + self.expires_at, now.wall());
             return Err(InvalidToken::Expired { expires_at, now, verified: false });
@@ -225,7 +245,7 @@ fn passed_over(value: Option<Value<'_>>) -> Option<Cow<'_, str>> {
 }
 
 /// Parses a NumericDate (RFC 7519 §2): seconds since 1970, with an optional fraction.
-fn numeric_date(
+pub(crate) fn numeric_date(
     claim: &'static str,
     value: Option<&Value<'_>>,
 ) -> Result<Option<Duration>, InvalidToken> {

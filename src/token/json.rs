@@ -20,6 +20,9 @@ pub(crate) enum Value<'a> {
     Number(f64),
     /// An array that contains only strings.
     Texts(Vec<Cow<'a, str>>),
+    /// An object, as its text.
+    Object(&'a str),
+    Bool(bool),
     Null,
     /// Any other value. It was checked to be well-formed, but is not stored.
     Other,
@@ -144,15 +147,19 @@ impl<'a> Reader<'a> {
     fn other_value(&mut self, depth: u8, strings: Strings) -> Result<Value<'a>, NotAnObject> {
         match self.peek() {
             Some(b'[') => self.items(depth - 1, strings),
-            Some(b'{') => self.members(depth - 1),
-            Some(b't') => self.word("true", Value::Other),
-            Some(b'f') => self.word("false", Value::Other),
+            Some(b'{') => {
+                let start = self.at;
+                self.members(depth - 1)?;
+                self.text.get(start..self.at).map(Value::Object).ok_or(NotAnObject)
+            }
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
             Some(b'n') => self.word("null", Value::Null),
             _ => Err(NotAnObject),
         }
     }
 
-    fn members(&mut self, depth: u8) -> Result<Value<'a>, NotAnObject> {
+    fn members(&mut self, depth: u8) -> Result<(), NotAnObject> {
         if depth == 0 {
             return Err(NotAnObject);
         }
@@ -171,7 +178,7 @@ impl<'a> Reader<'a> {
             check_names(self.names.get_mut(first..).unwrap_or_default())?;
             self.names.truncate(first);
         }
-        Ok(Value::Other)
+        Ok(())
     }
 
     fn items(&mut self, depth: u8, strings: Strings) -> Result<Value<'a>, NotAnObject> {
@@ -374,11 +381,11 @@ mod tests {
         let json = r#"{"a":"x","b":["x","y"],"c":["x",1],"d":{"e":"x"},"f":null,"g":-1.5,"h":[],"i":true,"no":"x"}"#;
         let wanted = ["i", "h", "g", "f", "d", "c", "b", "a", "none"];
         let expected = [
-            Some(Value::Other),
+            Some(Value::Bool(true)),
             Some(Value::Texts(vec![])),
             Some(Value::Number(-1.5)),
             Some(Value::Null),
-            Some(Value::Other),
+            Some(Value::Object(r#"{"e":"x"}"#)),
             Some(Value::Other),
             Some(Value::Texts(vec!["x".into(), "y".into()])),
             Some(Value::Text("x".into())),

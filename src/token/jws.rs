@@ -112,6 +112,15 @@ impl<'a> Jws<'a> {
     }
 }
 
+/// Whether a token has the form of a JWT, signed or encrypted: three or five parts, of which the
+/// first is a JSON object in base64url. One with a mistake in it is a malformed JWT, and not an
+/// opaque token, which would be sent to the issuer of those.
+pub(crate) fn has_jwt_form(token: &str) -> bool {
+    // `{` is followed by `"`, or by white space.
+    let begins = token.starts_with("ey") || token.starts_with("ew");
+    begins && matches!(token.bytes().filter(|byte| *byte == b'.').count(), 2 | 4)
+}
+
 /// Splits at the first two periods. A third one becomes part of the signature, where it is not
 /// valid base64url.
 fn parts(compact: &str) -> Option<(&str, &str, &str)> {

@@ -90,7 +90,7 @@ fn is_other_kind(kind: &str) -> bool {
 }
 
 /// Strips `application/`, which may be omitted. Media types are case-insensitive.
-fn short(typ: &str) -> &str {
+pub(crate) fn short(typ: &str) -> &str {
     const APPLICATION: &str = "application/";
     match typ.get(..APPLICATION.len()) {
         Some(start) if start.eq_ignore_ascii_case(APPLICATION) => {

@@ -1,19 +1,17 @@
 //! The options of a [`Verifier`].
 
-use std::cell::LazyCell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::introspections::Introspections;
 use super::{Inner, Verifier};
 use crate::access_token::Implies;
 use crate::clock::Clock;
 use crate::error::ConfigError;
-use crate::http_client::HttpClient;
+use crate::http_client::{HttpClient, HttpClients};
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
-use crate::keys::remote::AddressPolicy;
-use crate::keys::remote::fetch::default_client;
 #[cfg(feature = "testing")]
 use crate::telemetry;
 use crate::token_cache::TokenCache;
@@ -111,19 +109,13 @@ impl VerifierBuilder {
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
-        let client = |addresses| {
-            self.client.as_ref().map_or_else(|| default_client(addresses), |own| Ok(own.0.clone()))
-        };
-        // Created lazily, and once: loading the root certificates of the system takes tens of
-        // milliseconds.
-        let shared = LazyCell::new(|| client(AddressPolicy::Any));
-        let public_only = || client(AddressPolicy::PublicOnly);
-        let issuers =
-            IssuerRegistry::new(self.issuers?, || shared.clone(), public_only, clock.clone())?;
+        let clients = HttpClients::new(self.client);
+        let issuers = IssuerRegistry::new(self.issuers?, clients, clock.clone())?;
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache })))
+        let introspections = Introspections::new(self.cached_tokens);
+        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache, introspections })))
     }
 }

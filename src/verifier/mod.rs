@@ -1,6 +1,7 @@
 //! The [`Verifier`], which turns a token string into an [`AccessToken`] or an [`Error`].
 
 mod builder;
+mod introspections;
 mod verification;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::keys::remote::limits::MAX_PER_ORIGIN;
 use crate::token::audience::Audience;
 use crate::token_cache::{self, TokenCache};
 use crate::token_source::TokenSource;
+use introspections::Introspections;
 
 pub use builder::VerifierBuilder;
 pub(crate) use verification::Verification;
@@ -51,6 +53,8 @@ struct Inner {
     clock: Clock,
     implies: Option<Arc<Implies>>,
     cache: Arc<TokenCache>,
+    /// The tokens that their issuers were asked about.
+    introspections: Introspections,
 }
 
 /// A configured issuer, as the metadata of a resource describes it.
@@ -96,14 +100,15 @@ impl Verifier {
     /// Verifies one access token: its format, issuer, audience, validity period and signature.
     /// Scopes are not checked; that is up to the caller.
     ///
-    /// Waits only if an issuer must be looked up or keys must be fetched. Fetching needs a Tokio
-    /// runtime with I/O and time enabled.
+    /// Waits only if an issuer must be looked up or asked about the token, or keys must be fetched.
+    /// Asking and fetching need a Tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
     /// Returns [`Error::InvalidToken`] if the token is rejected, [`Error::KeysUnavailable`] if the
-    /// issuer is trusted but its keys are not available, or [`Error::LookupFailed`] if the lookup
-    /// of the issuer fails.
+    /// issuer is trusted but its keys are not available, [`Error::IntrospectionUnavailable`] if the
+    /// issuer cannot be asked about the token, or [`Error::LookupFailed`] if the lookup of the
+    /// issuer fails.
     pub async fn verify(&self, token: &str) -> Result<AccessToken, Error> {
         match self.begin(token) {
             Verification::Ready(result) => result,
@@ -115,8 +120,9 @@ impl Verifier {
     /// to wait.
     ///
     /// If keys are missing, their fetch was started, and continues in the background. Load them at
-    /// startup with [`warm_up`](Self::warm_up), so that this does not happen. A lookup of the
-    /// issuer ([`Issuers::lookup_async`]) was not started.
+    /// startup with [`warm_up`](Self::warm_up), so that this does not happen. Likewise, a question
+    /// to the issuer was started, and a later call finds its answer. A lookup of the issuer
+    /// ([`Issuers::lookup_async`]) was not started.
     ///
     /// ```
     /// use portcullis::Verifier;
@@ -140,15 +146,16 @@ impl Verifier {
     }
 
     /// Loads the keys of all configured issuers: fetches missing ones, 16 at a time, and waits for
-    /// them. Call it at startup, so that no request has to wait, or in a `/readyz` handler, where
-    /// it costs nothing while the keys are loaded. It is optional: without it, the first request of
-    /// each issuer waits. Issuers from a lookup are unknown until a token names them, so their keys
-    /// are not loaded.
+    /// them. Also discovers their introspection endpoints. Call it at startup, so that no request
+    /// has to wait, or in a `/readyz` handler, where it costs nothing while the keys are loaded. It
+    /// is optional: without it, the first request of each issuer waits. Issuers from a lookup are
+    /// unknown until a token names them, so their keys are not loaded.
     ///
     /// # Errors
     ///
-    /// Returns an error if the keys of an issuer cannot be loaded; [`WarmUpError`] names the
-    /// issuers. The verifier remains usable, and fetches the keys again when they are needed.
+    /// Returns an error if the keys of an issuer cannot be loaded, or if its introspection endpoint
+    /// cannot be discovered; [`WarmUpError`] names the issuers. The verifier remains usable, and
+    /// fetches the keys again when they are needed.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let issuers = self.0.issuers.configured();
         // Limit concurrency to the per-origin limit; otherwise fetches time out while queued.
@@ -163,6 +170,9 @@ impl Verifier {
                     if let Some(fetching) = issuer.warm_up(clock.now()) {
                         fetching.finished().await;
                     }
+                    if let Some(introspection) = &issuer.introspection {
+                        introspection.warm_up().await;
+                    }
                 };
                 fetches.spawn_on(warm_up, &runtime);
             }
@@ -173,7 +183,11 @@ impl Verifier {
             .filter(|issuer| issuer.can_warm_up())
             .map(|issuer| issuer.health(self.0.clock.now()))
             .filter(|health| !health.is_ready());
-        let reason = |health: IssuerHealth| health.last_error.unwrap_or(FetchError::NoRuntime);
+        let reason = |health: IssuerHealth| {
+            let of_endpoint =
+                health.introspection.and_then(|introspection| introspection.last_error);
+            health.last_error.or(of_endpoint).unwrap_or(FetchError::NoRuntime)
+        };
         let failed: Vec<_> =
             failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError::new(failed)) }
@@ -196,7 +210,8 @@ impl Verifier {
     /// names: a positive answer, a negative answer (so that a new tenant need not wait for 30
     /// seconds), its keys and its verified tokens. The lookup is called when the next token names
     /// the issuer, and an answer to an earlier call is discarded. For a configured issuer, this
-    /// drops the fetched keys and the tokens verified with them; the issuer stays trusted.
+    /// drops the fetched keys and the tokens verified with them; the issuer stays trusted. The
+    /// issuer's answers about tokens are dropped as well.
     /// Verifications in progress may still complete with the previous state.
     ///
     /// Affects this verifier and its clones. If the service runs in several processes, call it in
@@ -209,6 +224,7 @@ impl Verifier {
     /// # }
     /// ```
     pub fn forget(&self, iss: &str) -> bool {
+        self.0.introspections.forget(iss);
         self.0.issuers.forget(iss)
     }
 

@@ -3,14 +3,18 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::Instrument as _;
 
 use super::Verifier;
-use crate::access_token::{AccessToken, Terms};
+use super::introspections::{Answering, VerifiedJwt};
+use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
+use crate::clock::Now;
 use crate::error::{Error, InvalidToken};
+use crate::introspection::JwtPolicy;
 use crate::issuer::Issuer;
-use crate::issuer::active::SignatureCheck;
+use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
 use crate::telemetry;
@@ -33,26 +37,39 @@ struct Resume {
     waits: u8,
 }
 
-enum Attempt {
+pub(super) enum Attempt {
     Ready(AccessToken),
     Pending(Pending),
 }
 
-enum Pending {
+pub(super) enum Pending {
     Lookup(LookupFuture),
     /// Holds the issuer, which may be evicted while the fetch runs.
     Fetch(ResolvedIssuer, Fetching),
+    /// The last wait: with it, the verification ends.
+    Answer(Answering),
 }
 
 impl Verifier {
-    /// Completes synchronously if nothing has to be looked up or fetched, without a future.
+    /// Completes synchronously if nothing has to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        let cached = self.cached(token);
-        telemetry::token_cache(cached.is_some());
-        if let Some(token) = cached {
-            return Verification::Ready(Ok(token));
-        }
-        match self.attempt(token, &Resume::default()) {
+        let asked = self.0.issuers.introspecting(token);
+        let known = match asked {
+            None => self.cached(token).map(Ok),
+            Some(_) => self.answered(token),
+        };
+        let known = known.or_else(|| {
+            let is_jwt = asked.is_none() && self.0.introspections.asks_about_jwts();
+            is_jwt.then(|| self.answered(token)).flatten()
+        });
+        telemetry::token_cache(known.is_some());
+        let attempt = match (known, asked) {
+            (Some(Ok(token)), _) => return Verification::Ready(Ok(token)),
+            (Some(Err(error)), _) => Err(error),
+            (None, None) => self.attempt(token, &Resume::default()),
+            (None, Some(issuer)) => self.ask(&ResolvedIssuer::configured(issuer), token, None),
+        };
+        match attempt {
             Ok(Attempt::Ready(token)) => Verification::Ready(Ok(token)),
             Ok(Attempt::Pending(wait)) => {
                 let verification = self.clone().resume(wait, token.to_owned());
@@ -67,22 +84,30 @@ impl Verifier {
     fn cached(&self, token: &str) -> Option<AccessToken> {
         self.0.cache.get(token, |entry| {
             let now = self.0.clock.now();
-            if !entry.is_recent(now) || !entry.token().is_good_at(now) {
-                return false;
-            }
-            match entry.issuer() {
-                EntryIssuer::Configured(issuer) => issuer.recheck(entry.keys(), now),
-                EntryIssuer::Resolved(issuer) => {
-                    match self.0.issuers.find(entry.token().issuer(), now) {
-                        Ok(Resolution::Ready(resolved)) => {
-                            std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
-                                && resolved.issuer.recheck(entry.keys(), now)
-                        }
-                        _ => false,
+            entry.holds(Duration::ZERO, now)
+                && entry.token().is_good_at(now)
+                && self.is_trusted(entry, now)
+        })
+    }
+
+    /// Whether the issuer of a cached token is still trusted, with the same keys.
+    pub(super) fn is_trusted(&self, entry: &Entry, now: Now) -> bool {
+        let recheck = |issuer: &ActiveIssuer| match entry.token().kind() {
+            TokenKind::Jwt => issuer.recheck(entry.keys(), now),
+            TokenKind::Introspected => true,
+        };
+        match entry.issuer() {
+            EntryIssuer::Configured(issuer) => recheck(issuer),
+            EntryIssuer::Resolved(issuer) => {
+                match self.0.issuers.find(entry.token().issuer(), now) {
+                    Ok(Resolution::Ready(resolved)) => {
+                        std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
+                            && recheck(&resolved.issuer)
                     }
+                    _ => false,
                 }
             }
-        })
+        }
     }
 
     async fn resume(self, mut wait: Pending, token: String) -> Result<AccessToken, Error> {
@@ -99,6 +124,10 @@ impl Verifier {
                     fetching.finished().await;
                     progress =
                         Resume { issuer: Some(issuer), waits: progress.waits.saturating_add(1) };
+                }
+                Pending::Answer(answering) => {
+                    let answer = answering.finished(|| self.0.clock.now()).await;
+                    return answer.map_err(|error| self.log_rejection(&token, error));
                 }
             }
             match self.attempt(&token, &progress) {
@@ -134,10 +163,17 @@ impl Verifier {
             },
         };
         let issuer = &resolved.issuer;
+        let jwts = issuer.config.introspection.as_ref().map(|introspection| introspection.jwts);
+        if jwts == Some(JwtPolicy::Ask) {
+            return self.ask(&resolved, token, None);
+        }
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
         let Issuer { audience, leeway, max_token_age, .. } = &issuer.config;
-        match claims.check(audience, *leeway, *max_token_age, now) {
+        let checked = claims
+            .check_audience(audience)
+            .and_then(|()| claims.check_time(*leeway, *max_token_age, now));
+        match checked {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {
                 // No keys are fetched for an expired token. The client is told that it expired only
@@ -159,21 +195,30 @@ impl Verifier {
         if issuer.checks_claims_late(&jws) {
             issuer.check_claims(&jws, now)?;
         }
+        let terms = self.terms(issuer, &claims.issuer);
+        let payload = VerifiedPayload::Signed(payload);
+        let verified = AccessToken::new(token, payload, claims, terms);
+        if jwts == Some(JwtPolicy::VerifyAndAsk) {
+            return self.ask(&resolved, token, Some(VerifiedJwt { token: verified, keys }));
+        }
         self.0.issuers.record_verified(&resolved);
-        let terms = Terms {
-            issuer: issuer.config.name(&claims.issuer),
+        self.0.cache.insert_repeated(token, now, || {
+            Entry::new(verified.clone(), &resolved, keys.as_ref(), now)
+        });
+        Ok(Attempt::Ready(verified))
+    }
+
+    /// What a token needs of its issuer and of this verifier. `iss`: as spelled in the token.
+    pub(super) fn terms(&self, issuer: &ActiveIssuer, iss: &str) -> Terms {
+        Terms {
+            issuer: issuer.config.name(iss),
             profile: Arc::clone(&issuer.config.profile),
             leeway: issuer.config.leeway,
             max_token_age: issuer.config.max_token_age,
             verifier: self.0.id,
             clock: self.0.clock.clone(),
             implies: self.0.implies.clone(),
-        };
-        let verified = AccessToken::new(token, &payload, claims, terms);
-        self.0
-            .cache
-            .insert(token, now, || Entry::new(verified.clone(), &resolved, keys.as_ref(), now));
-        Ok(Attempt::Ready(verified))
+        }
     }
 
     /// Logs the rejection, without the token and its verified or unverified claims.
@@ -186,7 +231,9 @@ impl Verifier {
         let header = jws.as_ref().and_then(|jws| jws.header().ok());
         let claims =
             jws.as_ref().and_then(|jws| RegisteredClaims::parse(jws.unverified_payload()).ok());
-        let issuer = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
+        let asked = || self.0.issuers.introspecting(token).cloned();
+        let named = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
+        let issuer = asked().or(named);
         let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
         let kid = header.as_ref().and_then(|header| header.kid.as_deref());
         let alg = header.as_ref().map(|header| header.algorithm.name());

@@ -54,7 +54,11 @@ async fn the_issuer_behaves_as_configured_and_counts_fetches() {
         get(".well-known/openid-configuration").await.unwrap().json().await.unwrap();
     assert_eq!(
         metadata,
-        json!({ "issuer": issuer.iss(), "jwks_uri": format!("{}{KEYS}", issuer.iss()) })
+        json!({
+            "issuer": issuer.iss(),
+            "jwks_uri": format!("{}{KEYS}", issuer.iss()),
+            "introspection_endpoint": format!("{}introspect", issuer.iss()),
+        })
     );
     assert_eq!(get("elsewhere").await.unwrap().status(), StatusCode::NOT_FOUND);
 
@@ -154,4 +158,36 @@ fn threads_can_share_an_issuer() {
     let jwks = issuer.jwks();
     assert_eq!(issuer.jwks_json()["keys"].as_array().unwrap().len(), 81);
     assert!(tokens.into_inner().unwrap().iter().all(|token| jwks.verify(token).is_ok()));
+}
+
+#[tokio::test]
+async fn opaque_tokens_are_answered_about_until_they_expire_or_are_revoked() {
+    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let ask = async |token: &str| -> Value {
+        let form = [("token", token), ("token_type_hint", "access_token")];
+        let request = reqwest::Client::new().post(format!("{}introspect", issuer.iss()));
+        request.form(&form).send().await.unwrap().json().await.unwrap()
+    };
+    let inactive = json!({ "active": false });
+    let alice = issuer.opaque_token(issuer.token().subject("alice"));
+    let bob = issuer.opaque_token(issuer.token().subject("bob"));
+    let jwt = issuer.token().subject("carol").build();
+    for (token, subject) in [(&alice, "alice"), (&bob, "bob"), (&jwt, "carol")] {
+        let answer = ask(token).await;
+        assert_eq!((&answer["active"], &answer["sub"]), (&json!(true), &json!(subject)));
+        assert_eq!(answer["token_type"], "Bearer");
+        assert_eq!(answer, issuer.introspect(token));
+    }
+    assert_eq!(ask("unknown").await, inactive);
+    assert_eq!(issuer.introspections(), 4);
+    issuer.revoke(&alice);
+    issuer.revoke(&jwt);
+    assert_eq!(ask(&alice).await, inactive);
+    assert_eq!(ask(&jwt).await, inactive);
+    assert_eq!(ask(&bob).await["active"], true);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(ask(&bob).await, inactive);
+    issuer.set_introspection_behavior(Behavior::Body("{}".to_owned()));
+    assert_eq!(ask(&bob).await, json!({}));
 }

@@ -1,37 +1,46 @@
-//! OpenID Connect Discovery 1.0 §4, RFC 8414 §3: from an issuer to its `jwks_uri`.
+//! OpenID Connect Discovery 1.0 §4, RFC 8414 §3: from an issuer to its metadata, and to the
+//! `jwks_uri` in them.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use url::Url;
 
-use super::fetch::{self, Fetched, Http, Validators};
-use crate::error::FetchError;
+use super::fetch::{Fetched, Http, Validators, redacted};
+use crate::error::{ConfigError, FetchError};
 use crate::keys::url::{PlainHttp, secure_url};
 
 /// Maximum length, in characters, of an issuer's text that is quoted in an error.
 const MAX_QUOTED: usize = 200;
-/// Maximum length, in bytes, of a `jwks_uri` that is used.
-const MAX_JWKS_URI: usize = 2048;
+/// Maximum length, in bytes, of the URL of an endpoint that is used.
+const MAX_URL: usize = 2048;
 
-/// Finds the issuer's `jwks_uri`, and how long its server says that the metadata are fresh.
+/// The metadata of an issuer.
+pub(crate) struct Metadata {
+    /// Where they were found.
+    pub(crate) url: Url,
+    pub(crate) document: Value,
+    /// How long their server says that they are fresh.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// Finds the issuer's metadata.
 ///
 /// The next well-known URL is tried only if the one before does not exist.
-pub(crate) async fn jwks_uri(
+pub(crate) async fn metadata(
     http: &Http<'_>,
     iss: &str,
     issuer: &Url,
-    plain_http: PlainHttp,
-) -> Result<(Url, Option<Duration>), FetchError> {
+) -> Result<Metadata, FetchError> {
     let mut last = None;
     for url in well_known(issuer) {
         match http.get(&url, &Validators::default()).await {
             Ok(Fetched::Document { body, lifetime, .. }) => {
-                return Ok((read(&url, &body, iss, plain_http)?, lifetime));
+                return Metadata::read(url, &body, iss, lifetime);
             }
             // The request was not conditional, so this is not a valid response.
             Ok(Fetched::NotModified { .. }) => {
-                return Err(FetchError::Status { url: fetch::redacted(&url), status: 304 });
+                return Err(FetchError::Status { url: redacted(&url), status: 304 });
             }
             Err(error @ FetchError::Status { status: 404 | 405 | 410, .. }) => last = Some(error),
             Err(error) => return Err(error),
@@ -59,34 +68,89 @@ fn well_known(issuer: &Url) -> Vec<Url> {
     urls
 }
 
-fn read(url: &Url, document: &[u8], iss: &str, plain_http: PlainHttp) -> Result<Url, FetchError> {
-    let unreadable = |expected| FetchError::InvalidDocument { url: fetch::redacted(url), expected };
-    let document: Value = serde_json::from_slice(document)
-        .map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
-    let text = |name: &str| document.get(name).and_then(Value::as_str);
+impl Metadata {
+    fn read(
+        url: Url,
+        document: &[u8],
+        iss: &str,
+        lifetime: Option<Duration>,
+    ) -> Result<Self, FetchError> {
+        let unreadable = |expected| FetchError::InvalidDocument { url: redacted(&url), expected };
+        let document: Value = serde_json::from_slice(document)
+            .map_err(|_| unreadable("a JSON object with the issuer's metadata"))?;
+        let presented = document
+            .get("issuer")
+            .and_then(Value::as_str)
+            .ok_or_else(|| unreadable("metadata with a string `issuer`"))?;
+        // Must be identical. Otherwise, an issuer could publish the keys of another one under its
+        // own name.
+        if presented != iss {
+            return Err(FetchError::IssuerMismatch {
+                url: redacted(&url),
+                expected: iss.to_owned(),
+                presented: presented.chars().take(MAX_QUOTED).collect(),
+            });
+        }
+        Ok(Self { url, document, lifetime })
+    }
 
-    let presented = text("issuer").ok_or_else(|| unreadable("metadata with a string `issuer`"))?;
-    // Must be identical. Otherwise, an issuer could publish the keys of another one under its own
-    // name.
-    if presented != iss {
-        return Err(FetchError::IssuerMismatch {
-            url: fetch::redacted(url),
-            expected: iss.to_owned(),
-            presented: presented.chars().take(MAX_QUOTED).collect(),
-        });
+    /// The URL of an endpoint.
+    pub(crate) fn endpoint(
+        &self,
+        member: &Member,
+        plain_http: PlainHttp,
+    ) -> Result<Url, FetchError> {
+        let unreadable =
+            |expected| FetchError::InvalidDocument { url: redacted(&self.url), expected };
+        let text = self.document.pointer(member.pointer).and_then(Value::as_str);
+        let text = text.ok_or_else(|| unreadable(member.expected))?;
+        if text.len() > MAX_URL {
+            return Err(unreadable(member.expected_length));
+        }
+        let url = secure_url(member.name, text, plain_http).map_err(member.error)?;
+        // Plain `http` is for issuers that are reached over `http` themselves. A remote issuer must
+        // not point to a service on this machine's loopback interface.
+        if url.scheme() != "https" && self.url.scheme() == "https" {
+            return Err(unreadable(member.expected_scheme));
+        }
+        Ok(url)
     }
-    let jwks_uri =
-        text("jwks_uri").ok_or_else(|| unreadable("metadata with a string `jwks_uri`"))?;
-    if jwks_uri.len() > MAX_JWKS_URI {
-        return Err(unreadable("metadata with a `jwks_uri` of at most 2048 bytes"));
-    }
-    let jwks_uri = secure_url("jwks_uri", jwks_uri, plain_http).map_err(FetchError::JwksUri)?;
-    // Plain `http` is for issuers that are reached over `http` themselves. A remote issuer must not
-    // point to a service on this machine's loopback interface.
-    if jwks_uri.scheme() != "https" && url.scheme() == "https" {
-        return Err(unreadable("metadata with a `jwks_uri` over https"));
-    }
-    Ok(jwks_uri)
+}
+
+/// A member of the metadata that is the URL of an endpoint.
+pub(crate) struct Member {
+    name: &'static str,
+    pub(crate) pointer: &'static str,
+    expected: &'static str,
+    expected_length: &'static str,
+    expected_scheme: &'static str,
+    error: fn(ConfigError) -> FetchError,
+}
+
+impl Member {
+    /// The key set (RFC 8414 §2).
+    pub(crate) const JWKS_URI: Self = Self {
+        name: "jwks_uri",
+        pointer: "/jwks_uri",
+        expected: "metadata with a string `jwks_uri`",
+        expected_length: "metadata with a `jwks_uri` of at most 2048 bytes",
+        expected_scheme: "metadata with a `jwks_uri` over https",
+        error: FetchError::JwksUri,
+    };
+
+    /// The introspection endpoint (RFC 8414 §2).
+    pub(crate) const INTROSPECTION: Self = Self {
+        name: "introspection_endpoint",
+        pointer: "/introspection_endpoint",
+        expected: "metadata with a string `introspection_endpoint`",
+        expected_length: "metadata with an `introspection_endpoint` of at most 2048 bytes",
+        expected_scheme: "metadata with an `introspection_endpoint` over https",
+        error: FetchError::IntrospectionEndpoint,
+    };
+
+    /// The introspection endpoint for clients that authenticate with a certificate (RFC 8705 §5).
+    pub(crate) const INTROSPECTION_BY_CERTIFICATE: Self =
+        Self { pointer: "/mtls_endpoint_aliases/introspection_endpoint", ..Self::INTROSPECTION };
 }
 
 #[cfg(test)]
@@ -100,11 +164,9 @@ mod tests {
         };
         for (iss, used) in [("https://hostile.example", false), ("http://127.0.0.1:4000", true)] {
             let url = Url::parse(&format!("{iss}/.well-known/openid-configuration")).unwrap();
-            assert_eq!(
-                read(&url, document(iss).as_bytes(), iss, PlainHttp::OnLoopback).is_ok(),
-                used,
-                "{iss}"
-            );
+            let metadata = Metadata::read(url, document(iss).as_bytes(), iss, None).unwrap();
+            let read = metadata.endpoint(&Member::JWKS_URI, PlainHttp::OnLoopback);
+            assert_eq!(read.is_ok(), used, "{iss}");
         }
     }
 

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::discovery::{Member, metadata};
 use super::fetch::{self, Fetched, Http};
 use super::limits::FetchClass;
-use super::{Carryover, Download, Location, RemoteJwks, Revalidation, Source, discovery};
+use super::{Carryover, Download, Location, RemoteJwks, Revalidation, Source};
 use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
 
@@ -51,14 +52,14 @@ impl RemoteJwks {
                     Some(fresh) => carryover.jwks_uri.insert(fresh).0.clone(),
                     None => {
                         let Source { issuer, plain_http, .. } = &self.source;
-                        let (url, hint) =
-                            discovery::jwks_uri(&self.http(), &issuer.iss, at, *plain_http).await?;
+                        let metadata = metadata(&self.http(), &issuer.iss, at).await?;
+                        let url = metadata.endpoint(&Member::JWKS_URI, *plain_http)?;
                         if *same_origin && url.origin() != at.origin() {
                             return Err(FetchError::OtherOrigin { url: fetch::redacted(&url) });
                         }
                         carryover
                             .jwks_uri
-                            .insert((url, now + self.source.policy.lifetime(hint)))
+                            .insert((url, now + self.source.policy.lifetime(metadata.lifetime)))
                             .0
                             .clone()
                     }

@@ -8,7 +8,7 @@ use http::header::{
     ACCEPT, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
     RETRY_AFTER,
 };
-use reqwest::{Client, redirect};
+use reqwest::{Client, Response, redirect};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
@@ -20,13 +20,22 @@ use crate::error::{ConfigError, FetchError, TransportError};
 /// Maximum size of a document, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
 const MAX_BODY: usize = 256 * 1024;
 
-/// Time limit for connecting. A new connection takes milliseconds; two seconds allow for one lost
-/// SYN.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The connections of a client.
+#[derive(Clone, Copy)]
+pub(crate) struct Connections {
+    /// Time limit for connecting.
+    pub(crate) connect_timeout: Duration,
+    /// How long an idle connection stays open.
+    pub(crate) idle: Duration,
+}
 
-/// How long an idle connection stays open: long enough to fetch the keys after the metadata. If it
-/// were longer, each tenant that a forged token names could leave a connection open.
-const KEEP_CONNECTION: Duration = Duration::from_secs(1);
+impl Connections {
+    /// A new connection takes milliseconds; two seconds allow for one lost SYN. An idle one stays
+    /// open long enough to fetch the keys after the metadata. If that were longer, each tenant that
+    /// a forged token names could leave a connection open.
+    pub(crate) const FOR_KEYS: Self =
+        Self { connect_timeout: Duration::from_secs(2), idle: Duration::from_secs(1) };
+}
 
 /// Maximum length of a stored validator, in bytes. Real ones are a hash.
 const MAX_VALIDATOR: usize = 1024;
@@ -39,7 +48,10 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(1);
 ///
 /// With [`AddressPolicy::PublicOnly`], it does not connect to private addresses, whatever the host
 /// name.
-pub(crate) fn default_client(addresses: AddressPolicy) -> Result<Client, ConfigError> {
+pub(crate) fn default_client(
+    addresses: AddressPolicy,
+    connections: Connections,
+) -> Result<Client, ConfigError> {
     let builder = || {
         let builder = match addresses {
             AddressPolicy::Any => Client::builder(),
@@ -47,8 +59,8 @@ pub(crate) fn default_client(addresses: AddressPolicy) -> Result<Client, ConfigE
         };
         builder
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(KEEP_CONNECTION)
+            .connect_timeout(connections.connect_timeout)
+            .pool_idle_timeout(connections.idle)
             .redirect(redirect::Policy::none())
             .no_proxy()
     };
@@ -91,6 +103,14 @@ pub(crate) struct Http<'a> {
 }
 
 impl Http<'_> {
+    /// Returns an error if the URL itself shows that its address may not be requested.
+    pub(crate) fn check_address(&self, url: &Url) -> Result<(), FetchError> {
+        if self.addresses == AddressPolicy::PublicOnly && !is_public(url) {
+            return Err(FetchError::PrivateAddress { url: redacted(url) });
+        }
+        Ok(())
+    }
+
     /// GETs a JSON document, unless it is still the one that `cached` belongs to.
     ///
     /// Retries once if the connection is lost or the server is overloaded. Hedges: if the first
@@ -98,9 +118,7 @@ impl Http<'_> {
     /// Pooled connections that died meanwhile are the most common failure, and they may do so
     /// silently. The caller limits the time of both requests together.
     pub(crate) async fn get(&self, url: &Url, cached: &Validators) -> Result<Fetched, FetchError> {
-        if self.addresses == AddressPolicy::PublicOnly && !is_public(url) {
-            return Err(FetchError::PrivateAddress { url: redacted(url) });
-        }
+        self.check_address(url)?;
         let mut first = pin!(try_get(self.client, url, cached));
         let answer = match timeout(self.hedge_after, first.as_mut()).await {
             Ok(Err(Failure { retry_after: Some(after), .. })) => {
@@ -139,8 +157,7 @@ async fn try_get(client: &Client, url: &Url, cached: &Validators) -> Result<Fetc
         }
     }
     let mut response = request.send().await.map_err(transport)?;
-    // An application's own client may follow redirects, but only the configured URL is trusted.
-    if response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery] {
+    if was_redirected(&response, url) {
         return Err(FetchError::Redirected { url: redacted(url) }.into());
     }
     let lifetime = lifetime(response.headers());
@@ -160,16 +177,36 @@ async fn try_get(client: &Client, url: &Url, cached: &Validators) -> Result<Fetc
     let short = |value: &&HeaderValue| value.len() <= MAX_VALIDATOR;
     let validator = |name| response.headers().get(name).filter(short).and_then(copied);
     let validators = Validators { etag: validator(ETAG), last_modified: validator(LAST_MODIFIED) };
+    let body = match read_body(&mut response, MAX_BODY).await {
+        Ok(Some(body)) => body,
+        Ok(None) => {
+            return Err(FetchError::TooLarge { url: redacted(url), limit: MAX_BODY }.into());
+        }
+        Err(error) => return Err(transport(error)),
+    };
+    Ok(Fetched::Document { body, validators, lifetime })
+}
+
+/// Reads the body of a response. Returns `None` if it is longer than `limit` bytes.
+pub(crate) async fn read_body(
+    response: &mut Response,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut body = Vec::new();
     // Counted while reading, and after decompression if the application's client decompresses:
     // `Content-Length` is only a claim of the server.
-    while let Some(chunk) = response.chunk().await.map_err(transport)? {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(FetchError::TooLarge { url: redacted(url), limit: MAX_BODY }.into());
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > limit {
+            return Ok(None);
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Fetched::Document { body, validators, lifetime })
+    Ok(Some(body))
+}
+
+/// Whether an application's own client followed a redirect, which could lead to any host.
+pub(crate) fn was_redirected(response: &Response, url: &Url) -> bool {
+    response.url()[..url::Position::AfterQuery] != url[..url::Position::AfterQuery]
 }
 
 /// The statuses that a retry may fix: the server failed, or asks to retry within a second.

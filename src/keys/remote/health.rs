@@ -39,6 +39,8 @@ impl RemoteJwks {
             failed_fetches: self.counters.failed_fetches.load(Ordering::Relaxed),
             stale_serves: self.counters.stale_serves.load(Ordering::Relaxed),
             unknown_kids: self.counters.unknown_kids.load(Ordering::Relaxed),
+            introspection: None,
+            needs_keys: true,
         }
     }
 

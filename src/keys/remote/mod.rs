@@ -3,7 +3,7 @@
 
 mod address;
 mod cache_control;
-mod discovery;
+pub(crate) mod discovery;
 mod download;
 pub(crate) mod fetch;
 mod health;
@@ -426,7 +426,7 @@ impl RemoteJwks {
 }
 
 /// Jitter in (0, 1], so that replicas do not refresh together. It need not be unpredictable.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     let drawn = RandomState::new().hash_one(()) >> 11;
     (drawn + 1) as f64 / (1_u64 << 53) as f64
 }

@@ -3,6 +3,7 @@
 //! Under overload, the oldest requests reach their time limit before they get a permit. In FIFO
 //! order every request would wait that long, and none would be served.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -13,7 +14,9 @@ pub(crate) struct Permits(Mutex<State>);
 struct State {
     free: usize,
     /// The newest request is last.
-    waiting: Vec<oneshot::Sender<Permit>>,
+    waiting: VecDeque<oneshot::Sender<Permit>>,
+    /// How many requests may wait. One more sends the oldest away.
+    most_waiting: usize,
     /// The length at which abandoned requests are removed: twice the number that remained last
     /// time.
     prune_at: usize,
@@ -27,12 +30,18 @@ pub(crate) struct Permit {
 
 impl Permits {
     pub(crate) fn new(number: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { free: number, waiting: Vec::new(), prune_at: 64 })))
+        Self::with_queue(number, usize::MAX)
     }
 
-    /// Waits for a permit. Cancel safe.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Permit {
-        let own = || Permit { permits: Some(Arc::clone(self)) };
+    /// At most `most_waiting` requests wait.
+    pub(crate) fn with_queue(number: usize, most_waiting: usize) -> Arc<Self> {
+        let waiting = VecDeque::new();
+        Arc::new(Self(Mutex::new(State { free: number, waiting, most_waiting, prune_at: 64 })))
+    }
+
+    /// Waits for a permit. Returns `None` if newer requests fill the queue. Cancel safe.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Option<Permit> {
+        let own = || Some(Permit { permits: Some(Arc::clone(self)) });
         let given = {
             let mut state = self.lock();
             if state.free > 0 {
@@ -45,12 +54,14 @@ impl Permits {
                 state.waiting.retain(|waiting| !waiting.is_closed());
                 state.prune_at = (2 * state.waiting.len()).max(64);
             }
+            if state.waiting.len() >= state.most_waiting {
+                state.waiting.pop_front();
+            }
             let (give, given) = oneshot::channel();
-            state.waiting.push(give);
+            state.waiting.push_back(give);
             given
         };
-        // The sender is dropped only after it has sent a permit.
-        given.await.unwrap_or(Permit { permits: None })
+        given.await.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -64,7 +75,7 @@ impl Drop for Permit {
         loop {
             let newest = {
                 let mut state = permits.lock();
-                match state.waiting.pop() {
+                match state.waiting.pop_back() {
                     Some(newest) => newest,
                     None => {
                         state.free += 1;
@@ -124,6 +135,20 @@ mod tests {
         drop(held);
         drop(other);
         assert_eq!(permits.lock().free, 1);
+    }
+
+    #[test]
+    fn the_oldest_request_leaves_a_full_queue() {
+        let permits = Permits::with_queue(1, 2);
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut requests: Vec<_> = (0..4).map(|_| Box::pin(permits.acquire())).collect();
+        let Poll::Ready(_held) = requests[0].as_mut().poll(context) else { panic!("one is free") };
+        for waiting in &mut requests[1..] {
+            assert!(waiting.as_mut().poll(context).is_pending());
+        }
+        let left = requests[1].as_mut().poll(context);
+        assert!(matches!(left, Poll::Ready(None)), "two newer requests wait");
+        assert!(requests[2].as_mut().poll(context).is_pending());
     }
 
     #[test]

@@ -1,0 +1,168 @@
+//! When an endpoint is not asked: after failures in a row, and after it asked to wait. Pure rules,
+//! no clock.
+//!
+//! A request that needs a dead endpoint then costs microseconds and not the whole time limit, and
+//! the endpoint is not flooded when it comes back.
+
+use std::time::Duration;
+
+/// Failures in a row after which the endpoint is suspended.
+const FAILURES: u32 = 5;
+
+/// How long the first suspension lasts at most, and the longest. Each is twice as long as the one
+/// before, until a question succeeds.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    /// Uptime until which nothing is asked.
+    suspended_until: Duration,
+    /// The upper bound of the last suspension.
+    suspension: Duration,
+    /// While suspended: uptime until which one question is in progress, whose result decides.
+    probe_until: Option<Duration>,
+    /// Number of suspensions. The failure of a question that began before one does not extend it.
+    suspensions: u64,
+}
+
+/// Permission to ask. It tells which suspensions the question knows about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admission(u64);
+
+impl Breaker {
+    /// Whether a question may begin. Returns how long to wait if not. `limit`: how long a question
+    /// takes at most.
+    pub(super) fn admit(&mut self, limit: Duration, now: Duration) -> Result<Admission, Duration> {
+        self.check(now)?;
+        if self.failures >= FAILURES {
+            self.probe_until = Some(now + limit);
+        }
+        Ok(Admission(self.suspensions))
+    }
+
+    /// Like [`admit`](Self::admit), for a question that does not begin yet.
+    pub(super) fn check(&self, now: Duration) -> Result<(), Duration> {
+        let probed = self.probe_until.filter(|_| self.failures >= FAILURES);
+        let until = self.suspended_until.max(probed.unwrap_or_default());
+        if now < until { Err(until - now) } else { Ok(()) }
+    }
+
+    /// Returns whether this ends a suspension.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let was_suspended = self.failures >= FAILURES;
+        let suspensions = self.suspensions;
+        *self = Self { suspensions, suspended_until: self.asked_to_wait(), ..Self::default() };
+        was_suspended
+    }
+
+    /// Returns how long the endpoint is suspended, if it is from now on. `jitter`: in (0, 1].
+    pub(super) fn failed(
+        &mut self,
+        admission: Admission,
+        jitter: f64,
+        now: Duration,
+    ) -> Option<Duration> {
+        if admission.0 != self.suspensions {
+            return None;
+        }
+        self.failures += 1;
+        self.probe_until = None;
+        if self.failures < FAILURES {
+            return None;
+        }
+        self.suspension = (self.suspension * 2).clamp(FIRST, LONGEST);
+        // Full jitter, so that replicas do not ask together.
+        let suspended = self.suspension.mul_f64(jitter);
+        self.suspended_until = self.suspended_until.max(now + suspended);
+        self.suspensions += 1;
+        Some(suspended)
+    }
+
+    /// The endpoint asked to wait (RFC 9110 §10.2.3).
+    pub(super) fn wait(&mut self, time: Duration, now: Duration) -> Duration {
+        let time = time.clamp(FIRST, LONGEST);
+        self.suspended_until = self.suspended_until.max(now + time);
+        self.probe_until = None;
+        time
+    }
+
+    /// A success of a question in progress does not end the time that the endpoint asked for.
+    fn asked_to_wait(&self) -> Duration {
+        if self.failures >= FAILURES { Duration::ZERO } else { self.suspended_until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn fail(breaker: &mut Breaker, at: Duration) -> Option<Duration> {
+        let admission = breaker.admit(LIMIT, at).unwrap();
+        breaker.failed(admission, 1.0, at)
+    }
+
+    #[test]
+    fn five_failures_in_a_row_suspend_and_one_question_probes() {
+        let mut breaker = Breaker::default();
+        for _ in 0..4 {
+            assert_eq!(fail(&mut breaker, ms(0)), None);
+        }
+        assert!(!breaker.succeeded(), "it was not suspended");
+        for _ in 0..4 {
+            assert_eq!(fail(&mut breaker, ms(0)), None, "a success begins a new row");
+        }
+        assert_eq!(fail(&mut breaker, ms(0)), Some(ms(1000)));
+        assert_eq!(breaker.check(ms(999)), Err(ms(1)));
+        assert!(breaker.admit(LIMIT, ms(1000)).is_ok(), "the probe");
+        assert_eq!(breaker.admit(LIMIT, ms(1000)).unwrap_err(), LIMIT, "one at a time");
+        assert!(breaker.admit(LIMIT, ms(3000)).is_ok(), "the first probe never ended");
+        assert!(breaker.succeeded());
+        assert!(breaker.check(ms(3000)).is_ok());
+    }
+
+    #[test]
+    fn suspensions_double_up_to_a_limit() {
+        let mut breaker = Breaker::default();
+        let mut now = ms(0);
+        let mut suspensions = Vec::new();
+        while suspensions.len() < 7 {
+            if let Some(suspended) = fail(&mut breaker, now) {
+                suspensions.push(suspended.as_secs());
+                now += suspended;
+            }
+        }
+        assert_eq!(suspensions, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn questions_that_began_before_a_suspension_do_not_extend_it() {
+        let mut breaker = Breaker::default();
+        let admissions: Vec<_> = (0..32).map(|_| breaker.admit(LIMIT, ms(0)).unwrap()).collect();
+        let suspended: Vec<_> = admissions
+            .into_iter()
+            .filter_map(|admission| breaker.failed(admission, 1.0, ms(0)))
+            .collect();
+        assert_eq!(suspended, [ms(1000)]);
+    }
+
+    #[test]
+    fn the_time_that_the_endpoint_asks_for_is_bounded_and_kept() {
+        for (asked, waits) in [(ms(0), ms(1000)), (ms(7000), ms(7000)), (ms(90_000), ms(30_000))] {
+            let mut breaker = Breaker::default();
+            let in_progress = breaker.admit(LIMIT, ms(0));
+            assert_eq!(breaker.wait(asked, ms(0)), waits);
+            assert!(in_progress.is_ok());
+            breaker.succeeded();
+            assert_eq!(breaker.check(ms(0)), Err(waits), "a question in progress succeeded");
+            assert!(breaker.check(waits).is_ok());
+        }
+    }
+}

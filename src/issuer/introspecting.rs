@@ -1,0 +1,92 @@
+//! Which of several issuers is asked about an opaque token (RFC 7662), and where.
+
+use std::sync::Arc;
+
+use super::Issuer;
+use super::active::ActiveIssuer;
+use crate::clock::Clock;
+use crate::error::ConfigError;
+use crate::http_client::{HttpClients, Purpose};
+use crate::introspection::client::{Access, IntrospectionClient};
+use crate::introspection::endpoint::{Discovery, EndpointLocation};
+use crate::keys::remote::AddressPolicy;
+use crate::keys::url::secure_url;
+use crate::telemetry::IssuerName;
+use crate::token::jws::has_jwt_form;
+
+/// The configured issuers that are asked about opaque tokens.
+pub(super) struct IntrospectingIssuers {
+    by_prefix: Vec<(String, Arc<ActiveIssuer>)>,
+    /// The issuer of opaque tokens without one of the prefixes.
+    other: Option<Arc<ActiveIssuer>>,
+}
+
+impl IntrospectingIssuers {
+    /// Returns an error if it is not clear which issuer a token belongs to.
+    pub(super) fn new(issuers: Vec<Arc<ActiveIssuer>>) -> Result<Self, ConfigError> {
+        let mut introspecting = Self { by_prefix: Vec::new(), other: None };
+        for issuer in issuers {
+            let Some(introspection) = &issuer.config.introspection else { continue };
+            for prefix in &introspection.prefixes {
+                let overlaps = |(other, _): &&(String, Arc<ActiveIssuer>)| {
+                    other.starts_with(prefix.as_str()) || prefix.starts_with(other.as_str())
+                };
+                if let Some((other, of)) = introspecting.by_prefix.iter().find(overlaps) {
+                    return Err(ConfigError::new(format!(
+                        "prefix {prefix:?} of {:?}: expected none that begins like {other:?} of {:?}",
+                        issuer.config.iss, of.config.iss
+                    )));
+                }
+                introspecting.by_prefix.push((prefix.clone(), Arc::clone(&issuer)));
+            }
+            if introspection.prefixes.is_empty()
+                && let Some(other) = introspecting.other.replace(Arc::clone(&issuer))
+            {
+                return Err(ConfigError::new(format!(
+                    "introspection of {:?} and {:?}: expected `Introspection::prefix` for all issuers but one",
+                    other.config.iss, issuer.config.iss
+                )));
+            }
+        }
+        Ok(introspecting)
+    }
+
+    /// The issuer to ask about this token. `None` if no issuer is to be asked, or if it has the
+    /// form of a JWT.
+    #[inline]
+    pub(super) fn find(&self, token: &str) -> Option<&Arc<ActiveIssuer>> {
+        if self.by_prefix.is_empty() && self.other.is_none() {
+            return None;
+        }
+        let with_prefix = self.by_prefix.iter().find(|(prefix, _)| token.starts_with(prefix));
+        match with_prefix {
+            Some((_, issuer)) => Some(issuer),
+            None => self.other.as_ref().filter(|_| !has_jwt_form(token)),
+        }
+    }
+}
+
+/// The client for the endpoint of this issuer. Returns `None` if it is not asked about tokens.
+pub(super) fn client_of(
+    issuer: &Issuer,
+    name: &IssuerName,
+    addresses: AddressPolicy,
+    clients: &HttpClients,
+    clock: &Clock,
+) -> Result<Option<IntrospectionClient>, ConfigError> {
+    let Some(introspection) = issuer.introspection.clone() else { return Ok(None) };
+    let (plain_http, policy) = (issuer.plain_http, issuer.key_policy.clone());
+    let endpoint = match &introspection.url {
+        Some(url) => EndpointLocation::at(secure_url("introspection endpoint", url, plain_http)?),
+        None => EndpointLocation::discovered(Discovery {
+            iss: Arc::clone(&name.iss),
+            at: issuer.metadata_url()?,
+            same_origin: !name.is_configured(),
+            plain_http,
+            policy: policy.clone(),
+        }),
+    };
+    let http = clients.get(issuer.client.as_ref(), addresses, Purpose::Introspection)?;
+    let access = Access { endpoint, http, addresses, policy };
+    Ok(Some(IntrospectionClient::new(introspection, name.clone(), access, clock.clone())))
+}

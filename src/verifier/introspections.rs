@@ -1,0 +1,459 @@
+//! Tokens that their issuer is asked about (RFC 7662): one question for all concurrent requests
+//! with the same token, and the cache of the answers.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::Verifier;
+use super::verification::{Attempt, Pending};
+use crate::access_token::{AccessToken, VerifiedPayload};
+use crate::clock::Now;
+use crate::error::{Error, FetchError, InvalidToken};
+use crate::introspection::answer::{self, IntrospectedPayload};
+use crate::introspection::client::{Familiarity, IntrospectionClient};
+use crate::introspection::{JwtPolicy, signed};
+use crate::issuer::Issuer;
+use crate::issuer::active::{ActiveIssuer, SignatureCheck};
+use crate::issuer::resolution::{Resolution, ResolvedIssuer};
+use crate::keys::jwks::Jwks;
+use crate::telemetry::IntrospectionOutcome;
+use crate::token::audience::AudienceClaim;
+use crate::token::claims::RegisteredClaims;
+use crate::token::jws::{Jws, MAX_BYTES};
+use crate::token_cache::{Entry, EntryIssuer, TokenCache};
+
+/// How long a rejection is remembered, and how many. A client that repeats a bad token causes a
+/// question every five seconds. A longer time would keep a token rejected that was issued a moment
+/// ago, and has not reached all servers of its issuer.
+const REJECTED_FOR: Duration = Duration::from_secs(5);
+const MAX_REJECTED: u64 = 1000;
+
+/// How long a request waits for an answer beyond the limits of the question.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// Maximum number of audiences of a rejected token that are kept with the rejection.
+const MAX_PRESENTED: usize = 8;
+
+type Outcome = Result<AccessToken, Error>;
+
+/// Questions in progress, and the answers to earlier ones.
+pub(super) struct Introspections {
+    capacity: u64,
+    /// Accepted tokens. Created for the first of them.
+    accepted: OnceLock<Arc<TokenCache>>,
+    /// Rejected tokens, and until when. By hash: the tokens are not needed.
+    rejected: Cache<u128, (Duration, Arc<InvalidToken>)>,
+    under_way: Mutex<HashMap<u128, watch::Receiver<Option<Outcome>>>>,
+    /// Keys of the hash that identifies a token. A client that knew them could have another token
+    /// rejected.
+    hash: [RandomState; 2],
+    /// Whether an issuer was asked about a JWT: only then are the answers searched for JWTs.
+    asks_about_jwts: AtomicBool,
+}
+
+/// A JWT that was verified with the keys of its issuer.
+pub(super) struct VerifiedJwt {
+    pub(super) token: AccessToken,
+    pub(super) keys: Option<Arc<Jwks>>,
+}
+
+/// The answer to wait for.
+pub(super) struct Answering {
+    answer: watch::Receiver<Option<Outcome>>,
+    limit: Duration,
+    issuer: Arc<ActiveIssuer>,
+    /// A token whose answer has ended. It is accepted if the endpoint is down.
+    stale: Option<AccessToken>,
+}
+
+impl Answering {
+    pub(super) async fn finished(mut self, now: impl FnOnce() -> Now) -> Outcome {
+        let outcome = match timeout(self.limit, self.answer.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone(),
+            Ok(Err(_)) => None,
+            Err(_) => {
+                Some(Err(unavailable(&self.issuer, FetchError::Timeout { limit: self.limit })))
+            }
+        };
+        let outcome =
+            outcome.unwrap_or_else(|| Err(unavailable(&self.issuer, FetchError::Interrupted)));
+        match (outcome, self.stale) {
+            (Err(Error::IntrospectionUnavailable { .. }), Some(stale))
+                if stale.is_good_at(now()) =>
+            {
+                Ok(stale)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+}
+
+impl Introspections {
+    pub(super) fn new(capacity: u64) -> Self {
+        let rejected = Cache::builder().max_capacity(MAX_REJECTED);
+        Self {
+            capacity,
+            accepted: OnceLock::new(),
+            rejected: rejected.eviction_policy(EvictionPolicy::lru()).build(),
+            under_way: Mutex::default(),
+            hash: [RandomState::new(), RandomState::new()],
+            asks_about_jwts: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn asks_about_jwts(&self) -> bool {
+        self.asks_about_jwts.load(Ordering::Relaxed)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, HashMap<u128, watch::Receiver<Option<Outcome>>>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Identifies a token at its issuer. An issuer whose configuration changed is another one.
+    fn key(&self, issuer: &Arc<ActiveIssuer>, token: &str) -> u128 {
+        let [one, other] =
+            self.hash.each_ref().map(|key| key.hash_one((Arc::as_ptr(issuer), token)));
+        u128::from(one) << 64 | u128::from(other)
+    }
+
+    /// Drops the answers of the issuer with this name.
+    pub(super) fn forget(&self, iss: &str) {
+        if let Some(accepted) = self.accepted.get() {
+            accepted.remove_where(|entry| entry.has_name(iss));
+        }
+        self.rejected.invalidate_all();
+    }
+
+    fn remember_rejection(&self, key: u128, rejection: &InvalidToken, now: Now) {
+        let mut rejection = rejection.clone();
+        if let InvalidToken::WrongAudience { presented, .. } = &mut rejection {
+            presented.truncate(MAX_PRESENTED);
+        }
+        self.rejected.insert(key, (now.uptime + REJECTED_FOR, Arc::new(rejection)));
+    }
+}
+
+impl Verifier {
+    /// What an earlier answer says about the token.
+    pub(super) fn answered(&self, token: &str) -> Option<Outcome> {
+        let accepted = self.0.introspections.accepted.get()?;
+        let found = accepted.find(token)?;
+        let (entry, now) = (found.as_ref()?, self.0.clock.now());
+        if !entry.holds(Duration::ZERO, now) || !self.is_trusted(entry, now) {
+            return None;
+        }
+        if !entry.token().is_good_at(now) {
+            // The issuer need not be asked about a token that has expired by its own answer.
+            return entry.token().has_expired(now).then(|| {
+                let (expires_at, now) = (entry.token().expires_at(), now.wall());
+                Err(InvalidToken::Expired { expires_at, now, verified: true }.into())
+            });
+        }
+        entry.mark_used();
+        if entry.try_claim_renewal(now) {
+            self.renew(entry, token, now);
+        }
+        Some(Ok(entry.token().clone()))
+    }
+
+    /// Asks about a token in use before its answer ends, so that no request waits.
+    fn renew(&self, entry: &Entry, token: &str, now: Now) {
+        let issuer = match entry.issuer() {
+            EntryIssuer::Configured(issuer) => ResolvedIssuer::configured(issuer),
+            EntryIssuer::Resolved(_) => match self.0.issuers.find(entry.token().issuer(), now) {
+                Ok(Resolution::Ready(issuer)) => issuer,
+                _ => return,
+            },
+        };
+        let keys = entry.keys().and_then(|keys| keys.upgrade());
+        let jwt = (policy_of(&issuer.issuer) == Some(JwtPolicy::VerifyAndAsk))
+            .then(|| VerifiedJwt { token: entry.token().clone(), keys });
+        if let Some(introspection) = &issuer.issuer.introspection
+            && introspection.check(Familiarity::Known).is_ok()
+        {
+            // A failure is not reported to the request, whose token is still accepted.
+            let _ = self.question(&issuer, token, jwt, Familiarity::Known);
+        }
+    }
+
+    /// Asks the issuer about a token, unless that was answered a moment ago. `jwt`: the token, if
+    /// it was verified with the issuer's keys.
+    pub(super) fn ask(
+        &self,
+        issuer: &ResolvedIssuer,
+        token: &str,
+        jwt: Option<VerifiedJwt>,
+    ) -> Result<Attempt, Error> {
+        if token.len() > MAX_BYTES {
+            let presented = token.len();
+            return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented }.into());
+        }
+        let introspections = &self.0.introspections;
+        let Some(introspection) = &issuer.issuer.introspection else {
+            return Err(InvalidToken::Opaque.into());
+        };
+        let now = self.0.clock.now();
+        let rejected = introspections.rejected.get(&introspections.key(&issuer.issuer, token));
+        if let Some((_, rejection)) = rejected.filter(|(until, _)| now.uptime < *until) {
+            return Err((*rejection).clone().into());
+        }
+        let found = introspections.accepted.get().and_then(|accepted| accepted.find(token));
+        let entry = found
+            .as_ref()
+            .and_then(|found| found.as_ref())
+            .filter(|entry| self.is_trusted(entry, now));
+        let familiarity = if entry.is_some() { Familiarity::Known } else { Familiarity::Unknown };
+        let max_stale = introspection.config.max_stale;
+        let stale = entry
+            .filter(|entry| entry.holds(max_stale, now) && entry.token().is_good_at(now))
+            .map(|entry| entry.token().clone());
+        if let Err(error) = introspection.check(familiarity) {
+            return match stale {
+                Some(stale) => Ok(Attempt::Ready(stale)),
+                None => Err(unavailable(&issuer.issuer, error)),
+            };
+        }
+        let answer = self
+            .question(issuer, token, jwt, familiarity)
+            .map_err(|error| unavailable(&issuer.issuer, error))?;
+        let limit = introspection.config.timeout + issuer.issuer.config.key_policy.timeout + SLACK;
+        let issuer = Arc::clone(&issuer.issuer);
+        Ok(Attempt::Pending(Pending::Answer(Answering { answer, limit, issuer, stale })))
+    }
+
+    /// Joins the question about this token that is in progress, or starts one.
+    fn question(
+        &self,
+        issuer: &ResolvedIssuer,
+        token: &str,
+        jwt: Option<VerifiedJwt>,
+        familiarity: Familiarity,
+    ) -> Result<watch::Receiver<Option<Outcome>>, FetchError> {
+        let runtime = Handle::try_current().map_err(|_| FetchError::NoRuntime)?;
+        let introspections = &self.0.introspections;
+        if policy_of(&issuer.issuer) != Some(JwtPolicy::Verify) {
+            introspections.asks_about_jwts.store(true, Ordering::Relaxed);
+        }
+        let key = introspections.key(&issuer.issuer, token);
+        let (outcome, answer) = watch::channel(None);
+        {
+            let mut under_way = introspections.under_way();
+            if let Some(answer) = under_way.get(&key) {
+                return Ok(answer.clone());
+            }
+            under_way.insert(key, answer.clone());
+        }
+        let question = Question {
+            verifier: self.clone(),
+            issuer: issuer.clone(),
+            token: token.to_owned(),
+            jwt,
+            familiarity,
+            key,
+            result: None,
+            outcome,
+        };
+        // Not under the lock: a runtime that is shutting down drops the task at once, and its
+        // `drop` takes the lock.
+        runtime.spawn(question.run());
+        Ok(answer)
+    }
+
+    /// The token of an active answer, or why it is rejected.
+    fn accept(
+        &self,
+        issuer: &ActiveIssuer,
+        token: &str,
+        payload: IntrospectedPayload<'_>,
+        jwt: Option<&VerifiedJwt>,
+        now: Now,
+    ) -> Result<AccessToken, InvalidToken> {
+        let Issuer { audience, leeway, max_token_age, iss, .. } = &issuer.config;
+        let claims = RegisteredClaims::parse_introspected(payload.text().as_bytes(), iss)?;
+        if !issuer.config.names().any(|name| **name == *claims.issuer) {
+            let presented = claims.issuer.chars().take(MAX_BYTES).collect();
+            return Err(InvalidToken::UnknownIssuer { presented, similar: None });
+        }
+        // Without `aud`, a refresh token or an ID token can look the same.
+        let is_for_this_api = audience.claim() == AudienceClaim::Audience || jwt.is_some();
+        answer::check_kind(payload, !is_for_this_api)?;
+        // The `aud` of a JWT was checked before.
+        if jwt.is_none() || claims.has_audience() {
+            claims.check_audience(audience)?;
+        }
+        claims.check_time(*leeway, max_token_age.filter(|_| jwt.is_none()), now)?;
+        if let Some(jwt) = jwt {
+            return Ok(jwt.token.clone());
+        }
+        issuer.check_introspected(payload, now)?;
+        let terms = self.terms(issuer, &claims.issuer);
+        Ok(AccessToken::new(token, VerifiedPayload::Introspected(payload), claims, terms))
+    }
+}
+
+fn policy_of(issuer: &ActiveIssuer) -> Option<JwtPolicy> {
+    issuer.config.introspection.as_ref().map(|introspection| introspection.jwts)
+}
+
+fn unavailable(issuer: &ActiveIssuer, reason: FetchError) -> Error {
+    Error::IntrospectionUnavailable { issuer: Arc::clone(&issuer.config.iss), reason }
+}
+
+/// A question in a task of its own, which no request can cancel. However it ends (with an answer, a
+/// panic, or a shutdown of its runtime), later requests ask anew, and those that wait are woken.
+struct Question {
+    verifier: Verifier,
+    issuer: ResolvedIssuer,
+    token: String,
+    jwt: Option<VerifiedJwt>,
+    familiarity: Familiarity,
+    key: u128,
+    result: Option<Outcome>,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+impl Question {
+    async fn run(mut self) {
+        self.result = Some(self.ask().await);
+    }
+
+    async fn ask(&self) -> Outcome {
+        let Self { issuer, token, .. } = self;
+        let issuer = &issuer.issuer;
+        let Some(introspection) = &issuer.introspection else {
+            return Err(InvalidToken::Opaque.into());
+        };
+        let began = Instant::now();
+        let body = introspection.ask(token, self.familiarity).await;
+        let body = body.map_err(|error| unavailable(issuer, error))?;
+        let unusable = |expected| {
+            let url =
+                introspection.config.url.clone().unwrap_or_else(|| issuer.config.iss.to_string());
+            let error = FetchError::InvalidDocument { url, expected };
+            introspection.report_unusable(&error, began.elapsed());
+            unavailable(issuer, error)
+        };
+        let answer = if introspection.config.signed {
+            self.signed_answer(introspection, &body).await.map_err(|problem| match problem {
+                Problem::Unusable(expected) => unusable(expected),
+                Problem::Keys(error) => {
+                    introspection.report_unusable(&error, began.elapsed());
+                    unavailable(issuer, error)
+                }
+            })?
+        } else {
+            body
+        };
+        let payload = answer::read(&answer).map_err(unusable)?;
+        let now = self.verifier.0.clock.now();
+        let accepted = payload.ok_or(InvalidToken::Inactive).and_then(|payload| {
+            self.verifier.accept(issuer, token, payload, self.jwt.as_ref(), now)
+        });
+        introspection.report_answer(
+            match &accepted {
+                Ok(_) => IntrospectionOutcome::Active,
+                Err(InvalidToken::Inactive) => IntrospectionOutcome::Inactive,
+                Err(_) => IntrospectionOutcome::Rejected,
+            },
+            began.elapsed(),
+        );
+        self.remember(introspection, &accepted, now);
+        accepted.map_err(Error::from)
+    }
+
+    fn remember(
+        &self,
+        introspection: &IntrospectionClient,
+        accepted: &Result<AccessToken, InvalidToken>,
+        now: Now,
+    ) {
+        let introspections = &self.verifier.0.introspections;
+        let lifetime = introspection.config.lifetime;
+        match accepted {
+            Ok(accepted) => {
+                self.verifier.0.issuers.record_verified(&self.issuer);
+                let keys = self.jwt.as_ref().and_then(|jwt| jwt.keys.as_ref());
+                let entry = Entry::new(accepted.clone(), &self.issuer, keys, now);
+                let cache = introspections.accepted.get_or_init(|| {
+                    Arc::new(TokenCache::for_opaque_tokens(introspections.capacity))
+                });
+                cache.insert(&self.token, now, entry.introspected(lifetime, now));
+            }
+            Err(rejection) => {
+                if let Some(cache) = introspections.accepted.get() {
+                    cache.remove(&self.token);
+                }
+                if !lifetime.is_zero() {
+                    introspections.remember_rejection(self.key, rejection, now);
+                }
+            }
+        }
+    }
+
+    /// Verifies a signed answer (RFC 9701 §5), and returns the answer in it.
+    async fn signed_answer(
+        &self,
+        introspection: &IntrospectionClient,
+        jwt: &str,
+    ) -> Result<String, Problem> {
+        let issuer = &self.issuer.issuer;
+        let encrypted = |error| match error {
+            InvalidToken::Encrypted => Problem::Unusable("a signed answer, not an encrypted one"),
+            _ => Problem::Unusable("a signed answer that is a JWT"),
+        };
+        let jws = Jws::split(jwt.trim_ascii()).map_err(encrypted)?;
+        let header = jws.header().map_err(encrypted)?;
+        signed::check_type(&header).map_err(Problem::Unusable)?;
+        issuer
+            .check_algorithm(&header)
+            .map_err(|_| Problem::Unusable("an answer signed with an algorithm of the issuer"))?;
+        let mut waits = 0;
+        loop {
+            let now = self.verifier.0.clock.now();
+            match issuer.verify_signature(&jws, &header, None, waits, now) {
+                Ok(SignatureCheck::Ready(payload, _)) => {
+                    let expected = signed::Expected {
+                        iss: &issuer.config.iss,
+                        client_id: introspection.config.auth.client_id().unwrap_or_default(),
+                        leeway: issuer.config.leeway,
+                        now,
+                    };
+                    let answer = signed::read(&payload, &expected).map_err(Problem::Unusable)?;
+                    return Ok(answer.to_owned());
+                }
+                Ok(SignatureCheck::Pending(fetching)) => {
+                    fetching.finished().await;
+                    waits += 1;
+                }
+                Err(Error::KeysUnavailable { reason, .. }) => return Err(Problem::Keys(reason)),
+                Err(_) => {
+                    return Err(Problem::Unusable("an answer signed with a key of the issuer"));
+                }
+            }
+        }
+    }
+}
+
+/// Why a signed answer is not used.
+enum Problem {
+    Unusable(&'static str),
+    Keys(FetchError),
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.verifier.0.introspections.under_way().remove(&self.key);
+        let interrupted = || Err(unavailable(&self.issuer.issuer, FetchError::Interrupted));
+        let result = self.result.take().unwrap_or_else(interrupted);
+        self.outcome.send_replace(Some(result));
+    }
+}

@@ -1,0 +1,15 @@
+//! Tokens that their issuer is asked about: RFC 7662, RFC 9701.
+
+mod answers;
+mod caching;
+mod failures;
+mod requests;
+mod signed;
+mod support;
+
+#[path = "../support/eventually.rs"]
+mod eventually;
+#[path = "../support/poll_once.rs"]
+mod poll_once;
+#[path = "../support/verdict.rs"]
+mod verdict;
