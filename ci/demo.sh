@@ -61,7 +61,8 @@ expect() {
 
 token() {
   curl --silent "${issuer}oauth/token" -d grant_type=client_credentials -d client_id=machine \
-    -d client_secret=machine-secret -d "audience=${audience:-https://api.example.com}" -d "scope=$1" |
+    -d client_secret=machine-secret -d "audience=${audience:-https://api.example.com}" -d "scope=$1" \
+    ${format:+-d "token_format=$format"} |
     sed 's/.*"access_token":"\([^"]*\)".*/\1/'
 }
 
@@ -81,6 +82,12 @@ expect "a token for the URL of the API" 200 '"claims"' "$api/private" -H "Author
 expect "/readyz" 200 '"keys":1' "$api/readyz"
 expect "the reason, for the page" 401 '^x-demo-reason: bad_signature' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
 expect "a changed token" 401 'error="invalid_token"' "$api/private" -H "Authorization: Bearer ${reader%????}AAAA"
+opaque=$(format=opaque token read:messages)
+grep --quiet '^demo_at_' <<<"$opaque" || fail "expected an opaque token, found $opaque"
+expect "an opaque token" 200 '"claims":\{"active":true' "$api/scoped" -H "Authorization: Bearer $opaque"
+expect "an unknown opaque token" 401 '^x-demo-reason: inactive' "$api/private" -H "Authorization: Bearer ${opaque}x"
+expect "an opaque token of another issuer" 401 '^x-demo-reason: opaque' "$api/private" -H "Authorization: Bearer ory_at_x"
+expect "introspection needs the API's credentials" 401 'invalid_client' "${issuer}oauth/introspect" -d "token=$opaque"
 expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorization: Bearer $reader" -H "Authorization: Bearer $reader"
 
 # CORS for pages of other origins, and the headers of the demo's own page.
@@ -152,6 +159,11 @@ refused "an invalid scope" 'expected printable ASCII' "${free[@]}" --required-sc
 refused "an issuer without https" 'https' --listen 127.0.0.1:0 --issuer http://issuer.example/
 refused "a key set without its issuer" '--issuer' "${free[@]}" --jwks-uri http://127.0.0.1:1/
 refused "an issuer's port with another issuer" 'cannot be used with' "${free[@]}" --issuer http://127.0.0.1:1/
+refused "introspection without credentials" '--introspection-client-id' --listen 127.0.0.1:0 --issuer http://127.0.0.1:1/ --introspection
+refused "credentials without introspection" '--introspection' --listen 127.0.0.1:0 --issuer http://127.0.0.1:1/ \
+  --introspection-client-id x --introspection-client-secret x
+refused "introspection of two issuers" 'one --issuer' --listen 127.0.0.1:0 --issuer http://127.0.0.1:1/,http://127.0.0.1:2/ \
+  --introspection --introspection-client-id x --introspection-client-secret x
 refused "a client without its issuer" '--issuer' "${free[@]}" --client-id x
 refused "a lifetime of zero" '1..=86400' "${free[@]}" --keys-max-age 0
 grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"

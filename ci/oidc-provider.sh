@@ -89,7 +89,8 @@ await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorizatio
 
 # Bypass a proxy of the environment. Run the built file instead of `cargo run`, so that the pid is
 # that of the demo.
-NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" \
+NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 INTROSPECTION=1 INTROSPECTION_CLIENT_ID=orders-api \
+  INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" \
   --listen "127.0.0.1:$api_port" --issuer "$issuer" --audience https://api.example.com >"$logs/api.log" 2>&1 &
 api_pid=$!
 await "$api/public" "$api_pid" "the demo API"

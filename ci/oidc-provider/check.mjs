@@ -186,6 +186,50 @@ for (const name of names) {
   });
 }
 
+// ---- opaque tokens, which the API asks about (RFC 7662) -----------------------------------------
+
+// The demo is started with INTROSPECTION_MAX_AGE=2.
+const ANSWER_LIFETIME_MS = 2_000;
+const introspections = async () => (await (await fetch(`${issuer}/ci/introspections`)).json()).count;
+
+let opaque;
+test('opaque: client credentials token', async () => {
+  opaque = await clientCredentials('opaque', 'read:messages');
+  expect('a token without a period', opaque, !opaque.includes('.'));
+});
+test('opaque: 50 requests at once are accepted, after one question', async () => {
+  const before = await introspections();
+  const all = await Promise.all(Array.from({ length: 50 }, () => acceptedByPrivate(opaque)));
+  expect(['opaque'], [...new Set(all.map(({ client_id }) => client_id))]);
+  expect(before + 1, await introspections());
+});
+test('opaque: its scope counts', async () => {
+  await call('/scoped', opaque, 200);
+  const token = await clientCredentials('opaque', 'write:messages');
+  await call('/scoped', token, 403, { has: ['error="insufficient_scope"', 'scope="read:messages"'] });
+});
+test('opaque: an unknown token gets 401', async () => {
+  await call('/private', 'unknown', 401, INVALID_TOKEN);
+});
+test('opaque: JWTs are not asked about', async () => {
+  const before = await introspections();
+  await acceptedByPrivate(await clientCredentials('rs256', 'read:messages'));
+  expect(before, await introspections());
+});
+test('opaque: a revoked token gets 401 when its answer ends', async () => {
+  const headers = { authorization: `Basic ${Buffer.from('opaque:opaque-secret').toString('base64')}` };
+  const body = new URLSearchParams({ token: opaque });
+  const { status } = await fetch(metadata.revocation_endpoint, { method: 'POST', headers, body });
+  expect(200, status);
+  const end = Date.now() + ANSWER_LIFETIME_MS + 5_000;
+  const isAccepted = async () => (await fetch(`${api}/private`, { headers: { authorization: `Bearer ${opaque}` } })).ok;
+  while (await isAccepted()) {
+    expect('a rejection', 'still accepted', Date.now() < end);
+    await sleep(100);
+  }
+  await call('/private', opaque, 401, INVALID_TOKEN);
+});
+
 let fetchesBefore; // the latest rotation
 /** Replaces all keys, or with `?keep=1` adds new ones. Resolves to new tokens by algorithm name. */
 async function rotate(query = '') {

@@ -4,7 +4,8 @@
 //
 // The name of a client determines the algorithm of its tokens. `rs256`, `ps256`, `es256` and
 // `eddsa` use the client credentials grant (the secret is the name + `-secret`); `native-rs256` …
-// use authorization code + PKCE.
+// use authorization code + PKCE. The tokens of the client `opaque` are opaque; `orders-api` may ask
+// about them.
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';
@@ -25,6 +26,8 @@ const ALGORITHMS = {
   es256: { alg: 'ES256', key: ['ec', { namedCurve: 'P-256' }] },
   eddsa: { alg: 'EdDSA', key: ['ed25519'] },
 };
+const OPAQUE = 'opaque';
+const INTROSPECTING = 'orders-api';
 const algOf = (client) => ALGORITHMS[client.clientId.replace('native-', '')].alg;
 
 let generation = 0;
@@ -57,6 +60,16 @@ const clients = Object.entries(ALGORITHMS).flatMap(([name, { alg }]) => [
     id_token_signed_response_alg: alg,
   },
 ]);
+for (const client_id of [OPAQUE, INTROSPECTING]) {
+  clients.push({
+    client_id,
+    client_secret: `${client_id}-secret`,
+    token_endpoint_auth_method: 'client_secret_basic',
+    grant_types: ['client_credentials'],
+    response_types: [],
+    redirect_uris: [],
+  });
+}
 const cookieKeys = [randomBytes(32).toString('base64url')];
 
 function newProvider(keys) {
@@ -70,16 +83,19 @@ function newProvider(keys) {
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === INTROSPECTING },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo(ctx, resource, client) {
           if (resource !== RESOURCE) throw new errors.InvalidTarget();
+          const isOpaque = client.clientId === OPAQUE;
           return {
             audience: RESOURCE,
             scope: SCOPES,
-            accessTokenFormat: 'jwt',
+            accessTokenFormat: isOpaque ? 'opaque' : 'jwt',
             accessTokenTTL: 300,
-            jwt: { sign: { alg: algOf(client) } },
+            jwt: isOpaque ? undefined : { sign: { alg: algOf(client) } },
           };
         },
       },
@@ -103,6 +119,7 @@ let keys = newKeys();
 let provider = newProvider(keys);
 let handler = provider.callback();
 const jwks = { requests: 0, last: 0 };
+let introspections = 0;
 
 async function handle(req, res) {
   const url = new URL(req.url, issuer);
@@ -119,6 +136,8 @@ async function handle(req, res) {
   if (url.pathname === '/ci/jwks-requests') {
     return json({ count: jwks.requests, millisSinceLast: Date.now() - jwks.last });
   }
+  if (url.pathname === '/ci/introspections') return json({ count: introspections });
+  if (url.pathname === '/token/introspection') introspections += 1;
   if (url.pathname.startsWith('/interaction/')) return interaction(provider, req, res);
   if (url.pathname === '/jwks') Object.assign(jwks, { requests: jwks.requests + 1, last: Date.now() });
   return handler(req, res);

@@ -93,8 +93,9 @@ function inView(testid) {
   });
 }
 
-async function signIn({ scope }) {
+async function signIn({ scope, opaque = false }) {
   await $("ask-scope").setChecked(scope);
+  await $("ask-opaque").setChecked(opaque);
   await $("sign-in").click();
   await state("step-2", "done");
   const verifier = await until(() => text("verifier"), /./);
@@ -242,6 +243,29 @@ await check("refresh: a new access token and a new refresh token", async () => {
   assert.equal((await call("private")).status, 200);
 });
 
+await check("an opaque token: the API asks the issuer, and rejects it once it is revoked", async () => {
+  await signIn({ scope: true, opaque: true });
+  await allow();
+  assert.match(await text("access-token"), /^demo_at_[\w-]{43}$/);
+  assert.match(await text("token-none"), /only its issuer can read it/);
+  const claims = JSON.parse(await text("verified-claims"));
+  assert.equal(claims.active, true);
+  assert.equal(claims.azp, "single-page-app");
+  assert.equal((await call("scoped")).status, 200);
+  await part("opaque", "#token");
+  await $("revoke").click();
+  assert.match(await until(() => text("revoked"), /revoked/), /within 5 seconds/);
+  const status = async () => (await call("private")).status;
+  assert.equal(await until(status, 401), 401);
+  assert.match(await text("reason-call"), /inactive/);
+  // For the checks that follow.
+  await $("refresh").click();
+  await state("step-6", "done");
+  assert.equal((await call("private")).status, 200, "the refresh token is not revoked");
+  await signIn({ scope: true });
+  await allow();
+});
+
 await check("each attack is rejected, by the expected check", async () => {
   await $("break-all").click();
   assert.equal(await until(() => text("break-summary"), "8 of 8 rejected."), "8 of 8 rejected.");
@@ -276,7 +300,9 @@ await part("break", "#break");
 
 await check("after a rotation, the next token causes a fetch of its key", async () => {
   // Three fetches at once, then one every five seconds. The attempts to break in may have used
-  // them up.
+  // them up. The page may still show the state of a second ago, so wait for a new one, and for the
+  // one after it, which begins once the first is shown.
+  for (const _ of [1, 2]) await page.waitForResponse((response) => response.url().endsWith("/demo/health"));
   assert.equal(await until(() => text("health-budget"), "now", 30), "now");
   const fetches = Number(await text("health-fetches"));
   await $("op-rotate").click();

@@ -7,6 +7,10 @@
 //! (RFC 7591), refresh tokens that are rotated and revoked, errors by their RFC names. Keys,
 //! signatures and the clock come from `portcullis::testing::TestIssuer`.
 
+// A path, so that tests and other examples can include this file.
+#[path = "opaque_tokens.rs"]
+pub(crate) mod opaque_tokens;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
@@ -28,6 +32,8 @@ use portcullis::testing::{TestIssuer, TokenBuilder};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use opaque_tokens::OpaqueTokens;
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
@@ -74,6 +80,7 @@ struct Inner {
     /// The redirect URI of the single-page app.
     page: String,
     state: Mutex<Grants>,
+    opaque: OpaqueTokens,
 }
 
 #[derive(Default)]
@@ -140,7 +147,8 @@ impl EmbeddedIssuer {
             .kid_suffix(&format!("-{:08x}", rand::random::<u32>()));
         let audiences = audiences.iter().map(|&audience| audience.to_owned()).collect();
         let page = page.to_owned();
-        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state: Mutex::default() })))
+        let (state, opaque) = (Mutex::default(), OpaqueTokens::default());
+        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state, opaque })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -165,6 +173,8 @@ impl EmbeddedIssuer {
             .route("/oauth/register", post(register))
             .fallback(metadata_or_keys)
             .layer(cors)
+            // Only servers ask about tokens.
+            .route("/oauth/introspect", post(introspect))
             // Users navigate to these routes; scripts do not fetch them.
             .route("/authorize", get(authorize).post(decide))
             .route(
@@ -431,7 +441,8 @@ impl EmbeddedIssuer {
                 "resource: differs from the authorization request",
             ));
         }
-        let mut answer = self.tokens(USER, client, &request.audience, &request.scope);
+        let token = self.access_token(USER, client, &request.audience, &request.scope);
+        let mut answer = self.token_response(token, &request.scope, parameters);
         if has(&request.scope, "openid") {
             answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
         }
@@ -452,20 +463,43 @@ impl EmbeddedIssuer {
         let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or already used"));
         };
-        let mut answer = self.tokens(USER, client, &family.audience, &family.scope);
+        let token = self.access_token(USER, client, &family.audience, &family.scope);
+        let mut answer = self.token_response(token, &family.scope, parameters);
         let name = name_of(presented).to_owned();
         let refresh_token = grants.next_token(name, family, self.keys().now());
         answer["refresh_token"] = refresh_token.into();
         Ok(answer)
     }
 
-    /// RFC 7009 §2: revokes a refresh token and all others of the same sign-in. An unknown token is
-    /// not an error. Access tokens remain valid until they expire, because an API verifies them
-    /// without asking the issuer.
+    /// RFC 7009 §2: revokes a refresh token and all others of the same sign-in, or an opaque access
+    /// token. An unknown token is not an error. Access tokens that are JWTs remain valid until they
+    /// expire, because an API verifies them without asking the issuer.
     fn revoke(&self, parameters: &Parameters) -> Result<Value, TokenError> {
         let client = self.client(parameters)?;
-        self.grants().end_family(client, parameters.required("token")?);
+        let token = parameters.required("token")?;
+        self.grants().end_family(client, token);
+        if self.answer_about(token)["azp"] == client {
+            self.0.opaque.revoke(token);
+        }
         Ok(json!({}))
+    }
+
+    /// RFC 7662 §2.2: what an API learns about a token, opaque or not.
+    fn answer_about(&self, token: &str) -> Value {
+        self.keys().introspect(&self.0.opaque.resolve(token))
+    }
+
+    /// RFC 7662 §2.1.
+    fn introspect(
+        &self,
+        headers: &HeaderMap,
+        parameters: &Parameters,
+    ) -> Result<Value, TokenError> {
+        let (id, secret) = (parameters.get("client_id"), parameters.get("client_secret"));
+        if !opaque_tokens::is_of_api(headers, id, secret) {
+            return Err(TokenError::client("client_id and client_secret: invalid"));
+        }
+        Ok(self.answer_about(parameters.required("token")?))
     }
 
     /// RFC 6749 §4.4. The token is for the API that `audience` names and has the members of
@@ -502,11 +536,16 @@ impl EmbeddedIssuer {
         for (name, value) in claims {
             token = token.claim(&name, value);
         }
-        Ok(token_response(token, &scope))
+        Ok(self.token_response(token, &scope, parameters))
     }
 
-    fn tokens(&self, subject: &str, client: &str, audience: &str, scope: &str) -> Value {
-        token_response(self.access_token(subject, client, audience, scope), scope)
+    /// RFC 6749 §5.1. With `token_format=opaque`, the access token is opaque.
+    fn token_response(&self, token: TokenBuilder, scope: &str, parameters: &Parameters) -> Value {
+        let token = match parameters.get("token_format") {
+            Some("opaque") => self.0.opaque.issue(token.build(), self.keys().now()),
+            _ => token.build(),
+        };
+        json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
     }
 
     /// An access token with the claims of Auth0's.
@@ -638,6 +677,16 @@ async fn revoke(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: 
     answered(Parameters::read(&headers, &body).and_then(|parameters| issuer.revoke(&parameters)))
 }
 
+/// `POST /oauth/introspect` (RFC 7662 §2.1).
+async fn introspect(
+    State(issuer): State<EmbeddedIssuer>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let parameters = Parameters::read(&headers, &body);
+    answered(parameters.and_then(|parameters| issuer.introspect(&headers, &parameters)))
+}
+
 fn answered(answer: Result<Value, TokenError>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (StatusCode::OK, body),
@@ -663,6 +712,9 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["authorization_endpoint"] = format!("{iss}authorize").into();
             metadata["token_endpoint"] = format!("{iss}oauth/token").into();
             metadata["revocation_endpoint"] = format!("{iss}oauth/revoke").into();
+            metadata["introspection_endpoint"] = format!("{iss}oauth/introspect").into();
+            metadata["introspection_endpoint_auth_methods_supported"] =
+                json!(["client_secret_basic", "client_secret_post"]);
             metadata["registration_endpoint"] = format!("{iss}oauth/register").into();
             metadata["token_endpoint_auth_methods_supported"] =
                 json!(["none", "client_secret_post"]);
@@ -898,12 +950,6 @@ fn custom_claims(text: &str) -> Result<Map<String, Value>, String> {
         Some(name) => Err(format!("claims: expected no claim that the issuer sets, found {name}")),
         None => Ok(claims),
     }
-}
-
-/// RFC 6749 §5.1.
-fn token_response(token: TokenBuilder, scope: &str) -> Value {
-    let token = token.build();
-    json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
 }
 
 fn has(scope: &str, token: &str) -> bool {

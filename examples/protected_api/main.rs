@@ -23,7 +23,10 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use clap::Parser;
-use portcullis::{AccessToken, Issuer, ProtectLayer, ResourceMetadata, Scope, Verifier};
+use clap::builder::BoolishValueParser;
+use portcullis::{
+    AccessToken, ClientAuth, Introspection, Issuer, ProtectLayer, ResourceMetadata, Scope, Verifier,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -31,7 +34,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP};
+use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP, opaque_tokens};
 use issuer_port::IssuerPort;
 use page::Page;
 
@@ -54,6 +57,7 @@ The token request sets the audience, the scope and the claims:
     -d client_id=machine -d client_secret=machine-secret \\
     -d audience=https://orders.example.com -d scope=orders:read \\
     --data-urlencode 'claims={\"org_id\":\"org_1\"}'
+With `-d token_format=opaque`, the token is opaque, and the API asks the issuer about it (RFC 7662).
 Each start creates new keys.
 
 With a tenant of yours:
@@ -100,6 +104,27 @@ struct Arguments {
         conflicts_with = "issuer"
     )]
     issuer_listen: String,
+    /// Ask --issuer about opaque tokens (RFC 7662). The embedded issuer is always asked about its
+    /// own
+    #[arg(
+        long,
+        env = "INTROSPECTION",
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true"
+    )]
+    introspection: bool,
+    /// This API's client identifier at --issuer, for --introspection
+    #[arg(long, env = "INTROSPECTION_CLIENT_ID")]
+    introspection_client_id: Option<String>,
+    /// This API's client secret at --issuer, for --introspection
+    #[arg(long, env = "INTROSPECTION_CLIENT_SECRET", hide_env_values = true)]
+    introspection_client_secret: Option<String>,
+    /// How long an answer about a token is used, in seconds; default: 60, or 5 with the embedded
+    /// issuer
+    #[arg(long, env = "INTROSPECTION_MAX_AGE", value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    introspection_max_age: Option<u64>,
 }
 
 #[tokio::main]
@@ -133,6 +158,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         )
         .into());
     }
+    let introspection = arguments.introspection()?;
     let listener = bind(&arguments.listen, "--listen").await?;
     let api = origin(listener.local_addr()?)?;
     let page_at = format!("{api}/");
@@ -153,7 +179,10 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     // ---- what your own service needs ------------------------------------------------------------
     let verifier = Verifier::new(
-        issuers.iter().map(|iss| trust(iss, &api, &arguments)).collect::<Result<Vec<_>, _>>()?,
+        issuers
+            .iter()
+            .map(|iss| trust(iss, &api, &arguments, introspection.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?,
     )?;
     // Where a client without configuration finds out which issuer has tokens for this API.
     let metadata = ResourceMetadata::builder(&api, &verifier)
@@ -253,7 +282,12 @@ fn origin(mut address: SocketAddr) -> Result<String, Box<dyn Error>> {
 
 /// Tokens are for the audience of the flag, or for the URL of this API: a client that reads the
 /// metadata requests a token for that URL.
-fn trust(iss: &str, api: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn Error>> {
+fn trust(
+    iss: &str,
+    api: &str,
+    arguments: &Arguments,
+    introspection: Option<&Introspection>,
+) -> Result<Issuer, Box<dyn Error>> {
     let audience = [arguments.audience.as_str(), api, &format!("{api}/")];
     let mut issuer = Issuer::new(iss, audience)?;
     if let Some(uri) = &arguments.jwks_uri {
@@ -265,7 +299,36 @@ fn trust(iss: &str, api: &str, arguments: &Arguments) -> Result<Issuer, Box<dyn 
     if let Some(seconds) = arguments.keys_max_age.or(to_watch) {
         issuer = issuer.keys_max_age(Duration::from_secs(seconds))?;
     }
+    if let Some(introspection) = introspection {
+        issuer = issuer.introspection(introspection.clone());
+    }
     Ok(issuer)
+}
+
+impl Arguments {
+    /// How the issuer is asked about opaque tokens.
+    fn introspection(&self) -> Result<Option<Introspection>, Box<dyn Error>> {
+        let credentials = (&self.introspection_client_id, &self.introspection_client_secret);
+        let (introspection, seconds) = match (self.issuer.len(), self.introspection, credentials) {
+            (0, _, (None, None)) => {
+                let (id, secret) = opaque_tokens::API_CLIENT;
+                let auth = ClientAuth::client_secret(id, secret);
+                // Opaque tokens of other issuers are not sent to this one. The lifetime is short,
+                // so that the page shows a revocation.
+                (Introspection::new(auth).prefix(opaque_tokens::PREFIX), 5)
+            }
+            (1, true, (Some(id), Some(secret))) => {
+                (Introspection::new(ClientAuth::client_secret(id, secret)), 60)
+            }
+            (_, false, (None, None)) => return Ok(None),
+            (0, ..) => return Err("--introspection-client-id: expected with --issuer; the embedded issuer knows this API".into()),
+            (_, true, (None, _) | (_, None)) => return Err("--introspection: expected --introspection-client-id and --introspection-client-secret".into()),
+            (found, true, _) => return Err(format!("--introspection: expected one --issuer, found {found}").into()),
+            (_, false, _) => return Err("--introspection-client-id: expected with --introspection".into()),
+        };
+        let seconds = self.introspection_max_age.unwrap_or(seconds);
+        Ok(Some(introspection.cache_for(Duration::from_secs(seconds))?))
+    }
 }
 
 async fn bind(address: &str, flag: &str) -> Result<TcpListener, String> {

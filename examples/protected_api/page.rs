@@ -134,6 +134,13 @@ pub(crate) fn health(verifier: &Verifier) -> Value {
             "failed_fetches": issuer.failed_fetches,
             "stale_serves": issuer.stale_serves,
             "unknown_kids": issuer.unknown_kids,
+            "introspection": issuer.introspection.as_ref().map(|endpoint| json!({
+                "discovered": endpoint.is_discovered,
+                "suspended_seconds": endpoint.suspended_for.map(|time| time.as_secs_f64().ceil()),
+                "questions": endpoint.questions,
+                "failed_questions": endpoint.failed_questions,
+                "last_error": endpoint.last_error.as_ref().map(|error| error.to_string()),
+            })),
             "last_error": issuer.last_error.as_ref().map(|error| error.to_string()),
         })
     };

@@ -303,7 +303,7 @@ const MEANINGS = {
   400: "Rejected: the request is malformed.",
   401: "Rejected: a valid token is required.",
   403: "Rejected: the token is valid, but does not allow this.",
-  503: "Not verified: the keys of the issuer are unavailable. Try again in a moment.",
+  503: "Not verified: the issuer is unavailable. Try again in a moment.",
 };
 
 /** What each check requires, by its error code. */
@@ -311,7 +311,9 @@ const CHECKS = {
   missing: "The request must have a token.",
   invalid_request: "The request must have exactly one token, in valid syntax.",
   too_large: "The token must not exceed the maximum size.",
-  opaque: "The token must be a JWT: only its issuer can read an opaque one.",
+  opaque: "The token must be a JWT, or an opaque token of an issuer that the API asks.",
+  inactive: "The issuer, asked about the token, must answer that it is active.",
+  introspection_unavailable: "The issuer must answer about the token. The token itself may be valid.",
   encrypted: "The token must be signed, not encrypted.",
   malformed: "The token must be a JWT: three parts, with JSON in the first two.",
   unsupported_algorithm: "The algorithm (alg) must be one that this issuer uses.",
@@ -435,7 +437,7 @@ async function prepareSignIn() {
   forget();
   const begun = signIns;
   if (!crypto.subtle) throw new Told("Browsers provide SHA-256 only on https and loopback origins: open the page at 127.0.0.1.");
-  const pending = { verifier: randomText(), state: randomText(), scope: askedScope() };
+  const pending = { verifier: randomText(), state: randomText(), scope: askedScope(), opaque: $("ask-opaque").checked };
   pending.challenge = await sha256(pending.verifier);
   if (signIns !== begun) return;
   showVerifier(pending);
@@ -517,6 +519,7 @@ async function finishSignIn(response) {
   const pending = parseJson(sessionStorage.getItem(PENDING));
   if (!pending && response) failStep(3, "A response arrived, but this tab has not started a sign-in. Start with “Sign in”.");
   if (!pending) return;
+  $("ask-opaque").checked = pending.opaque;
   showWayToIssuer(pending);
   if (!response) return;
 
@@ -546,7 +549,9 @@ function lookAtOutcome() {
 /** RFC 6749 §4.1.3 and §6: returns the token response, or throws an error with a sentence. */
 async function requestTokens(form) {
   const { token_endpoint } = await issuerMetadata();
-  const body = new URLSearchParams({ client_id: config.client_id, ...form });
+  // A parameter of the embedded issuer.
+  const format = $("ask-opaque").checked ? { token_format: "opaque" } : {};
+  const body = new URLSearchParams({ client_id: config.client_id, ...format, ...form });
   const { ok, status, json } = await askIssuer(token_endpoint, { method: "POST", body });
   if (json?.error) throw new Told(`The issuer rejected the request: ${withDescription(json)}.`);
   if (!ok || !json?.access_token) throw new Told(`No token from the issuer: it responded with ${status}.`);
@@ -617,6 +622,18 @@ async function refresh() {
   announce("Refreshed: new access token.");
 }
 
+/** RFC 7009 §2.1: revokes the opaque access token. */
+async function revoke() {
+  const { revocation_endpoint } = await issuerMetadata();
+  const body = new URLSearchParams({ client_id: config.client_id, token: session.accessToken });
+  const { ok, status } = await askIssuer(revocation_endpoint, { method: "POST", body });
+  if (!ok) throw new Told(`Not revoked: the issuer responded with ${status}.`);
+  const text = "The token is revoked. The API rejects it when its cached answer ends: within 5 seconds.";
+  $("revoked").textContent = text;
+  $("revoked").hidden = false;
+  announce(text);
+}
+
 function signOut() {
   forget();
   announce("Signed out. The tokens are discarded.");
@@ -645,11 +662,13 @@ function showSession() {
   const decoded = session && decodeToken(session.accessToken);
   document.getElementById("decoded").hidden = !decoded;
   $("token-none").hidden = Boolean(decoded);
-  $("token-none").textContent = session ? "This token is not a signed JWT and cannot be decoded here." : "No token yet.";
+  $("token-none").textContent = session ? "This token is not a signed JWT: only its issuer can read it." : "No token yet.";
   $("decoded-header").replaceChildren(...(decoded ? jsonLines(decoded.header) : []));
   $("decoded-payload").replaceChildren(...(decoded ? jsonLines(decoded.payload) : []));
   badge($("session"), session ? "good" : "none", session ? "signed in" : "no token");
   $("sign-out").hidden = !session;
+  $("revoke").hidden = !config.embedded || !session || Boolean(decoded);
+  $("revoked").hidden = true;
   $("refresh").disabled = !session?.refreshToken;
   showVerified(null, null);
   showForgeable();
@@ -944,11 +963,13 @@ function showConfig() {
 function listen() {
   onPress($("sign-in"), prepareSignIn);
   onPress($("sign-out"), signOut);
+  onPress($("revoke"), revoke);
   onPress($("refresh"), refresh);
   onPress($("forget-token"), forget);
   onPress($("use-token"), useToken);
   // An existing authorization URL has the other scope: discard it.
   $("ask-scope").addEventListener("change", () => session || forget());
+  if (!config.embedded) $("ask-opaque").checked = false;
   for (const route of ["public", "private", "scoped"]) onPress($(`call-${route}`), () => showCall(`/${route}`));
   onPress($("break-all"), tryAll);
   for (const action of ["rotate", "withdraw", "stop", "start"]) onPress($(`op-${action}`), () => operate(action));
