@@ -16,3 +16,23 @@ pub(crate) fn random<const N: usize>() -> Option<[u8; N]> {
     rand::rngs::OsRng.try_fill_bytes(&mut bytes).ok()?;
     Some(bytes)
 }
+
+/// SHA-256 (FIPS 180-4).
+#[cfg(feature = "aws-lc-rs")]
+pub(crate) fn sha256(message: &[u8]) -> [u8; 32] {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, message);
+    digest.as_ref().try_into().unwrap_or_default()
+}
+
+/// SHA-256 (FIPS 180-4).
+#[cfg(not(feature = "aws-lc-rs"))]
+pub(crate) fn sha256(message: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(message).into()
+}
+
+/// Whether two hashes are equal, in a time that does not depend on where they differ.
+pub(crate) fn is_equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let differences = one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other));
+    std::hint::black_box(differences) == 0
+}

@@ -41,6 +41,7 @@ macro_rules! guides {
 }
 
 guides! {
+    api_keys = "api-keys.md";
     authorization = "authorization.md";
     comparison = "comparison.md";
     comparison_sources = "comparison-sources.md";

@@ -32,6 +32,7 @@
 //! - [`ResourceMetadata`]: the document that tells clients where to get a token (RFC 9728).
 //! - [`Rule`]: what an operation requires of a token.
 //! - [`Introspection`]: how an issuer is asked about its opaque tokens (RFC 7662).
+//! - [`ApiKeys`]: API keys that are accepted beside access tokens.
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
 //! - `Claims` (feature `axum`): an extractor for the application's own type of claims.
@@ -43,6 +44,7 @@
 //! - [Rules of a route](guide::rules): what a route requires, rejections, cookies and gateways
 //! - [Authorization](guide::authorization): checks that ask a database or a policy service
 //! - [Opaque tokens](guide::opaque_tokens): tokens that their issuer is asked about (RFC 7662)
+//! - [API keys](guide::api_keys): keys for machines, beside access tokens
 //! - [Recipes](guide::recipes): what to write for which set-up
 //! - [MCP](guide::mcp): an MCP server whose tools have scopes
 //! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer
@@ -80,6 +82,7 @@ struct Readme;
 
 mod access_token;
 mod algorithm;
+mod api_key;
 mod clock;
 mod crypto;
 mod error;
@@ -98,6 +101,7 @@ mod middleware;
 mod permits;
 pub mod providers;
 mod rule;
+mod single_flight;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -108,6 +112,8 @@ mod verifier;
 
 pub use access_token::{AccessToken, TokenKind};
 pub use algorithm::Algorithm;
+pub use api_key::keys::ApiKeys;
+pub use api_key::{ApiKey, ApiKeyHash, GeneratedApiKey};
 pub use error::{
     ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
     TransportError,

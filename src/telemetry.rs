@@ -274,7 +274,7 @@ pub(crate) fn waiting() -> tracing::Span {
 
 /// A lookup failed. `suppressed` is how many failed lookups were not logged since the last event.
 pub(crate) fn lookup_failed(error: &dyn std::error::Error, suppressed: u64) {
-    tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "issuer lookup failed");
+    tracing::error!(target: "portcullis", event = "lookup_failed", %error, suppressed, "lookup failed");
 }
 
 /// A check of the application failed or took too long. `suppressed` is as in [`lookup_failed`].

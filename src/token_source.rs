@@ -27,8 +27,16 @@ pub struct TokenSource(pub(crate) TokenLocation);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum TokenLocation {
     Authorization,
-    Header { name: HeaderName, allowed: AllowedOrigins },
-    Cookie { name: String, allowed: AllowedOrigins },
+    Header {
+        name: HeaderName,
+        allowed: AllowedOrigins,
+    },
+    Cookie {
+        name: String,
+        allowed: AllowedOrigins,
+    },
+    /// Only for API keys.
+    ApiKeyHeader(HeaderName),
     WebSocketProtocol(HeaderValue),
     Query(String),
 }
@@ -191,6 +199,32 @@ impl TokenSource {
             _ => Err(ConfigError::new(format!(
                 "token source: expected a websocket subprotocol name, found {name:?}"
             ))),
+        }
+    }
+
+    /// A header that carries only an API key ([`ApiKeys`](crate::ApiKeys)), such as `X-Api-Key`,
+    /// for clients that cannot send `Authorization: Bearer`. An access token is rejected there.
+    ///
+    /// Browsers do not send such a header by themselves, so no rule about origins applies.
+    ///
+    /// ```
+    /// use portcullis::TokenSource;
+    ///
+    /// let sources = [TokenSource::authorization(), TokenSource::api_key_header("x-api-key")?];
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `name` is not a valid header name, or if it is `Authorization`.
+    pub fn api_key_header<N>(name: N) -> Result<Self, ConfigError>
+    where
+        N: TryInto<HeaderName>,
+        N::Error: Display,
+    {
+        match Self::header(name)?.0 {
+            TokenLocation::Header { name, .. } => Ok(Self(TokenLocation::ApiKeyHeader(name))),
+            other => Ok(Self(other)),
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::api_key::active::ConfiguredClaims;
 use crate::clock::{Clock, Now};
 use crate::error::{ClaimsError, Error};
 use crate::introspection::answer::IntrospectedPayload;
@@ -25,7 +26,7 @@ use charge::Charge;
 
 /// A *verified* access token. Only a [`Verifier`](crate::Verifier) creates one, after it has
 /// checked issuer, audience, time, and either the signature (RFC 9068) or the answer of the issuer
-/// (RFC 7662). Handlers and rules need not know which; [`kind`](Self::kind) tells.
+/// (RFC 7662), or an API key. Handlers and rules need not know which; [`kind`](Self::kind) tells.
 ///
 /// [`ProtectLayer`](crate::ProtectLayer) inserts it into the request's extensions. With the feature
 /// `axum`, it is an extractor. It is cheap to clone. Its `Debug` output contains the issuer, but
@@ -52,6 +53,8 @@ pub enum TokenKind {
     Jwt,
     /// A token that the issuer was asked about (RFC 7662). Its claims are the issuer's answer.
     Introspected,
+    /// An API key ([`ApiKeys`](crate::ApiKeys)). Its claims are those of its record.
+    ApiKey,
 }
 
 /// Claims that can be trusted, and why. Each variant holds a type that only the code that verifies
@@ -60,6 +63,7 @@ pub enum TokenKind {
 pub(crate) enum VerifiedPayload<'a> {
     Signed(SignedPayload<'a>),
     Introspected(IntrospectedPayload<'a>),
+    ApiKey(ConfiguredClaims<'a>),
 }
 
 impl<'a> VerifiedPayload<'a> {
@@ -67,6 +71,7 @@ impl<'a> VerifiedPayload<'a> {
         match self {
             Self::Signed(_) => TokenKind::Jwt,
             Self::Introspected(_) => TokenKind::Introspected,
+            Self::ApiKey(_) => TokenKind::ApiKey,
         }
     }
 
@@ -75,6 +80,7 @@ impl<'a> VerifiedPayload<'a> {
             // The claims were parsed from these bytes as UTF-8, so this does not fail.
             Self::Signed(payload) => std::str::from_utf8(payload.bytes()).unwrap_or_default(),
             Self::Introspected(payload) => payload.text(),
+            Self::ApiKey(claims) => claims.text(),
         }
     }
 }
@@ -266,8 +272,8 @@ impl AccessToken {
         }
     }
 
-    /// `exp` (RFC 7519 §4.1.4): when the token expires. The end of the year 9999 if the issuer was
-    /// asked about the token and its answer states no `exp`.
+    /// `exp` (RFC 7519 §4.1.4): when the token expires. The end of the year 9999 if it has none:
+    /// only API keys and tokens that the issuer was asked about may have none.
     pub fn expires_at(&self) -> SystemTime {
         UNIX_EPOCH + self.0.expires_at
     }
@@ -454,7 +460,7 @@ impl AccessToken {
     }
 
     /// The token itself, for forwarding it. Anyone who reads it can use it: keep it out of logs and
-    /// responses.
+    /// responses. Of an API key, only the public identifier: keys are not stored.
     pub fn expose_token(&self) -> &str {
         self.0.text.get(..self.0.token_end).unwrap_or_default()
     }

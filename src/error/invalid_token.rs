@@ -109,7 +109,7 @@ pub enum InvalidToken {
         /// The claim `aud`.
         presented: Vec<String>,
     },
-    /// The token has expired: the time is on or after `exp` (RFC 7519 §4.1.4).
+    /// The token or API key has expired: the time is on or after `exp` (RFC 7519 §4.1.4).
     #[error("expired {} s ago", seconds(*expires_at, *now))]
     #[non_exhaustive]
     Expired {
@@ -156,6 +156,10 @@ pub enum InvalidToken {
     /// unknown, expired, revoked, or not for this API.
     #[error("not active, by the issuer's answer")]
     Inactive,
+    /// The token begins as an API key and has a valid checksum, but there is no such key
+    /// ([`ApiKeys`](crate::ApiKeys)).
+    #[error("not a known API key")]
+    UnknownApiKey,
     /// The token is bound to a key or certificate of the client (`cnf`). Proof of possession (RFC
     /// 9449 §7.2, RFC 8705 §3) is not supported.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
@@ -199,6 +203,7 @@ impl InvalidToken {
             Self::IssuedInTheFuture { .. } => "issued_in_the_future",
             Self::TooOld { .. } => "too_old",
             Self::Inactive => "inactive",
+            Self::UnknownApiKey => "unknown_api_key",
             Self::SenderConstrained => "sender_constrained",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",

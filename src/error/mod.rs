@@ -108,9 +108,9 @@ pub enum Error {
         reason: FetchError,
     },
     /// The lookup of the issuer ([`Issuers::lookup`](crate::Issuers::lookup) or
-    /// [`Issuers::lookup_async`](crate::Issuers::lookup_async)) failed, and no earlier answer is
-    /// still usable.
-    #[error("lookup of the issuer failed: {reason}")]
+    /// [`Issuers::lookup_async`](crate::Issuers::lookup_async)) or of the API key
+    /// ([`ApiKeys::lookup`](crate::ApiKeys::lookup)) failed, and no earlier answer is still usable.
+    #[error("lookup failed: {reason}")]
     #[non_exhaustive]
     LookupFailed {
         /// The error of the lookup.

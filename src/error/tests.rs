@@ -45,6 +45,7 @@ fn errors() -> Vec<Error> {
         InvalidToken::IssuedInTheFuture { issued_at: time, now: time },
         InvalidToken::TooOld { issued_at: time, max_age: Duration::ZERO, now: time },
         InvalidToken::Inactive,
+        InvalidToken::UnknownApiKey,
         InvalidToken::SenderConstrained,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,

@@ -203,6 +203,26 @@ impl Issuers {
         self
     }
 
+    /// Trusts no issuer: for an API that accepts only API keys
+    /// ([`VerifierBuilder::api_keys`](crate::VerifierBuilder::api_keys)).
+    pub fn none() -> Self {
+        Self { configured: Vec::new(), lookup: None, unused: None }
+    }
+
+    /// Tokens of an issuer and API keys must be told apart by their issuer.
+    pub(crate) fn check_name_of_api_keys(&self, iss: &str) -> Result<(), ConfigError> {
+        if self.configured.iter().flat_map(Issuer::names).any(|name| **name == *iss) {
+            return Err(ConfigError::new(format!(
+                "issuer of API keys {iss:?}: expected a name that is not that of a trusted issuer"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn are_none(&self) -> bool {
+        self.configured.is_empty() && self.lookup.is_none()
+    }
+
     fn configured(issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, ConfigError> {
         let mut configured = Self { configured: Vec::new(), lookup: None, unused: None };
         configured.add(issuers)?;

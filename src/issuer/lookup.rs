@@ -13,11 +13,11 @@ use super::Issuer;
 use super::active::{ActiveIssuer, Provenance};
 use super::issuers::{Lookup, LookupFn};
 use super::resolution::{CachedIssuer, RETRY_AFTER, Resolution, ResolvedIssuer};
-use super::single_flight::SingleFlight;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::{BoxError, ConfigError, Error, InvalidToken};
 use crate::http_client::{HttpClients, Purpose};
 use crate::permits::Permits;
+use crate::single_flight::SingleFlight;
 use crate::telemetry::{self, LogThrottle};
 
 /// Size and lifetime of the negative cache. The size bounds the memory that forged `iss` values can

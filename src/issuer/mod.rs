@@ -7,7 +7,6 @@ mod key_options;
 pub(crate) mod lookup;
 pub(crate) mod registry;
 pub(crate) mod resolution;
-pub(crate) mod single_flight;
 pub(crate) mod template;
 mod token_options;
 

@@ -27,7 +27,9 @@ pub(crate) fn find<'a>(
         let headers = &request.headers;
         let token = match location {
             TokenLocation::Authorization => bearer(headers)?,
-            TokenLocation::Header { name, .. } => header(headers, name)?,
+            TokenLocation::Header { name, .. } | TokenLocation::ApiKeyHeader(name) => {
+                header(headers, name)?
+            }
             TokenLocation::Cookie { name, .. } => cookie(headers, name)?,
             TokenLocation::WebSocketProtocol(name) if is_upgrade(request) => {
                 websocket_protocol(headers, name)?

@@ -35,6 +35,7 @@ impl ResponseEffects {
             }))),
             TokenLocation::Authorization
             | TokenLocation::Header { .. }
+            | TokenLocation::ApiKeyHeader(_)
             | TokenLocation::Cookie { .. } => Self::default(),
         }
     }

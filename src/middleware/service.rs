@@ -17,9 +17,10 @@ use super::effects::ResponseEffects;
 use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::AccessToken;
-use crate::error::{Error, InvalidRequest};
+use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::Rule;
 use crate::telemetry::{self, Outcome};
+use crate::token_source::TokenLocation;
 use crate::verifier::Verification;
 
 /// The service that [`ProtectLayer`](crate::ProtectLayer) wraps around another. It verifies the
@@ -58,6 +59,12 @@ impl<A> ProtectConfig<A> {
             }
         };
         let effects = ResponseEffects::of(credentials.location, &request.method);
+        if matches!(credentials.location, TokenLocation::ApiKeyHeader(_))
+            && !self.verifier.is_api_key(credentials.token)
+        {
+            let error = self.verifier.reject(credentials.token, InvalidToken::UnknownApiKey);
+            return (Verification::Ready(Err(error)), effects);
+        }
         match request.extensions.get::<AccessToken>() {
             // Compare it with the request, because a service between the layers may have replaced
             // the token, and with the time, because a queue between them may have delayed the

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::introspections::Introspections;
 use super::{Inner, Verifier};
 use crate::access_token::Implies;
+use crate::api_key::active::ActiveApiKeys;
+use crate::api_key::keys::ApiKeys;
 use crate::clock::Clock;
 use crate::error::ConfigError;
 use crate::http_client::{HttpClient, HttpClients};
@@ -24,6 +26,7 @@ pub struct VerifierBuilder {
     pub(super) clock: Clock,
     pub(super) implies: Option<Arc<Implies>>,
     pub(super) cached_tokens: u64,
+    pub(super) api_keys: Option<ApiKeys>,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -93,6 +96,13 @@ impl VerifierBuilder {
         self
     }
 
+    /// Also accepts these API keys. What begins with their prefix is a key or nothing: it is never
+    /// sent to an issuer.
+    pub fn api_keys(mut self, keys: ApiKeys) -> Self {
+        self.api_keys = Some(keys);
+        self
+    }
+
     /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
@@ -109,13 +119,27 @@ impl VerifierBuilder {
     pub fn build(self) -> Result<Verifier, ConfigError> {
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
+        let issuers = self.issuers?;
+        if issuers.are_none() && self.api_keys.is_none() {
+            return Err(ConfigError::new(
+                "issuers: expected at least one, or API keys for `Issuers::none`",
+            ));
+        }
+        if let Some(keys) = &self.api_keys {
+            issuers.check_name_of_api_keys(keys.iss())?;
+        }
         let clients = HttpClients::new(self.client);
-        let issuers = IssuerRegistry::new(self.issuers?, clients, clock.clone())?;
+        let issuers = IssuerRegistry::new(issuers, clients, clock.clone())?;
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let api_keys = self
+            .api_keys
+            .map(|keys| ActiveApiKeys::new(keys, id, clock.clone(), implies.clone()))
+            .transpose()?;
         let introspections = Introspections::new(self.cached_tokens);
-        Ok(Verifier(Arc::new(Inner { id, issuers, clock, implies, cache, introspections })))
+        let inner = Inner { id, issuers, clock, implies, cache, introspections, api_keys };
+        Ok(Verifier(Arc::new(inner)))
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::access_token::{AccessToken, Implies};
+use crate::api_key::active::ActiveApiKeys;
+use crate::api_key::keys::ApiKeys;
 use crate::clock::Clock;
 use crate::error::{ConfigError, Error, FetchError};
 use crate::health::{IssuerHealth, WarmUpError};
@@ -55,6 +57,7 @@ struct Inner {
     cache: Arc<TokenCache>,
     /// The tokens that their issuers were asked about.
     introspections: Introspections,
+    api_keys: Option<ActiveApiKeys>,
 }
 
 /// A configured issuer, as the metadata of a resource describes it.
@@ -94,6 +97,7 @@ impl Verifier {
             clock: Clock::default(),
             implies: None,
             cached_tokens: token_cache::DEFAULT_CAPACITY,
+            api_keys: None,
         }
     }
 
@@ -226,6 +230,34 @@ impl Verifier {
     pub fn forget(&self, iss: &str) -> bool {
         self.0.introspections.forget(iss);
         self.0.issuers.forget(iss)
+    }
+
+    /// Replaces the list of API keys, at once and for all clones of this verifier. A key that both
+    /// lists have is accepted throughout.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if this verifier has no list of API keys
+    /// ([`ApiKeys::new`](crate::ApiKeys::new)), or if `keys` is not one, or has another issuer.
+    pub fn replace_api_keys(&self, keys: &ApiKeys) -> Result<(), ConfigError> {
+        match &self.0.api_keys {
+            Some(own) => own.replace(keys),
+            None => Err(ConfigError::new(
+                "replacement of API keys: expected `VerifierBuilder::api_keys`, found none",
+            )),
+        }
+    }
+
+    /// Drops the cached answer of [`ApiKeys::lookup`](crate::ApiKeys::lookup) about this key, at
+    /// once: for a key that was withdrawn. `id` is its public identifier. Call it in each process.
+    /// Returns whether anything was cached.
+    pub fn forget_api_key(&self, id: &str) -> bool {
+        self.0.api_keys.as_ref().is_some_and(|keys| keys.forget(id))
+    }
+
+    /// Whether a token begins as the API keys do.
+    pub(crate) fn is_api_key(&self, token: &str) -> bool {
+        self.0.api_keys.as_ref().is_some_and(|keys| keys.has_prefix(token))
     }
 
     /// The configured issuers that clients can get tokens from: not those of gateways, which log

@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 use super::Verifier;
 use super::introspections::{Answering, VerifiedJwt};
 use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
+use crate::api_key::active::{ActiveApiKeys, KeyVerification};
 use crate::clock::Now;
 use crate::error::{Error, InvalidToken};
 use crate::introspection::JwtPolicy;
@@ -53,6 +54,9 @@ pub(super) enum Pending {
 impl Verifier {
     /// Completes synchronously if nothing has to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
+        if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.has_prefix(token)) {
+            return self.begin_api_key(keys, token);
+        }
         let asked = self.0.issuers.introspecting(token);
         let known = match asked {
             None => self.cached(token).map(Ok),
@@ -79,6 +83,21 @@ impl Verifier {
         }
     }
 
+    fn begin_api_key(&self, keys: &ActiveApiKeys, key: &str) -> Verification {
+        match keys.verify(key) {
+            KeyVerification::Ready(result) => {
+                Verification::Ready(result.map_err(|error| self.log_rejection(key, error)))
+            }
+            KeyVerification::Pending(future) => {
+                let (verifier, key) = (self.clone(), key.to_owned());
+                let verification = async move {
+                    future.await.map_err(|error| verifier.log_rejection(&key, error))
+                };
+                Verification::Pending(Box::pin(verification.instrument(telemetry::waiting())))
+            }
+        }
+    }
+
     /// Returns the cached token if nothing has changed since it was verified. Otherwise, the full
     /// verification reports the reason.
     fn cached(&self, token: &str) -> Option<AccessToken> {
@@ -94,7 +113,7 @@ impl Verifier {
     pub(super) fn is_trusted(&self, entry: &Entry, now: Now) -> bool {
         let recheck = |issuer: &ActiveIssuer| match entry.token().kind() {
             TokenKind::Jwt => issuer.recheck(entry.keys(), now),
-            TokenKind::Introspected => true,
+            TokenKind::Introspected | TokenKind::ApiKey => true,
         };
         match entry.issuer() {
             EntryIssuer::Configured(issuer) => recheck(issuer),
@@ -221,6 +240,11 @@ impl Verifier {
         }
     }
 
+    /// A rejection by a layer, before the token was verified.
+    pub(crate) fn reject(&self, token: &str, reason: InvalidToken) -> Error {
+        self.log_rejection(token, reason.into())
+    }
+
     /// Logs the rejection, without the token and its verified or unverified claims.
     fn log_rejection(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
@@ -235,7 +259,8 @@ impl Verifier {
         let named = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
         let issuer = asked().or(named);
         let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
-        let kid = header.as_ref().and_then(|header| header.kid.as_deref());
+        let of_api_key = self.0.api_keys.as_ref().and_then(|keys| keys.id_of(token));
+        let kid = header.as_ref().and_then(|header| header.kid.as_deref()).or(of_api_key);
         let alg = header.as_ref().map(|header| header.algorithm.name());
         telemetry::token_rejected(&error, issuer, kid, alg);
         error

@@ -1,0 +1,215 @@
+//! The API keys of a verifier, at run time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::ApiKey;
+use super::keys::{ApiKeys, KeySource};
+use super::lookup::LookedUpKeys;
+use super::text::{ApiKeyText, prefix_of};
+use crate::access_token::{AccessToken, Implies, Terms, VerifiedPayload};
+use crate::clock::{Clock, Now};
+use crate::crypto;
+use crate::error::{ConfigError, Error, InvalidToken};
+use crate::token::claims::RegisteredClaims;
+use crate::token::profile::TokenProfile;
+
+/// The claims of an API key, as the application configured them. Only [`TokenMaker`] creates one.
+#[derive(Clone, Copy)]
+pub(crate) struct ConfiguredClaims<'a>(&'a str);
+
+impl<'a> ConfiguredClaims<'a> {
+    pub(crate) fn text(self) -> &'a str {
+        self.0
+    }
+}
+
+/// A known key. It releases its token only for the key itself.
+pub(super) struct KnownKey {
+    sha256: [u8; 32],
+    token: AccessToken,
+}
+
+impl KnownKey {
+    /// Returns the token if `presented` is this key.
+    pub(super) fn token_for(
+        &self,
+        presented: &[u8; 32],
+        now: Now,
+    ) -> Result<AccessToken, InvalidToken> {
+        if !crypto::is_equal(&self.sha256, presented) {
+            return Err(InvalidToken::UnknownApiKey);
+        }
+        if !self.token.is_good_at(now) {
+            let (expires_at, now) = (self.token.expires_at(), now.wall());
+            return Err(InvalidToken::Expired { expires_at, now, verified: true });
+        }
+        Ok(self.token.clone())
+    }
+}
+
+/// What the tokens of all keys have in common.
+pub(super) struct TokenMaker {
+    pub(super) iss: Arc<str>,
+    pub(super) verifier: u64,
+    pub(super) clock: Clock,
+    pub(super) implies: Option<Arc<Implies>>,
+}
+
+impl TokenMaker {
+    /// The known keys of one record, by identifier.
+    pub(super) fn known(
+        &self,
+        key: &ApiKey,
+    ) -> impl Iterator<Item = Result<(String, KnownKey), ConfigError>> {
+        key.hashes().map(|hash| {
+            let claims = key.claims(&self.iss, hash.id())?;
+            let parsed = RegisteredClaims::parse_introspected(claims.as_bytes(), &self.iss);
+            let parsed = parsed
+                .map_err(|error| ConfigError::new(format!("API key {:?}: {error}", hash.id())))?;
+            let terms = Terms {
+                issuer: Arc::clone(&self.iss),
+                profile: TokenProfile::shared(),
+                // This API sets the time itself.
+                leeway: std::time::Duration::ZERO,
+                max_token_age: None,
+                verifier: self.verifier,
+                clock: self.clock.clone(),
+                implies: self.implies.clone(),
+            };
+            let payload = VerifiedPayload::ApiKey(ConfiguredClaims(&claims));
+            // Not the key itself, which is not stored.
+            let token = AccessToken::new(hash.id(), payload, parsed, terms);
+            Ok((hash.id().to_owned(), KnownKey { sha256: *hash.sha256(), token }))
+        })
+    }
+}
+
+/// The keys of a list.
+struct KeyList {
+    keys: HashMap<String, KnownKey>,
+    /// The prefixes of the keys.
+    prefixes: Vec<String>,
+}
+
+impl KeyList {
+    fn new(keys: &[ApiKey], maker: &TokenMaker) -> Result<Self, ConfigError> {
+        let keys: HashMap<_, _> =
+            keys.iter().flat_map(|key| maker.known(key)).collect::<Result<_, _>>()?;
+        let mut prefixes: Vec<_> = keys.keys().map(|id| prefix_of(id).to_owned()).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        Ok(Self { keys, prefixes })
+    }
+}
+
+/// The API keys of a verifier.
+pub(crate) struct ActiveApiKeys {
+    maker: Arc<TokenMaker>,
+    source: Source,
+}
+
+enum Source {
+    List(ArcSwap<KeyList>),
+    Lookup { prefix: String, keys: Arc<LookedUpKeys> },
+}
+
+/// A key that was verified, or its lookup.
+pub(crate) enum KeyVerification {
+    Ready(Result<AccessToken, Error>),
+    Pending(Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>),
+}
+
+impl ActiveApiKeys {
+    pub(crate) fn new(
+        keys: ApiKeys,
+        verifier: u64,
+        clock: Clock,
+        implies: Option<Arc<Implies>>,
+    ) -> Result<Self, ConfigError> {
+        let maker = Arc::new(TokenMaker { iss: keys.iss, verifier, clock, implies });
+        let source = match keys.source {
+            KeySource::List(list) => {
+                Source::List(ArcSwap::from_pointee(KeyList::new(&list, &maker)?))
+            }
+            KeySource::Lookup { prefix, call, lifetime } => {
+                let keys = Arc::new(LookedUpKeys::new(call, lifetime, Arc::clone(&maker)));
+                Source::Lookup { prefix, keys }
+            }
+        };
+        Ok(Self { maker, source })
+    }
+
+    /// Whether a token begins as the keys do. It is then a key or nothing.
+    #[inline]
+    pub(crate) fn has_prefix(&self, token: &str) -> bool {
+        let begins =
+            |prefix: &str| token.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+        match &self.source {
+            Source::List(list) => list.load().prefixes.iter().any(|prefix| begins(prefix)),
+            Source::Lookup { prefix, .. } => begins(prefix),
+        }
+    }
+
+    /// The public identifier of a key, known or not.
+    pub(crate) fn id_of<'a>(&self, token: &'a str) -> Option<&'a str> {
+        ApiKeyText::parse(token).filter(|_| self.has_prefix(token)).map(|key| key.id)
+    }
+
+    pub(crate) fn verify(&self, token: &str) -> KeyVerification {
+        let Some(presented) = ApiKeyText::parse(token) else {
+            let malformed = InvalidToken::Malformed("an API key with a valid checksum");
+            return KeyVerification::Ready(Err(malformed.into()));
+        };
+        let (hash, now) = (presented.hash(), self.maker.clock.now());
+        match &self.source {
+            Source::List(list) => {
+                let list = list.load();
+                let found = list.keys.get(presented.id).ok_or(InvalidToken::UnknownApiKey);
+                let token = found.and_then(|known| known.token_for(&hash, now));
+                KeyVerification::Ready(token.map_err(Error::from))
+            }
+            Source::Lookup { keys, .. } => match keys.cached(presented.id, now) {
+                Some(known) => {
+                    let known = known.ok_or(InvalidToken::UnknownApiKey);
+                    let token = known.and_then(|known| known.token_for(&hash, now));
+                    KeyVerification::Ready(token.map_err(Error::from))
+                }
+                None => {
+                    let found = Arc::clone(keys).find(presented.id.to_owned());
+                    let clock = self.maker.clock.clone();
+                    KeyVerification::Pending(Box::pin(async move {
+                        let known = found.await?.ok_or(InvalidToken::UnknownApiKey)?;
+                        Ok(known.token_for(&hash, clock.now())?)
+                    }))
+                }
+            },
+        }
+    }
+
+    /// Replaces the keys of a list.
+    pub(crate) fn replace(&self, keys: &ApiKeys) -> Result<(), ConfigError> {
+        match (&self.source, &keys.source) {
+            (Source::List(list), KeySource::List(new)) if keys.iss == self.maker.iss => {
+                list.store(Arc::new(KeyList::new(new, &self.maker)?));
+                Ok(())
+            }
+            _ => Err(ConfigError::new(format!(
+                "replacement of API keys: expected a list with the issuer {:?}, in place of a list",
+                self.maker.iss
+            ))),
+        }
+    }
+
+    /// Drops the cached answer of the lookup for this identifier.
+    pub(crate) fn forget(&self, id: &str) -> bool {
+        match &self.source {
+            Source::List(_) => false,
+            Source::Lookup { keys, .. } => keys.forget(id),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A list of keys.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use portcullis::testing::{TestClock, TestIssuer};
+use portcullis::{ApiKey, ApiKeyHash, ApiKeys, Error, InvalidToken, Issuers, TokenKind, Verifier};
+use serde_json::{Value, json};
+
+use crate::verdict::verdict;
+use crate::{ISS, generate, verifier, with_another_secret, worker};
+
+#[tokio::test]
+async fn handlers_receive_what_the_record_says() {
+    let (key, clock) = (generate(), TestClock::new());
+    let expires = clock.now() + Duration::from_secs(600);
+    let record = worker(&key)
+        .client_id("web-shop")
+        .label("CI of the web shop")
+        .scope("orders:read orders:write".parse().unwrap())
+        .claim("roles", json!(["clerk"]))
+        .claim("org_id", "org_1")
+        .expires_at(expires);
+    let keys = ApiKeys::new(ISS, [record]).unwrap();
+    let token = verifier(keys, &clock).verify(key.expose_key()).await.unwrap();
+    assert_eq!(token.kind(), TokenKind::ApiKey);
+    assert_eq!(token.issuer(), ISS);
+    assert_eq!(token.subject(), Some("worker"));
+    assert_eq!(token.client_id(), Some("web-shop"));
+    assert!(token.has_scope("orders:read") && token.has_role("clerk"));
+    assert_eq!(token.claim("org_id").unwrap(), "org_1");
+    assert_eq!(token.claim("key_label").unwrap(), "CI of the web shop");
+    assert_eq!(token.claim("jti").unwrap(), key.hash().id());
+    assert_eq!(token.expires_at(), expires);
+    assert_eq!(token.expose_token(), key.hash().id(), "the key itself is not stored");
+
+    let plain = generate();
+    let keys = ApiKeys::new(ISS, [worker(&plain)]).unwrap();
+    let token = verifier(keys, &clock).verify(plain.expose_key()).await.unwrap();
+    assert_eq!(token.client_id(), Some("worker"), "by default, the subject");
+    assert!(token.scope().is_empty());
+    assert!(token.expires_at() > SystemTime::now() + Duration::from_secs(365 * 24 * 3600));
+    let claims: Value = serde_json::from_str(token.raw_claims()).unwrap();
+    assert_eq!(claims.get("exp"), None);
+}
+
+#[tokio::test]
+async fn only_the_key_itself_is_accepted() {
+    let (key, other, clock) = (generate(), generate(), TestClock::new());
+    let test = ApiKey::generate("acme_test").unwrap();
+    let verifier = verifier(ApiKeys::new(ISS, [worker(&key)]).unwrap(), &clock);
+    let text = key.expose_key();
+    let cases = [
+        ("the key", text.to_owned(), "ok"),
+        ("another secret", with_another_secret(&key), "unknown_api_key"),
+        ("another key", other.expose_key().to_owned(), "unknown_api_key"),
+        ("another prefix", test.expose_key().to_owned(), "opaque"),
+        ("a typing error", format!("{}~{}", &text[..30], &text[31..]), "malformed"),
+        ("cut off", text[..text.len() - 1].to_owned(), "malformed"),
+        ("the prefix", "acme_live_".to_owned(), "malformed"),
+        ("the identifier", key.hash().id().to_owned(), "malformed"),
+        ("the hash", key.hash().to_string(), "malformed"),
+        ("in lower case", text.to_lowercase(), "malformed"),
+        ("not the prefix", "acme_lives".to_owned(), "opaque"),
+    ];
+    for (name, text, expected) in cases {
+        assert_eq!(verdict(&verifier, &text).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn keys_expire() {
+    let (key, clock) = (generate(), TestClock::new());
+    let record = worker(&key).expires_at(clock.now() + Duration::from_secs(60));
+    let verifier = verifier(ApiKeys::new(ISS, [record]).unwrap(), &clock);
+    clock.advance(Duration::from_secs(59));
+    assert_eq!(verdict(&verifier, key.expose_key()).await, "ok");
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(verdict(&verifier, key.expose_key()).await, "expired", "without leeway");
+    // Only the owner of the key is told that it expired.
+    let forged = with_another_secret(&key);
+    assert_eq!(verdict(&verifier, &forged).await, "unknown_api_key");
+}
+
+#[tokio::test]
+async fn keys_stand_beside_access_tokens() {
+    let clock = TestClock::new();
+    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    issuer.set_clock(&clock);
+    let key = generate();
+    let keys = ApiKeys::new(ISS, [worker(&key)]).unwrap();
+    let builder = || Verifier::builder(issuer.issuer()).clock(&clock);
+    let verifier = builder().api_keys(keys.clone()).build().unwrap();
+    assert_eq!(verdict(&verifier, key.expose_key()).await, "ok");
+    assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
+    let without = builder().build().unwrap();
+    assert_eq!(verdict(&without, key.expose_key()).await, "opaque");
+
+    let same_name = ApiKeys::new(issuer.iss(), [worker(&key)]).unwrap();
+    assert!(builder().api_keys(same_name).build().is_err(), "the issuer tells them apart");
+    assert!(Verifier::new(Issuers::none()).is_err(), "nothing would be accepted");
+}
+
+#[tokio::test]
+async fn a_key_rotates_without_a_rejected_request() {
+    let clock = TestClock::new();
+    let (old, new) = (generate(), generate());
+    let others = || (0..100).map(|_| worker(&generate()));
+    let list = |record: ApiKey| ApiKeys::new(ISS, others().chain([record])).unwrap();
+    let verifier = verifier(list(worker(&old)), &clock);
+
+    let (uses_new, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (verifier, uses_new) = (verifier.clone(), Arc::clone(&uses_new));
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
+            let keys = [&old, &new].map(|key| key.expose_key().to_owned());
+            std::thread::spawn(move || {
+                let mut rejected = 0;
+                while !stop.load(Ordering::SeqCst) {
+                    let [old, new] = &keys;
+                    let key = if uses_new.load(Ordering::SeqCst) { new } else { old };
+                    rejected += usize::from(!matches!(verifier.try_verify(key), Some(Ok(_))));
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+                rejected
+            })
+        })
+        .collect();
+    // Enough that each client has begun with what was changed before.
+    let serve_some = || {
+        let goal = served.load(Ordering::SeqCst) + 1000;
+        while served.load(Ordering::SeqCst) < goal {
+            std::thread::yield_now();
+        }
+    };
+    serve_some();
+    verifier.replace_api_keys(&list(worker(&old).next(new.hash().clone()))).unwrap();
+    serve_some();
+    uses_new.store(true, Ordering::SeqCst);
+    serve_some();
+    verifier.replace_api_keys(&list(worker(&new))).unwrap();
+    serve_some();
+    stop.store(true, Ordering::SeqCst);
+    let rejected: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert_eq!(rejected, 0);
+    assert_eq!(verdict(&verifier, old.expose_key()).await, "unknown_api_key");
+    assert_eq!(verdict(&verifier, new.expose_key()).await, "ok");
+}
+
+#[test]
+fn only_a_list_of_the_same_issuer_replaces_a_list() {
+    let clock = TestClock::new();
+    let list = |iss: &str| ApiKeys::new(iss, [worker(&generate())]).unwrap();
+    let lookup =
+        || ApiKeys::lookup(ISS, "acme_live", async |_| Ok::<_, std::io::Error>(None)).unwrap();
+    assert!(verifier(list(ISS), &clock).replace_api_keys(&list(ISS)).is_ok());
+    assert!(verifier(list(ISS), &clock).replace_api_keys(&list("https://other.example")).is_err());
+    assert!(verifier(list(ISS), &clock).replace_api_keys(&lookup()).is_err());
+    assert!(verifier(lookup(), &clock).replace_api_keys(&list(ISS)).is_err());
+    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    let without = Verifier::new(issuer.issuer()).unwrap();
+    assert!(without.replace_api_keys(&list(ISS)).is_err());
+}
+
+#[test]
+fn lists_that_cannot_work_are_errors() {
+    let key = generate();
+    let keys = |records: Vec<ApiKey>| ApiKeys::new(ISS, records);
+    let cases = [
+        ("the same key twice", keys(vec![worker(&key), worker(&key)]), "found twice"),
+        (
+            "current and next are the same",
+            keys(vec![worker(&key).next(key.hash().clone())]),
+            "found twice",
+        ),
+        ("no subject", keys(vec![ApiKey::new("", key.hash().clone())]), "expected a subject"),
+        ("a claim of its own", keys(vec![worker(&key).claim("sub", "x")]), "claim \"sub\""),
+        ("its expiry as a claim", keys(vec![worker(&key).claim("exp", 1)]), "claim \"exp\""),
+        (
+            "bound to a key that is not checked",
+            keys(vec![worker(&key).claim("cnf", json!({ "jkt": "x" }))]),
+            "claim \"cnf\"",
+        ),
+        ("no issuer", ApiKeys::new("", [worker(&key)]), "expected a name"),
+    ];
+    for (name, keys, expected) in cases {
+        let error = keys.unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        assert!(!error.contains(key.expose_key()), "{name}");
+    }
+    for prefix in ["", "Acme", "acme-live", "1acme", "acme_", &"a".repeat(33), "a b"] {
+        assert!(ApiKey::generate(prefix).is_err(), "{prefix:?}");
+    }
+}
+
+#[test]
+fn hashes_are_stored_as_text_and_show_no_key() {
+    let key = generate();
+    let text = key.hash().to_string();
+    assert_eq!(text.parse::<ApiKeyHash>().unwrap(), *key.hash());
+    let secret = key.expose_key().rsplit_once('_').unwrap().1;
+    assert!(!text.contains(secret));
+    let hex = text.split_once(':').unwrap().1;
+    for debug in [format!("{key:?}"), format!("{:?}", key.hash()), format!("{:?}", worker(&key))] {
+        assert!(debug.contains(key.hash().id()), "{debug}");
+        assert!(!debug.contains(secret) && !debug.contains(hex), "{debug}");
+    }
+    for (name, wrong) in [
+        ("the key itself", key.expose_key().to_owned()),
+        ("no identifier", format!(":{hex}")),
+        ("too short", text[..text.len() - 1].to_owned()),
+        ("not hexadecimal", text.replace(&text[text.len() - 2..], "zz")),
+        ("two colons", format!("{text}:")),
+        ("characters of several bytes", format!("{}:{}", key.hash().id(), "é".repeat(32))),
+        ("nothing", String::new()),
+    ] {
+        let error = wrong.parse::<ApiKeyHash>().unwrap_err().to_string();
+        assert!(!error.contains(secret), "{name}: {error}");
+    }
+    assert_ne!(generate().expose_key(), generate().expose_key());
+}
+
+#[tokio::test]
+async fn errors_show_no_key() {
+    let (key, clock) = (generate(), TestClock::new());
+    let verifier = verifier(ApiKeys::new(ISS, [worker(&key)]).unwrap(), &clock);
+    for text in [with_another_secret(&key), key.expose_key().replace('_', "-")] {
+        let error = verifier.verify(&text).await.unwrap_err();
+        assert!(!format!("{error} {error:?}").contains(&text[40..]), "{error:?}");
+    }
+    let unknown = verifier.verify(generate().expose_key()).await.unwrap_err();
+    assert!(matches!(unknown, Error::InvalidToken(InvalidToken::UnknownApiKey)));
+    assert!(!format!("{verifier:?}").contains(key.hash().id()));
+}

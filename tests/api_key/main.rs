@@ -1,0 +1,53 @@
+//! API keys: how they are made, verified, rotated and looked up.
+
+mod list;
+mod lookup;
+mod requests;
+
+#[path = "../support/eventually.rs"]
+mod eventually;
+#[path = "../support/verdict.rs"]
+mod verdict;
+
+use portcullis::testing::TestClock;
+use portcullis::{ApiKey, ApiKeys, GeneratedApiKey, Issuers, Verifier};
+
+const ISS: &str = "https://api.example.com";
+
+fn generate() -> GeneratedApiKey {
+    ApiKey::generate("acme_live").unwrap()
+}
+
+/// The record of a key, of the subject `worker`.
+fn worker(key: &GeneratedApiKey) -> ApiKey {
+    ApiKey::new("worker", key.hash().clone())
+}
+
+/// A verifier of API keys only.
+fn verifier(keys: ApiKeys, clock: &TestClock) -> Verifier {
+    Verifier::builder(Issuers::none()).api_keys(keys).clock(clock).build().unwrap()
+}
+
+/// The same identifier with another secret, and a valid checksum: what an attacker can make.
+fn with_another_secret(key: &GeneratedApiKey) -> String {
+    let secret = generate();
+    let (id, _) = key.expose_key().rsplit_once('_').unwrap();
+    let (_, secret) = secret.expose_key().rsplit_once('_').unwrap();
+    let unchecked = format!("{id}_{}", &secret[..43]);
+    let mut crc = u32::MAX;
+    for byte in unchecked.bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    let (mut crc, mut checksum) = (!crc, [0; 6]);
+    for digit in checksum.iter_mut().rev() {
+        let digits = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        *digit = digits[(crc % 62) as usize];
+        crc /= 62;
+    }
+    let forged = format!("{unchecked}{}", String::from_utf8_lossy(&checksum));
+    assert!(ApiKey::has_valid_form(&forged), "the checksum is public");
+    forged
+}
