@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         TokenSource::api_key_header("x-api-key")?,
     ]);
 
-    // A key must not make further keys: whoever steals one could keep access for good.
+    // A key must not make further keys: a stolen one would otherwise give access for good.
     let user =
         Rule::custom("the access token of a user", |token, _| token.kind() != TokenKind::ApiKey);
     let app = Router::new()

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use reqwest::Client;
 
 use crate::error::ConfigError;
-use crate::introspection::client::CONNECTIONS as FOR_INTROSPECTION;
+use crate::introspection::client::{CONNECTIONS, CONNECTIONS_OF_RESOLVED};
 use crate::keys::remote::AddressPolicy;
 use crate::keys::remote::fetch::{Connections, default_client};
 
@@ -46,6 +46,8 @@ impl fmt::Debug for HttpClient {
 pub(crate) enum Purpose {
     Keys,
     Introspection,
+    /// The same, of an issuer that a lookup returned.
+    IntrospectionOfResolved,
 }
 
 /// The clients of one verifier. Each is created when it is needed, and once: loading the root
@@ -80,7 +82,8 @@ impl HttpClients {
         }
         let connections = match purpose {
             Purpose::Keys => Connections::FOR_KEYS,
-            Purpose::Introspection => FOR_INTROSPECTION,
+            Purpose::Introspection => CONNECTIONS,
+            Purpose::IntrospectionOfResolved => CONNECTIONS_OF_RESOLVED,
         };
         let client = default_client(addresses, connections)?;
         created.push((addresses, purpose, client.clone()));

@@ -56,6 +56,9 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// token is used.
 const RENEWED_AT: f64 = 0.8;
 
+/// How long after a failed renewal the next one starts.
+const RENEWED_AGAIN: Duration = Duration::from_secs(5);
+
 /// Maximum memory of the tokens and their claims, in bytes for each token of capacity: enough for a
 /// token of 1.5 KiB with its claims read as a tree and as one type of the application.
 const BYTES_PER_TOKEN: usize = 8192;
@@ -120,8 +123,9 @@ pub(crate) struct Entry {
 pub(crate) enum EntryIssuer {
     /// A configured issuer: trusted as long as the verifier lives.
     Configured(Arc<ActiveIssuer>),
-    /// A resolved issuer. Weak: a cached token must not keep an evicted tenant alive.
-    Resolved(Weak<ActiveIssuer>),
+    /// A resolved issuer, and the name that was looked up. Weak: a cached token must not keep an
+    /// evicted tenant alive.
+    Resolved(Weak<ActiveIssuer>, Arc<str>),
 }
 
 impl Entry {
@@ -131,10 +135,9 @@ impl Entry {
         keys: Option<&Arc<Jwks>>,
         now: Now,
     ) -> Self {
-        let issuer = if issuer.is_configured() {
-            EntryIssuer::Configured(Arc::clone(&issuer.issuer))
-        } else {
-            EntryIssuer::Resolved(Arc::downgrade(&issuer.issuer))
+        let issuer = match issuer.looked_up_as() {
+            None => EntryIssuer::Configured(Arc::clone(&issuer.issuer)),
+            Some(name) => EntryIssuer::Resolved(Arc::downgrade(&issuer.issuer), Arc::clone(name)),
         };
         let keys = keys.map(Arc::downgrade);
         let until = now.uptime + LONGEST;
@@ -158,6 +161,11 @@ impl Entry {
     pub(crate) fn try_claim_renewal(&self, now: Now) -> bool {
         nanos(now.uptime) >= self.renew_from.load(Ordering::Relaxed)
             && nanos(now.uptime) >= self.renew_from.swap(u64::MAX, Ordering::Relaxed)
+    }
+
+    /// A renewal has failed: the next use of the token after this time tries again.
+    pub(crate) fn renew_later(&self, now: Now) {
+        self.renew_from.store(nanos(now.uptime + RENEWED_AGAIN), Ordering::Relaxed);
     }
 
     /// Whether the entry may be used for up to `max_stale` longer than it holds.
@@ -185,7 +193,7 @@ impl Entry {
         let has_name = |issuer: &ActiveIssuer| issuer.config.names().any(|name| **name == *iss);
         match &self.issuer {
             EntryIssuer::Configured(issuer) => has_name(issuer),
-            EntryIssuer::Resolved(issuer) => issuer.upgrade().is_some_and(|one| has_name(&one)),
+            EntryIssuer::Resolved(issuer, _) => issuer.upgrade().is_some_and(|one| has_name(&one)),
         }
     }
 
@@ -234,14 +242,16 @@ impl TokenCache {
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Frees entries that are older than [`LONGEST`] (with `now`) and entries that take more than
-    /// their share, so that large tokens of one tenant do not take the memory of all others.
-    /// Searches only some of the sets, and others the next time. Returns whether anything was
-    /// freed.
+    /// Frees entries that have ended (with `now`), that take more than their share, so that large
+    /// tokens of one tenant do not take the memory of all others, or that were not used since the
+    /// last sweep. Searches only some of the sets, and others the next time. Returns whether
+    /// anything was freed.
     fn sweep(&self, now: Option<Now>) -> bool {
         let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
         let may_go = |entry: &Arc<Entry>| {
-            now.is_some_and(|now| !entry.is_kept(now)) || entry.token.charged() > BYTES_PER_TOKEN
+            now.is_some_and(|now| !entry.holds(Duration::ZERO, now))
+                || entry.token.charged() > BYTES_PER_TOKEN
+                || !entry.was_used.swap(false, Ordering::Relaxed)
         };
         let mut has_freed = false;
         for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {

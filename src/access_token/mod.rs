@@ -226,6 +226,10 @@ impl AccessToken {
         &self.0.terms.issuer
     }
 
+    pub(crate) fn issuer_name(&self) -> &Arc<str> {
+        &self.0.terms.issuer
+    }
+
     /// `aud` (RFC 7519 §4.1.3): this API, and possibly others.
     pub fn audience(&self) -> impl Iterator<Item = &str> {
         let claim = self.tree().get("aud");

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::ApiKey;
 use super::keys::{ApiKeys, KeySource};
 use super::lookup::LookedUpKeys;
-use super::text::{ApiKeyText, prefix_of};
+use super::text::{ApiKeyText, ShortId, prefix_of, short};
 use crate::access_token::{AccessToken, Implies, Terms, VerifiedPayload};
 use crate::clock::{Clock, Now};
 use crate::crypto;
@@ -91,19 +91,29 @@ impl TokenMaker {
 
 /// The keys of a list.
 struct KeyList {
-    keys: HashMap<String, KnownKey>,
+    /// By their short identifiers: the hash that is compared is that of the whole key, with its
+    /// prefix. A short key of the map is stored in it, so that no other memory is read.
+    keys: HashMap<ShortId, KnownKey>,
     /// The prefixes of the keys.
     prefixes: Vec<String>,
 }
 
 impl KeyList {
     fn new(keys: &[ApiKey], maker: &TokenMaker) -> Result<Self, ConfigError> {
-        let keys: HashMap<_, _> =
-            keys.iter().flat_map(|key| maker.known(key)).collect::<Result<_, _>>()?;
-        let mut prefixes: Vec<_> = keys.keys().map(|id| prefix_of(id).to_owned()).collect();
+        let mut list = HashMap::new();
+        let mut prefixes = Vec::new();
+        for known in keys.iter().flat_map(|key| maker.known(key)) {
+            let (id, known) = known?;
+            prefixes.push(prefix_of(&id).to_owned());
+            if short(&id).is_none_or(|short| list.insert(short, known).is_some()) {
+                return Err(ConfigError::new(format!(
+                    "API key {id:?}: expected an identifier that no other key has"
+                )));
+            }
+        }
         prefixes.sort_unstable();
         prefixes.dedup();
-        Ok(Self { keys, prefixes })
+        Ok(Self { keys: list, prefixes })
     }
 }
 
@@ -169,7 +179,7 @@ impl ActiveApiKeys {
         match &self.source {
             Source::List(list) => {
                 let list = list.load();
-                let found = list.keys.get(presented.id).ok_or(InvalidToken::UnknownApiKey);
+                let found = list.keys.get(&presented.short).ok_or(InvalidToken::UnknownApiKey);
                 let token = found.and_then(|known| known.token_for(&hash, now));
                 KeyVerification::Ready(token.map_err(Error::from))
             }

@@ -15,6 +15,8 @@ const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnop
 pub(crate) struct ApiKeyText<'a> {
     /// Prefix and identifier: what the key is found by. It is public.
     pub(crate) id: &'a str,
+    /// The identifier alone.
+    pub(crate) short: ShortId,
     text: &'a str,
 }
 
@@ -26,7 +28,7 @@ impl<'a> ApiKeyText<'a> {
         let (unchecked, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM)?)?;
         let is_whole = secret.len() == SECRET + CHECKSUM && secret.bytes().all(is_base62);
         let is_key = is_whole && is_id(id) && checksum.as_bytes() == checksum_of(unchecked);
-        is_key.then_some(Self { id, text })
+        is_key.then_some(Self { id, short: short(id)?, text })
     }
 
     /// SHA-256 of the key. A key has 256 random bits, so a fast hash hides it as well as a slow
@@ -34,6 +36,14 @@ impl<'a> ApiKeyText<'a> {
     pub(crate) fn hash(&self) -> [u8; 32] {
         crypto::sha256(self.text.as_bytes())
     }
+}
+
+/// An identifier without its prefix.
+pub(crate) type ShortId = [u8; ID];
+
+/// The identifier alone. `None` if [`is_id`] does not accept it.
+pub(crate) fn short(id: &str) -> Option<ShortId> {
+    id.as_bytes().last_chunk().copied()
 }
 
 /// The prefix of an identifier that [`is_id`] accepts.
@@ -94,15 +104,16 @@ fn digits<const N: usize>(number: [u8; 32]) -> [u8; N] {
 
 /// CRC-32 (ISO-HDLC), as six digits in base 62.
 fn checksum_of(text: &str) -> [u8; CHECKSUM] {
-    let crc = !text.bytes().fold(u32::MAX, |crc, byte| {
+    let mut crc = !text.bytes().fold(u32::MAX, |crc, byte| {
         let index = usize::from((crc as u8) ^ byte);
         crc >> 8 ^ CRC_TABLE.get(index).copied().unwrap_or_default()
     });
-    let mut number = [0; 32];
-    if let Some(low) = number.last_chunk_mut() {
-        *low = crc.to_be_bytes();
+    let mut digits = [b'0'; CHECKSUM];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62.get((crc % 62) as usize).copied().unwrap_or(b'0');
+        crc /= 62;
     }
-    digits(number)
+    digits
 }
 
 // The compiler evaluates it, and would report an index out of range.
@@ -147,13 +158,10 @@ mod tests {
 
     #[test]
     fn the_checksum_is_crc_32() {
-        // The check value of the algorithm: 0xcbf43926.
-        let expected = {
-            let mut number = [0; 32];
-            number[28..].copy_from_slice(&0xcbf4_3926_u32.to_be_bytes());
-            digits::<6>(number)
-        };
-        assert_eq!(checksum_of("123456789"), expected);
+        // The check value of the algorithm, 0xcbf43926, in base 62.
+        let mut number = [0; 32];
+        number[28..].copy_from_slice(&0xcbf4_3926_u32.to_be_bytes());
+        assert_eq!(checksum_of("123456789"), digits::<6>(number));
     }
 
     #[test]

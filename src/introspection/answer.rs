@@ -29,10 +29,9 @@ pub(crate) fn read(answer: &str) -> Result<Option<IntrospectedPayload<'_>>, &'st
     }
 }
 
-/// The values of `token_type` (RFC 7662 §2.2) and of the members that some servers add: what an
-/// access token is called.
-const ACCESS_TOKENS: [&str; 7] =
-    ["bearer", "dpop", "access_token", "access-token", "access", "at+jwt", "jwt"];
+/// What an access token is called, in `token_type` (RFC 7662 §2.2) and in the members that some
+/// servers add.
+const ACCESS_TOKENS: [&str; 5] = ["bearer", "access_token", "access-token", "access", "at+jwt"];
 
 /// Checks that the answer is about an access token. Issuers answer the same way about their refresh
 /// tokens and ID tokens, which must not open an API. `named`: whether the answer has to say so,
@@ -48,6 +47,12 @@ pub(crate) fn check_kind(
     for value in values.into_iter().flatten() {
         match value {
             Value::Null => {}
+            // Bound to a key of the client, whose proof is not read (RFC 9449 §7.1).
+            Value::Text(kind) if kind.eq_ignore_ascii_case("DPoP") => {
+                return Err(InvalidToken::SenderConstrained);
+            }
+            // The `typ` of any JWT: it says nothing.
+            Value::Text(kind) if kind.eq_ignore_ascii_case("JWT") => {}
             Value::Text(kind)
                 if ACCESS_TOKENS.iter().any(|one| one.eq_ignore_ascii_case(short(&kind))) =>
             {

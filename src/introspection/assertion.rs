@@ -1,6 +1,6 @@
 //! RFC 7523 §3: the assertions of `private_key_jwt`.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,25 +14,15 @@ use crate::error::{ConfigError, FetchError};
 use crate::keys::pem;
 use crate::keys::signer::Signer;
 
-/// How long an assertion is valid, and how long it is used. The rest is for clocks that differ, and
-/// for the way to the issuer.
+/// How long an assertion is valid: enough for clocks that differ, and for the way to the issuer.
 const LIFETIME: Duration = Duration::from_secs(60);
-const USED_FOR: Duration = Duration::from_secs(30);
 
-/// Signs assertions, and reuses each of them for a while: an RSA signature takes as long as forty
-/// verifications.
+/// Signs assertions. Each is used once (OpenID Connect Core §9): many servers reject a `jti` that
+/// they have seen. An RSA signature takes a millisecond, and a question about a token takes longer.
 pub(super) struct AssertionSigner {
     client_id: String,
     signer: Signer,
     key_id: Option<String>,
-    last: Mutex<Option<Assertion>>,
-}
-
-struct Assertion {
-    text: Arc<str>,
-    /// Uptime until which it is used.
-    until: Duration,
-    audience: String,
 }
 
 impl AssertionSigner {
@@ -53,7 +43,7 @@ impl AssertionSigner {
             )));
         };
         let key_id = key_id.map(str::to_owned);
-        Ok(Self { client_id, signer, key_id, last: Mutex::default() })
+        Ok(Self { client_id, signer, key_id })
     }
 
     pub(super) fn client_id(&self) -> &str {
@@ -66,24 +56,8 @@ impl AssertionSigner {
             && self.signer.is_same_as(&other.signer)
     }
 
-    /// Returns an assertion for this issuer.
-    pub(super) fn assertion(&self, iss: &str, now: Now) -> Result<Arc<str>, FetchError> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) =
-            last.as_ref().filter(|one| now.uptime < one.until && one.audience == iss)
-        {
-            return Ok(Arc::clone(&last.text));
-        }
-        let text: Arc<str> = self.sign(iss, now)?.into();
-        *last = Some(Assertion {
-            text: Arc::clone(&text),
-            until: now.uptime + USED_FOR,
-            audience: iss.to_owned(),
-        });
-        Ok(text)
-    }
-
-    fn sign(&self, iss: &str, now: Now) -> Result<String, FetchError> {
+    /// Returns a new assertion for this issuer.
+    pub(super) fn assertion(&self, iss: &str, now: Now) -> Result<String, FetchError> {
         let issued = now.unix.as_secs();
         let mut header = json!({ "alg": self.signer.algorithm().name(), "typ": "JWT" });
         if let (Some(key_id), Some(header)) = (&self.key_id, header.as_object_mut()) {

@@ -88,6 +88,11 @@ impl Breaker {
         time
     }
 
+    /// An admitted question was not sent: another one may probe.
+    pub(super) fn not_sent(&mut self) {
+        self.probe_until = None;
+    }
+
     /// A success of a question in progress does not end the time that the endpoint asked for.
     fn asked_to_wait(&self) -> Duration {
         if self.failures >= FAILURES { Duration::ZERO } else { self.suspended_until }

@@ -1,7 +1,7 @@
 //! The client of one issuer's introspection endpoint, at run time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::Client;
@@ -10,13 +10,12 @@ use url::form_urlencoded::Serializer;
 
 use super::Introspection;
 use super::breaker::{Admission, Breaker};
-use super::endpoint::EndpointLocation;
-use super::request::{Failure, FailureKind, Question, ask};
+use super::endpoint::{Endpoint, EndpointLocation};
+use super::request::{Attempt, Failure, FailureKind, Question, ask};
 use crate::clock::Clock;
 use crate::error::FetchError;
 use crate::health::IntrospectionHealth;
-use crate::keys::remote::AddressPolicy;
-use crate::keys::remote::fetch::{Connections, Http};
+use crate::keys::remote::fetch::Connections;
 use crate::keys::remote::jitter;
 use crate::keys::remote::schedule::KeyPolicy;
 use crate::permits::{Permit, Permits};
@@ -24,14 +23,27 @@ use crate::telemetry::{self, IntrospectionOutcome, IssuerName, LogThrottle};
 
 /// Connections to introspection endpoints stay open: with those of keys, each token would cost a
 /// TLS handshake.
-pub(crate) const CONNECTIONS: Connections =
-    Connections { connect_timeout: Duration::from_secs(1), idle: Duration::from_secs(60) };
+pub(crate) const CONNECTIONS: Connections = Connections {
+    connect_timeout: Duration::from_secs(1),
+    idle: Duration::from_secs(60),
+    max_idle_per_host: usize::MAX,
+};
+
+/// The same for resolved issuers, of which there may be thousands.
+pub(crate) const CONNECTIONS_OF_RESOLVED: Connections =
+    Connections { idle: Duration::from_secs(10), max_idle_per_host: 2, ..CONNECTIONS };
 
 /// Maximum number of concurrent questions to one endpoint, and of those about tokens that were not
 /// accepted before. Any client can make up opaque tokens: they must not take the turns of tokens in
 /// use.
 const MAX_IN_FLIGHT: usize = 32;
 const MAX_UNKNOWN: usize = MAX_IN_FLIGHT / 2;
+
+/// The same for resolved issuers: each, and all together in the process. Unsigned tokens can name
+/// any tenant, and a tenant's server may hang.
+const MAX_UNKNOWN_OF_RESOLVED: usize = 4;
+static UNKNOWN_OF_RESOLVED: LazyLock<Arc<Permits>> =
+    LazyLock::new(|| Permits::with_queue(64, MAX_WAITING));
 
 /// Maximum number of questions about unknown tokens that wait for their turn. Of more, the oldest
 /// are given up: their requests would reach the time limit anyway.
@@ -81,7 +93,6 @@ struct Counters {
 pub(crate) struct Access {
     pub(crate) endpoint: EndpointLocation,
     pub(crate) http: Client,
-    pub(crate) addresses: AddressPolicy,
     /// The limits of discovery.
     pub(crate) policy: KeyPolicy,
 }
@@ -93,7 +104,8 @@ impl IntrospectionClient {
         access: Access,
         clock: Clock,
     ) -> Self {
-        let unknown = Permits::with_queue(MAX_UNKNOWN, MAX_WAITING);
+        let most = if issuer.is_configured() { MAX_UNKNOWN } else { MAX_UNKNOWN_OF_RESOLVED };
+        let unknown = Permits::with_queue(most, MAX_WAITING);
         Self {
             config,
             issuer,
@@ -136,6 +148,14 @@ impl IntrospectionClient {
     }
 
     /// The endpoint responded, but not with a usable answer. `took`: since the question was sent.
+    /// Returns the error.
+    pub(crate) fn unusable(&self, expected: &'static str, took: Duration) -> FetchError {
+        let error = FetchError::InvalidDocument { url: self.access.endpoint.redacted(), expected };
+        self.report_unusable(&error, took);
+        error
+    }
+
+    /// An answer cannot be used, for this reason.
     pub(crate) fn report_unusable(&self, error: &FetchError, took: Duration) {
         self.count_failure(error);
         self.report(error, FailureKind::Unusable);
@@ -173,7 +193,9 @@ impl IntrospectionClient {
         self.counters.questions.fetch_add(1, Ordering::Relaxed);
         match self.ask_once(token, end).await {
             Ok(answer) => {
-                self.responded();
+                // The endpoint is up: no question has to wait.
+                let ended = self.breakers().each_mut().map(Breaker::succeeded);
+                self.report_end(ended.contains(&true));
                 Ok(answer)
             }
             Err(failure) => {
@@ -192,50 +214,50 @@ impl IntrospectionClient {
     }
 
     /// The permits of one question, the narrower limit first.
-    async fn permits(&self, familiarity: Familiarity) -> Option<[Option<Permit>; 2]> {
+    async fn permits(&self, familiarity: Familiarity) -> Option<[Option<Permit>; 3]> {
         let [all, unknown] = &self.permits;
-        let of_unknown = match familiarity {
-            Familiarity::Known => None,
-            Familiarity::Unknown => Some(unknown.acquire().await?),
+        let (of_unknown, of_resolved) = match familiarity {
+            Familiarity::Known => (None, None),
+            Familiarity::Unknown => {
+                let of_unknown = unknown.acquire().await?;
+                let of_resolved = if self.issuer.is_configured() {
+                    None
+                } else {
+                    Some(UNKNOWN_OF_RESOLVED.acquire().await?)
+                };
+                (Some(of_unknown), of_resolved)
+            }
         };
-        Some([of_unknown, all.acquire().await])
-    }
-
-    fn http(&self) -> Http<'_> {
-        let hedge_after = self.access.policy.timeout / 2;
-        Http { client: &self.access.http, addresses: self.access.addresses, hedge_after }
+        Some([of_unknown, of_resolved, all.acquire().await])
     }
 
     /// `end`: when the question has to have an answer, apart from the time that discovery takes.
     async fn ask_once(&self, token: &str, end: Instant) -> Result<String, Failure> {
-        let Introspection { auth, signed, timeout: limit, .. } = &self.config;
         let began = Instant::now();
-        let http = self.http();
-        let endpoint =
-            self.access.endpoint.find(&http, auth, &self.clock).await.map_err(|error| {
-                let is_refused = matches!(error, FetchError::UnsupportedClientAuth { .. });
-                let kind = if is_refused { FailureKind::Refused } else { FailureKind::Down };
-                Failure { error, kind }
-            })?;
-        http.check_address(&endpoint.url)
-            .map_err(|error| Failure { error, kind: FailureKind::Refused })?;
+        let endpoint = self.access.endpoint.find().await.map_err(|error| {
+            let fits = !matches!(
+                error,
+                FetchError::UnsupportedClientAuth { .. }
+                    | FetchError::OtherOrigin { .. }
+                    | FetchError::PrivateAddress { .. }
+                    | FetchError::IntrospectionEndpoint(_)
+            );
+            let kind = if fits { FailureKind::Down } else { FailureKind::NotSent };
+            Failure { error, kind }
+        })?;
+        let limit = self.config.timeout;
         let question = async {
-            let credentials = auth
-                .credentials(&endpoint.methods, &self.issuer.iss, self.clock.now())
-                .await
-                .map_err(|error| Failure { error, kind: FailureKind::Down })?;
-            let form = Serializer::new(String::new())
-                .append_pair("token", token)
-                .append_pair("token_type_hint", "access_token")
-                .extend_pairs(credentials.form)
-                .finish();
-            let (url, authorization) = (&endpoint.url, credentials.authorization);
-            let signed = *signed;
-            ask(&self.access.http, &Question { url, form, authorization, signed }).await
+            match self.attempt(token, &endpoint).await {
+                Err(Attempt::NoResponse(_)) => self.attempt(token, &endpoint).await,
+                answer => answer,
+            }
         };
-        let answer = timeout_at(end + began.elapsed(), question).await.unwrap_or_else(|_| {
-            Err(Failure { error: FetchError::Timeout { limit: *limit }, kind: FailureKind::Down })
-        });
+        let answer = match timeout_at(end + began.elapsed(), question).await {
+            Ok(answer) => answer.map_err(Attempt::failure),
+            Err(_) => {
+                Err(Failure { error: FetchError::Timeout { limit }, kind: FailureKind::Down })
+            }
+        };
         if let Err(failure) = &answer
             && matches!(failure.kind, FailureKind::Down | FailureKind::Refused)
         {
@@ -244,27 +266,44 @@ impl IntrospectionClient {
         answer
     }
 
-    /// The endpoint is there, whatever it responded: no question has to wait.
-    fn responded(&self) {
-        // Every breaker, without a short circuit.
-        let ended = self.breakers().each_mut().map(Breaker::succeeded);
-        if ended.contains(&true) {
-            telemetry::introspection_resumed(&self.issuer);
-        }
+    /// One attempt, with credentials of its own: an assertion may be used once.
+    async fn attempt(&self, token: &str, endpoint: &Endpoint) -> Result<String, Attempt> {
+        let Introspection { auth, signed, .. } = &self.config;
+        let credentials =
+            auth.credentials(&endpoint.methods, &self.issuer.iss, self.clock.now()).await;
+        let credentials = credentials
+            .map_err(|error| Attempt::Failed(Failure { error, kind: FailureKind::Down }))?;
+        let form = Serializer::new(String::new())
+            .append_pair("token", token)
+            .append_pair("token_type_hint", "access_token")
+            .extend_pairs(credentials.form)
+            .finish();
+        let (url, authorization) = (&endpoint.url, credentials.authorization);
+        ask(&self.access.http, Question { url, form, authorization, signed: *signed }).await
     }
 
     fn failed(&self, failure: &Failure, familiarity: Familiarity, admission: Admission) {
         let now = self.clock.now().uptime;
         self.report(&failure.error, failure.kind);
-        let suspended = match failure.kind {
-            FailureKind::Busy(time) => {
+        let suspended = match (failure.kind, familiarity) {
+            // Invented tokens must not suspend the questions about tokens in use.
+            (FailureKind::Busy(time), Familiarity::Unknown) => {
+                Some(familiarity.of(&mut self.breakers()).wait(time, now))
+            }
+            (FailureKind::Busy(time), Familiarity::Known) => {
                 self.breakers().iter_mut().map(|breaker| breaker.wait(time, now)).max()
             }
-            FailureKind::Down | FailureKind::Unauthorized => {
+            (FailureKind::Down | FailureKind::Unauthorized, _) => {
                 familiarity.of(&mut self.breakers()).failed(admission, jitter(), now)
             }
-            FailureKind::Refused | FailureKind::Unusable => {
-                self.responded();
+            // Something responds: other questions of this kind may succeed.
+            (FailureKind::Refused | FailureKind::Unusable, _) => {
+                let ended = familiarity.of(&mut self.breakers()).succeeded();
+                self.report_end(ended);
+                None
+            }
+            (FailureKind::NotSent, _) => {
+                familiarity.of(&mut self.breakers()).not_sent();
                 None
             }
         };
@@ -273,9 +312,17 @@ impl IntrospectionClient {
         }
     }
 
+    fn report_end(&self, ended: bool) {
+        if ended {
+            telemetry::introspection_resumed(&self.issuer);
+        }
+    }
+
     fn report(&self, error: &FetchError, kind: FailureKind) {
         let now = self.clock.now().uptime;
-        if matches!(kind, FailureKind::Refused | FailureKind::Unauthorized) {
+        let is_of_configuration =
+            matches!(kind, FailureKind::Refused | FailureKind::Unauthorized | FailureKind::NotSent);
+        if is_of_configuration {
             if let Some(suppressed) = self.refusals.admit(now) {
                 telemetry::introspection_refused(&self.issuer, error, suppressed);
             }
@@ -286,8 +333,7 @@ impl IntrospectionClient {
 
     /// Discovers the endpoint, if it is not known.
     pub(crate) async fn warm_up(&self) {
-        let Access { endpoint, .. } = &self.access;
-        if let Err(error) = endpoint.find(&self.http(), &self.config.auth, &self.clock).await {
+        if let Err(error) = self.access.endpoint.find().await {
             self.remember(&error);
         }
     }

@@ -73,7 +73,7 @@ impl ClientAuth {
 
     /// `private_key_jwt` (RFC 7523 §2.2, OpenID Connect Core §9): an assertion signed with this
     /// private key. It names the issuer as its only audience, expires after 60 seconds, and is used
-    /// for 30 seconds.
+    /// once.
     ///
     /// `pem` is one private key: PKCS #8 (`BEGIN PRIVATE KEY`) for RSA, EC and Ed25519, or PKCS #1
     /// (`BEGIN RSA PRIVATE KEY`). `key_id` becomes the header's `kid`, for issuers that select the
@@ -207,7 +207,7 @@ impl ClientAuth {
             Method::PrivateKeyJwt(signer) => {
                 form.push(("client_id", signer.client_id().to_owned()));
                 form.push(("client_assertion_type", ASSERTION_TYPE.to_owned()));
-                form.push(("client_assertion", signer.assertion(iss, now)?.to_string()));
+                form.push(("client_assertion", signer.assertion(iss, now)?));
             }
             Method::Bearer(token) => {
                 let token = token().await.map_err(|error| FetchError::Credentials(error.into()))?;

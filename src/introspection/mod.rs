@@ -9,6 +9,7 @@ pub(crate) mod endpoint;
 mod request;
 pub(crate) mod signed;
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -42,7 +43,7 @@ const LONGEST_STALE: Duration = Duration::from_secs(300);
 ///     .introspection(Introspection::new(ClientAuth::client_secret("orders-api", "secret")));
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Introspection {
     pub(crate) auth: ClientAuth,
@@ -50,6 +51,8 @@ pub struct Introspection {
     pub(crate) url: Option<String>,
     pub(crate) prefixes: Vec<String>,
     pub(crate) jwts: JwtPolicy,
+    /// Whether the issuer is asked about opaque tokens.
+    pub(crate) opaque: bool,
     pub(crate) signed: bool,
     pub(crate) timeout: Duration,
     pub(crate) lifetime: Duration,
@@ -75,6 +78,7 @@ impl Introspection {
             url: None,
             prefixes: Vec::new(),
             jwts: JwtPolicy::Verify,
+            opaque: true,
             signed: false,
             timeout: TIMEOUT,
             lifetime: LIFETIME,
@@ -109,6 +113,14 @@ impl Introspection {
     /// recognized by their `iss`. The claims are those of the answer.
     pub fn instead_of_keys(mut self) -> Self {
         self.jwts = JwtPolicy::Ask;
+        self
+    }
+
+    /// Does not ask about opaque tokens, for an issuer whose access tokens are all JWTs. They are
+    /// then rejected without a question. Together with [`jwts_too`](Self::jwts_too) or
+    /// [`instead_of_keys`](Self::instead_of_keys).
+    pub fn only_jwts(mut self) -> Self {
+        self.opaque = false;
         self
     }
 
@@ -177,6 +189,9 @@ impl Introspection {
                 "expected client authentication with a client identifier for `signed`, since the answers name it as their audience",
             );
         }
+        if !self.opaque && self.jwts == JwtPolicy::Verify {
+            return error("expected `jwts_too` or `instead_of_keys` for `only_jwts`");
+        }
         if self.prefixes.iter().any(String::is_empty) {
             return error("expected a prefix that is not empty");
         }
@@ -186,15 +201,29 @@ impl Introspection {
     /// Whether the settings are the same. Closures cannot be compared and are assumed to be the
     /// same.
     pub(crate) fn is_unchanged_from(&self, other: &Self) -> bool {
-        let Self { auth, url, prefixes, jwts, signed, timeout, lifetime, max_stale } = self;
+        let Self { auth, url, prefixes, jwts, opaque, signed, timeout, lifetime, max_stale } = self;
         auth.is_unchanged_from(&other.auth)
             && *url == other.url
             && *prefixes == other.prefixes
             && *jwts == other.jwts
+            && *opaque == other.opaque
             && *signed == other.signed
             && *timeout == other.timeout
             && *lifetime == other.lifetime
             && *max_stale == other.max_stale
+    }
+}
+
+impl fmt::Debug for Introspection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may contain an API key.
+        formatter
+            .debug_struct("Introspection")
+            .field("auth", &self.auth)
+            .field("prefixes", &self.prefixes)
+            .field("jwts", &self.jwts)
+            .field("signed", &self.signed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::Client;
+use http_body_util::Full;
+use reqwest::{Body, Client};
 use url::Url;
 
 use super::signed::MEDIA_TYPE;
@@ -40,6 +42,8 @@ pub(super) enum FailureKind {
     Unauthorized,
     /// The endpoint does not let this API ask, or is not there.
     Refused,
+    /// Nothing was sent: the endpoint's metadata or the configuration do not fit.
+    NotSent,
     /// The endpoint asks to wait.
     Busy(Duration),
     /// The endpoint responds, but not with an answer. It may be about this token, so it does not
@@ -48,25 +52,24 @@ pub(super) enum FailureKind {
     Unusable,
 }
 
-/// Sends the question, and once more if the connection breaks before a response: pooled connections
-/// die meanwhile.
-pub(super) async fn ask(client: &Client, question: &Question<'_>) -> Result<String, Failure> {
-    match attempt(client, question).await {
-        Err(Attempt::NoResponse(_)) => match attempt(client, question).await {
-            Err(Attempt::NoResponse(failure) | Attempt::Failed(failure)) => Err(failure),
-            Ok(answer) => Ok(answer),
-        },
-        Err(Attempt::Failed(failure)) => Err(failure),
-        Ok(answer) => Ok(answer),
-    }
-}
-
-enum Attempt {
+/// Why an attempt failed.
+pub(super) enum Attempt {
+    /// The connection broke before a response: pooled connections die meanwhile. Another attempt
+    /// may succeed.
     NoResponse(Failure),
     Failed(Failure),
 }
 
-async fn attempt(client: &Client, question: &Question<'_>) -> Result<String, Attempt> {
+impl Attempt {
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::NoResponse(failure) | Self::Failed(failure) => failure,
+        }
+    }
+}
+
+/// Sends the question.
+pub(super) async fn ask(client: &Client, question: Question<'_>) -> Result<String, Attempt> {
     let url = || redacted(question.url);
     let down = |error: reqwest::Error| Failure {
         error: FetchError::Transport { url: url(), reason: TransportError::new(error) },
@@ -77,9 +80,12 @@ async fn attempt(client: &Client, question: &Question<'_>) -> Result<String, Att
         .post(question.url.clone())
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, media_type)
-        .body(question.form.clone());
-    if let Some(authorization) = &question.authorization {
-        request = request.header(AUTHORIZATION, authorization.clone());
+        .header(CONTENT_LENGTH, question.form.len())
+        // A body that cannot be sent twice. An application's own client may follow redirects, and
+        // would send the token and the credentials to wherever a 307 or 308 leads.
+        .body(Body::wrap(Full::new(Bytes::from(question.form))));
+    if let Some(authorization) = question.authorization {
+        request = request.header(AUTHORIZATION, authorization);
     }
     let mut response = request.send().await.map_err(|error| Attempt::NoResponse(down(error)))?;
     let failed = |error, kind| Attempt::Failed(Failure { error, kind });

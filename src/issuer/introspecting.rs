@@ -10,6 +10,7 @@ use crate::http_client::{HttpClients, Purpose};
 use crate::introspection::client::{Access, IntrospectionClient};
 use crate::introspection::endpoint::{Discovery, EndpointLocation};
 use crate::keys::remote::AddressPolicy;
+use crate::keys::remote::fetch::check_address;
 use crate::keys::url::secure_url;
 use crate::telemetry::IssuerName;
 use crate::token::jws::has_jwt_form;
@@ -26,7 +27,11 @@ impl IntrospectingIssuers {
     pub(super) fn new(issuers: Vec<Arc<ActiveIssuer>>) -> Result<Self, ConfigError> {
         let mut introspecting = Self { by_prefix: Vec::new(), other: None };
         for issuer in issuers {
-            let Some(introspection) = &issuer.config.introspection else { continue };
+            let Some(introspection) =
+                issuer.config.introspection.as_ref().filter(|introspection| introspection.opaque)
+            else {
+                continue;
+            };
             for prefix in &introspection.prefixes {
                 let overlaps = |(other, _): &&(String, Arc<ActiveIssuer>)| {
                     other.starts_with(prefix.as_str()) || prefix.starts_with(other.as_str())
@@ -59,10 +64,8 @@ impl IntrospectingIssuers {
             return None;
         }
         let with_prefix = self.by_prefix.iter().find(|(prefix, _)| token.starts_with(prefix));
-        match with_prefix {
-            Some((_, issuer)) => Some(issuer),
-            None => self.other.as_ref().filter(|_| !has_jwt_form(token)),
-        }
+        let issuer = with_prefix.map(|(_, issuer)| issuer).or(self.other.as_ref());
+        issuer.filter(|_| !has_jwt_form(token))
     }
 }
 
@@ -76,17 +79,30 @@ pub(super) fn client_of(
 ) -> Result<Option<IntrospectionClient>, ConfigError> {
     let Some(introspection) = issuer.introspection.clone() else { return Ok(None) };
     let (plain_http, policy) = (issuer.plain_http, issuer.key_policy.clone());
+    let purpose = if name.is_configured() {
+        Purpose::Introspection
+    } else {
+        Purpose::IntrospectionOfResolved
+    };
+    let http = clients.get(issuer.client.as_ref(), addresses, purpose)?;
     let endpoint = match &introspection.url {
-        Some(url) => EndpointLocation::at(secure_url("introspection endpoint", url, plain_http)?),
+        Some(url) => {
+            let url = secure_url("introspection endpoint", url, plain_http)?;
+            check_address(&url, addresses).map_err(|error| ConfigError::new(error.to_string()))?;
+            EndpointLocation::at(url)
+        }
         None => EndpointLocation::discovered(Discovery {
             iss: Arc::clone(&name.iss),
             at: issuer.metadata_url()?,
             same_origin: !name.is_configured(),
             plain_http,
             policy: policy.clone(),
+            http: http.clone(),
+            addresses,
+            auth: introspection.auth.clone(),
+            clock: clock.clone(),
         }),
     };
-    let http = clients.get(issuer.client.as_ref(), addresses, Purpose::Introspection)?;
-    let access = Access { endpoint, http, addresses, policy };
+    let access = Access { endpoint, http, policy };
     Ok(Some(IntrospectionClient::new(introspection, name.clone(), access, clock.clone())))
 }

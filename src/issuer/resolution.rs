@@ -31,9 +31,10 @@ impl ResolvedIssuer {
         Self { issuer: Arc::clone(issuer), cached: None }
     }
 
-    /// Whether the issuer is configured, and so trusted for the lifetime of the verifier.
-    pub(crate) fn is_configured(&self) -> bool {
-        self.cached.is_none()
+    /// The name that was looked up. `None` if the issuer is configured, and so trusted for the
+    /// lifetime of the verifier.
+    pub(crate) fn looked_up_as(&self) -> Option<&Arc<str>> {
+        self.cached.as_ref().map(|cached| &cached.name)
     }
 
     pub(super) fn from_cache(cached: Arc<CachedIssuer>) -> Self {

@@ -16,7 +16,7 @@ use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
 #[cfg(feature = "testing")]
 use crate::telemetry;
-use crate::token_cache::TokenCache;
+use crate::token_cache::{self, TokenCache};
 
 /// Optional settings of a [`Verifier`], created by [`Verifier::builder`].
 #[must_use]
@@ -71,7 +71,9 @@ impl VerifierBuilder {
         self
     }
 
-    /// Disables the cache of verified tokens: each request verifies the signature of its token.
+    /// Disables the cache of verified tokens: each request verifies the signature of its token. The
+    /// answers of issuers about tokens are still cached:
+    /// [`Introspection::cache_for`](crate::Introspection::cache_for) disables that.
     pub fn without_token_cache(self) -> Self {
         self.token_cache_capacity(0)
     }
@@ -138,7 +140,12 @@ impl VerifierBuilder {
             .api_keys
             .map(|keys| ActiveApiKeys::new(keys, id, clock.clone(), implies.clone()))
             .transpose()?;
-        let introspections = Introspections::new(self.cached_tokens);
+        // Each question costs a request over the network, so the answers are cached in any case.
+        let capacity = match self.cached_tokens {
+            0 => token_cache::DEFAULT_CAPACITY,
+            capacity => capacity,
+        };
+        let introspections = Introspections::new(capacity);
         let inner = Inner { id, issuers, clock, implies, cache, introspections, api_keys };
         Ok(Verifier(Arc::new(inner)))
     }

@@ -40,8 +40,10 @@ const MAX_REJECTED: u64 = 1000;
 /// How long a request waits for an answer beyond the limits of the question.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Maximum number of audiences of a rejected token that are kept with the rejection.
+/// Maximum number of audiences of a rejected token that are kept with the rejection, and of
+/// characters of a text of the issuer.
 const MAX_PRESENTED: usize = 8;
+const MAX_QUOTED: usize = 200;
 
 type Outcome = Result<AccessToken, Error>;
 
@@ -52,12 +54,28 @@ pub(super) struct Introspections {
     accepted: OnceLock<Arc<TokenCache>>,
     /// Rejected tokens, and until when. By hash: the tokens are not needed.
     rejected: Cache<u128, (Duration, Arc<InvalidToken>)>,
-    under_way: Mutex<HashMap<u128, watch::Receiver<Option<Outcome>>>>,
+    under_way: Mutex<UnderWay>,
     /// Keys of the hash that identifies a token. A client that knew them could have another token
     /// rejected.
     hash: [RandomState; 2],
     /// Whether an issuer was asked about a JWT: only then are the answers searched for JWTs.
     asks_about_jwts: AtomicBool,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    questions: HashMap<u128, watch::Receiver<Option<Outcome>>>,
+    /// Number of calls of `forget`: an answer to a question before it is not cached.
+    generation: u64,
+}
+
+impl UnderWay {
+    /// Later requests do not join this question.
+    fn remove(&mut self, key: u128, question: &watch::Receiver<Option<Outcome>>) {
+        if self.questions.get(&key).is_some_and(|own| own.same_channel(question)) {
+            self.questions.remove(&key);
+        }
+    }
 }
 
 /// A JWT that was verified with the keys of its issuer.
@@ -69,6 +87,7 @@ pub(super) struct VerifiedJwt {
 /// The answer to wait for.
 pub(super) struct Answering {
     answer: watch::Receiver<Option<Outcome>>,
+    key: u128,
     limit: Duration,
     issuer: Arc<ActiveIssuer>,
     /// A token whose answer has ended. It is accepted if the endpoint is down.
@@ -76,11 +95,13 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    pub(super) async fn finished(mut self, now: impl FnOnce() -> Now) -> Outcome {
+    pub(super) async fn finished(mut self, verifier: &Verifier) -> Outcome {
+        let question = self.answer.clone();
         let outcome = match timeout(self.limit, self.answer.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) => outcome.clone(),
-            Ok(Err(_)) => None,
+            Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
             Err(_) => {
+                // The runtime that the question was started on is no longer driven.
+                verifier.0.introspections.under_way().remove(self.key, &question);
                 Some(Err(unavailable(&self.issuer, FetchError::Timeout { limit: self.limit })))
             }
         };
@@ -88,7 +109,7 @@ impl Answering {
             outcome.unwrap_or_else(|| Err(unavailable(&self.issuer, FetchError::Interrupted)));
         match (outcome, self.stale) {
             (Err(Error::IntrospectionUnavailable { .. }), Some(stale))
-                if stale.is_good_at(now()) =>
+                if stale.is_good_at(verifier.0.clock.now()) =>
             {
                 Ok(stale)
             }
@@ -103,7 +124,11 @@ impl Introspections {
         Self {
             capacity,
             accepted: OnceLock::new(),
-            rejected: rejected.eviction_policy(EvictionPolicy::lru()).build(),
+            // The time to live only frees memory: the clock of a test may stand still.
+            rejected: rejected
+                .time_to_live(REJECTED_FOR)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
             under_way: Mutex::default(),
             hash: [RandomState::new(), RandomState::new()],
             asks_about_jwts: AtomicBool::new(false),
@@ -114,7 +139,7 @@ impl Introspections {
         self.asks_about_jwts.load(Ordering::Relaxed)
     }
 
-    fn under_way(&self) -> MutexGuard<'_, HashMap<u128, watch::Receiver<Option<Outcome>>>> {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -125,8 +150,12 @@ impl Introspections {
         u128::from(one) << 64 | u128::from(other)
     }
 
-    /// Drops the answers of the issuer with this name.
+    /// Drops the answers of the issuer with this name. Later requests do not join the questions in
+    /// progress, whose answers may be outdated.
     pub(super) fn forget(&self, iss: &str) {
+        let mut under_way = self.under_way();
+        under_way.generation += 1;
+        under_way.questions.clear();
         if let Some(accepted) = self.accepted.get() {
             accepted.remove_where(|entry| entry.has_name(iss));
         }
@@ -134,12 +163,20 @@ impl Introspections {
     }
 
     fn remember_rejection(&self, key: u128, rejection: &InvalidToken, now: Now) {
-        let mut rejection = rejection.clone();
-        if let InvalidToken::WrongAudience { presented, .. } = &mut rejection {
-            presented.truncate(MAX_PRESENTED);
-        }
+        let rejection = match rejection.clone() {
+            InvalidToken::WrongAudience { expected, presented } => {
+                let presented = presented.iter().take(MAX_PRESENTED).map(|text| quoted(text));
+                InvalidToken::WrongAudience { expected, presented: presented.collect() }
+            }
+            other => other,
+        };
         self.rejected.insert(key, (now.uptime + REJECTED_FOR, Arc::new(rejection)));
     }
+}
+
+/// The beginning of a text of the issuer. An answer may be long, and a rejection is kept.
+fn quoted(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).collect()
 }
 
 impl Verifier {
@@ -169,7 +206,7 @@ impl Verifier {
     fn renew(&self, entry: &Entry, token: &str, now: Now) {
         let issuer = match entry.issuer() {
             EntryIssuer::Configured(issuer) => ResolvedIssuer::configured(issuer),
-            EntryIssuer::Resolved(_) => match self.0.issuers.find(entry.token().issuer(), now) {
+            EntryIssuer::Resolved(_, name) => match self.0.issuers.find(name, now) {
                 Ok(Resolution::Ready(issuer)) => issuer,
                 _ => return,
             },
@@ -181,18 +218,24 @@ impl Verifier {
             && introspection.check(Familiarity::Known).is_ok()
         {
             // A failure is not reported to the request, whose token is still accepted.
-            let _ = self.question(&issuer, token, jwt, Familiarity::Known);
+            let iss = Arc::clone(entry.token().issuer_name());
+            let _ = self.question(&issuer, token, iss, jwt, Familiarity::Known);
         }
     }
 
-    /// Asks the issuer about a token, unless that was answered a moment ago. `jwt`: the token, if
-    /// it was verified with the issuer's keys.
+    /// Asks the issuer about a token, unless that was answered a moment ago. `iss`: the name of the
+    /// issuer, as in the token if it is a JWT. `jwt`: the token, if it was verified with the
+    /// issuer's keys.
     pub(super) fn ask(
         &self,
         issuer: &ResolvedIssuer,
         token: &str,
+        iss: &str,
         jwt: Option<VerifiedJwt>,
     ) -> Result<Attempt, Error> {
+        if token.is_empty() {
+            return Err(InvalidToken::Opaque.into());
+        }
         if token.len() > MAX_BYTES {
             let presented = token.len();
             return Err(InvalidToken::TooLarge { limit: MAX_BYTES, presented }.into());
@@ -211,7 +254,12 @@ impl Verifier {
             .as_ref()
             .and_then(|found| found.as_ref())
             .filter(|entry| self.is_trusted(entry, now));
-        let familiarity = if entry.is_some() { Familiarity::Known } else { Familiarity::Unknown };
+        // A client cannot make up a JWT that the issuer's keys verify.
+        let familiarity = if entry.is_some() || jwt.is_some() {
+            Familiarity::Known
+        } else {
+            Familiarity::Unknown
+        };
         let max_stale = introspection.config.max_stale;
         let stale = entry
             .filter(|entry| entry.holds(max_stale, now) && entry.token().is_good_at(now))
@@ -222,12 +270,14 @@ impl Verifier {
                 None => Err(unavailable(&issuer.issuer, error)),
             };
         }
+        let iss = issuer.issuer.config.name(iss);
         let answer = self
-            .question(issuer, token, jwt, familiarity)
+            .question(issuer, token, iss, jwt, familiarity)
             .map_err(|error| unavailable(&issuer.issuer, error))?;
+        let key = introspections.key(&issuer.issuer, token);
         let limit = introspection.config.timeout + issuer.issuer.config.key_policy.timeout + SLACK;
         let issuer = Arc::clone(&issuer.issuer);
-        Ok(Attempt::Pending(Pending::Answer(Answering { answer, limit, issuer, stale })))
+        Ok(Attempt::Pending(Pending::Answer(Answering { answer, key, limit, issuer, stale })))
     }
 
     /// Joins the question about this token that is in progress, or starts one.
@@ -235,6 +285,7 @@ impl Verifier {
         &self,
         issuer: &ResolvedIssuer,
         token: &str,
+        iss: Arc<str>,
         jwt: Option<VerifiedJwt>,
         familiarity: Familiarity,
     ) -> Result<watch::Receiver<Option<Outcome>>, FetchError> {
@@ -245,20 +296,23 @@ impl Verifier {
         }
         let key = introspections.key(&issuer.issuer, token);
         let (outcome, answer) = watch::channel(None);
-        {
+        let generation = {
             let mut under_way = introspections.under_way();
-            if let Some(answer) = under_way.get(&key) {
+            if let Some(answer) = under_way.questions.get(&key) {
                 return Ok(answer.clone());
             }
-            under_way.insert(key, answer.clone());
-        }
+            under_way.questions.insert(key, answer.clone());
+            under_way.generation
+        };
         let question = Question {
             verifier: self.clone(),
             issuer: issuer.clone(),
+            iss,
             token: token.to_owned(),
             jwt,
             familiarity,
             key,
+            generation,
             result: None,
             outcome,
         };
@@ -271,16 +325,16 @@ impl Verifier {
     /// The token of an active answer, or why it is rejected.
     fn accept(
         &self,
-        issuer: &ActiveIssuer,
-        token: &str,
+        question: &Question,
         payload: IntrospectedPayload<'_>,
-        jwt: Option<&VerifiedJwt>,
         now: Now,
     ) -> Result<AccessToken, InvalidToken> {
-        let Issuer { audience, leeway, max_token_age, iss, .. } = &issuer.config;
+        let Question { issuer, iss, token, jwt, .. } = question;
+        let (issuer, jwt) = (&*issuer.issuer, jwt.as_ref());
+        let Issuer { audience, leeway, max_token_age, .. } = &issuer.config;
         let claims = RegisteredClaims::parse_introspected(payload.text().as_bytes(), iss)?;
         if !issuer.config.names().any(|name| **name == *claims.issuer) {
-            let presented = claims.issuer.chars().take(MAX_BYTES).collect();
+            let presented = quoted(&claims.issuer);
             return Err(InvalidToken::UnknownIssuer { presented, similar: None });
         }
         // Without `aud`, a refresh token or an ID token can look the same.
@@ -313,10 +367,13 @@ fn unavailable(issuer: &ActiveIssuer, reason: FetchError) -> Error {
 struct Question {
     verifier: Verifier,
     issuer: ResolvedIssuer,
+    /// The name of the issuer, if the answer states none.
+    iss: Arc<str>,
     token: String,
     jwt: Option<VerifiedJwt>,
     familiarity: Familiarity,
     key: u128,
+    generation: u64,
     result: Option<Outcome>,
     outcome: watch::Sender<Option<Outcome>>,
 }
@@ -334,18 +391,19 @@ impl Question {
         };
         let began = Instant::now();
         let body = introspection.ask(token, self.familiarity).await;
-        let body = body.map_err(|error| unavailable(issuer, error))?;
-        let unusable = |expected| {
-            let url =
-                introspection.config.url.clone().unwrap_or_else(|| issuer.config.iss.to_string());
-            let error = FetchError::InvalidDocument { url, expected };
-            introspection.report_unusable(&error, began.elapsed());
+        let body = body.map_err(|error| {
+            self.renew_later();
             unavailable(issuer, error)
+        })?;
+        let unusable = |expected| {
+            self.renew_later();
+            unavailable(issuer, introspection.unusable(expected, began.elapsed()))
         };
         let answer = if introspection.config.signed {
             self.signed_answer(introspection, &body).await.map_err(|problem| match problem {
                 Problem::Unusable(expected) => unusable(expected),
                 Problem::Keys(error) => {
+                    self.renew_later();
                     introspection.report_unusable(&error, began.elapsed());
                     unavailable(issuer, error)
                 }
@@ -355,9 +413,9 @@ impl Question {
         };
         let payload = answer::read(&answer).map_err(unusable)?;
         let now = self.verifier.0.clock.now();
-        let accepted = payload.ok_or(InvalidToken::Inactive).and_then(|payload| {
-            self.verifier.accept(issuer, token, payload, self.jwt.as_ref(), now)
-        });
+        let accepted = payload
+            .ok_or(InvalidToken::Inactive)
+            .and_then(|payload| self.verifier.accept(self, payload, now));
         introspection.report_answer(
             match &accepted {
                 Ok(_) => IntrospectionOutcome::Active,
@@ -378,6 +436,11 @@ impl Question {
     ) {
         let introspections = &self.verifier.0.introspections;
         let lifetime = introspection.config.lifetime;
+        // Held until the answer is cached, so that `forget` does not come between.
+        let under_way = introspections.under_way();
+        if under_way.generation != self.generation {
+            return;
+        }
         match accepted {
             Ok(accepted) => {
                 self.verifier.0.issuers.record_verified(&self.issuer);
@@ -396,6 +459,16 @@ impl Question {
                     introspections.remember_rejection(self.key, rejection, now);
                 }
             }
+        }
+    }
+
+    /// If this was the renewal of an answer that holds, it is repeated a little later.
+    fn renew_later(&self) {
+        let accepted = self.verifier.0.introspections.accepted.get();
+        if let Some(found) = accepted.and_then(|accepted| accepted.find(&self.token))
+            && let Some(entry) = found.as_ref()
+        {
+            entry.renew_later(self.verifier.0.clock.now());
         }
     }
 
@@ -451,7 +524,8 @@ enum Problem {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        self.verifier.0.introspections.under_way().remove(&self.key);
+        let own = self.outcome.subscribe();
+        self.verifier.0.introspections.under_way().remove(self.key, &own);
         let interrupted = || Err(unavailable(&self.issuer.issuer, FetchError::Interrupted));
         let result = self.result.take().unwrap_or_else(interrupted);
         self.outcome.send_replace(Some(result));

@@ -71,7 +71,10 @@ impl Verifier {
             (Some(Ok(token)), _) => return Verification::Ready(Ok(token)),
             (Some(Err(error)), _) => Err(error),
             (None, None) => self.attempt(token, &Resume::default()),
-            (None, Some(issuer)) => self.ask(&ResolvedIssuer::configured(issuer), token, None),
+            (None, Some(issuer)) => {
+                let resolved = ResolvedIssuer::configured(issuer);
+                self.ask(&resolved, token, &issuer.config.iss, None)
+            }
         };
         match attempt {
             Ok(Attempt::Ready(token)) => Verification::Ready(Ok(token)),
@@ -117,15 +120,13 @@ impl Verifier {
         };
         match entry.issuer() {
             EntryIssuer::Configured(issuer) => recheck(issuer),
-            EntryIssuer::Resolved(issuer) => {
-                match self.0.issuers.find(entry.token().issuer(), now) {
-                    Ok(Resolution::Ready(resolved)) => {
-                        std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
-                            && recheck(&resolved.issuer)
-                    }
-                    _ => false,
+            EntryIssuer::Resolved(issuer, name) => match self.0.issuers.find(name, now) {
+                Ok(Resolution::Ready(resolved)) => {
+                    std::ptr::eq(Arc::as_ptr(&resolved.issuer), issuer.as_ptr())
+                        && recheck(&resolved.issuer)
                 }
-            }
+                _ => false,
+            },
         }
     }
 
@@ -145,7 +146,7 @@ impl Verifier {
                         Resume { issuer: Some(issuer), waits: progress.waits.saturating_add(1) };
                 }
                 Pending::Answer(answering) => {
-                    let answer = answering.finished(|| self.0.clock.now()).await;
+                    let answer = answering.finished(&self).await;
                     return answer.map_err(|error| self.log_rejection(&token, error));
                 }
             }
@@ -184,7 +185,9 @@ impl Verifier {
         let issuer = &resolved.issuer;
         let jwts = issuer.config.introspection.as_ref().map(|introspection| introspection.jwts);
         if jwts == Some(JwtPolicy::Ask) {
-            return self.ask(&resolved, token, None);
+            // Unverified, so it can only cause a rejection: the issuer is not asked about it.
+            claims.check_time(issuer.config.leeway, None, now)?;
+            return self.ask(&resolved, token, &claims.issuer, None);
         }
         issuer.check_algorithm(&header)?;
         let tenant = issuer.check_tenant(&claims)?;
@@ -218,7 +221,9 @@ impl Verifier {
         let payload = VerifiedPayload::Signed(payload);
         let verified = AccessToken::new(token, payload, claims, terms);
         if jwts == Some(JwtPolicy::VerifyAndAsk) {
-            return self.ask(&resolved, token, Some(VerifiedJwt { token: verified, keys }));
+            let iss = Arc::clone(verified.issuer_name());
+            let jwt = VerifiedJwt { token: verified, keys };
+            return self.ask(&resolved, token, &iss, Some(jwt));
         }
         self.0.issuers.record_verified(&resolved);
         self.0.cache.insert_repeated(token, now, || {

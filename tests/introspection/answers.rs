@@ -150,6 +150,12 @@ async fn an_answer_is_checked_like_claims() {
             expected: "sender_constrained",
         },
         Case {
+            name: "DPoP without a key",
+            audience: aud(),
+            members: json!({ "token_type": "DPoP" }),
+            expected: "sender_constrained",
+        },
+        Case {
             name: "bearer in capitals",
             audience: aud(),
             members: json!({ "token_type": "BEARER" }),
@@ -223,6 +229,12 @@ async fn without_aud_the_configuration_says_what_an_answer_must_have() {
             "missing_claim",
         ),
         ("nor here", client(), without(&["token_type"]), "missing_claim"),
+        (
+            "the `typ` of any JWT does not say it",
+            client(),
+            json!({ "active": true, "client_id": "app", "typ": "JWT" }),
+            "missing_claim",
+        ),
         (
             "the issuer checks, but it is for another API",
             by_issuer().aud_if_present([AUDIENCE]),

@@ -3,6 +3,7 @@
 mod answers;
 mod caching;
 mod failures;
+mod hostile;
 mod requests;
 mod signed;
 mod support;

@@ -38,6 +38,8 @@ pub(crate) enum Reply {
     Status(u16),
     /// Status 429 and this `Retry-After`.
     Busy(&'static str),
+    /// Status 307 to this URL.
+    Redirect(String),
     /// Never responds.
     Hang,
     /// Responds with this after the time has passed.
@@ -57,6 +59,8 @@ struct Shared {
     /// Further members of the metadata.
     metadata: Mutex<Map<String, Value>>,
     metadata_fetches: Mutex<usize>,
+    /// What is sent instead of the metadata.
+    metadata_reply: Mutex<Option<Reply>>,
     questions: Mutex<Vec<Question>>,
     answer: Mutex<Answer>,
 }
@@ -80,6 +84,7 @@ impl AuthServer {
             issuer: TestIssuer::offline_with(&iss, Algorithm::ES256).unwrap(),
             metadata: Mutex::default(),
             metadata_fetches: Mutex::default(),
+            metadata_reply: Mutex::default(),
             questions: Mutex::default(),
             answer: Mutex::new(Box::new(|_| Reply::Status(500))),
         });
@@ -135,6 +140,10 @@ impl AuthServer {
         self.shared.metadata.lock().unwrap().insert(name.to_owned(), value);
     }
 
+    pub(crate) fn set_metadata_reply(&self, reply: Reply) {
+        *self.shared.metadata_reply.lock().unwrap() = Some(reply);
+    }
+
     pub(crate) fn questions(&self) -> Vec<Question> {
         self.shared.questions.lock().unwrap().clone()
     }
@@ -182,8 +191,9 @@ pub(crate) async fn api_with(configure: impl FnOnce(&AuthServer) -> Issuer) -> A
     Api { server, clock, verifier }
 }
 
-async fn metadata(State(shared): State<Arc<Shared>>) -> String {
+async fn metadata(State(shared): State<Arc<Shared>>) -> Response<Body> {
     *shared.metadata_fetches.lock().unwrap() += 1;
+    let reply = shared.metadata_reply.lock().unwrap().clone();
     let base = shared.issuer.iss();
     let mut metadata = json!({
         "issuer": base,
@@ -193,7 +203,7 @@ async fn metadata(State(shared): State<Arc<Shared>>) -> String {
     for (name, value) in shared.metadata.lock().unwrap().iter() {
         metadata.as_object_mut().unwrap().insert(name.clone(), value.clone());
     }
-    metadata.to_string()
+    respond(reply.unwrap_or(Reply::json(&metadata))).await
 }
 
 async fn introspect(
@@ -203,8 +213,12 @@ async fn introspect(
 ) -> Response<Body> {
     let form = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     let question = Question { headers, form };
-    let mut reply = (shared.answer.lock().unwrap())(&question);
+    let reply = (shared.answer.lock().unwrap())(&question);
     shared.questions.lock().unwrap().push(question);
+    respond(reply).await
+}
+
+async fn respond(mut reply: Reply) -> Response<Body> {
     while let Reply::Late(delay, later) = reply {
         tokio::time::sleep(delay).await;
         reply = *later;
@@ -224,6 +238,9 @@ async fn introspect(
             .header(header::RETRY_AFTER, retry_after)
             .body(Body::empty())
             .unwrap(),
+        Reply::Redirect(to) => {
+            response.status(307).header(header::LOCATION, to).body(Body::empty()).unwrap()
+        }
         Reply::Hang | Reply::Late(..) => std::future::pending().await,
     }
 }

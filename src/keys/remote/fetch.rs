@@ -25,16 +25,20 @@ const MAX_BODY: usize = 256 * 1024;
 pub(crate) struct Connections {
     /// Time limit for connecting.
     pub(crate) connect_timeout: Duration,
-    /// How long an idle connection stays open.
+    /// How long an idle connection stays open, and how many of them at one host.
     pub(crate) idle: Duration,
+    pub(crate) max_idle_per_host: usize,
 }
 
 impl Connections {
     /// A new connection takes milliseconds; two seconds allow for one lost SYN. An idle one stays
     /// open long enough to fetch the keys after the metadata. If that were longer, each tenant that
     /// a forged token names could leave a connection open.
-    pub(crate) const FOR_KEYS: Self =
-        Self { connect_timeout: Duration::from_secs(2), idle: Duration::from_secs(1) };
+    pub(crate) const FOR_KEYS: Self = Self {
+        connect_timeout: Duration::from_secs(2),
+        idle: Duration::from_secs(1),
+        max_idle_per_host: usize::MAX,
+    };
 }
 
 /// Maximum length of a stored validator, in bytes. Real ones are a hash.
@@ -61,6 +65,7 @@ pub(crate) fn default_client(
             .user_agent(concat!("portcullis/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(connections.connect_timeout)
             .pool_idle_timeout(connections.idle)
+            .pool_max_idle_per_host(connections.max_idle_per_host)
             .redirect(redirect::Policy::none())
             .no_proxy()
     };
@@ -103,14 +108,6 @@ pub(crate) struct Http<'a> {
 }
 
 impl Http<'_> {
-    /// Returns an error if the URL itself shows that its address may not be requested.
-    pub(crate) fn check_address(&self, url: &Url) -> Result<(), FetchError> {
-        if self.addresses == AddressPolicy::PublicOnly && !is_public(url) {
-            return Err(FetchError::PrivateAddress { url: redacted(url) });
-        }
-        Ok(())
-    }
-
     /// GETs a JSON document, unless it is still the one that `cached` belongs to.
     ///
     /// Retries once if the connection is lost or the server is overloaded. Hedges: if the first
@@ -118,7 +115,7 @@ impl Http<'_> {
     /// Pooled connections that died meanwhile are the most common failure, and they may do so
     /// silently. The caller limits the time of both requests together.
     pub(crate) async fn get(&self, url: &Url, cached: &Validators) -> Result<Fetched, FetchError> {
-        self.check_address(url)?;
+        check_address(url, self.addresses)?;
         let mut first = pin!(try_get(self.client, url, cached));
         let answer = match timeout(self.hedge_after, first.as_mut()).await {
             Ok(Err(Failure { retry_after: Some(after), .. })) => {
@@ -130,6 +127,14 @@ impl Http<'_> {
         };
         answer.map_err(|failure| failure.error)
     }
+}
+
+/// Returns an error if the URL itself shows that its address may not be requested.
+pub(crate) fn check_address(url: &Url, addresses: AddressPolicy) -> Result<(), FetchError> {
+    if addresses == AddressPolicy::PublicOnly && !is_public(url) {
+        return Err(FetchError::PrivateAddress { url: redacted(url) });
+    }
+    Ok(())
 }
 
 struct Failure {
