@@ -46,6 +46,7 @@ guides! {
     comparison = "comparison.md";
     comparison_sources = "comparison-sources.md";
     errors = "errors.md";
+    frameworks = "frameworks.md";
     local_development = "local-development.md";
     mcp = "mcp.md";
     migrating = "migrating.md";

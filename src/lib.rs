@@ -45,6 +45,7 @@
 //! - [Authorization](guide::authorization): checks that ask a database or a policy service
 //! - [Opaque tokens](guide::opaque_tokens): tokens that their issuer is asked about (RFC 7662)
 //! - [API keys](guide::api_keys): keys for machines, beside access tokens
+//! - [Other frameworks](guide::frameworks): actix-web, poem, salvo, AWS Lambda
 //! - [Recipes](guide::recipes): what to write for which set-up
 //! - [MCP](guide::mcp): an MCP server whose tools have scopes
 //! - [Resource metadata](guide::resource_metadata): what clients need to find your issuer

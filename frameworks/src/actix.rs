@@ -1,0 +1,46 @@
+//! actix-web: a middleware function. Handlers receive `web::ReqData<AccessToken>`.
+
+use actix_web::body::{BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage as _, HttpResponse, HttpResponseBuilder, error, web};
+use portcullis::{ProtectLayer, Rejection};
+
+/// For `.wrap(middleware::from_fn(protect))`, with the layer in `.app_data(web::Data::new(layer))`.
+pub async fn protect<B: MessageBody>(
+    layer: web::Data<ProtectLayer>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
+    match layer.verify_request(&parts(&request)?).await {
+        Ok(Some(token)) => {
+            request.extensions_mut().insert(token);
+            Ok(next.call(request).await?.map_into_left_body())
+        }
+        // The layer lets requests without a token through.
+        Ok(None) => Ok(next.call(request).await?.map_into_left_body()),
+        Err(rejection) => Ok(request.into_response(response(rejection)).map_into_right_body()),
+    }
+}
+
+/// actix-web uses version 0.2 of the crate `http`, so the head of the request is copied.
+fn parts(request: &ServiceRequest) -> Result<http::request::Parts, Error> {
+    let mut copy =
+        http::Request::builder().method(request.method().as_str()).uri(request.uri().to_string());
+    for (name, value) in request.headers() {
+        copy = copy.header(name.as_str(), value.as_bytes());
+    }
+    let copy = copy.body(()).map_err(error::ErrorBadRequest)?;
+    Ok(copy.into_parts().0)
+}
+
+fn response(rejection: Rejection) -> HttpResponse {
+    let (head, body) = rejection.into_response::<String>().into_parts();
+    let status = actix_web::http::StatusCode::from_u16(head.status.as_u16());
+    let mut response =
+        HttpResponseBuilder::new(status.unwrap_or(actix_web::http::StatusCode::UNAUTHORIZED));
+    for (name, value) in &head.headers {
+        response.append_header((name.as_str(), value.as_bytes()));
+    }
+    response.body(body)
+}

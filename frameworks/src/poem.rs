@@ -1,0 +1,41 @@
+//! poem: a middleware for `EndpointExt::around`. Handlers receive `Data<&AccessToken>`.
+
+use std::sync::Arc;
+
+use poem::{Endpoint, IntoResponse as _, Request, Response, Result};
+use portcullis::{ProtectLayer, Rejection};
+
+/// For `.around(move |endpoint, request| protect(layer.clone(), endpoint, request))`.
+pub async fn protect<E: Endpoint>(
+    layer: ProtectLayer,
+    endpoint: Arc<E>,
+    mut request: Request,
+) -> Result<Response> {
+    match layer.verify_request(&parts(&request)?).await {
+        Ok(Some(token)) => {
+            request.set_data(token);
+        }
+        // The layer lets requests without a token through.
+        Ok(None) => {}
+        Err(rejection) => return Ok(response(rejection)),
+    }
+    Ok(endpoint.call(request).await?.into_response())
+}
+
+fn parts(request: &Request) -> Result<http::request::Parts> {
+    let mut copy = http::Request::builder()
+        .method(request.method())
+        .uri(request.uri())
+        .version(request.version())
+        .body(())
+        .map_err(poem::error::BadRequest)?;
+    *copy.headers_mut() = request.headers().clone();
+    Ok(copy.into_parts().0)
+}
+
+fn response(rejection: Rejection) -> Response {
+    let (head, body) = rejection.into_response::<String>().into_parts();
+    let mut response = Response::builder().status(head.status).body(body);
+    response.headers_mut().extend(head.headers);
+    response
+}

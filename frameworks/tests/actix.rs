@@ -1,0 +1,30 @@
+mod support;
+
+use actix_web::middleware::from_fn;
+use actix_web::{App, test, web};
+use portcullis::AccessToken;
+use portcullis_frameworks::actix::protect;
+
+async fn orders(token: web::ReqData<AccessToken>) -> String {
+    format!("orders of {}", token.subject().unwrap_or("unknown"))
+}
+
+#[actix_web::test]
+async fn requests_are_answered_as_by_the_layer() {
+    let (layer, cases) = support::api();
+    let orders = web::resource("/orders").wrap(from_fn(protect)).to(orders);
+    let app = App::new().app_data(web::Data::new(layer)).service(orders);
+    let app = test::init_service(app).await;
+    for case in cases {
+        let mut request = test::TestRequest::get().uri("/orders");
+        if let Some(authorization) = case.authorization() {
+            request = request.insert_header(("authorization", authorization));
+        }
+        let response = test::call_service(&app, request.to_request()).await;
+        let status = response.status().as_u16();
+        let challenge = response.headers().get("www-authenticate").cloned();
+        let challenge = challenge.as_ref().map(|value| value.to_str().unwrap());
+        let body = test::read_body(response).await;
+        case.check(status, challenge, &String::from_utf8_lossy(&body));
+    }
+}
