@@ -1,12 +1,14 @@
 //! An axum API whose users make API keys for their machines, beside the access tokens of users.
 //!
-//! `cargo run --example api_keys`
+//! `cargo run --example api_keys`, and `cargo run --example api_keys -- generate acme_live` makes a
+//! key for a list.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, RwLock};
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use portcullis::testing::TestIssuer;
@@ -41,6 +43,15 @@ impl KeyTable {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt::init();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if let [command, prefix] = arguments.as_slice()
+        && command == "generate"
+    {
+        let generated = ApiKey::generate(prefix)?;
+        println!("key, for its owner:    {}", generated.expose_key());
+        println!("hash, to be stored:    {}", generated.hash());
+        return Ok(());
+    }
     let table = KeyTable::default();
 
     // Stands in for your issuer, whose tokens users have.
@@ -68,14 +79,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Rule::custom("the access token of a user", |token, _| token.kind() != TokenKind::ApiKey);
     let app = Router::new()
         .route("/orders", get(orders).route_layer(protect.clone().scope("orders:read")))
-        .route("/keys", post(make_key).route_layer(protect.rule(user)))
+        .route("/keys", post(make_key).route_layer(protect.rule(no_key)))
         .with_state(table);
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3002").await?;
     let token = issuer.token().subject("alice").scope("orders:read").build();
     println!("TOKEN={token}");
     println!("As a user, make a key:");
-    println!("  curl -s -X POST http://127.0.0.1:3002/keys -H \"Authorization: Bearer $TOKEN\"");
+    println!(
+        "  KEY=$(curl -s -X POST http://127.0.0.1:3002/keys -H \"Authorization: Bearer $TOKEN\" | sed 's/.*\"key\":\"\\([^\"]*\\)\".*/\\1/')"
+    );
     println!("As a machine, use it:");
     println!("  curl -i http://127.0.0.1:3002/orders -H \"X-Api-Key: $KEY\"");
     axum::serve(listener, app).await?;
@@ -88,14 +101,13 @@ async fn orders(token: AccessToken) -> String {
 }
 
 /// Returns a new key, which is not stored and cannot be shown again.
-async fn make_key(State(table): State<KeyTable>, token: AccessToken) -> Json<Value> {
-    match ApiKey::generate("demo_key") {
-        Ok(generated) => {
-            let owner = token.subject().unwrap_or_default().to_owned();
-            let (id, hash) = (generated.hash().id(), generated.hash().to_string());
-            table.insert(id, Row { owner, hash });
-            Json(json!({ "key": generated.expose_key(), "id": id }))
-        }
-        Err(error) => Json(json!({ "error": error.to_string() })),
-    }
+async fn make_key(
+    State(table): State<KeyTable>,
+    token: AccessToken,
+) -> Result<Json<Value>, StatusCode> {
+    let owner = token.subject().ok_or(StatusCode::FORBIDDEN)?.to_owned();
+    let generated = ApiKey::generate("demo_key").map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let (id, hash) = (generated.hash().id(), generated.hash().to_string());
+    table.insert(id, Row { owner, hash });
+    Ok(Json(json!({ "key": generated.expose_key(), "id": id })))
 }

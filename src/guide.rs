@@ -16,6 +16,7 @@ macro_rules! links {
 [errors]: crate::guide::errors
 [get-and-post]: crate::guide::recipes#get-and-post-of-one-path
 [json-errors]: crate::guide::recipes#json-errors-everywhere
+[local-development]: crate::guide::local_development
 [operations]: crate::guide::operations
 [opaque-tokens]: crate::guide::opaque_tokens
 [performance]: crate::guide::performance

@@ -173,7 +173,7 @@ pub(crate) fn introspection_failed(issuer: &IssuerName, error: &FetchError, supp
 pub(crate) fn introspection_refused(issuer: &IssuerName, error: &FetchError, suppressed: u64) {
     tracing::error!(
         target: "portcullis", event = "introspection_refused", issuer = &*issuer.iss, %error, suppressed,
-        "the issuer refuses questions about tokens; check the endpoint and the client's credentials"
+        "the issuer refuses questions about tokens; check the endpoint, and the credentials of this API (`ClientAuth`)"
     );
 }
 

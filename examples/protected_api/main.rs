@@ -57,7 +57,8 @@ The token request sets the audience, the scope and the claims:
     -d client_id=machine -d client_secret=machine-secret \\
     -d audience=https://orders.example.com -d scope=orders:read \\
     --data-urlencode 'claims={\"org_id\":\"org_1\"}'
-With `-d token_format=opaque`, the token is opaque, and the API asks the issuer about it (RFC 7662).
+With `-d token_format=opaque`, the token is opaque, and the API asks the issuer about it (RFC 7662),
+as the client demo-api with the secret demo-api-secret.
 Each start creates new keys.
 
 With a tenant of yours:

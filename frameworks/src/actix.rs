@@ -34,7 +34,8 @@ fn parts(request: &ServiceRequest) -> Result<http::request::Parts, Error> {
     Ok(copy.into_parts().0)
 }
 
-fn response(rejection: Rejection) -> HttpResponse {
+/// The response of a rejection, also for errors of handlers (`ProtectLayer::rejection`).
+pub fn response(rejection: Rejection) -> HttpResponse {
     let (head, body) = rejection.into_response::<String>().into_parts();
     let status = actix_web::http::StatusCode::from_u16(head.status.as_u16());
     let mut response =

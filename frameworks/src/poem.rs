@@ -33,7 +33,8 @@ fn parts(request: &Request) -> Result<http::request::Parts> {
     Ok(copy.into_parts().0)
 }
 
-fn response(rejection: Rejection) -> Response {
+/// The response of a rejection, also for errors of handlers (`ProtectLayer::rejection`).
+pub fn response(rejection: Rejection) -> Response {
     let (head, body) = rejection.into_response::<String>().into_parts();
     let mut response = Response::builder().status(head.status).body(body);
     response.headers_mut().extend(head.headers);

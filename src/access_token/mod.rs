@@ -49,9 +49,10 @@ pub struct AccessToken(Arc<Inner>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenKind {
-    /// A JWT whose signature was verified with the issuer's keys.
+    /// A JWT whose signature was verified with the issuer's keys, also if the issuer was then asked
+    /// about it ([`Introspection::jwts_too`](crate::Introspection::jwts_too)).
     Jwt,
-    /// A token that the issuer was asked about (RFC 7662). Its claims are the issuer's answer.
+    /// A token whose claims are the issuer's answer about it (RFC 7662).
     Introspected,
     /// An API key ([`ApiKeys`](crate::ApiKeys)). Its claims are those of its record.
     ApiKey,

@@ -99,9 +99,10 @@ struct KeyList {
 }
 
 impl KeyList {
-    fn new(keys: &[ApiKey], maker: &TokenMaker) -> Result<Self, ConfigError> {
+    /// `prefixes`: those of earlier lists. A withdrawn key is still a key.
+    fn new(keys: &[ApiKey], prefixes: &[String], maker: &TokenMaker) -> Result<Self, ConfigError> {
         let mut list = HashMap::new();
-        let mut prefixes = Vec::new();
+        let mut prefixes = prefixes.to_vec();
         for known in keys.iter().flat_map(|key| maker.known(key)) {
             let (id, known) = known?;
             prefixes.push(prefix_of(&id).to_owned());
@@ -144,7 +145,7 @@ impl ActiveApiKeys {
         let maker = Arc::new(TokenMaker { iss: keys.iss, verifier, clock, implies });
         let source = match keys.source {
             KeySource::List(list) => {
-                Source::List(ArcSwap::from_pointee(KeyList::new(&list, &maker)?))
+                Source::List(ArcSwap::from_pointee(KeyList::new(&list, &[], &maker)?))
             }
             KeySource::Lookup { prefix, call, lifetime } => {
                 let keys = Arc::new(LookedUpKeys::new(call, lifetime, Arc::clone(&maker)));
@@ -154,20 +155,27 @@ impl ActiveApiKeys {
         Ok(Self { maker, source })
     }
 
-    /// Whether a token begins as the keys do. It is then a key or nothing.
+    /// Whether a token is a key, known or not: it begins as the keys do, or it has the form and the
+    /// checksum of a key with another prefix, such as one of another environment.
     #[inline]
-    pub(crate) fn has_prefix(&self, token: &str) -> bool {
+    pub(crate) fn is_key(&self, token: &str) -> bool {
         let begins =
             |prefix: &str| token.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
-        match &self.source {
+        let has_prefix = match &self.source {
             Source::List(list) => list.load().prefixes.iter().any(|prefix| begins(prefix)),
             Source::Lookup { prefix, .. } => begins(prefix),
-        }
+        };
+        has_prefix || ApiKeyText::parse(token).is_some()
+    }
+
+    /// The issuer of the tokens that handlers receive.
+    pub(crate) fn iss(&self) -> &str {
+        &self.maker.iss
     }
 
     /// The public identifier of a key, known or not.
     pub(crate) fn id_of<'a>(&self, token: &'a str) -> Option<&'a str> {
-        ApiKeyText::parse(token).filter(|_| self.has_prefix(token)).map(|key| key.id)
+        ApiKeyText::parse(token).map(|key| key.id)
     }
 
     pub(crate) fn verify(&self, token: &str) -> KeyVerification {
@@ -182,6 +190,9 @@ impl ActiveApiKeys {
                 let found = list.keys.get(&presented.short).ok_or(InvalidToken::UnknownApiKey);
                 let token = found.and_then(|known| known.token_for(&hash, now));
                 KeyVerification::Ready(token.map_err(Error::from))
+            }
+            Source::Lookup { prefix, .. } if prefix_of(presented.id) != prefix => {
+                KeyVerification::Ready(Err(InvalidToken::UnknownApiKey.into()))
             }
             Source::Lookup { keys, .. } => match keys.cached(presented.id, now) {
                 Some(known) => {
@@ -203,15 +214,24 @@ impl ActiveApiKeys {
 
     /// Replaces the keys of a list.
     pub(crate) fn replace(&self, keys: &ApiKeys) -> Result<(), ConfigError> {
+        let error =
+            |what: String| Err(ConfigError::new(format!("replacement of API keys: {what}")));
+        let own = &*self.maker.iss;
         match (&self.source, &keys.source) {
-            (Source::List(list), KeySource::List(new)) if keys.iss == self.maker.iss => {
-                list.store(Arc::new(KeyList::new(new, &self.maker)?));
+            (Source::Lookup { .. }, _) => {
+                error("expected a verifier with `ApiKeys::new`, found `ApiKeys::lookup`".to_owned())
+            }
+            (_, KeySource::Lookup { .. }) => {
+                error("expected `ApiKeys::new`, found `ApiKeys::lookup`".to_owned())
+            }
+            _ if &*keys.iss != own => {
+                error(format!("expected the issuer {own:?}, found {:?}", keys.iss))
+            }
+            (Source::List(list), KeySource::List(new)) => {
+                let prefixes = list.load().prefixes.clone();
+                list.store(Arc::new(KeyList::new(new, &prefixes, &self.maker)?));
                 Ok(())
             }
-            _ => Err(ConfigError::new(format!(
-                "replacement of API keys: expected a list with the issuer {:?}, in place of a list",
-                self.maker.iss
-            ))),
         }
     }
 

@@ -77,7 +77,7 @@ impl ApiKeys {
         Self::with(iss.into(), KeySource::List(keys))
     }
 
-    /// Looks keys up, for example in a database, by their public identifier
+    /// Looks keys up, for example in a database, by their prefix and identifier
     /// ([`ApiKeyHash::id`](crate::ApiKeyHash::id)). The lookup returns the record with the hash of
     /// the key, `None` if there is none, or an error, which is answered 503
     /// ([`LookupFailed`](crate::Error::LookupFailed)).

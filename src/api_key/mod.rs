@@ -117,7 +117,8 @@ impl ApiKey {
         self
     }
 
-    /// Adds a claim, such as `roles` or `permissions`, which rules look at, or a claim of your own.
+    /// Adds a claim: `roles`, `permissions` or `groups`, each an array of strings, which rules look
+    /// at, or a claim of your own.
     /// [`ApiKeys`](crate::ApiKeys) rejects `iss`, `sub`, `client_id`, `scope`, `exp`, `nbf`, `iat`,
     /// `jti`, `cnf` and `key_label`.
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -145,7 +146,7 @@ impl ApiKey {
         }
         if let Some(name) = RESERVED.into_iter().find(|name| self.claims.contains_key(*name)) {
             return Err(error(&format!(
-                "claim {name:?}: expected another one; it is set by a method, or not allowed"
+                "claim {name:?}: expected another one; `claim` cannot set it, use the method of `ApiKey` for it, if there is one"
             )));
         }
         let mut claims = self.claims.clone();
@@ -213,7 +214,8 @@ pub struct ApiKeyHash {
 }
 
 impl ApiKeyHash {
-    /// Returns the public identifier of the key, with its prefix: the first part of the key's text.
+    /// Returns what the key is found by: its prefix and its identifier, `acme_live_7Fq2kP9xLm3R`.
+    /// It is public.
     pub fn id(&self) -> &str {
         &self.id
     }

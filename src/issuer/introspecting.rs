@@ -38,7 +38,7 @@ impl IntrospectingIssuers {
                 };
                 if let Some((other, of)) = introspecting.by_prefix.iter().find(overlaps) {
                     return Err(ConfigError::new(format!(
-                        "prefix {prefix:?} of {:?}: expected none that begins like {other:?} of {:?}",
+                        "prefixes {prefix:?} of {:?} and {other:?} of {:?}: expected none that is the beginning of the other",
                         issuer.config.iss, of.config.iss
                     )));
                 }

@@ -62,7 +62,8 @@ impl<A> ProtectConfig<A> {
         if matches!(credentials.location, TokenLocation::ApiKeyHeader(_))
             && !self.verifier.is_api_key(credentials.token)
         {
-            let error = self.verifier.reject(credentials.token, InvalidToken::UnknownApiKey);
+            let expected = InvalidToken::Malformed("an API key, the only token in this header");
+            let error = self.verifier.reject(credentials.token, expected);
             return (Verification::Ready(Err(error)), effects);
         }
         match request.extensions.get::<AccessToken>() {

@@ -98,8 +98,8 @@ impl VerifierBuilder {
         self
     }
 
-    /// Also accepts these API keys. What begins with their prefix is a key or nothing: it is never
-    /// sent to an issuer.
+    /// Also accepts these API keys. What begins with their prefix, or has the form and the checksum
+    /// of a key, is a key or nothing: it is never sent to an issuer.
     pub fn api_keys(mut self, keys: ApiKeys) -> Self {
         self.api_keys = Some(keys);
         self

@@ -233,7 +233,7 @@ impl Verifier {
     }
 
     /// Replaces the list of API keys, at once and for all clones of this verifier. A key that both
-    /// lists have is accepted throughout.
+    /// lists have is accepted throughout. Call it in each process.
     ///
     /// # Errors
     ///
@@ -255,9 +255,9 @@ impl Verifier {
         self.0.api_keys.as_ref().is_some_and(|keys| keys.forget(id))
     }
 
-    /// Whether a token begins as the API keys do.
+    /// Whether a token is an API key, known or not.
     pub(crate) fn is_api_key(&self, token: &str) -> bool {
-        self.0.api_keys.as_ref().is_some_and(|keys| keys.has_prefix(token))
+        self.0.api_keys.as_ref().is_some_and(|keys| keys.is_key(token))
     }
 
     /// The configured issuers that clients can get tokens from: not those of gateways, which log

@@ -54,7 +54,7 @@ pub(super) enum Pending {
 impl Verifier {
     /// Completes synchronously if nothing has to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.has_prefix(token)) {
+        if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token)) {
             return self.begin_api_key(keys, token);
         }
         let asked = self.0.issuers.introspecting(token);
@@ -260,11 +260,13 @@ impl Verifier {
         let header = jws.as_ref().and_then(|jws| jws.header().ok());
         let claims =
             jws.as_ref().and_then(|jws| RegisteredClaims::parse(jws.unverified_payload()).ok());
+        let keys = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token));
         let asked = || self.0.issuers.introspecting(token).cloned();
         let named = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));
-        let issuer = asked().or(named);
+        let issuer = if keys.is_some() { None } else { asked().or(named) };
         let issuer = issuer.as_ref().map(|issuer| &*issuer.config.iss);
-        let of_api_key = self.0.api_keys.as_ref().and_then(|keys| keys.id_of(token));
+        let issuer = keys.map(ActiveApiKeys::iss).or(issuer);
+        let of_api_key = keys.and_then(|keys| keys.id_of(token));
         let kid = header.as_ref().and_then(|header| header.kid.as_deref()).or(of_api_key);
         let alg = header.as_ref().map(|header| header.algorithm.name());
         telemetry::token_rejected(&error, issuer, kid, alg);

@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use portcullis::testing::{TestClock, TestIssuer};
-use portcullis::{ApiKey, ApiKeyHash, ApiKeys, Error, InvalidToken, Issuers, TokenKind, Verifier};
+use portcullis::{
+    ApiKey, ApiKeyHash, ApiKeys, ClientAuth, Error, Introspection, InvalidToken, Issuers,
+    TokenKind, Verifier,
+};
 use serde_json::{Value, json};
 
 use crate::verdict::verdict;
@@ -55,7 +58,7 @@ async fn only_the_key_itself_is_accepted() {
         ("the key", text.to_owned(), "ok"),
         ("another secret", with_another_secret(&key), "unknown_api_key"),
         ("another key", other.expose_key().to_owned(), "unknown_api_key"),
-        ("another prefix", test.expose_key().to_owned(), "opaque"),
+        ("another prefix", test.expose_key().to_owned(), "unknown_api_key"),
         ("a typing error", format!("{}~{}", &text[..30], &text[31..]), "malformed"),
         ("cut off", text[..text.len() - 1].to_owned(), "malformed"),
         ("the prefix", "acme_live_".to_owned(), "malformed"),
@@ -234,4 +237,30 @@ async fn errors_show_no_key() {
     let unknown = verifier.verify(generate().expose_key()).await.unwrap_err();
     assert!(matches!(unknown, Error::InvalidToken(InvalidToken::UnknownApiKey)));
     assert!(!format!("{verifier:?}").contains(key.hash().id()));
+}
+
+#[tokio::test]
+async fn keys_are_never_sent_to_an_issuer() {
+    let issuer = TestIssuer::start().unwrap();
+    let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+    let key = generate();
+    let list = |records: Vec<ApiKey>| ApiKeys::new(ISS, records).unwrap();
+    let test = ApiKey::generate("acme_test").unwrap();
+    let verifier = Verifier::builder(issuer.issuer().introspection(asked))
+        .api_keys(list(vec![worker(&key)]))
+        .build()
+        .unwrap();
+    let with_an_error = format!("{}~", key.expose_key());
+    let rejected = async |name: &str, text: &str, expected: &str| {
+        assert_eq!(verdict(&verifier, text).await, expected, "{name}");
+        assert_eq!(issuer.introspections(), 0, "{name}");
+    };
+    assert_eq!(verdict(&verifier, key.expose_key()).await, "ok");
+    rejected("of another environment", test.expose_key(), "unknown_api_key").await;
+    rejected("with a typing error", &with_an_error, "malformed").await;
+    verifier.replace_api_keys(&list(vec![])).unwrap();
+    rejected("the last one, withdrawn", key.expose_key(), "unknown_api_key").await;
+    rejected("withdrawn, with a typing error", &with_an_error, "malformed").await;
+    assert_eq!(verdict(&verifier, "opaque").await, "inactive");
+    assert_eq!(issuer.introspections(), 1, "any other token is");
 }

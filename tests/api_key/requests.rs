@@ -57,7 +57,7 @@ async fn a_header_of_its_own_is_accepted_on_request() {
             "an access token in the header",
             &both,
             vec![("x-api-key", &jwt)],
-            rejected(401, "unknown_api_key"),
+            rejected(401, "malformed"),
         ),
         (
             "two keys",

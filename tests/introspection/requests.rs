@@ -364,7 +364,7 @@ fn configurations_that_cannot_work_are_errors() {
                 issuer("https://a.example/").introspection(introspection().prefix("at_")),
                 issuer("https://b.example/").introspection(introspection().prefix("at_b_")),
             ],
-            "expected none that begins like \"at_\"",
+            "expected none that is the beginning of the other",
         ),
         (
             "neither opaque tokens nor JWTs",

@@ -4,7 +4,7 @@ use portcullis::testing::{AUDIENCE, TestIssuer, TokenBuilder};
 use portcullis::{Algorithm, Introspection};
 use serde_json::{Value, json};
 
-use crate::support::{Api, OPAQUE, Reply, api};
+use crate::support::{Api, OPAQUE, Reply, api, api_with, auth};
 use crate::verdict::verdict;
 
 const MEDIA_TYPE: &str = "application/token-introspection+jwt";
@@ -132,6 +132,20 @@ async fn signed_answers_are_verified() {
         api.server.reply(Reply::Body(MEDIA_TYPE, change(answer(&api), &api).build()));
         let token = format!("{OPAQUE}{number}");
         assert_eq!(verdict(&api.verifier, &token).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn answers_are_signed_with_an_algorithm_of_the_issuer() {
+    for (algorithm, expected) in [(Algorithm::ES256, "ok"), (Algorithm::RS256, UNAVAILABLE)] {
+        let api = api_with(|server| {
+            let introspection = Introspection::new(auth()).signed();
+            server.issuer(introspection).algorithms([algorithm]).unwrap()
+        })
+        .await;
+        // Signed with ES256.
+        api.server.reply(Reply::Body(MEDIA_TYPE, answer(&api).build()));
+        assert_eq!(verdict(&api.verifier, OPAQUE).await, expected, "{algorithm}");
     }
 }
 

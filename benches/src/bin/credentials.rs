@@ -1,5 +1,5 @@
-//! What an opaque token and an API key cost, compared with a signature (the limit) and with a cached
-//! JWT, and what a flood of invented opaque tokens costs the tokens in use.
+//! What an opaque token and an API key cost, compared with a signature (the limit) and with a
+//! cached JWT, and what a flood of invented opaque tokens costs the tokens in use.
 //!
 //! `benches/run credentials`
 //!
