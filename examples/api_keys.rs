@@ -75,8 +75,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ]);
 
     // A key must not make further keys: a stolen one would otherwise give access for good.
-    let user =
-        Rule::custom("the access token of a user", |token, _| token.kind() != TokenKind::ApiKey);
+    let no_key = Rule::custom("an access token, not an API key", |token, _| {
+        token.kind() != TokenKind::ApiKey
+    });
     let app = Router::new()
         .route("/orders", get(orders).route_layer(protect.clone().scope("orders:read")))
         .route("/keys", post(make_key).route_layer(protect.rule(no_key)))

@@ -56,7 +56,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// token is used.
 const RENEWED_AT: f64 = 0.8;
 
-/// How long after a failed renewal the next one starts.
+/// How long after the start of a renewal the next one starts, if the first brings no new entry.
 const RENEWED_AGAIN: Duration = Duration::from_secs(5);
 
 /// Maximum memory of the tokens and their claims, in bytes for each token of capacity: enough for a
@@ -157,15 +157,16 @@ impl Entry {
         }
     }
 
-    /// Whether the caller has to renew the entry in the background. Returns `true` once.
+    /// Whether the caller has to renew the entry in the background. A renewal that ends without a
+    /// new entry, for whatever reason, is repeated by a use of the token a little later.
     pub(crate) fn try_claim_renewal(&self, now: Now) -> bool {
-        nanos(now.uptime) >= self.renew_from.load(Ordering::Relaxed)
-            && nanos(now.uptime) >= self.renew_from.swap(u64::MAX, Ordering::Relaxed)
-    }
-
-    /// A renewal has failed: the next use of the token after this time tries again.
-    pub(crate) fn renew_later(&self, now: Now) {
-        self.renew_from.store(nanos(now.uptime + RENEWED_AGAIN), Ordering::Relaxed);
+        let due = self.renew_from.load(Ordering::Relaxed);
+        let next = nanos(now.uptime + RENEWED_AGAIN);
+        nanos(now.uptime) >= due
+            && self
+                .renew_from
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Whether the entry may be used for up to `max_stale` longer than it holds.
@@ -242,16 +243,17 @@ impl TokenCache {
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Frees entries that have ended (with `now`), that take more than their share, so that large
-    /// tokens of one tenant do not take the memory of all others, or that were not used since the
-    /// last sweep. Searches only some of the sets, and others the next time. Returns whether
-    /// anything was freed.
-    fn sweep(&self, now: Option<Now>) -> bool {
+    /// Frees entries that have ended (with `now`) or that take more than their share. For a token
+    /// that does not take more itself, also frees those that were not used since the last sweep. A
+    /// large token must not: a tenant with many of them would cause a sweep with each, so that
+    /// between two uses of another tenant's token its entry would be swept twice. Searches only
+    /// some of the sets, and others the next time. Returns whether anything was freed.
+    fn sweep(&self, now: Option<Now>, bytes: usize) -> bool {
         let from = self.swept.fetch_add(SWEPT_AT_ONCE, Ordering::Relaxed) % self.sets.len().max(1);
         let may_go = |entry: &Arc<Entry>| {
             now.is_some_and(|now| !entry.holds(Duration::ZERO, now))
                 || entry.token.charged() > BYTES_PER_TOKEN
-                || !entry.was_used.swap(false, Ordering::Relaxed)
+                || bytes <= BYTES_PER_TOKEN && !entry.was_used.swap(false, Ordering::Relaxed)
         };
         let mut has_freed = false;
         for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
@@ -321,7 +323,7 @@ impl TokenCache {
         let bytes = entry.token.bytes() + size_of::<Entry>();
         let leaving = slot.load().as_ref().map_or(0, |entry| entry.token.charged());
         let has_room =
-            self.take(bytes, leaving) || self.sweep(Some(now)) && self.take(bytes, leaving);
+            self.take(bytes, leaving) || self.sweep(Some(now), bytes) && self.take(bytes, leaving);
         if !has_room {
             return;
         }
@@ -378,8 +380,9 @@ impl TokenCache {
 
 impl Budget for TokenCache {
     fn reserve(&self, bytes: usize, charged: usize) -> bool {
-        charged.saturating_add(bytes) <= MOST_BYTES_OF_ONE
-            && (self.take(bytes, 0) || self.sweep(None) && self.take(bytes, 0))
+        let all = charged.saturating_add(bytes);
+        all <= MOST_BYTES_OF_ONE
+            && (self.take(bytes, 0) || self.sweep(None, all) && self.take(bytes, 0))
     }
 
     fn release(&self, bytes: usize) {

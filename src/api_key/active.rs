@@ -106,11 +106,7 @@ impl KeyList {
         for known in keys.iter().flat_map(|key| maker.known(key)) {
             let (id, known) = known?;
             prefixes.push(prefix_of(&id).to_owned());
-            if short(&id).is_none_or(|short| list.insert(short, known).is_some()) {
-                return Err(ConfigError::new(format!(
-                    "API key {id:?}: expected an identifier that no other key has"
-                )));
-            }
+            list.extend(short(&id).map(|short| (short, known)));
         }
         prefixes.sort_unstable();
         prefixes.dedup();

@@ -1,5 +1,6 @@
 //! The API keys that a verifier accepts: a list, or a lookup.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -65,14 +66,15 @@ impl ApiKeys {
         keys: impl IntoIterator<Item = ApiKey>,
     ) -> Result<Self, ConfigError> {
         let keys: Vec<_> = keys.into_iter().collect();
-        let mut ids: Vec<_> = keys.iter().flat_map(ApiKey::hashes).map(|hash| hash.id()).collect();
-        ids.sort_unstable();
-        let twice = ids.windows(2).find_map(|pair| match pair {
-            [one, other] if one == other => Some(one),
-            _ => None,
-        });
-        if let Some(twice) = twice {
-            return Err(ConfigError::new(format!("API key {twice:?}: expected once, found twice")));
+        let mut ids = HashSet::new();
+        // Without their prefixes, since that is how a key is found.
+        for hash in keys.iter().flat_map(ApiKey::hashes) {
+            if !ids.insert(text::short(hash.id())) {
+                return Err(ConfigError::new(format!(
+                    "API key {:?}: expected an identifier that no other key has",
+                    hash.id()
+                )));
+            }
         }
         Self::with(iss.into(), KeySource::List(keys))
     }
@@ -83,10 +85,10 @@ impl ApiKeys {
     /// ([`LookupFailed`](crate::Error::LookupFailed)).
     ///
     /// Only keys with this prefix and a valid checksum are looked up. Concurrent requests with the
-    /// same key share one call, and at most 64 calls for uncached identifiers run at once. A lookup
-    /// may take 5 seconds. An answer is cached for 60 seconds ([`cache_for`](Self::cache_for)), for
-    /// up to 10,000 keys, and `None` for 5 seconds, for up to 1,000. This needs a Tokio runtime
-    /// with time enabled.
+    /// same key share one call. At most 64 requests with uncached identifiers are served at once,
+    /// and 1,024 wait. A lookup may take 5 seconds. An answer is cached for 60 seconds
+    /// ([`cache_for`](Self::cache_for)), for up to 10,000 keys, and `None` for 5 seconds, for up to
+    /// 1,000. This needs a Tokio runtime with time enabled.
     ///
     /// ```
     /// use portcullis::{ApiKey, ApiKeys};
@@ -126,8 +128,17 @@ impl ApiKeys {
         Self::with(iss.into(), source)
     }
 
-    pub(crate) fn iss(&self) -> &str {
-        &self.iss
+    pub(crate) fn iss(&self) -> Arc<str> {
+        Arc::clone(&self.iss)
+    }
+
+    /// The prefixes of the keys. Some of them may be equal.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let (list, prefix) = match &self.source {
+            KeySource::List(keys) => (&**keys, None),
+            KeySource::Lookup { prefix, .. } => (&[][..], Some(&**prefix)),
+        };
+        list.iter().flat_map(ApiKey::hashes).map(|hash| text::prefix_of(hash.id())).chain(prefix)
     }
 
     fn with(iss: String, source: KeySource) -> Result<Self, ConfigError> {

@@ -25,8 +25,10 @@ const MAX_KNOWN: u64 = 10_000;
 /// Time limit of one lookup, including the wait for a permit: the longest that a request waits.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum number of concurrent lookups of identifiers that are not cached.
+/// Maximum number of concurrent requests with identifiers that are not cached, and of requests that
+/// wait behind them. As for issuers, a request that joins the call of another one also counts.
 const MAX_LOOKUPS: usize = 64;
+const MAX_WAITING: usize = 1024;
 
 type Found = Option<Arc<KnownKey>>;
 
@@ -44,6 +46,7 @@ pub(super) struct LookedUpKeys {
     /// caches change, so that a change and `forget` do not interleave.
     generation: Mutex<u64>,
     failures: LogThrottle,
+    unusable: LogThrottle,
 }
 
 impl LookedUpKeys {
@@ -61,9 +64,10 @@ impl LookedUpKeys {
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             under_way: Arc::default(),
-            permits: Permits::new(MAX_LOOKUPS),
+            permits: Permits::with_queue(MAX_LOOKUPS, MAX_WAITING),
             generation: Mutex::new(0),
             failures: LogThrottle::default(),
+            unusable: LogThrottle::default(),
         }
     }
 
@@ -80,7 +84,14 @@ impl LookedUpKeys {
         let answer = async {
             // A key in use does not wait behind identifiers that a client made up.
             let is_known = self.known.contains_key(&id);
-            let _permit = if is_known { None } else { self.permits.acquire().await };
+            let _permit = if is_known {
+                None
+            } else {
+                let waiting = self.permits.acquire().await;
+                Some(waiting.ok_or_else(|| {
+                    self.failed(format!("more than {MAX_WAITING} requests wait").into())
+                })?)
+            };
             if let Some(found) = self.cached(&id, self.maker.clock.now()) {
                 return Ok(found);
             }
@@ -96,15 +107,21 @@ impl LookedUpKeys {
     async fn call(&self, id: &str) -> Result<Found, Error> {
         let generation = *self.generation();
         let found = (self.call)(id.to_owned()).await.map_err(|error| self.failed(error))?;
+        let found = found.filter(|key| {
+            let is_wanted = key.hashes().any(|hash| hash.id() == id);
+            if !is_wanted {
+                self.report_other();
+            }
+            is_wanted
+        });
         let known = match found {
             None => None,
             Some(key) => {
-                let mut known = self.maker.known(&key);
-                let wanted = known.find(|known| known.as_ref().map_or(true, |(own, _)| own == id));
-                let other = || ConfigError::new("expected the API key that was looked up");
-                let wanted = wanted.unwrap_or_else(|| Err(other()));
-                let (_, known) = wanted.map_err(|error| self.failed(error.into()))?;
-                Some(Arc::new(known))
+                let known = self.maker.known(&key).find_map(|known| match known {
+                    Ok((own, known)) => (own == id).then_some(Ok(known)),
+                    Err(error) => Some(Err(error)),
+                });
+                known.transpose().map_err(|error| self.failed(error.into()))?.map(Arc::new)
             }
         };
         let now = self.maker.clock.now().uptime;
@@ -127,6 +144,15 @@ impl LookedUpKeys {
 
     fn generation(&self) -> MutexGuard<'_, u64> {
         self.generation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A record of another key answers that there is no such key, as in a database that ignores the
+    /// case: the client's mistake must not look like a failure.
+    fn report_other(&self) {
+        if let Some(suppressed) = self.unusable.admit(self.maker.clock.now().uptime) {
+            let error = ConfigError::new("expected the API key that was looked up");
+            telemetry::lookup_unusable(&self.maker.iss, &error, suppressed);
+        }
     }
 
     /// A failed lookup says nothing about the key: 503, not 401.

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use crate::error::ConfigError;
+use crate::token::claims::MAX_NUMERIC_DATE;
 use crate::token::scope::Scope;
 use text::ApiKeyText;
 
@@ -126,7 +127,8 @@ impl ApiKey {
         self
     }
 
-    /// Sets when the key expires. It does not expire by default.
+    /// Sets when the key expires: at the end of the year 9999 at the latest. It does not expire by
+    /// default.
     pub fn expires_at(mut self, time: SystemTime) -> Self {
         self.expires_at = Some(time);
         self
@@ -161,7 +163,8 @@ impl ApiKey {
         }
         if let Some(time) = self.expires_at {
             let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            set("exp", time.as_secs_f64().into());
+            // The latest time of some libraries stands for "never".
+            set("exp", time.as_secs_f64().min(MAX_NUMERIC_DATE).into());
         }
         Ok(Value::Object(claims).to_string())
     }

@@ -261,7 +261,7 @@ impl IntrospectionClient {
         if let Err(failure) = &answer
             && matches!(failure.kind, FailureKind::Down | FailureKind::Refused)
         {
-            self.access.endpoint.suspect(self.clock.now());
+            self.access.endpoint.suspect();
         }
         answer
     }

@@ -1,7 +1,7 @@
 //! Where the introspection endpoint is, and which methods of authentication it supports: RFC 8414
 //! §2, RFC 8705 §5.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::client_auth::ClientAuth;
-use crate::clock::{Clock, Now, nanos};
+use crate::clock::{Clock, nanos};
 use crate::error::FetchError;
 use crate::keys::remote::AddressPolicy;
 use crate::keys::remote::discovery::{Member, Metadata, metadata};
@@ -61,15 +61,17 @@ pub(super) struct Endpoint {
     pub(super) url: Url,
     /// The methods of client authentication that the metadata list; empty if they list none.
     pub(super) methods: Vec<String>,
-    /// Uptime of the discovery. `None` if the URL is configured.
-    since: Option<Duration>,
-    /// When it is discovered again, in nanoseconds of uptime.
-    refresh_from: AtomicU64,
+    /// Uptime when the metadata's lifetime ends.
+    holds_until: Duration,
+    /// Whether a question failed as if the endpoint had moved.
+    is_suspected: AtomicBool,
+    /// When the last discovery began, whatever its result, in nanoseconds of uptime.
+    discovered_at: AtomicU64,
 }
 
-/// How long a discovered endpoint is not discovered again, because it fails or because its metadata
-/// cannot be fetched.
-const REFRESHED_AFTER: Duration = Duration::from_secs(60);
+/// How long after a discovery the next one begins at the earliest, whatever the result of the first
+/// and of the questions: otherwise each question that fails could cause one.
+const DISCOVERED_AFTER: Duration = Duration::from_secs(60);
 
 /// How long an endpoint that could not be discovered is not discovered again.
 const RETRIED_AFTER: Duration = Duration::from_secs(1);
@@ -80,8 +82,7 @@ const MAX_QUOTED: usize = 64;
 
 impl EndpointLocation {
     pub(crate) fn at(url: Url) -> Self {
-        let refresh_from = AtomicU64::new(u64::MAX);
-        let endpoint = Endpoint { url, methods: Vec::new(), since: None, refresh_from };
+        let endpoint = Endpoint::new(url, Vec::new(), Duration::ZERO, Duration::MAX);
         Self::new(None, Some(Arc::new(endpoint)))
     }
 
@@ -108,12 +109,10 @@ impl EndpointLocation {
         current.unwrap_or_else(|| "the introspection endpoint".to_owned())
     }
 
-    /// Discovers the endpoint again with the next question, because it may have moved.
-    pub(super) fn suspect(&self, now: Now) {
-        if let Some(current) = self.current()
-            && current.since.is_some_and(|since| now.uptime >= since + REFRESHED_AFTER)
-        {
-            current.refresh_from.fetch_min(nanos(now.uptime), Ordering::Relaxed);
+    /// Discovers the endpoint again with one of the next questions, because it may have moved.
+    pub(super) fn suspect(&self) {
+        if let Some(current) = self.current() {
+            current.is_suspected.store(true, Ordering::Relaxed);
         }
     }
 
@@ -126,15 +125,7 @@ impl EndpointLocation {
                 None => self.discover_first().await,
             };
         };
-        let now = discovery.clock.now().uptime;
-        let due = current.refresh_from.load(Ordering::Relaxed);
-        let next = nanos(now + REFRESHED_AFTER);
-        if nanos(now) >= due
-            && current
-                .refresh_from
-                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        {
+        if current.try_claim_discovery(discovery.clock.now().uptime) {
             let this = self.clone();
             tokio::spawn(async move {
                 if let Some(discovery) = &this.0.discovery
@@ -188,6 +179,24 @@ impl EndpointLocation {
     }
 }
 
+impl Endpoint {
+    fn new(url: Url, methods: Vec<String>, now: Duration, holds_until: Duration) -> Self {
+        let (is_suspected, discovered_at) = (AtomicBool::new(false), nanos(now).into());
+        Self { url, methods, holds_until, is_suspected, discovered_at }
+    }
+
+    /// Whether the caller has to discover the endpoint again.
+    fn try_claim_discovery(&self, now: Duration) -> bool {
+        let last = self.discovered_at.load(Ordering::Relaxed);
+        (now >= self.holds_until || self.is_suspected.load(Ordering::Relaxed))
+            && nanos(now) >= last.saturating_add(nanos(DISCOVERED_AFTER))
+            && self
+                .discovered_at
+                .compare_exchange(last, nanos(now), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
 impl Discovery {
     async fn run(&self) -> Result<Endpoint, FetchError> {
         let limit = self.policy.timeout;
@@ -217,9 +226,8 @@ impl Discovery {
                 supported: methods,
             });
         }
-        let since = self.clock.now().uptime;
-        let refresh_from = nanos(since + self.policy.lifetime(metadata.lifetime)).into();
-        Ok(Endpoint { url, methods, since: Some(since), refresh_from })
+        let now = self.clock.now().uptime;
+        Ok(Endpoint::new(url, methods, now, now + self.policy.lifetime(metadata.lifetime)))
     }
 
     fn endpoint(&self, metadata: &Metadata) -> Result<Url, FetchError> {

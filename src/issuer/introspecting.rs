@@ -56,6 +56,20 @@ impl IntrospectingIssuers {
         Ok(introspecting)
     }
 
+    /// Returns an error if opaque tokens begin as the API keys with this prefix do.
+    pub(super) fn check_api_keys(&self, prefix: &str) -> Result<(), ConfigError> {
+        let begins_as_key = |(opaque, _): &&(String, Arc<ActiveIssuer>)| {
+            opaque.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'))
+        };
+        match self.by_prefix.iter().find(begins_as_key) {
+            Some((opaque, of)) => Err(ConfigError::new(format!(
+                "prefix of API keys {prefix:?}: expected none with which the opaque tokens {opaque:?} of {:?} begin",
+                of.config.iss
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The issuer to ask about this token. `None` if no issuer is to be asked, or if it has the
     /// form of a JWT.
     #[inline]

@@ -209,16 +209,6 @@ impl Issuers {
         Self { configured: Vec::new(), lookup: None, unused: None }
     }
 
-    /// Tokens of an issuer and API keys must be told apart by their issuer.
-    pub(crate) fn check_name_of_api_keys(&self, iss: &str) -> Result<(), ConfigError> {
-        if self.configured.iter().flat_map(Issuer::names).any(|name| **name == *iss) {
-            return Err(ConfigError::new(format!(
-                "issuer of API keys {iss:?}: expected a name that is not that of a trusted issuer"
-            )));
-        }
-        Ok(())
-    }
-
     pub(crate) fn are_none(&self) -> bool {
         self.configured.is_empty() && self.lookup.is_none()
     }

@@ -49,6 +49,8 @@ const LONGEST_FRESH: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct ResolvedIssuers {
     lookup: Lookup,
+    /// The issuer of API keys. A tenant with this name could issue tokens that look like them.
+    reserved: Option<Arc<str>>,
     clients: Arc<HttpClients>,
     clock: Clock,
     /// Issuers with a verified token, by every name that was looked up.
@@ -76,6 +78,7 @@ pub(super) struct ResolvedIssuers {
 impl ResolvedIssuers {
     pub(super) fn new(
         lookup: Lookup,
+        reserved: Option<Arc<str>>,
         clients: Arc<HttpClients>,
         clock: Clock,
     ) -> Result<Arc<Self>, ConfigError> {
@@ -98,6 +101,7 @@ impl ResolvedIssuers {
             established: cached(),
             probation: cached(),
             lookup,
+            reserved,
             clients,
             clock,
             negative: negative.eviction_policy(EvictionPolicy::lru()).build(),
@@ -271,17 +275,13 @@ impl ResolvedIssuers {
         this: Try,
     ) -> Option<Result<Arc<CachedIssuer>, Error>> {
         let at = self.clock.now().uptime;
-        let config = match found {
-            Some(config) if config.names().any(|name| **name == *iss) => Some(config),
-            Some(other) => {
-                let error = ConfigError::new(
-                    "expected an issuer with the `iss` that was looked up, as its name or an alias",
-                );
-                self.report_unusable(&other.iss, &error, at);
+        let config = found.and_then(|config| match self.check_names(iss, &config) {
+            Ok(()) => Some(config),
+            Err(error) => {
+                self.report_unusable(&config.iss, &error, at);
                 None
             }
-            None => None,
-        };
+        });
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let is_current = self.generation() == generation;
         if !is_current && this == Try::First {
@@ -311,6 +311,18 @@ impl ResolvedIssuers {
             cache.insert(Arc::clone(&cached.name), Arc::clone(&cached));
         }
         Some(Ok(cached))
+    }
+
+    fn check_names(&self, iss: &str, config: &Issuer) -> Result<(), ConfigError> {
+        if !config.names().any(|name| **name == *iss) {
+            return Err(ConfigError::new(
+                "expected an issuer with the `iss` that was looked up, as its name or an alias",
+            ));
+        }
+        if config.names().any(|name| Some(name) == self.reserved.as_ref()) {
+            return Err(ConfigError::new("expected a name that is not that of the API keys"));
+        }
+        Ok(())
     }
 
     /// The issuer with this configuration: a cached one with its keys, or a new one. Returns `None`

@@ -8,6 +8,7 @@ use super::introspecting::IntrospectingIssuers;
 use super::issuers::Issuers;
 use super::lookup::{ResolvedIssuers, is_plausible};
 use super::resolution::{Resolution, ResolvedIssuer};
+use crate::api_key::keys::ApiKeys;
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
 use crate::http_client::HttpClients;
@@ -23,8 +24,10 @@ pub(crate) struct IssuerRegistry {
 }
 
 impl IssuerRegistry {
+    /// `reserved`: a name that no issuer may have.
     pub(crate) fn new(
         issuers: Issuers,
+        reserved: Option<Arc<str>>,
         clients: HttpClients,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
@@ -50,10 +53,22 @@ impl IssuerRegistry {
         }
         let resolved = issuers
             .lookup
-            .map(|lookup| ResolvedIssuers::new(lookup, clients, clock))
+            .map(|lookup| ResolvedIssuers::new(lookup, reserved, clients, clock))
             .transpose()?;
         let introspecting = IntrospectingIssuers::new(introspecting)?;
         Ok(Self { configured, templates, resolved, introspecting })
+    }
+
+    /// Returns an error if the API keys have the name of an issuer, so that handlers could not tell
+    /// its tokens from keys, or if all opaque tokens with a prefix would be API keys.
+    pub(crate) fn check_api_keys(&self, keys: &ApiKeys) -> Result<(), ConfigError> {
+        let iss = keys.iss();
+        if self.configured.contains_key(&iss) || self.template(&iss).is_some() {
+            return Err(ConfigError::new(format!(
+                "issuer of API keys {iss:?}: expected a name that is not that of a trusted issuer"
+            )));
+        }
+        keys.prefixes().try_for_each(|prefix| self.introspecting.check_api_keys(prefix))
     }
 
     /// The issuer to ask about an opaque token.

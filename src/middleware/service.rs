@@ -16,7 +16,7 @@ use super::credentials;
 use super::effects::ResponseEffects;
 use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
-use crate::access_token::AccessToken;
+use crate::access_token::{AccessToken, TokenKind};
 use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::Rule;
 use crate::telemetry::{self, Outcome};
@@ -70,8 +70,10 @@ impl<A> ProtectConfig<A> {
             // Compare it with the request, because a service between the layers may have replaced
             // the token, and with the time, because a queue between them may have delayed the
             // request.
+            // The text of an API key is not kept, only its public identifier.
             Some(verified)
                 if self.verifier.still_accepts(verified)
+                    && verified.kind() != TokenKind::ApiKey
                     && verified.expose_token() == credentials.token =>
             {
                 (Verification::Ready(Ok(verified.clone())), effects)

@@ -12,7 +12,7 @@ use crate::error::InvalidToken;
 
 /// Latest NumericDate that is accepted: the end of the year 9999, as in RFC 3339. Up to there, the
 /// sum of a date and a leeway does not overflow, and no real token has a later date.
-const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
+pub(crate) const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 
 /// The `exp` of a token whose issuer states none: later than any time.
 const NEVER: Duration = Duration::from_secs(MAX_NUMERIC_DATE as u64);

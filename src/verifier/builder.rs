@@ -127,11 +127,12 @@ impl VerifierBuilder {
                 "issuers: expected at least one, or API keys for `Issuers::none`",
             ));
         }
-        if let Some(keys) = &self.api_keys {
-            issuers.check_name_of_api_keys(keys.iss())?;
-        }
         let clients = HttpClients::new(self.client);
-        let issuers = IssuerRegistry::new(issuers, clients, clock.clone())?;
+        let reserved = self.api_keys.as_ref().map(ApiKeys::iss);
+        let issuers = IssuerRegistry::new(issuers, reserved, clients, clock.clone())?;
+        if let Some(keys) = &self.api_keys {
+            issuers.check_api_keys(keys)?;
+        }
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);

@@ -391,19 +391,13 @@ impl Question {
         };
         let began = Instant::now();
         let body = introspection.ask(token, self.familiarity).await;
-        let body = body.map_err(|error| {
-            self.renew_later();
-            unavailable(issuer, error)
-        })?;
-        let unusable = |expected| {
-            self.renew_later();
-            unavailable(issuer, introspection.unusable(expected, began.elapsed()))
-        };
+        let body = body.map_err(|error| unavailable(issuer, error))?;
+        let unusable =
+            |expected| unavailable(issuer, introspection.unusable(expected, began.elapsed()));
         let answer = if introspection.config.signed {
             self.signed_answer(introspection, &body).await.map_err(|problem| match problem {
                 Problem::Unusable(expected) => unusable(expected),
                 Problem::Keys(error) => {
-                    self.renew_later();
                     introspection.report_unusable(&error, began.elapsed());
                     unavailable(issuer, error)
                 }
@@ -438,10 +432,9 @@ impl Question {
         let lifetime = introspection.config.lifetime;
         // Held until the answer is cached, so that `forget` does not come between.
         let under_way = introspections.under_way();
-        if under_way.generation != self.generation {
-            return;
-        }
+        let is_outdated = under_way.generation != self.generation;
         match accepted {
+            Ok(_) if is_outdated => {}
             Ok(accepted) => {
                 self.verifier.0.issuers.record_verified(&self.issuer);
                 let keys = self.jwt.as_ref().and_then(|jwt| jwt.keys.as_ref());
@@ -452,23 +445,15 @@ impl Question {
                 cache.insert(&self.token, now, entry.introspected(lifetime, now));
             }
             Err(rejection) => {
+                // Even if it is outdated: perhaps another issuer was forgotten, and a revoked token
+                // must not stay. If this one was, the next request asks once more.
                 if let Some(cache) = introspections.accepted.get() {
                     cache.remove(&self.token);
                 }
-                if !lifetime.is_zero() {
+                if !lifetime.is_zero() && !is_outdated {
                     introspections.remember_rejection(self.key, rejection, now);
                 }
             }
-        }
-    }
-
-    /// If this was the renewal of an answer that holds, it is repeated a little later.
-    fn renew_later(&self) {
-        let accepted = self.verifier.0.introspections.accepted.get();
-        if let Some(found) = accepted.and_then(|accepted| accepted.find(&self.token))
-            && let Some(entry) = found.as_ref()
-        {
-            entry.renew_later(self.verifier.0.clock.now());
         }
     }
 

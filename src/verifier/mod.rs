@@ -238,10 +238,15 @@ impl Verifier {
     /// # Errors
     ///
     /// Returns an error if this verifier has no list of API keys
-    /// ([`ApiKeys::new`](crate::ApiKeys::new)), or if `keys` is not one, or has another issuer.
+    /// ([`ApiKeys::new`](crate::ApiKeys::new)), or if `keys` is not one, has another issuer, or has
+    /// a key with which opaque tokens begin
+    /// ([`Introspection::prefix`](crate::Introspection::prefix)).
     pub fn replace_api_keys(&self, keys: &ApiKeys) -> Result<(), ConfigError> {
         match &self.0.api_keys {
-            Some(own) => own.replace(keys),
+            Some(own) => {
+                self.0.issuers.check_api_keys(keys)?;
+                own.replace(keys)
+            }
             None => Err(ConfigError::new(
                 "replacement of API keys: expected `VerifierBuilder::api_keys`, found none",
             )),
@@ -291,7 +296,8 @@ impl Verifier {
             }
         }
         if sources.is_empty()
-            || self.0.issuers.has_lookup() && !sources.contains(&TokenSource::authorization())
+            || (self.0.issuers.has_lookup() || self.0.api_keys.is_some())
+                && !sources.contains(&TokenSource::authorization())
         {
             sources.push(TokenSource::authorization());
         }

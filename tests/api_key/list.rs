@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis::testing::{TestClock, TestIssuer};
+use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
 use portcullis::{
-    ApiKey, ApiKeyHash, ApiKeys, ClientAuth, Error, Introspection, InvalidToken, Issuers,
+    ApiKey, ApiKeyHash, ApiKeys, ClientAuth, Error, Introspection, InvalidToken, Issuer, Issuers,
     TokenKind, Verifier,
 };
 use serde_json::{Value, json};
@@ -84,6 +84,23 @@ async fn keys_expire() {
     // Only the owner of the key is told that it expired.
     let forged = with_another_secret(&key);
     assert_eq!(verdict(&verifier, &forged).await, "unknown_api_key");
+}
+
+/// Some libraries have a latest time that stands for "never".
+#[tokio::test]
+async fn keys_may_expire_in_any_year() {
+    let clock = TestClock::new();
+    for (name, after_1970, expected) in [
+        ("1970", 0, "expired"),
+        ("the end of 9999", 253_402_300_799, "ok"),
+        ("the year 10000", 253_402_300_800, "ok"),
+        ("the year 262142", 8_210_266_876_799, "ok"),
+    ] {
+        let (key, time) = (generate(), UNIX_EPOCH + Duration::from_secs(after_1970));
+        let keys = ApiKeys::new(ISS, [worker(&key).expires_at(time)]).unwrap();
+        let verifier = verifier(keys, &clock);
+        assert_eq!(verdict(&verifier, key.expose_key()).await, expected, "{name}");
+    }
 }
 
 #[tokio::test]
@@ -172,12 +189,18 @@ fn only_a_list_of_the_same_issuer_replaces_a_list() {
 fn lists_that_cannot_work_are_errors() {
     let key = generate();
     let keys = |records: Vec<ApiKey>| ApiKeys::new(ISS, records);
+    let other_prefix = key.hash().to_string().replace("acme_live", "acme_test").parse().unwrap();
     let cases = [
-        ("the same key twice", keys(vec![worker(&key), worker(&key)]), "found twice"),
+        ("the same key twice", keys(vec![worker(&key), worker(&key)]), "no other key has"),
         (
             "current and next are the same",
             keys(vec![worker(&key).next(key.hash().clone())]),
-            "found twice",
+            "no other key has",
+        ),
+        (
+            "the same identifier with another prefix",
+            keys(vec![worker(&key), ApiKey::new("other", other_prefix)]),
+            "no other key has",
         ),
         ("no subject", keys(vec![ApiKey::new("", key.hash().clone())]), "expected a subject"),
         ("a claim of its own", keys(vec![worker(&key).claim("sub", "x")]), "claim \"sub\""),
@@ -263,4 +286,61 @@ async fn keys_are_never_sent_to_an_issuer() {
     rejected("withdrawn, with a typing error", &with_an_error, "malformed").await;
     assert_eq!(verdict(&verifier, "opaque").await, "inactive");
     assert_eq!(issuer.introspections(), 1, "any other token is");
+}
+
+#[test]
+fn prefixes_with_which_opaque_tokens_begin_are_errors() {
+    let (ory, acme) = (ApiKey::generate("ory").unwrap(), generate());
+    let issuer = |prefix: &str| {
+        let auth = ClientAuth::client_secret("orders-api", "secret");
+        let introspection = Introspection::at("https://issuer.example/introspect", auth);
+        let issuer = Issuer::new("https://issuer.example/", AUDIENCE).unwrap();
+        issuer.introspection(introspection.prefix(prefix))
+    };
+    let list = |key| ApiKeys::new(ISS, [worker(key)]).unwrap();
+    let looked_up = |prefix| {
+        let none = |_| std::future::ready(Ok::<_, std::io::Error>(None));
+        ApiKeys::lookup(ISS, prefix, none).unwrap()
+    };
+    for (name, keys, opaque, is_allowed) in [
+        ("opaque tokens that begin as keys do", list(&ory), "ory_at_", false),
+        ("the same with a lookup", looked_up("ory"), "ory_at_", false),
+        ("only the first letters", looked_up("or"), "ory_at_", true),
+        ("keys that begin as opaque tokens do", list(&acme), "acme_", true),
+    ] {
+        let built = Verifier::builder(issuer(opaque)).api_keys(keys).build();
+        assert_eq!(built.is_ok(), is_allowed, "{name}: {:?}", built.err());
+    }
+    let verifier = Verifier::builder(issuer("ory_at_")).api_keys(list(&acme)).build().unwrap();
+    assert!(verifier.replace_api_keys(&list(&ory)).is_err());
+}
+
+#[tokio::test]
+async fn no_issuer_has_the_name_of_the_api_keys() {
+    const OTHER: &str = "https://issuer.example/";
+    let (key, clock) = (generate(), TestClock::new());
+    let keys = || ApiKeys::new(ISS, [worker(&key)]).unwrap();
+    let issuer = |iss: &str| {
+        let issuer = TestIssuer::offline(iss).unwrap();
+        issuer.set_clock(&clock);
+        issuer
+    };
+    let (same, other) = (issuer(ISS), issuer(OTHER));
+    for (name, config, token) in [
+        ("its name", same.issuer(), same.token().build()),
+        ("an alias", other.issuer().alias(ISS).unwrap(), other.token().build()),
+    ] {
+        let configured = Verifier::builder(config.clone()).api_keys(keys()).build();
+        assert!(configured.is_err(), "{name}");
+        let issuers = Issuers::lookup(move |_: &str| Some(config.clone()));
+        let issuers = issuers.danger_allow_private_addresses();
+        let verifier = Verifier::builder(issuers).api_keys(keys()).clock(&clock).build().unwrap();
+        assert_eq!(verdict(&verifier, &token).await, "unknown_issuer", "{name}");
+        assert_eq!(verdict(&verifier, key.expose_key()).await, "ok", "{name}");
+    }
+    let template = Issuer::template("https://login.example/{tenantid}/v2.0", AUDIENCE).unwrap();
+    let id = "5a3c6a5f-6d1e-4a5c-9b7e-0c6a9b1f2d3e";
+    let tenant = format!("https://login.example/{id}/v2.0");
+    let keys = ApiKeys::new(tenant, [worker(&key)]).unwrap();
+    assert!(Verifier::builder(template).api_keys(keys).build().is_err(), "a tenant");
 }

@@ -111,10 +111,6 @@ async fn a_failing_lookup_is_503_and_is_called_again() {
     }
     let (hanging, _) = looked_up(&clock, |_| std::future::pending());
     assert_eq!(verdict(&hanging, key.expose_key()).await, "lookup_failed", "after 5 seconds");
-    // The record of another key.
-    let other = worker(&generate());
-    let (wrong, _) = looked_up(&clock, move |_| std::future::ready(Ok(Some(other.clone()))));
-    assert_eq!(verdict(&wrong, key.expose_key()).await, "lookup_failed");
     let reserved = worker(&key).claim("iss", "https://issuer.example/");
     let (reserved, _) = looked_up(&clock, move |_| std::future::ready(Ok(Some(reserved.clone()))));
     assert_eq!(verdict(&reserved, key.expose_key()).await, "lookup_failed");
@@ -200,4 +196,35 @@ fn the_time_of_answers_is_bounded() {
     assert!(lookup().cache_for(seconds(3601)).is_err());
     assert!(ApiKeys::new(ISS, [worker(&generate())]).unwrap().cache_for(seconds(1)).is_err());
     assert!(ApiKeys::lookup(ISS, "Acme", async |_| Ok::<_, &str>(None)).is_err());
+}
+
+#[tokio::test]
+async fn a_record_of_another_key_is_no_answer_about_this_one() {
+    let (key, other, clock) = (generate(), generate(), TestClock::new());
+    let record = worker(&other);
+    let (verifier, calls) =
+        looked_up(&clock, move |_| std::future::ready(Ok(Some(record.clone()))));
+    for _ in 0..5 {
+        assert_eq!(verdict(&verifier, key.expose_key()).await, "unknown_api_key");
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    assert_eq!(verdict(&verifier, other.expose_key()).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounded_number_of_requests_waits() {
+    let clock = TestClock::new();
+    let (verifier, calls) = looked_up(&clock, |_| std::future::pending());
+    let began = tokio::time::Instant::now();
+    let mut requests = JoinSet::new();
+    for _ in 0..2000 {
+        let (verifier, key) = (verifier.clone(), generate());
+        requests.spawn(async move { verdict(&verifier, key.expose_key()).await });
+    }
+    for number in 0..2000 {
+        assert_eq!(requests.join_next().await.unwrap().unwrap(), "lookup_failed");
+        let waits = number >= 2000 - 64 - 1024;
+        assert_eq!(began.elapsed() >= seconds(5), waits, "request {number} to end");
+        assert!(waits || calls.load(Ordering::SeqCst) == 64);
+    }
 }

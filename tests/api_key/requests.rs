@@ -127,3 +127,38 @@ async fn rules_apply_to_keys() {
     let request = Request::get("/").header("authorization", &bearer).body(Body::empty()).unwrap();
     assert_eq!(protect.layer(inner).oneshot(request).await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn keys_are_accepted_in_authorization_beside_any_issuer() {
+    let (key, clock) = (generate(), TestClock::new());
+    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    issuer.set_clock(&clock);
+    let behind_a_gateway = issuer.issuer().token_in_header("x-goog-iap-jwt-assertion").unwrap();
+    let keys = ApiKeys::new(ISS, [worker(&key)]).unwrap();
+    let verifier = Verifier::builder(behind_a_gateway).api_keys(keys).clock(&clock).build();
+    let layer = ProtectLayer::new(verifier.unwrap());
+    let bearer = format!("Bearer {}", key.expose_key());
+    assert_eq!(call(&layer, &[("authorization", &bearer)]).await, (StatusCode::OK, None));
+}
+
+/// Tokens keep the identifier of the key in place of its text.
+#[tokio::test]
+async fn the_identifier_of_a_key_is_no_credential_in_a_nested_layer() {
+    let (key, clock) = (generate(), TestClock::new());
+    let inner = ProtectLayer::new(verifier(ApiKeys::new(ISS, [worker(&key)]).unwrap(), &clock));
+    let in_header = [TokenSource::api_key_header("x-api-key").unwrap()];
+    let outer = inner.clone().token_sources(in_header);
+    let service =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let nested = outer.layer(inner.layer(service));
+    for (credential, expected) in
+        [(key.hash().id(), StatusCode::UNAUTHORIZED), (key.expose_key(), StatusCode::OK)]
+    {
+        let request = Request::get("/")
+            .header("x-api-key", key.expose_key())
+            .header("authorization", format!("Bearer {credential}"))
+            .body(Body::empty())
+            .unwrap();
+        assert_eq!(nested.clone().oneshot(request).await.unwrap().status(), expected);
+    }
+}

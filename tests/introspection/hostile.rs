@@ -1,7 +1,7 @@
 //! Clients that make tokens up, tenants that answer what they like, and servers that fail in parts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, TestClock};
@@ -100,6 +100,28 @@ async fn metadata_that_cannot_be_fetched_do_not_stop_questions_to_a_known_endpoi
 }
 
 #[tokio::test]
+async fn refused_questions_do_not_cause_a_discovery_each() {
+    for metadata in [Reply::Status(404), Reply::Hang] {
+        let api = api(|introspection| introspection).await;
+        assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+        api.server.set_metadata_reply(metadata.clone());
+        // As if the endpoint had moved.
+        api.server.reply(Reply::Status(400));
+        for minute in 1..4 {
+            api.clock.advance(seconds(61));
+            let fetches = api.server.metadata_fetches();
+            for number in 0..40 {
+                let invented = format!("invented-{minute}-{number}");
+                assert_eq!(verdict(&api.verifier, &invented).await, UNAVAILABLE);
+            }
+            eventually("a discovery", || api.server.metadata_fetches() > fetches).await;
+            // The first well-known URL, its retry or hedge, and the second URL.
+            assert!(api.server.metadata_fetches() <= fetches + 3, "{metadata:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn metadata_that_cannot_be_used_are_neither_quoted_at_length_nor_fetched_for_each_token() {
     let api = api(|introspection| introspection).await;
     let methods = json!(["m".repeat(200_000)]);
@@ -166,32 +188,37 @@ async fn the_query_of_the_endpoint_is_not_shown() {
     assert!(!shown.contains("CANARY"), "{shown}");
 }
 
+/// Answers of 5.8 KB fill the table. Those of 60 KB fill it with few, and each needs room.
 #[tokio::test]
 async fn a_tenant_with_many_large_answers_does_not_displace_those_of_others() {
-    let clock = TestClock::new();
-    let (acme, hostile) = (AuthServer::start().await, AuthServer::start().await);
-    for server in [&acme, &hostile] {
-        server.keys().set_clock(&clock);
-    }
-    acme.reply(Reply::json(&acme.active()));
-    hostile.reply(Reply::json(&hostile.active_with(&json!({ "pad": "x".repeat(5800) }))));
-    let issuers =
-        [&acme, &hostile].map(|server| server.issuer(Introspection::new(auth()).instead_of_keys()));
-    let lookup = move |iss: &str| issuers.iter().find(|issuer| issuer.iss() == iss).cloned();
-    let issuers = Issuers::lookup(lookup).danger_allow_private_addresses();
-    let verifier =
-        Verifier::builder(issuers).clock(&clock).token_cache_capacity(100).build().unwrap();
-    for number in 0..300 {
-        let token = hostile.keys().token().claim("n", number).build();
-        assert_eq!(verdict(&verifier, &token).await, "ok");
-    }
-    let tokens: Vec<_> =
-        (0..10).map(|number| acme.keys().token().claim("n", number).build()).collect();
-    for (round, questions) in [10, 10, 10].into_iter().enumerate() {
-        for token in &tokens {
-            assert_eq!(verdict(&verifier, token).await, "ok");
+    for (bytes, capacity, between) in [(5800, 100, 0), (60_000, 1000, 300)] {
+        let clock = TestClock::new();
+        let (acme, hostile) = (AuthServer::start().await, AuthServer::start().await);
+        for server in [&acme, &hostile] {
+            server.keys().set_clock(&clock);
         }
-        assert_eq!(acme.asked(), questions, "round {round}");
+        acme.reply(Reply::json(&acme.active()));
+        let large = json!({ "pad": "x".repeat(bytes) });
+        hostile.reply(Reply::json(&hostile.active_with(&large)));
+        let issuers = [&acme, &hostile]
+            .map(|server| server.issuer(Introspection::new(auth()).instead_of_keys()));
+        let lookup = move |iss: &str| issuers.iter().find(|issuer| issuer.iss() == iss).cloned();
+        let issuers = Issuers::lookup(lookup).danger_allow_private_addresses();
+        let builder = Verifier::builder(issuers).clock(&clock).token_cache_capacity(capacity);
+        let verifier = builder.build().unwrap();
+        let tokens: Vec<_> =
+            (0..10).map(|number| acme.keys().token().claim("n", number).build()).collect();
+        let mut numbers = 0..;
+        for (round, hostile_tokens) in [300, between, between, between].into_iter().enumerate() {
+            for number in numbers.by_ref().take(hostile_tokens) {
+                let token = hostile.keys().token().claim("n", number).build();
+                assert_eq!(verdict(&verifier, &token).await, "ok");
+            }
+            for token in tokens.iter().chain(&tokens) {
+                assert_eq!(verdict(&verifier, token).await, "ok");
+            }
+            assert_eq!(acme.asked(), 10, "{bytes} bytes, round {round}");
+        }
     }
 }
 
@@ -233,6 +260,80 @@ async fn remembered_rejections_are_small() {
         assert!(format!("{remembered:?}").len() < 1000);
         assert_eq!(api.server.asked(), 1 + number);
     }
+}
+
+#[tokio::test]
+async fn a_renewal_during_a_suspension_is_repeated() {
+    let api = api(|introspection| introspection.cache_for(seconds(3600)).unwrap()).await;
+    let tokens: Vec<_> = (0..6).map(|number| format!("in-use-{number}")).collect();
+    let [failing @ .., last] = &*tokens else { panic!() };
+    for token in &tokens {
+        assert_eq!(verdict(&api.verifier, token).await, "ok");
+    }
+    let failed = || api.verifier.health()[0].introspection.as_ref().unwrap().failed_questions;
+    let asked = |token: &str| {
+        api.server.questions().iter().filter(|question| question.form["token"] == token).count()
+    };
+    api.clock.advance(seconds(2881));
+    api.server.reply(Reply::Status(503));
+    for (token, number) in failing.iter().zip(1..) {
+        assert_eq!(verdict(&api.verifier, token).await, "ok");
+        eventually("the renewal fails", || failed() == number).await;
+    }
+    assert_eq!(verdict(&api.verifier, last).await, "ok");
+    api.server.reply(Reply::json(&api.server.active()));
+    assert_eq!(asked(last), 1, "questions are suspended");
+    api.clock.advance(seconds(6));
+    eventually("it is renewed", || {
+        // The first question after a suspension is the only one until it is answered, so some
+        // renewals are put off once more.
+        assert!(tokens.iter().all(|token| api.verifier.try_verify(token).unwrap().is_ok()));
+        api.clock.advance(Duration::from_millis(100));
+        asked(last) == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_panics_is_repeated() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let api = api_with(|server| {
+        let panics = Arc::clone(&panics);
+        server.issuer(Introspection::new(ClientAuth::bearer_token(move || {
+            let panics = panics.swap(false, Ordering::SeqCst);
+            async move {
+                assert!(!panics, "a panic of the application");
+                Ok::<_, std::io::Error>("token".to_owned())
+            }
+        })))
+    })
+    .await;
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    panics.store(true, Ordering::SeqCst);
+    api.clock.advance(seconds(49));
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    eventually("the renewal panics", || !panics.load(Ordering::SeqCst)).await;
+    api.clock.advance(seconds(6));
+    eventually("it is repeated", || {
+        assert!(api.verifier.try_verify(OPAQUE).unwrap().is_ok());
+        api.server.asked() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn forgetting_another_issuer_does_not_discard_a_revocation() {
+    let hour = |introspection: Introspection| introspection.cache_for(seconds(3600)).unwrap();
+    let api = api(hour).await;
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    let inactive = Reply::json(&json!({ "active": false }));
+    api.server.reply(Reply::Late(Duration::from_millis(200), Box::new(inactive)));
+    api.clock.advance(seconds(2881));
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    eventually("the issuer is asked", || api.server.asked() == 2).await;
+    api.verifier.forget("https://another.example/");
+    eventually("the answer ends", || api.verifier.try_verify(OPAQUE).is_none()).await;
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "inactive");
 }
 
 #[tokio::test]
