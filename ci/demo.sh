@@ -15,7 +15,7 @@ if ! command -v curl >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)"
 fi
 command -v curl >/dev/null || fail "curl is missing: install the package curl."
 
-cargo build --quiet --example protected_api --example native_client --example inspect
+cargo build --quiet --example protected_api --example native_client --example inspect --example api_keys
 programs=${CARGO_TARGET_DIR:-target}/debug/examples
 logs=$(mktemp -d)
 pids=()
@@ -126,6 +126,8 @@ inspect https://api.example.com "$reader" '^Accepted'
 inspect https://other.example.com "$reader" '^Rejected (wrong_audience)'
 inspect https://api.example.com "${reader%????}AAAA" '^Rejected (bad_signature)'
 inspect https://api.example.com opaque '^Rejected (opaque)'
+key=$("$programs/api_keys" generate demo_key | sed --quiet 's/^key.* //p')
+inspect https://api.example.com "$key" '^error: an API key'
 
 # Stop the issuer before an API that trusts it receives its first token.
 kill "$demo"

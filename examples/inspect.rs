@@ -17,7 +17,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
 use portcullis::{
-    AccessToken, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier,
+    AccessToken, ApiKey, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier,
 };
 
 #[derive(Parser)]
@@ -237,6 +237,13 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         std::io::stdin().read_to_string(&mut token)?;
     }
     let token = token.trim();
+    if ApiKey::has_valid_form(token) {
+        let id = token.rsplit_once('_').map_or("", |(id, _)| id);
+        return Err(format!(
+            "an API key with a valid checksum and the identifier {id}, not an access token; whether it is known is in the log of the API (`unknown_api_key`)"
+        )
+        .into());
+    }
 
     println!("Content (not verified):");
     for (name, part) in ["header", "claims"].iter().zip(token.split('.')) {

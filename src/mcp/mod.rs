@@ -103,6 +103,8 @@ const SESSIONS: u64 = 10_000;
 /// | 408, 413 | the body takes longer than [`body_timeout`](Self::body_timeout), or is larger than [`body_limit`](Self::body_limit) |
 ///
 /// An unknown tool, prompt or method is the service's to reject.
+///
+/// This needs a Tokio runtime with time enabled, for the time limit of bodies.
 #[must_use]
 pub struct McpLayer<A = EmptyBody> {
     config: Arc<Config<A>>,
