@@ -17,7 +17,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clap::Parser;
 use portcullis::{
-    AccessToken, ApiKey, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope, Verifier,
+    AccessToken, ApiKey, Audience, ConfigError, Error, InvalidToken, Issuer, Jwks, Rule, Scope,
+    Verifier,
 };
 
 #[derive(Parser)]
