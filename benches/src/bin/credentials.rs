@@ -202,9 +202,9 @@ fn flood() -> Result<(), Failure> {
         let is_flooded = round % 2 == 1;
         runtime.block_on(async {
             let mut first = JoinSet::new();
-            for token in known.iter().cloned() {
-                let verifier = verifier.clone();
-                first.spawn(async move { verifier.verify(&token).await.map(drop) });
+            for number in 0..known.len() {
+                let (verifier, known) = (verifier.clone(), Arc::clone(&known));
+                first.spawn(async move { verifier.verify(&known[number]).await.map(drop) });
             }
             first.join_all().await.into_iter().collect::<Result<(), _>>()
         })?;
