@@ -81,7 +81,7 @@ impl ApiKeys {
 
     /// Looks keys up, for example in a database, by their prefix and identifier
     /// ([`ApiKeyHash::id`](crate::ApiKeyHash::id)). The lookup returns the record with the hash of
-    /// the key, `None` if there is none, or an error, which is answered 503
+    /// the key, `None` if no key has this identifier, or an error, which is answered 503
     /// ([`LookupFailed`](crate::Error::LookupFailed)).
     ///
     /// Only keys with this prefix and a valid checksum are looked up. Concurrent requests with the

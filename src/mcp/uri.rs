@@ -245,7 +245,7 @@ fn collapsed(uri: &str, is_complete: bool) -> String {
     text
 }
 
-/// Decodes each `%XX` once. Returns `None` if there is none.
+/// Decodes each `%XX` once. Returns `None` if the text has no `%XX`.
 fn percent_decoded(text: &str) -> Option<String> {
     if !text.contains('%') {
         return None;

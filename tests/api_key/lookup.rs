@@ -40,6 +40,23 @@ fn knows(
     move |id| std::future::ready(Ok((id == known).then(|| record.clone())))
 }
 
+/// A verifier with a lookup that knows this key, and answers once the gate has a permit.
+fn held_back(
+    clock: &TestClock,
+    key: &GeneratedApiKey,
+) -> (Verifier, Arc<AtomicUsize>, Arc<Semaphore>) {
+    let (gate, find) = (Arc::new(Semaphore::new(0)), knows(key));
+    let waits = Arc::clone(&gate);
+    let (verifier, calls) = looked_up(clock, move |id| {
+        let (waits, found) = (Arc::clone(&waits), find(id));
+        async move {
+            let _permit = waits.acquire().await;
+            found.await
+        }
+    });
+    (verifier, calls, gate)
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -80,15 +97,7 @@ async fn what_cannot_be_a_key_is_not_looked_up() {
 #[tokio::test]
 async fn concurrent_requests_share_a_call() {
     let (key, clock) = (generate(), TestClock::new());
-    let (gate, find) = (Arc::new(Semaphore::new(0)), knows(&key));
-    let waits = Arc::clone(&gate);
-    let (verifier, calls) = looked_up(&clock, move |id| {
-        let (waits, found) = (Arc::clone(&waits), find(id));
-        async move {
-            let _permit = waits.acquire().await;
-            found.await
-        }
-    });
+    let (verifier, calls, gate) = held_back(&clock, &key);
     let mut requests = JoinSet::new();
     for _ in 0..50 {
         let (verifier, text) = (verifier.clone(), key.expose_key().to_owned());
@@ -168,15 +177,7 @@ async fn a_withdrawn_key_can_be_forgotten_at_once() {
 #[tokio::test]
 async fn an_answer_from_before_it_was_forgotten_is_not_cached() {
     let (key, clock) = (generate(), TestClock::new());
-    let (gate, find) = (Arc::new(Semaphore::new(0)), knows(&key));
-    let waits = Arc::clone(&gate);
-    let (verifier, calls) = looked_up(&clock, move |id| {
-        let (waits, found) = (Arc::clone(&waits), find(id));
-        async move {
-            let _permit = waits.acquire().await;
-            found.await
-        }
-    });
+    let (verifier, calls, gate) = held_back(&clock, &key);
     let request = {
         let (verifier, text) = (verifier.clone(), key.expose_key().to_owned());
         tokio::spawn(async move { verdict(&verifier, &text).await })
