@@ -31,6 +31,13 @@ pub(crate) fn sha256(message: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(message).into()
 }
 
+/// Whether two texts are equal, in a time that depends only on their lengths.
+pub(crate) fn is_equal_text(one: &str, other: &str) -> bool {
+    let pairs = one.bytes().zip(other.bytes());
+    let differences = pairs.fold(0, |all, (one, other)| all | (one ^ other));
+    one.len() == other.len() && std::hint::black_box(differences) == 0
+}
+
 /// Whether two hashes are equal, in a time that does not depend on where they differ.
 pub(crate) fn is_equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
     let differences = one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other));

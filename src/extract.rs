@@ -11,6 +11,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
+use crate::dpop::check::Scheme;
 use crate::error::Error;
 use crate::middleware::challenge::{ChallengeParameters, Challenges, DEFAULT_REALM};
 use crate::middleware::rejection::{EmptyBody, MadeInside, reject};
@@ -83,11 +84,17 @@ impl IntoResponse for Error {
             telemetry::request_rejected(&self);
         }
         let challenges = Challenges::for_error(
-            ChallengeParameters { realm: DEFAULT_REALM, resource_metadata: None },
+            ChallengeParameters { realm: DEFAULT_REALM, resource_metadata: None, dpop: None },
             &self,
         );
-        let mut response =
-            reject(self, &http::Request::new(()).into_parts().0, &challenges, &EmptyBody, None);
+        let mut response = reject(
+            self,
+            &http::Request::new(()).into_parts().0,
+            &challenges,
+            Scheme::Bearer,
+            &EmptyBody,
+            None,
+        );
         response.extensions_mut().insert(MadeInside);
         response
     }

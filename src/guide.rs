@@ -24,6 +24,7 @@ macro_rules! links {
 [removing-a-tenant]: crate::guide::operations#removing-a-tenant-at-once
 [resource-metadata]: crate::guide::resource_metadata
 [rules]: crate::guide::rules
+[sender-constrained]: crate::guide::sender_constrained
 [testing]: crate::guide::testing
 [testing-issuer]: crate::guide::testing#an-issuer-while-you-develop
 
@@ -57,5 +58,6 @@ guides! {
     recipes = "recipes.md";
     resource_metadata = "resource-metadata.md";
     rules = "rules.md";
+    sender_constrained = "sender-constrained.md";
     testing = "testing.md";
 }

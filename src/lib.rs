@@ -33,6 +33,7 @@
 //! - [`Rule`]: what an operation requires of a token.
 //! - [`Introspection`]: how an issuer is asked about its opaque tokens (RFC 7662).
 //! - [`ApiKeys`]: API keys that are accepted beside access tokens.
+//! - [`Dpop`]: access tokens that are bound to a key of their client (RFC 9449).
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
 //! - `Claims` (feature `axum`): an extractor for the application's own type of claims.
@@ -45,6 +46,7 @@
 //! - [Authorization](guide::authorization): checks that ask a database or a policy service
 //! - [Opaque tokens](guide::opaque_tokens): tokens that their issuer is asked about (RFC 7662)
 //! - [API keys](guide::api_keys): keys for machines, beside access tokens
+//! - [Sender-constrained tokens](guide::sender_constrained): bound to a key of their client
 //! - [Other frameworks](guide::frameworks): actix-web, poem, salvo, AWS Lambda
 //! - [Recipes](guide::recipes): what to write for which set-up
 //! - [MCP](guide::mcp): an MCP server whose tools have scopes
@@ -86,6 +88,7 @@ mod algorithm;
 mod api_key;
 mod clock;
 mod crypto;
+mod dpop;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
@@ -115,9 +118,11 @@ pub use access_token::{AccessToken, TokenKind};
 pub use algorithm::Algorithm;
 pub use api_key::keys::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, GeneratedApiKey};
+pub use dpop::Dpop;
+pub use dpop::nonces::Nonces;
 pub use error::{
     ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
-    TransportError,
+    ProofError, TransportError,
 };
 #[cfg(feature = "axum")]
 pub use extract::{AccessTokenRejection, Claims};

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::api_key::active::ConfiguredClaims;
 use crate::clock::{Clock, Now};
+use crate::dpop::check::KeyBinding;
 use crate::error::{ClaimsError, Error};
 use crate::introspection::answer::IntrospectedPayload;
 use crate::keys::jwk::SignedPayload;
@@ -100,6 +101,8 @@ struct Inner {
     /// The later of `nbf` and `iat`.
     good_from: Duration,
     terms: Terms,
+    /// The key that the token is bound to. Boxed, since most tokens are bound to none.
+    binding: Option<Box<KeyBinding>>,
     /// The claims as a tree, once it is needed.
     tree: OnceLock<Value>,
     /// The claims as types of the application, once they are needed.
@@ -189,6 +192,7 @@ impl AccessToken {
     ) -> Self {
         let (kind, payload) = (payload.kind(), payload.text());
         let text = |text: &str| Text::new(text, payload);
+        let binding = claims.jkt().map(|jkt| Box::new(KeyBinding::new(jkt, token)));
         let good_from = claims.good_from();
         let good_until = claims.good_until(terms.max_token_age);
         Self(Arc::new(Inner {
@@ -205,10 +209,16 @@ impl AccessToken {
             good_until,
             good_from,
             terms,
+            binding,
             tree: OnceLock::new(),
             typed: Typed::default(),
             charge: OnceLock::new(),
         }))
+    }
+
+    /// The key that the token is bound to (RFC 9449 §6).
+    pub(crate) fn binding(&self) -> Option<&KeyBinding> {
+        self.0.binding.as_deref()
     }
 
     /// Returns what the token is, and how it was verified.
@@ -418,8 +428,10 @@ impl AccessToken {
             Some(Text::Own(text)) => text.len(),
             _ => 0,
         };
-        let Inner { text, scope, subject, client_id, .. } = &*self.0;
-        size_of::<Inner>() + text.len() + scope.capacity() + own(subject) + own(client_id)
+        let Inner { text, scope, subject, client_id, binding, .. } = &*self.0;
+        let binding = if binding.is_some() { KeyBinding::most_bytes() } else { 0 };
+        let texts = text.len() + scope.capacity() + own(subject) + own(client_id);
+        size_of::<Inner>() + texts + binding
     }
 
     pub(crate) fn clock(&self) -> &Clock {

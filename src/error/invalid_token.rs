@@ -160,10 +160,17 @@ pub enum InvalidToken {
     /// ([`ApiKeys`](crate::ApiKeys)).
     #[error("not a known API key")]
     UnknownApiKey,
-    /// The token is bound to a key or certificate of the client (`cnf`). Proof of possession (RFC
-    /// 9449 §7.2, RFC 8705 §3) is not supported.
+    /// The token is bound to a key or certificate of the client (`cnf`), and was sent as a bearer
+    /// token (RFC 9449 §7.2, RFC 8705 §3), or its binding cannot be verified.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
     SenderConstrained,
+    /// The token is not bound to a key, and the scheme `DPoP` or the configuration requires that it
+    /// is ([`Dpop::required`](crate::Dpop::required)).
+    #[error("expected a token that is bound to a key (`cnf.jkt`)")]
+    NotBound,
+    /// The token is bound to another key than that of the proof (RFC 9449 §7.1).
+    #[error("bound to another key than that of the DPoP proof")]
+    OtherKey,
     /// The key set of the issuer has no key with this `kid` for this `alg`.
     #[error("no key {kid:?} for this algorithm in the issuer's key set")]
     #[non_exhaustive]
@@ -205,6 +212,8 @@ impl InvalidToken {
             Self::Inactive => "inactive",
             Self::UnknownApiKey => "unknown_api_key",
             Self::SenderConstrained => "sender_constrained",
+            Self::NotBound => "not_bound",
+            Self::OtherKey => "other_key",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",
         }

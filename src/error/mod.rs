@@ -4,6 +4,7 @@ mod claims;
 mod config;
 mod fetch;
 mod invalid_token;
+mod proof;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use config::ConfigError;
 pub use fetch::{FetchError, IgnoredKeyReason, TransportError};
 pub(crate) use invalid_token::ENTRA_V1;
 pub use invalid_token::InvalidToken;
+pub use proof::ProofError;
 
 use crate::token::scope::Scope;
 
@@ -30,10 +32,12 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// | `Missing` | 401 | `Bearer realm="…"`, the required scopes, no `error` | client |
 /// | `InvalidRequest` | 400 | `error="invalid_request"` | client |
 /// | `InvalidToken` | 401 | `error="invalid_token"` | client |
+/// | `InvalidProof` | 401 | `DPoP`, `error="invalid_dpop_proof"` or `"use_dpop_nonce"` (RFC 9449) | client |
 /// | `InsufficientScope` | 403 | `error="insufficient_scope", scope="…"` | client |
 /// | `Forbidden`, `ClaimsMismatch` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
-/// | `KeysUnavailable`, `IntrospectionUnavailable`, `LookupFailed`, `AuthorizationFailed` | 503 | none; `Retry-After` | the service or the issuer |
+/// | `TooManyProofs` | 429 | none; `Retry-After` | client |
+/// | `KeysUnavailable`, `IntrospectionUnavailable`, `LookupFailed`, `AuthorizationFailed`, `ReplaysUnavailable` | 503 | none; `Retry-After` | the service or the issuer |
 ///
 /// The layer stores the `Error` in the extensions of the *response*. It contains unescaped client
 /// input: do not put it into metric labels or HTML.
@@ -49,6 +53,16 @@ pub enum Error {
     /// The access token is rejected (RFC 6750 §3.1 `invalid_token`).
     #[error("invalid access token: {0}")]
     InvalidToken(InvalidToken),
+    /// The DPoP proof is rejected (RFC 9449 §7.1 `invalid_dpop_proof`, §9 `use_dpop_nonce`).
+    #[error("invalid DPoP proof: {0}")]
+    InvalidProof(#[from] ProofError),
+    /// The key of the client has used its share of proofs
+    /// ([`Dpop::max_proofs_per_key`](crate::Dpop::max_proofs_per_key)).
+    #[error("expected fewer DPoP proofs of one key in a minute")]
+    TooManyProofs,
+    /// It cannot be recorded that a DPoP proof was used, so that it might be used again.
+    #[error("used DPoP proofs cannot be recorded")]
+    ReplaysUnavailable,
     /// The access token is valid, but lacks a scope that the operation requires (RFC 6750 §3.1
     /// `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
@@ -148,9 +162,11 @@ impl Error {
     /// Returns the HTTP status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Missing | Self::InvalidToken(_) | Self::InsufficientAuthentication { .. } => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Missing
+            | Self::InvalidToken(_)
+            | Self::InvalidProof(_)
+            | Self::InsufficientAuthentication { .. } => StatusCode::UNAUTHORIZED,
+            Self::TooManyProofs => StatusCode::TOO_MANY_REQUESTS,
             Self::InvalidRequest(_) => StatusCode::BAD_REQUEST,
             Self::InsufficientScope { .. } | Self::Forbidden { .. } | Self::ClaimsMismatch(_) => {
                 StatusCode::FORBIDDEN
@@ -158,6 +174,7 @@ impl Error {
             Self::KeysUnavailable { .. }
             | Self::IntrospectionUnavailable { .. }
             | Self::LookupFailed { .. }
+            | Self::ReplaysUnavailable
             | Self::AuthorizationFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -177,9 +194,13 @@ impl Error {
         match self {
             Self::InvalidRequest(_) => Some("invalid_request"),
             Self::InvalidToken(_) => Some("invalid_token"),
+            Self::InvalidProof(ProofError::NonceNeeded) => Some("use_dpop_nonce"),
+            Self::InvalidProof(_) => Some("invalid_dpop_proof"),
             Self::InsufficientScope { .. } => Some("insufficient_scope"),
             Self::InsufficientAuthentication { .. } => Some("insufficient_user_authentication"),
             Self::Missing
+            | Self::TooManyProofs
+            | Self::ReplaysUnavailable
             | Self::Forbidden { .. }
             | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
@@ -197,6 +218,9 @@ impl Error {
             Self::Missing => "missing",
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidToken(reason) => reason.code(),
+            Self::InvalidProof(reason) => reason.code(),
+            Self::TooManyProofs => "too_many_proofs",
+            Self::ReplaysUnavailable => "replays_unavailable",
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
             Self::ClaimsMismatch(_) => "claims_mismatch",

@@ -24,7 +24,25 @@ fn errors() -> Vec<Error> {
         Error::AuthorizationFailed {
             reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
         },
+        Error::TooManyProofs,
+        Error::ReplaysUnavailable,
     ];
+    let proofs = [
+        ProofError::Missing,
+        ProofError::Repeated,
+        ProofError::Malformed("x"),
+        ProofError::UnsupportedAlgorithm,
+        ProofError::PrivateKey,
+        ProofError::MissingClaim("x"),
+        ProofError::OtherMethod,
+        ProofError::OtherUrl,
+        ProofError::OtherToken,
+        ProofError::WrongTime { past: Duration::ZERO, future: Duration::ZERO },
+        ProofError::NonceNeeded,
+        ProofError::BadSignature,
+        ProofError::Used,
+    ];
+    errors.extend(proofs.map(Error::from));
     let tokens = [
         InvalidToken::TooLarge { limit: 1, presented: 2 },
         InvalidToken::Opaque,
@@ -47,6 +65,8 @@ fn errors() -> Vec<Error> {
         InvalidToken::Inactive,
         InvalidToken::UnknownApiKey,
         InvalidToken::SenderConstrained,
+        InvalidToken::NotBound,
+        InvalidToken::OtherKey,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,
     ];

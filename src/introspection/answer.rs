@@ -35,10 +35,12 @@ const ACCESS_TOKENS: [&str; 5] = ["bearer", "access_token", "access-token", "acc
 
 /// Checks that the answer is about an access token. Issuers answer the same way about their refresh
 /// tokens and ID tokens, which must not open an API. `named`: whether the answer has to say so,
-/// because nothing else in it does.
+/// because nothing else in it does. `is_bound`: whether a proof of the client's key will be
+/// verified.
 pub(crate) fn check_kind(
     payload: IntrospectedPayload<'_>,
     named: bool,
+    is_bound: bool,
 ) -> Result<(), InvalidToken> {
     // `token_use` of Ory Hydra, `token_usage` of OpenIddict, `typ` of Keycloak.
     let members = ["token_type", "token_use", "token_usage", "typ"];
@@ -47,9 +49,12 @@ pub(crate) fn check_kind(
     for value in values.into_iter().flatten() {
         match value {
             Value::Null => {}
-            // Bound to a key of the client, whose proof is not read (RFC 9449 §7.1).
+            // Bound to a key of the client (RFC 9449 §7.1).
             Value::Text(kind) if kind.eq_ignore_ascii_case("DPoP") => {
-                return Err(InvalidToken::SenderConstrained);
+                if !is_bound {
+                    return Err(InvalidToken::SenderConstrained);
+                }
+                is_named = true;
             }
             // The `typ` of any JWT: it says nothing.
             Value::Text(kind) if kind.eq_ignore_ascii_case("JWT") => {}

@@ -214,7 +214,7 @@ fn unsigned(text: Option<&str>) -> Result<Vec<u8>, IgnoredKeyReason> {
 }
 
 /// RSA public key parameters (RFC 7518 §6.3.1).
-fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
+pub(crate) fn rsa_key(n: Option<&str>, e: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     let (n, e) = (unsigned(n)?, unsigned(e)?);
     check_rsa(&n, &e)?;
     Ok(PublicKey::Rsa { n, e })
@@ -237,7 +237,7 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), IgnoredKeyReason> {
 
 /// EC public key parameters (RFC 7518 §6.2.1). Each coordinate must have exactly the length of the
 /// curve.
-fn ec_key(
+pub(crate) fn ec_key(
     crv: Option<&str>,
     x: Option<&str>,
     y: Option<&str>,
@@ -257,7 +257,7 @@ fn ec_key(
 }
 
 /// OKP public key parameters (RFC 8037 §2).
-fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
+pub(crate) fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
     match crv {
         Some("Ed25519") => {}
         Some(_) => return Err(IgnoredKeyReason::UnsupportedType),

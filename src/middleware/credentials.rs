@@ -6,6 +6,7 @@ use http::header::{
 use http::request::Parts;
 
 use super::origin::{is_upgrade, may_use};
+use crate::dpop::check::Scheme;
 use crate::error::{Error, InvalidRequest};
 use crate::token_source::{TokenLocation, TokenSource};
 
@@ -14,6 +15,7 @@ use crate::token_source::{TokenLocation, TokenSource};
 pub(crate) struct Credentials<'a> {
     pub(crate) token: &'a str,
     pub(crate) location: &'a TokenLocation,
+    pub(crate) scheme: Scheme,
 }
 
 /// Returns the token that the request has in one of the `sources`. A second token is an error: a
@@ -21,12 +23,18 @@ pub(crate) struct Credentials<'a> {
 pub(crate) fn find<'a>(
     request: &'a Parts,
     sources: &'a [TokenSource],
+    accepts_dpop: bool,
 ) -> Result<Credentials<'a>, Error> {
     let (mut found, mut is_of_another_page) = (None, false);
     for TokenSource(location) in sources {
-        let headers = &request.headers;
+        let (headers, mut scheme) = (&request.headers, Scheme::Bearer);
         let token = match location {
-            TokenLocation::Authorization => bearer(headers)?,
+            TokenLocation::Authorization => {
+                authorization(headers, accepts_dpop)?.map(|(used, token)| {
+                    scheme = used;
+                    token
+                })
+            }
             TokenLocation::Header { name, .. } | TokenLocation::ApiKeyHeader(name) => {
                 header(headers, name)?
             }
@@ -38,7 +46,7 @@ pub(crate) fn find<'a>(
             TokenLocation::Query(name) => query(request.uri.query().unwrap_or_default(), name)?,
         };
         let Some(token) = token else { continue };
-        if found.replace(Credentials { token, location }).is_some() {
+        if found.replace(Credentials { token, location, scheme }).is_some() {
             return Err(Error::InvalidRequest(InvalidRequest::RepeatedToken));
         }
         // Reported after the loop: a request with two tokens has two, whatever its origin.
@@ -65,18 +73,31 @@ pub(crate) fn has_query(request: &Parts, sources: &[TokenSource]) -> bool {
     })
 }
 
-/// Returns the token of the only `Authorization` header, if its scheme is `Bearer`. The scheme is
-/// case-insensitive (RFC 9110 §11.1).
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+/// Returns the token of the only `Authorization` header, if its scheme is `Bearer` or, where it is
+/// accepted, `DPoP`. The scheme is case-insensitive (RFC 9110 §11.1).
+fn authorization(headers: &HeaderMap, accepts_dpop: bool) -> Result<Option<(Scheme, &str)>, Error> {
     let Some(value) = only(headers.get_all(AUTHORIZATION).iter())? else { return Ok(None) };
     let value = value.as_bytes();
     let end = value.iter().position(|byte| matches!(byte, b' ' | b'\t')).unwrap_or(value.len());
     let (scheme, credentials) = value.split_at(end);
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
+    let scheme = if scheme.eq_ignore_ascii_case(b"bearer") {
+        Scheme::Bearer
+    } else if accepts_dpop && scheme.eq_ignore_ascii_case(b"dpop") {
+        Scheme::Dpop
+    } else {
         return Ok(None);
-    }
+    };
     let spaces = credentials.iter().take_while(|byte| **byte == b' ').count();
-    checked(credentials.get(spaces..).unwrap_or_default()).map(Some)
+    checked(credentials.get(spaces..).unwrap_or_default()).map(|token| Some((scheme, token)))
+}
+
+/// The scheme that a request used, for its challenge.
+pub(crate) fn scheme_of(headers: &HeaderMap) -> Scheme {
+    let is_dpop = headers.get(AUTHORIZATION).is_some_and(|value| {
+        let scheme = value.as_bytes().split(|byte| matches!(byte, b' ' | b'\t')).next();
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"dpop"))
+    });
+    if is_dpop { Scheme::Dpop } else { Scheme::Bearer }
 }
 
 /// Returns the value of the only header `name`, which is the token without a scheme.

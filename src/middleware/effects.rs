@@ -1,10 +1,13 @@
 //! [`ResponseEffects`]: what a request leaves to its response.
 
-use http::header::{CACHE_CONTROL, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
+use crate::dpop::check::Scheme;
 use crate::token_source::TokenLocation;
+
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// What is added to the response, and what is needed to build it if a handler or an extractor
 /// rejects the request. Empty for most requests.
@@ -15,6 +18,10 @@ pub(crate) struct ResponseEffects(pub(super) Option<Box<Extra>>);
 pub(crate) struct Extra {
     /// The token was in the query (RFC 6750 §2.3).
     no_store: bool,
+    /// Whether the token was sent with the scheme `DPoP`: challenges then name it first.
+    is_dpop: bool,
+    /// The nonce for the client's next DPoP proof (RFC 9449 §8.2).
+    nonce: Option<HeaderValue>,
     /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
     protocol: Option<HeaderValue>,
     /// The websocket is opened over HTTP/2 (RFC 8441 §4), where any 2xx status accepts it.
@@ -44,6 +51,24 @@ impl ResponseEffects {
         Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
     }
 
+    /// Notes that the token was sent with the scheme `DPoP`.
+    pub(super) fn mark_dpop(&mut self) {
+        self.0.get_or_insert_default().is_dpop = true;
+    }
+
+    /// The scheme of the token, as far as it was noted.
+    pub(super) fn scheme(&self) -> Scheme {
+        match &self.0 {
+            Some(extra) if extra.is_dpop => Scheme::Dpop,
+            _ => Scheme::Bearer,
+        }
+    }
+
+    /// Hands out a nonce.
+    pub(super) fn hand_out(&mut self, nonce: HeaderValue) {
+        self.0.get_or_insert_default().nonce = Some(nonce);
+    }
+
     /// Keeps a copy of the request for building a rejection.
     pub(crate) fn keep(&mut self, request: Parts) {
         self.0.get_or_insert_default().request = Some(request);
@@ -51,8 +76,12 @@ impl ResponseEffects {
 
     pub(super) fn add_to<R>(self, response: &mut Response<R>) {
         let Some(extra) = self.0 else { return };
-        if extra.no_store {
+        // A stored nonce would be too old for the next client.
+        if extra.no_store || extra.nonce.is_some() {
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(nonce) = extra.nonce {
+            response.headers_mut().insert(DPOP_NONCE, nonce);
         }
         if let Some(protocol) = extra.protocol
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 
 use super::challenge::{Challenges, description};
+use crate::dpop::check::Scheme;
 use crate::error::Error;
 
 /// `Retry-After` in seconds, for requests that are rejected because keys or a lookup are
@@ -88,16 +89,17 @@ impl<R, F: Fn(&Error, &Parts) -> Response<R>> RejectionBody<R> for RejectWith<F>
 }
 
 /// Builds the response to a rejected request. The error is left in its extensions, for layers that
-/// log or render it. `grpc_type` is the content type of the response if the request is a gRPC
-/// request.
+/// log or render it. `used`: the scheme of the token. `grpc_type` is the content type of the
+/// response if the request is a gRPC request.
 pub(crate) fn reject<R: Default>(
     error: Error,
     request: &Parts,
     challenges: &Challenges,
+    used: Scheme,
     answer: &impl RejectionBody<R>,
     grpc_type: Option<&'static str>,
 ) -> Response<R> {
-    let challenge = challenges.of(&error);
+    let challenges = challenges.of(&error, used);
     let mut response = match grpc_type {
         Some(content_type) => grpc(&error, content_type),
         None => {
@@ -109,10 +111,10 @@ pub(crate) fn reject<R: Default>(
             response
         }
     };
-    if let Some(challenge) = challenge {
+    for challenge in challenges.into_iter().flatten() {
         response.headers_mut().append(WWW_AUTHENTICATE, challenge);
     }
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(error.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         response.headers_mut().entry(RETRY_AFTER).or_insert(RETRY_AFTER_SECONDS);
     }
     response.extensions_mut().insert(error);
@@ -187,11 +189,13 @@ pub(crate) fn grpc_type(request: &Parts) -> Option<&'static str> {
     }
 }
 
-/// The gRPC status code: `UNAVAILABLE`, `PERMISSION_DENIED` or `UNAUTHENTICATED`.
+/// The gRPC status code: `UNAVAILABLE`, `PERMISSION_DENIED`, `RESOURCE_EXHAUSTED` or
+/// `UNAUTHENTICATED`.
 pub(crate) fn grpc_code(error: &Error) -> i32 {
     match error.status() {
         StatusCode::SERVICE_UNAVAILABLE => 14,
         StatusCode::FORBIDDEN => 7,
+        StatusCode::TOO_MANY_REQUESTS => 8,
         _ => 16,
     }
 }

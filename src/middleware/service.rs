@@ -12,11 +12,12 @@ use tower_service::Service;
 use super::authorization::Decision;
 use super::challenge::Challenges;
 use super::config::{ProtectConfig, TokenPolicy};
-use super::credentials;
+use super::credentials::{self, Credentials, scheme_of};
 use super::effects::ResponseEffects;
 use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::{AccessToken, TokenKind};
+use crate::dpop::check::{CheckedProof, Scheme};
 use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::Rule;
 use crate::telemetry::{self, Outcome};
@@ -48,17 +49,32 @@ pub(crate) fn forward_anonymous(extensions: &mut Extensions) {
     extensions.insert(Unauthenticated);
 }
 
+/// Whether an outer layer has verified the proof of this request, if the token needs one.
+fn is_checked(token: &AccessToken, request: &Parts) -> bool {
+    token.binding().is_none()
+        || request.extensions.get::<CheckedProof>().is_some_and(|checked| checked.is_of(request))
+}
+
 impl<A> ProtectConfig<A> {
     /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
     /// verified.
     pub(crate) fn begin(&self, request: &Parts) -> (Verification, ResponseEffects) {
-        let credentials = match credentials::find(request, &self.sources) {
-            Ok(credentials) => credentials,
-            Err(error) => {
-                return (Verification::Ready(Err(error)), self.effects_of_query(request));
-            }
-        };
-        let effects = ResponseEffects::of(credentials.location, &request.method);
+        let credentials =
+            match credentials::find(request, &self.sources, self.verifier.dpop().is_some()) {
+                Ok(credentials) => credentials,
+                Err(error) => {
+                    let mut effects = self.effects_of_query(request);
+                    if self.verifier.dpop().is_some() && scheme_of(&request.headers) == Scheme::Dpop
+                    {
+                        effects.mark_dpop();
+                    }
+                    return (Verification::Ready(Err(error)), effects);
+                }
+            };
+        let mut effects = ResponseEffects::of(credentials.location, &request.method);
+        if credentials.scheme == Scheme::Dpop {
+            effects.mark_dpop();
+        }
         if matches!(credentials.location, TokenLocation::ApiKeyHeader(_))
             && !self.verifier.is_api_key(credentials.token)
         {
@@ -74,11 +90,27 @@ impl<A> ProtectConfig<A> {
             Some(verified)
                 if self.verifier.still_accepts(verified)
                     && verified.kind() != TokenKind::ApiKey
+                    && is_checked(verified, request)
                     && verified.expose_token() == credentials.token =>
             {
                 (Verification::Ready(Ok(verified.clone())), effects)
             }
-            _ => (self.verifier.begin(credentials.token), effects),
+            _ => {
+                let Credentials { token, scheme, .. } = credentials;
+                let verification = match self.verifier.dpop() {
+                    None => self.verifier.begin(token),
+                    Some(dpop) => match dpop.presented(request, token, scheme) {
+                        Ok(presented) => {
+                            if let Some(nonce) = dpop.next_nonce(&presented) {
+                                effects.hand_out(nonce);
+                            }
+                            self.verifier.begin_with_proof(presented)
+                        }
+                        Err(error) => Verification::Ready(Err(error.into())),
+                    },
+                };
+                (verification, effects)
+            }
         }
     }
 
@@ -108,6 +140,11 @@ impl<A> ProtectConfig<A> {
         match self.judge(verified, rule, request)? {
             Some(token) => {
                 request.extensions.remove::<Unauthenticated>();
+                if token.binding().is_some()
+                    && let Some(checked) = CheckedProof::of(request)
+                {
+                    request.extensions.insert(checked);
+                }
                 request.extensions.insert(token);
             }
             None => forward_anonymous(&mut request.extensions),
@@ -174,7 +211,10 @@ impl<A> ProtectConfig<A> {
             (
                 Error::Missing | Error::InvalidRequest(InvalidRequest::ForbiddenOrigin),
                 TokenPolicy::Optional | TokenPolicy::IgnoreInvalid
-            ) | (Error::InvalidToken(_) | Error::InvalidRequest(_), TokenPolicy::IgnoreInvalid)
+            ) | (
+                Error::InvalidToken(_) | Error::InvalidProof(_) | Error::InvalidRequest(_),
+                TokenPolicy::IgnoreInvalid
+            )
         )
     }
 
@@ -208,7 +248,8 @@ impl<A> ProtectConfig<A> {
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
         telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Rejected });
-        let mut response = reject(error, request, challenges, &*self.answer, grpc_type);
+        let used = effects.scheme();
+        let mut response = reject(error, request, challenges, used, &*self.answer, grpc_type);
         effects.add_to(&mut response);
         response
     }
@@ -249,7 +290,8 @@ impl<A> ProtectConfig<A> {
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
         let headers = std::mem::take(inside.headers_mut());
         // Not as gRPC: a handler that responds with an HTTP error does not serve gRPC.
-        let mut response = reject(error.clone(), &request, &challenges, &*self.answer, None);
+        let (used, answer) = (effects.scheme(), &*self.answer);
+        let mut response = reject(error.clone(), &request, &challenges, used, answer, None);
         keep_headers(&headers, &mut response);
         effects.add_to(&mut response);
         response

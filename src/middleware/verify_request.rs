@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::challenge::{Challenges, description};
+use super::credentials::scheme_of;
 use super::effects::ResponseEffects;
 use super::layer::ProtectLayer;
 use super::rejection::{RejectionBody, grpc_code, grpc_type, reject};
@@ -144,6 +145,10 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
         &self,
         request: &Parts,
     ) -> Option<Result<Option<AccessToken>, Rejection>> {
+        // A proof is used once, and the caller will call again and wait.
+        if !self.config.authorization.is_empty() && self.config.verifier.dpop().is_some() {
+            return None;
+        }
         let Some((verification, effects)) = self.begin_unless_preflight(request) else {
             return Some(Ok(None));
         };
@@ -170,7 +175,8 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
             telemetry::request_rejected(&error);
         }
         let (answer, grpc) = (&*self.config.answer, grpc_type(request));
-        let mut response = reject(error.clone(), request, &challenges, answer, grpc);
+        let used = scheme_of(&request.headers);
+        let mut response = reject(error.clone(), request, &challenges, used, answer, grpc);
         self.config.effects_of_query(request).add_to(&mut response);
         Rejection(Box::new(Inner { error, response }))
     }

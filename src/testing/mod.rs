@@ -35,6 +35,7 @@
 mod authenticated;
 mod challenge;
 mod discovery;
+mod dpop_client;
 mod issuer;
 mod providers;
 mod server;
@@ -44,6 +45,7 @@ mod token_builder;
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
 pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challenge, challenges};
 pub use discovery::assert_discoverable;
+pub use dpop_client::{DpopClient, ProofBuilder};
 pub use issuer::{AUDIENCE, Behavior, TestIssuer};
 pub use token_builder::TokenBuilder;
 

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
+use super::dpop_client::DpopClient;
 use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
 
 /// A builder for a token, from [`TestIssuer::token`]. The token is valid unless a method makes it
@@ -140,6 +141,11 @@ impl TokenBuilder {
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Binds the token to the key of a client (RFC 9449 §6.1).
+    pub fn bound_to(self, client: &DpopClient) -> Self {
+        self.claim("cnf", json!({ "jkt": client.thumbprint() }))
     }
 
     /// Removes a claim.

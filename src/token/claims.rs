@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::slice;
 use std::time::{Duration, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::audience::{Audience, AudienceClaim};
 use super::json::{self, Value};
 use super::scope::Scope;
@@ -37,7 +40,37 @@ pub(crate) struct RegisteredClaims<'a> {
     pub(crate) scope: Scope,
     /// Entra ID's `tid`.
     pub(crate) tenant: Option<Cow<'a, str>>,
-    sender_constrained: bool,
+    confirmation: Confirmation,
+}
+
+/// The key of the client that a token is bound to: `cnf` (RFC 7800 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Confirmation {
+    None,
+    /// The thumbprint of a key (RFC 9449 §6.1).
+    Key([u8; 32]),
+    /// Any other binding, which cannot be verified.
+    Other,
+}
+
+impl Confirmation {
+    fn read(cnf: Option<&Value<'_>>) -> Self {
+        let text = match cnf {
+            None | Some(Value::Null) => return Self::None,
+            Some(Value::Object(text)) => text,
+            Some(_) => return Self::Other,
+        };
+        // Members that are not understood are ignored (RFC 7800 §3.1), except another binding.
+        match json::read_object(text, &["jkt", "x5t#S256"]) {
+            Ok([Some(Value::Text(jkt)), None]) => thumbprint(&jkt).map_or(Self::Other, Self::Key),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The 32 bytes of a SHA-256 hash in base64url.
+fn thumbprint(text: &str) -> Option<[u8; 32]> {
+    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
 }
 
 impl<'a> RegisteredClaims<'a> {
@@ -102,7 +135,7 @@ impl<'a> RegisteredClaims<'a> {
             has_jwt_id: matches!(jti, Some(Value::Text(_))),
             scope: scope_claim(scope).or_else(|| scope_claim(scp)).unwrap_or_else(Scope::none),
             tenant: passed_over(tid),
-            sender_constrained: !matches!(cnf, None | Some(Value::Null)),
+            confirmation: Confirmation::read(cnf.as_ref()),
         })
     }
 
@@ -211,13 +244,26 @@ impl<'a> RegisteredClaims<'a> {
                 return Err(InvalidToken::TooOld { issued_at, max_age, now });
             }
         }
-        // RFC 9449 §7.2, RFC 8705 §3: the token alone does not prove that the client is the one it
-        // was issued to. Proofs of possession are not supported, so the token must not be accepted
-        // as a bearer token.
-        if self.sender_constrained {
-            return Err(InvalidToken::SenderConstrained);
-        }
         Ok(())
+    }
+
+    /// Rejects a token with a binding that cannot be verified (RFC 9449 §7.2, RFC 8705 §3): the
+    /// token alone does not prove that the client is the one it was issued to. `verifies_keys`:
+    /// whether DPoP is configured.
+    pub(crate) fn check_binding(&self, verifies_keys: bool) -> Result<(), InvalidToken> {
+        match self.confirmation {
+            Confirmation::None => Ok(()),
+            Confirmation::Key(_) if verifies_keys => Ok(()),
+            Confirmation::Key(_) | Confirmation::Other => Err(InvalidToken::SenderConstrained),
+        }
+    }
+
+    /// The thumbprint of the key that the token is bound to.
+    pub(crate) fn jkt(&self) -> Option<[u8; 32]> {
+        match self.confirmation {
+            Confirmation::Key(jkt) => Some(jkt),
+            Confirmation::None | Confirmation::Other => None,
+        }
     }
 }
 

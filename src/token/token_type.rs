@@ -89,6 +89,11 @@ fn is_other_kind(kind: &str) -> bool {
     OTHER_KINDS.iter().any(|other| other.eq_ignore_ascii_case(short(kind)))
 }
 
+/// Whether `typ` is this type, with or without `application/`.
+pub(crate) fn is(typ: &str, kind: &str) -> bool {
+    short(typ).eq_ignore_ascii_case(kind)
+}
+
 /// Strips `application/`, which may be omitted. Media types are case-insensitive.
 pub(crate) fn short(typ: &str) -> &str {
     const APPLICATION: &str = "application/";

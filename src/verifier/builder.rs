@@ -10,6 +10,8 @@ use crate::access_token::Implies;
 use crate::api_key::active::ActiveApiKeys;
 use crate::api_key::keys::ApiKeys;
 use crate::clock::Clock;
+use crate::dpop::Dpop;
+use crate::dpop::check::ActiveDpop;
 use crate::error::ConfigError;
 use crate::http_client::{HttpClient, HttpClients};
 use crate::issuer::issuers::Issuers;
@@ -27,6 +29,7 @@ pub struct VerifierBuilder {
     pub(super) implies: Option<Arc<Implies>>,
     pub(super) cached_tokens: u64,
     pub(super) api_keys: Option<ApiKeys>,
+    pub(super) dpop: Option<Dpop>,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -105,6 +108,13 @@ impl VerifierBuilder {
         self
     }
 
+    /// Accepts DPoP proofs (RFC 9449), and with them access tokens that are bound to a key of their
+    /// client. Without it, such tokens are rejected.
+    pub fn dpop(mut self, dpop: Dpop) -> Self {
+        self.dpop = Some(dpop);
+        self
+    }
+
     /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
@@ -147,7 +157,8 @@ impl VerifierBuilder {
             capacity => capacity,
         };
         let introspections = Introspections::new(capacity);
-        let inner = Inner { id, issuers, clock, implies, cache, introspections, api_keys };
+        let dpop = self.dpop.map(|dpop| ActiveDpop::new(dpop, clock.clone()));
+        let inner = Inner { id, issuers, clock, implies, cache, introspections, api_keys, dpop };
         Ok(Verifier(Arc::new(inner)))
     }
 }

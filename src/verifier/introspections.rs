@@ -17,6 +17,7 @@ use super::Verifier;
 use super::verification::{Attempt, Pending};
 use crate::access_token::{AccessToken, VerifiedPayload};
 use crate::clock::Now;
+use crate::dpop::check::KeyBinding;
 use crate::error::{Error, FetchError, InvalidToken};
 use crate::introspection::answer::{self, IntrospectedPayload};
 use crate::introspection::client::{Familiarity, IntrospectionClient};
@@ -339,7 +340,9 @@ impl Verifier {
         }
         // Without `aud`, a refresh token or an ID token can look the same.
         let is_for_this_api = audience.claim() == AudienceClaim::Audience || jwt.is_some();
-        answer::check_kind(payload, !is_for_this_api)?;
+        claims.check_binding(self.0.dpop.is_some())?;
+        let is_bound = check_same_binding(&claims, token, jwt)?;
+        answer::check_kind(payload, !is_for_this_api, is_bound)?;
         // The `aud` of a JWT was checked before.
         if jwt.is_none() || claims.has_audience() {
             claims.check_audience(audience)?;
@@ -351,6 +354,34 @@ impl Verifier {
         issuer.check_introspected(payload, now)?;
         let terms = self.terms(issuer, &claims.issuer);
         Ok(AccessToken::new(token, VerifiedPayload::Introspected(payload), claims, terms))
+    }
+}
+
+/// Checks that a JWT and the answer about it name the same key, if any, and returns whether the
+/// accepted token is bound to one. A binding that only one of them names must not be lost.
+fn check_same_binding(
+    answer: &RegisteredClaims<'_>,
+    token: &str,
+    jwt: Option<&VerifiedJwt>,
+) -> Result<bool, InvalidToken> {
+    let named = match jwt {
+        Some(jwt) => jwt.token.binding().map(KeyBinding::jkt),
+        // The signature was not verified, so this can only cause a rejection.
+        None => match Jws::split(token) {
+            Ok(jws) => RegisteredClaims::parse(jws.unverified_payload())?.jkt(),
+            Err(_) => None,
+        },
+    };
+    let is_same = match (named, answer.jkt()) {
+        // The accepted token is the JWT.
+        (named, None) => named.is_none() || jwt.is_some(),
+        (None, Some(_)) => jwt.is_none(),
+        (Some(named), Some(own)) => named == own,
+    };
+    if is_same {
+        Ok(named.or(answer.jkt()).is_some())
+    } else {
+        Err(InvalidToken::SenderConstrained)
     }
 }
 

@@ -15,7 +15,8 @@ use crate::access_token::{AccessToken, Implies};
 use crate::api_key::active::ActiveApiKeys;
 use crate::api_key::keys::ApiKeys;
 use crate::clock::Clock;
-use crate::error::{ConfigError, Error, FetchError};
+use crate::dpop::check::ActiveDpop;
+use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
@@ -58,6 +59,7 @@ struct Inner {
     /// The tokens that their issuers were asked about.
     introspections: Introspections,
     api_keys: Option<ActiveApiKeys>,
+    dpop: Option<ActiveDpop>,
 }
 
 /// A configured issuer, as the metadata of a resource describes it.
@@ -98,6 +100,7 @@ impl Verifier {
             implies: None,
             cached_tokens: token_cache::DEFAULT_CAPACITY,
             api_keys: None,
+            dpop: None,
         }
     }
 
@@ -115,8 +118,12 @@ impl Verifier {
     /// issuer fails.
     pub async fn verify(&self, token: &str) -> Result<AccessToken, Error> {
         match self.begin(token) {
-            Verification::Ready(result) => result,
-            Verification::Pending(future) => future.await,
+            Verification::Ready(result) => {
+                result.and_then(|verified| self.unbound(token, verified))
+            }
+            Verification::Pending(future) => {
+                future.await.and_then(|verified| self.unbound(token, verified))
+            }
         }
     }
 
@@ -144,7 +151,9 @@ impl Verifier {
     /// ```
     pub fn try_verify(&self, token: &str) -> Option<Result<AccessToken, Error>> {
         match self.begin(token) {
-            Verification::Ready(result) => Some(result),
+            Verification::Ready(result) => {
+                Some(result.and_then(|verified| self.unbound(token, verified)))
+            }
             Verification::Pending(_) => None,
         }
     }
@@ -302,6 +311,19 @@ impl Verifier {
             sources.push(TokenSource::authorization());
         }
         sources
+    }
+
+    /// Rejects a token that is bound to a key: without the request, there is no proof.
+    fn unbound(&self, token: &str, verified: AccessToken) -> Result<AccessToken, Error> {
+        match verified.binding() {
+            None => Ok(verified),
+            Some(_) => Err(self.reject(token, InvalidToken::SenderConstrained)),
+        }
+    }
+
+    /// DPoP, if it is configured.
+    pub(crate) fn dpop(&self) -> Option<&ActiveDpop> {
+        self.0.dpop.as_ref()
     }
 
     pub(crate) fn clock(&self) -> &Clock {

@@ -12,6 +12,7 @@ use super::introspections::{Answering, VerifiedJwt};
 use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
 use crate::api_key::active::{ActiveApiKeys, KeyVerification};
 use crate::clock::Now;
+use crate::dpop::check::Presented;
 use crate::error::{Error, InvalidToken};
 use crate::introspection::JwtPolicy;
 use crate::issuer::Issuer;
@@ -83,6 +84,34 @@ impl Verifier {
                 Verification::Pending(Box::pin(verification.instrument(telemetry::waiting())))
             }
             Err(error) => Verification::Ready(Err(self.log_rejection(token, error))),
+        }
+    }
+
+    /// Verifies a token, and the proof of its client if it is bound to a key (RFC 9449 §7).
+    pub(crate) fn begin_with_proof(&self, presented: Presented<'_>) -> Verification {
+        match self.begin(&presented.token) {
+            Verification::Ready(verified) => {
+                Verification::Ready(verified.and_then(|token| self.check_proof(token, &presented)))
+            }
+            Verification::Pending(future) => {
+                let (verifier, presented) = (self.clone(), presented.into_owned());
+                Verification::Pending(Box::pin(async move {
+                    verifier.check_proof(future.await?, &presented)
+                }))
+            }
+        }
+    }
+
+    fn check_proof(
+        &self,
+        token: AccessToken,
+        presented: &Presented<'_>,
+    ) -> Result<AccessToken, Error> {
+        let Some(dpop) = &self.0.dpop else { return Ok(token) };
+        match dpop.check(presented, token.binding()) {
+            Ok(()) => Ok(token),
+            Err(error @ Error::InvalidToken(_)) => Err(self.log_rejection(&presented.token, error)),
+            Err(error) => Err(error),
         }
     }
 
@@ -163,7 +192,7 @@ impl Verifier {
     /// All checks that need no key come first, so that a token that fails one of them causes no
     /// network access and does not count toward the fetch limits.
     fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
-        let now = self.0.clock.now();
+        let (now, verifies_keys) = (self.0.clock.now(), self.0.dpop.is_some());
         let jws = Jws::split(token)?;
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
@@ -187,6 +216,7 @@ impl Verifier {
         if jwts == Some(JwtPolicy::Ask) {
             // Unverified, so it can only cause a rejection: the issuer is not asked about it.
             claims.check_time(issuer.config.leeway, None, now)?;
+            claims.check_binding(verifies_keys)?;
             return self.ask(&resolved, token, &claims.issuer, None);
         }
         issuer.check_algorithm(&header)?;
@@ -194,7 +224,8 @@ impl Verifier {
         let Issuer { audience, leeway, max_token_age, .. } = &issuer.config;
         let checked = claims
             .check_audience(audience)
-            .and_then(|()| claims.check_time(*leeway, *max_token_age, now));
+            .and_then(|()| claims.check_time(*leeway, *max_token_age, now))
+            .and_then(|()| claims.check_binding(verifies_keys));
         match checked {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {

@@ -1,6 +1,7 @@
 //! Tokens that their issuer is asked about: RFC 7662, RFC 9701.
 
 mod answers;
+mod bound;
 mod caching;
 mod failures;
 mod hostile;

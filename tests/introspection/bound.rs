@@ -1,0 +1,65 @@
+//! Tokens that are bound to a key of their client, by their own claims or by the answer (RFC 9449
+//! §6.1, §6.2).
+
+use axum::http::Request;
+use portcullis::testing::DpopClient;
+use portcullis::{Dpop, Introspection, ProtectLayer, Verifier};
+use serde_json::{Value, json};
+
+use crate::support::{AuthServer, Reply, auth};
+
+/// Which key is named.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Named {
+    None,
+    Own,
+    Other,
+}
+
+const ALL: [Named; 3] = [Named::None, Named::Own, Named::Other];
+
+#[tokio::test]
+async fn a_binding_that_only_the_token_or_only_the_answer_names_is_not_lost() {
+    let (own, other) = (DpopClient::new().unwrap(), DpopClient::new().unwrap());
+    let cnf = |named: Named| match named {
+        Named::None => Value::Null,
+        Named::Own => json!({ "jkt": own.thumbprint() }),
+        Named::Other => json!({ "jkt": other.thumbprint() }),
+    };
+    for is_verified in [true, false] {
+        for (jwt, answer) in ALL.into_iter().flat_map(|one| ALL.map(|other| (one, other))) {
+            let server = AuthServer::start().await;
+            let introspection = Introspection::new(auth());
+            let introspection = if is_verified {
+                introspection.jwts_too()
+            } else {
+                introspection.instead_of_keys()
+            };
+            let dpop = Dpop::new("https://api.example.com").unwrap();
+            let verifier =
+                Verifier::builder(server.issuer(introspection)).dpop(dpop).build().unwrap();
+            let protect = ProtectLayer::new(verifier);
+            server.reply(Reply::json(&server.active_with(&json!({ "cnf": cnf(answer) }))));
+            let token = server.keys().token().claim("cnf", cnf(jwt)).build();
+            let send = async |scheme: &str| {
+                let proof = own.proof("GET", "https://api.example.com/", &token).build();
+                let request = Request::get("/")
+                    .header("authorization", format!("{scheme} {token}"))
+                    .header("dpop", proof);
+                let (parts, ()) = request.body(()).unwrap().into_parts();
+                protect.verify_request(&parts).await.is_ok()
+            };
+            let name = format!("JWT {jwt:?}, answer {answer:?}, verified {is_verified}");
+            let unbound = jwt == Named::None && answer == Named::None;
+            let bound_to_own = if is_verified {
+                jwt == Named::Own && answer != Named::Other
+            } else {
+                jwt != Named::Other && answer == Named::Own
+            };
+            for _ in 0..2 {
+                assert_eq!(send("Bearer").await, unbound, "{name}: Bearer");
+                assert_eq!(send("DPoP").await, bound_to_own, "{name}: DPoP");
+            }
+        }
+    }
+}
