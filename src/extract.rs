@@ -1,4 +1,4 @@
-//! Extractors for axum handlers: [`AccessToken`] and [`Claims`].
+//! Extractors for axum handlers: [`AccessToken`], [`Claims`] and [`DpopProof`].
 
 use std::fmt;
 use std::ops::Deref;
@@ -11,8 +11,9 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::access_token::AccessToken;
-use crate::dpop::check::Scheme;
-use crate::error::Error;
+use crate::binding::Scheme;
+use crate::dpop::accepted::DpopProof;
+use crate::error::{Error, InvalidToken};
 use crate::middleware::challenge::{ChallengeParameters, Challenges, DEFAULT_REALM};
 use crate::middleware::rejection::{EmptyBody, MadeInside, reject};
 use crate::middleware::service::Unauthenticated;
@@ -181,5 +182,33 @@ impl<S: Sync, T: DeserializeOwned + Send + Sync + 'static> FromRequestParts<S> f
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AccessTokenRejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
         token.claims().map(Self).map_err(|error| AccessTokenRejection::Rejected(error.into()))
+    }
+}
+
+/// The proof of the request: that of its token.
+impl<S: Sync> FromRequestParts<S> for DpopProof {
+    type Rejection = AccessTokenRejection;
+
+    /// A request whose token is not bound to a key is rejected with 401.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AccessTokenRejection> {
+        let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
+        let not_bound = || AccessTokenRejection::Rejected(InvalidToken::NotBound.into());
+        token.dpop_proof().cloned().ok_or_else(not_bound)
+    }
+}
+
+/// `None` if the request has no token, or one that is not bound to a key.
+impl<S: Sync> OptionalFromRequestParts<S> for DpopProof {
+    type Rejection = AccessTokenRejection;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &S,
+    ) -> Result<Option<Self>, AccessTokenRejection> {
+        match (parts.extensions.get::<AccessToken>(), parts.extensions.get::<Unauthenticated>()) {
+            (Some(token), _) => Ok(token.dpop_proof().cloned()),
+            (None, Some(_)) => Ok(None),
+            (None, None) => Err(AccessTokenRejection::NotProtected),
+        }
     }
 }

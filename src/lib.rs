@@ -34,6 +34,8 @@
 //! - [`Introspection`]: how an issuer is asked about its opaque tokens (RFC 7662).
 //! - [`ApiKeys`]: API keys that are accepted beside access tokens.
 //! - [`Dpop`]: access tokens that are bound to a key of their client (RFC 9449).
+//! - [`ClientCertificates`]: access tokens that are bound to a certificate (RFC 8705).
+//! - [`SharedStore`]: state that the replicas of an API share.
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
 //! - `Claims` (feature `axum`): an extractor for the application's own type of claims.
@@ -67,7 +69,8 @@
 //! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits; does not provide TLS |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
 //! | `mcp` | | [`mcp::McpLayer`]: rules for the tools, resources and prompts of an MCP server |
-//! | `metrics` | | counters, a gauge and a histogram, recorded with the `metrics` facade |
+//! | `metrics` | | counters, gauges and histograms, recorded with the `metrics` facade |
+//! | `redis` | | `RedisStore`: replicas share which DPoP proofs were used |
 //! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
 //! Features are additive. If both cryptography backends are enabled, aws-lc-rs is used. Tokens are
@@ -86,6 +89,9 @@ struct Readme;
 mod access_token;
 mod algorithm;
 mod api_key;
+mod binding;
+mod breaker;
+mod client_certificate;
 mod clock;
 mod crypto;
 mod dpop;
@@ -105,6 +111,7 @@ mod middleware;
 mod permits;
 pub mod providers;
 mod rule;
+mod shared_store;
 mod single_flight;
 mod telemetry;
 #[cfg(feature = "testing")]
@@ -118,8 +125,13 @@ pub use access_token::{AccessToken, TokenKind};
 pub use algorithm::Algorithm;
 pub use api_key::keys::ApiKeys;
 pub use api_key::{ApiKey, ApiKeyHash, GeneratedApiKey};
+pub use client_certificate::ClientCertificate;
+pub use client_certificate::header::CertificateHeader;
+pub use client_certificate::source::ClientCertificates;
 pub use dpop::Dpop;
+pub use dpop::accepted::DpopProof;
 pub use dpop::nonces::Nonces;
+pub use dpop::request_url::ForwardedUrl;
 pub use error::{
     ClaimsError, ConfigError, Error, FetchError, IgnoredKeyReason, InvalidRequest, InvalidToken,
     ProofError, TransportError,
@@ -133,6 +145,7 @@ pub use introspection::client_auth::ClientAuth;
 pub use issuer::Issuer;
 pub use issuer::issuers::{Issuers, LookupAnswer};
 pub use keys::jwks::{Jwks, VerifiedJws};
+pub use middleware::effects::EXPOSED_HEADERS;
 pub use middleware::future::ResponseFuture;
 pub use middleware::layer::ProtectLayer;
 pub use middleware::rejection::{EmptyBody, ProblemJson, RejectWith, RejectionBody};
@@ -144,6 +157,9 @@ pub use middleware::resource_metadata::service::{
 pub use middleware::service::Protect;
 pub use middleware::verify_request::Rejection;
 pub use rule::Rule;
+#[cfg(feature = "redis")]
+pub use shared_store::redis::RedisStore;
+pub use shared_store::{LogEntries, LogPosition, SharedStore, StoreError, StoreFuture};
 pub use token::audience::Audience;
 pub use token::scope::{InvalidScope, Scope};
 pub use token_source::TokenSource;

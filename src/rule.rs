@@ -8,7 +8,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 use crate::access_token::AccessToken;
-use crate::error::Error;
+use crate::error::{Error, InvalidToken};
 use crate::token::scope::Scope;
 
 /// Allowed clock skew for `auth_time`: how far the issuer's clock may be ahead of the local clock.
@@ -41,6 +41,7 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 ///   token would lack the same.
 /// - 401 with `insufficient_user_authentication` (RFC 9470 §3) if nothing else is missing, but the
 ///   user must sign in again or in a stronger way.
+/// - 401 with `invalid_token` if the token must be bound to a key of its client, and is not.
 #[derive(Clone)]
 #[must_use]
 pub struct Rule(Kind);
@@ -57,6 +58,7 @@ enum Kind {
     Custom(String, Arc<Test>),
     Acr(Arc<[String]>),
     MaxAuthAge(Duration),
+    Bound,
     All(Arc<[Rule]>),
     Any(Arc<[Rule]>),
 }
@@ -170,6 +172,14 @@ impl Rule {
         Self(Kind::MaxAuthAge(age))
     }
 
+    /// Requires that the token is bound to a key (DPoP, RFC 9449) or a certificate (RFC 8705) of
+    /// its client, so that a stolen token is useless here: [`AccessToken::is_bound`]. Otherwise the
+    /// rejection is 401 `invalid_token`, and its challenge has the scheme `DPoP` if that is
+    /// configured.
+    pub fn bound() -> Self {
+        Self(Kind::Bound)
+    }
+
     /// Requires both rules.
     pub fn and(self, other: Self) -> Self {
         match self.0 {
@@ -208,6 +218,7 @@ impl Rule {
     /// Returns an error if the token does not satisfy the rule:
     ///
     /// - [`Error::InsufficientScope`] if the token lacks a scope that the rule requires
+    /// - [`Error::InvalidToken`] if the token must be bound to a key, and is not
     /// - [`Error::InsufficientAuthentication`] if only the user's sign-in does not satisfy the rule
     /// - [`Error::Forbidden`] otherwise
     pub fn check_request(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
@@ -268,6 +279,7 @@ impl Rule {
                 };
                 ok_if(signed_in.is_some_and(is_recent), &|| self.step_up().into())
             }
+            Kind::Bound => ok_if(token.is_bound(), &|| InvalidToken::NotBound.into()),
             Kind::All(rules) => self.check_all(rules, token, request),
             Kind::Any(rules) => {
                 let mut results = rules.iter().map(|rule| rule.evaluate(token, request));
@@ -417,6 +429,7 @@ impl fmt::Display for Rule {
             Kind::Custom(name, _) => formatter.write_str(name),
             Kind::Acr(classes) => write!(formatter, "acr of {classes:?}"),
             Kind::MaxAuthAge(age) => write!(formatter, "signed in within {age:?}"),
+            Kind::Bound => formatter.write_str("bound to a key of the client"),
             Kind::All(rules) if rules.is_empty() => formatter.write_str("nothing"),
             Kind::All(rules) => list(formatter, rules, "and"),
             Kind::Any(rules) => list(formatter, rules, "or"),

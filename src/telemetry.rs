@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::error::{Error, FetchError, IgnoredKeyReason};
+use crate::error::{Error, FetchError, IgnoredKeyReason, ProofError};
 
 /// An issuer, as events and metrics name it.
 #[derive(Clone)]
@@ -223,6 +223,7 @@ pub(crate) fn request_rejected(error: &Error) {
         Error::Forbidden { rule, .. } => Some(rule.clone()),
         Error::InvalidRequest(_)
         | Error::InsufficientAuthentication { .. }
+        | Error::InvalidProof(_)
         | Error::ClaimsMismatch(_) => Some(error.to_string()),
         _ => None,
     };
@@ -280,6 +281,82 @@ pub(crate) fn lookup_failed(error: &dyn std::error::Error, suppressed: u64) {
 /// A check of the application failed or took too long. `suppressed` is as in [`lookup_failed`].
 pub(crate) fn authorization_failed(error: &dyn std::error::Error, suppressed: u64) {
     tracing::error!(target: "portcullis", event = "authorization_failed", %error, suppressed, "authorization check failed");
+}
+
+/// What became of a DPoP proof.
+#[derive(Clone, Copy)]
+pub(crate) enum ProofOutcome {
+    Accepted,
+    /// It was used before.
+    Used,
+    /// It has no recent nonce.
+    NonceNeeded,
+    Rejected,
+    /// Its key has used its share.
+    TooMany,
+    /// That it was used cannot be recorded.
+    Unavailable,
+}
+
+impl ProofOutcome {
+    pub(crate) fn of(error: &Error) -> Self {
+        match error {
+            Error::InvalidProof(ProofError::Used) => Self::Used,
+            Error::InvalidProof(ProofError::NonceNeeded) => Self::NonceNeeded,
+            Error::TooManyProofs => Self::TooMany,
+            Error::ReplaysUnavailable { .. } => Self::Unavailable,
+            _ => Self::Rejected,
+        }
+    }
+}
+
+/// Counts a DPoP proof. It is not logged: the rejected requests are.
+pub(crate) fn proof(outcome: ProofOutcome) {
+    meters::proof(match outcome {
+        ProofOutcome::Accepted => "accepted",
+        ProofOutcome::Used => "used",
+        ProofOutcome::NonceNeeded => "nonce_needed",
+        ProofOutcome::Rejected => "rejected",
+        ProofOutcome::TooMany => "too_many",
+        ProofOutcome::Unavailable => "unavailable",
+    });
+}
+
+/// Records how many used proofs are remembered in this process.
+pub(crate) fn replays_kept(number: usize) {
+    meters::replays_kept(number);
+}
+
+/// That a proof was used cannot be recorded, so the request is rejected. `suppressed` is as in
+/// [`lookup_failed`].
+pub(crate) fn replays_unavailable(reason: &dyn std::fmt::Display, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "replays_unavailable", %reason, suppressed,
+        "used DPoP proofs cannot be recorded; requests with DPoP are answered 503"
+    );
+}
+
+/// The store that replicas share responds again.
+pub(crate) fn replays_available() {
+    tracing::info!(target: "portcullis", event = "replays_available", "used DPoP proofs are recorded again");
+}
+
+/// A request has the header of a client certificate and does not come from the trusted proxy.
+/// `suppressed` is as in [`lookup_failed`].
+pub(crate) fn client_certificate_untrusted(suppressed: u64) {
+    tracing::warn!(
+        target: "portcullis", event = "client_certificate_untrusted", suppressed,
+        "a peer that is not trusted sent the header of a client certificate, which is ignored"
+    );
+}
+
+/// The trusted proxy sent a client certificate in another form than configured. `suppressed` is as
+/// in [`lookup_failed`].
+pub(crate) fn client_certificate_unreadable(expected: &dyn std::fmt::Display, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "client_certificate_unreadable", %expected, suppressed,
+        "the header of a client certificate is not in the configured form; the request counts as one without a certificate"
+    );
 }
 
 /// Counts a failed lookup, whether or not [`lookup_failed`] logs it.
@@ -399,6 +476,15 @@ mod meters {
             .record(took.as_secs_f64());
     }
 
+    pub(super) fn proof(outcome: &'static str) {
+        counter!("portcullis_proofs_total", "outcome" => outcome).increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge, and fewer than 2^53 proofs")]
+    pub(super) fn replays_kept(number: usize) {
+        gauge!("portcullis_replays_kept").set(number as f64);
+    }
+
     pub(super) fn lookup_failure() {
         counter!("portcullis_lookup_failures_total").increment(1);
     }
@@ -419,5 +505,7 @@ mod meters {
     pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}
     pub(super) fn rejection(_: &'static str) {}
     pub(super) fn introspection(_: &IssuerName, _: &'static str, _: Duration) {}
+    pub(super) fn proof(_: &'static str) {}
+    pub(super) fn replays_kept(_: usize) {}
     pub(super) fn lookup_failure() {}
 }

@@ -21,9 +21,12 @@ use axum::http::Request;
 use axum::routing::get;
 use eventually::eventually;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer};
+use portcullis::testing::{
+    AUDIENCE, Behavior, DpopClient, StoreBehavior, TestClock, TestIssuer, TestStore,
+};
 use portcullis::{
-    AccessToken, Algorithm, ClientAuth, Introspection, Issuer, Issuers, ProtectLayer, Verifier,
+    AccessToken, Algorithm, CertificateHeader, ClientAuth, ClientCertificates, Dpop, Introspection,
+    Issuer, Issuers, ProtectLayer, Verifier,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
@@ -302,6 +305,57 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(verdict(&asking, &opaque()).await, "ok");
     said(&["INFO introspection_resumed issuer"]);
 
+    // DPoP proofs, whose use is recorded in a store that fails for a while, and certificates.
+    let store = TestStore::new();
+    let dpop = Dpop::new("https://api.example.com").unwrap().share_replays(store.clone());
+    let certificates = ClientCertificates::forwarded(CertificateHeader::rfc9440(), |request| {
+        request.headers.contains_key("x-proxy")
+    });
+    let bound = Verifier::builder(issuer.issuer()).clock(&clock).dpop(dpop);
+    let bound = bound.client_certificates(certificates).build().unwrap();
+    assert!(bound.warm_up().await.is_ok());
+    let bound = ProtectLayer::new(bound).layer(service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(http::Response::new(Body::empty()))
+    }));
+    let client = DpopClient::new().unwrap();
+    let token = issuer.token().bound_to(&client).build();
+    let proof = || client.proof("GET", "https://api.example.com/", &token).at(clock.now()).build();
+    let send = async |proof: &str| {
+        let request = Request::get("/").header("authorization", format!("DPoP {token}"));
+        let request = request.header("dpop", proof).body(Body::empty()).unwrap();
+        bound.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    log.take();
+    let used = proof();
+    assert_eq!(send(&used).await, 200);
+    said(&[]);
+    for (proof, reason) in [(&*used, "proof_used"), ("x", "proof_malformed")] {
+        assert_eq!(send(proof).await, 401);
+        said(&[&format!("DEBUG request_rejected detail reason={reason}")]);
+    }
+    store.set_behavior(StoreBehavior::Fail);
+    for failures in 0..4 {
+        assert_eq!(send(&proof()).await, 503);
+        let mut lines = log.take();
+        assert_eq!(lines.pop().unwrap(), "DEBUG request_rejected reason=replays_unavailable");
+        let logged = ["ERROR replays_unavailable reason=the store fails suppressed=0"];
+        assert_eq!(lines, if failures == 0 { &logged[..] } else { &[] }, "{failures}");
+    }
+    store.set_behavior(StoreBehavior::Normal);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(send(&proof()).await, 200);
+    said(&["INFO replays_available"]);
+    let token = issuer.token().bound_to_certificate(b"certificate").build();
+    for (name, event) in [
+        ("x-other", "WARN client_certificate_untrusted suppressed=0"),
+        ("x-proxy", "ERROR client_certificate_unreadable expected suppressed=0"),
+    ] {
+        let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+        let request = request.header("client-cert", "x").header(name, "").body(Body::empty());
+        assert_eq!(bound.clone().oneshot(request.unwrap()).await.unwrap().status(), 401);
+        said(&[event, "DEBUG token_rejected alg detail issuer kid reason=certificate_missing"]);
+    }
+
     // Resolved issuers share one label.
     let resolved =
         Issuers::lookup(|iss| Issuer::new(iss, AUDIENCE).ok()).danger_allow_private_addresses();
@@ -411,7 +465,7 @@ async fn events_and_metrics_have_stable_names() {
         });
         let value = match value {
             DebugValue::Counter(count) => count.to_string(),
-            DebugValue::Gauge(_) => "a time".to_owned(),
+            DebugValue::Gauge(_) => "a value".to_owned(),
             DebugValue::Histogram(durations) => format!("{} times", durations.len()),
         };
         metrics.insert(
@@ -431,20 +485,25 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_introspections_total issuer=ASKED outcome=failed: 7",
             "portcullis_introspections_total issuer=ASKED outcome=inactive: 1",
             "portcullis_introspections_total issuer=ASKED outcome=rejected: 1",
-            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 8 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 9 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=resolved outcome=changed: 7 times",
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 8",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 9",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
             "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
             "portcullis_key_fetches_total issuer=LARGE outcome=failed: 1",
             "portcullis_key_fetches_total issuer=resolved outcome=changed: 7",
-            "portcullis_keys_fetched_at_seconds issuer=ISS: a time",
-            "portcullis_keys_fetched_at_seconds issuer=LARGE: a time",
+            "portcullis_keys_fetched_at_seconds issuer=ISS: a value",
+            "portcullis_keys_fetched_at_seconds issuer=LARGE: a value",
             "portcullis_lookup_failures_total : 5",
+            "portcullis_proofs_total outcome=accepted: 2",
+            "portcullis_proofs_total outcome=rejected: 1",
+            "portcullis_proofs_total outcome=unavailable: 4",
+            "portcullis_proofs_total outcome=used: 1",
             "portcullis_rejections_total reason=authorization_failed: 3",
+            "portcullis_rejections_total reason=certificate_missing: 2",
             "portcullis_rejections_total reason=expired: 1",
             "portcullis_rejections_total reason=inactive: 1",
             "portcullis_rejections_total reason=insufficient_scope: 1",
@@ -455,16 +514,20 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=mcp_parse_error: 1",
             "portcullis_rejections_total reason=missing: 1",
             "portcullis_rejections_total reason=opaque: 1",
+            "portcullis_rejections_total reason=proof_malformed: 1",
+            "portcullis_rejections_total reason=proof_used: 1",
+            "portcullis_rejections_total reason=replays_unavailable: 4",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_rejections_total reason=wrong_audience: 1",
-            "portcullis_requests_total outcome=accepted: 3",
+            "portcullis_replays_kept : a value",
+            "portcullis_requests_total outcome=accepted: 5",
             "portcullis_requests_total outcome=anonymous: 1",
-            "portcullis_requests_total outcome=rejected: 7",
-            "portcullis_requests_total outcome=unavailable: 4",
+            "portcullis_requests_total outcome=rejected: 11",
+            "portcullis_requests_total outcome=unavailable: 8",
             "portcullis_stale_serves_total issuer=ISS: 5",
-            "portcullis_token_cache_total outcome=hit: 2",
-            "portcullis_token_cache_total outcome=miss: 49",
+            "portcullis_token_cache_total outcome=hit: 8",
+            "portcullis_token_cache_total outcome=miss: 53",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api_key::active::ConfiguredClaims;
+use crate::binding::Binding;
 use crate::clock::{Clock, Now};
-use crate::dpop::check::KeyBinding;
+use crate::dpop::accepted::DpopProof;
 use crate::error::{ClaimsError, Error};
 use crate::introspection::answer::IntrospectedPayload;
 use crate::keys::jwk::SignedPayload;
@@ -44,7 +45,11 @@ use charge::Charge;
 /// }
 /// ```
 #[derive(Clone)]
-pub struct AccessToken(Arc<Inner>);
+pub struct AccessToken(
+    Arc<Inner>,
+    /// The proof of the request that carried the token. A cached token has none.
+    Option<DpopProof>,
+);
 
 /// What a token is, and how it was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,8 +106,8 @@ struct Inner {
     /// The later of `nbf` and `iat`.
     good_from: Duration,
     terms: Terms,
-    /// The key that the token is bound to. Boxed, since most tokens are bound to none.
-    binding: Option<Box<KeyBinding>>,
+    /// What the token is bound to. Boxed, since most tokens are bound to nothing.
+    binding: Option<Box<Binding>>,
     /// The claims as a tree, once it is needed.
     tree: OnceLock<Value>,
     /// The claims as types of the application, once they are needed.
@@ -192,10 +197,10 @@ impl AccessToken {
     ) -> Self {
         let (kind, payload) = (payload.kind(), payload.text());
         let text = |text: &str| Text::new(text, payload);
-        let binding = claims.jkt().map(|jkt| Box::new(KeyBinding::new(jkt, token)));
+        let binding = claims.thumbprints().map(|bound_to| Box::new(Binding::new(bound_to, token)));
         let good_from = claims.good_from();
         let good_until = claims.good_until(terms.max_token_age);
-        Self(Arc::new(Inner {
+        let inner = Inner {
             kind,
             text: [token, payload].concat().into(),
             token_end: token.len(),
@@ -213,12 +218,29 @@ impl AccessToken {
             tree: OnceLock::new(),
             typed: Typed::default(),
             charge: OnceLock::new(),
-        }))
+        };
+        Self(Arc::new(inner), None)
     }
 
-    /// The key that the token is bound to (RFC 9449 §6).
-    pub(crate) fn binding(&self) -> Option<&KeyBinding> {
+    /// What the token is bound to (RFC 9449 §6, RFC 8705 §3).
+    pub(crate) fn binding(&self) -> Option<&Binding> {
         self.0.binding.as_deref()
+    }
+
+    /// The token, with the proof of its request.
+    pub(crate) fn with_proof(self, proof: DpopProof) -> Self {
+        Self(self.0, Some(proof))
+    }
+
+    /// Whether the token is bound to a key (RFC 9449 §6) or a certificate (RFC 8705 §3) of its
+    /// client. The request then has proved that its sender has them.
+    pub fn is_bound(&self) -> bool {
+        self.0.binding.is_some()
+    }
+
+    /// Returns the DPoP proof of the request (RFC 9449 §4), if the token is bound to a key.
+    pub fn dpop_proof(&self) -> Option<&DpopProof> {
+        self.1.as_ref()
     }
 
     /// Returns what the token is, and how it was verified.
@@ -429,7 +451,7 @@ impl AccessToken {
             _ => 0,
         };
         let Inner { text, scope, subject, client_id, binding, .. } = &*self.0;
-        let binding = if binding.is_some() { KeyBinding::most_bytes() } else { 0 };
+        let binding = if binding.is_some() { Binding::most_bytes() } else { 0 };
         let texts = text.len() + scope.capacity() + own(subject) + own(client_id);
         size_of::<Inner>() + texts + binding
     }

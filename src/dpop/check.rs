@@ -3,74 +3,38 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue};
 
 use super::Dpop;
+use super::accepted::DpopProof;
 use super::nonces::Nonces;
 use super::proof::{Expected, Proof, ProofKey, Rejected, unverified_nonce};
 use super::replays::{Refused, Replays, Use};
+use super::request_url::RequestUrl;
+use super::shared_replays::{NotRecorded, SharedReplays};
+use super::target::Base;
+use crate::binding::Facts;
 use crate::clock::{Clock, Now};
 use crate::crypto;
-use crate::error::{Error, InvalidToken, ProofError};
+use crate::error::{Error, InvalidRequest, InvalidToken, ProofError};
+use crate::shared_store::StoreError;
+use crate::telemetry::{self, LogThrottle, ProofOutcome};
 
 /// The header with the proof (RFC 9449 §4.1).
-const HEADER: HeaderName = HeaderName::from_static("dpop");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("dpop");
 
-/// The scheme of `Authorization` that carried the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Bearer,
-    Dpop,
-}
-
-/// What a request presents beside its token.
-pub(crate) struct Presented<'a> {
-    pub(crate) scheme: Scheme,
-    pub(crate) token: Cow<'a, str>,
-    /// The only header `DPoP`. `None` if the request has none.
-    pub(crate) proof: Option<Cow<'a, str>>,
-    pub(crate) method: Cow<'a, str>,
-    pub(crate) path: Cow<'a, str>,
-}
-
-impl Presented<'_> {
-    pub(crate) fn into_owned(self) -> Presented<'static> {
-        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        Presented {
-            scheme: self.scheme,
-            token: own(self.token),
-            proof: self.proof.map(own),
-            method: own(self.method),
-            path: own(self.path),
-        }
-    }
-}
-
-/// Marks a request whose proof was accepted, for nested layers of the same verifier: a proof is
-/// used once. The mark is in the request's extensions.
-#[derive(Clone)]
-pub(crate) struct CheckedProof {
-    method: Method,
-    proof: HeaderValue,
-}
-
-impl CheckedProof {
-    /// The mark for a request with an accepted proof.
-    pub(crate) fn of(request: &Parts) -> Option<Self> {
-        let proof = request.headers.get(HEADER)?.clone();
-        Some(Self { method: request.method.clone(), proof })
-    }
-
-    /// Whether the request still has the proof and the method that were checked.
-    pub(crate) fn is_of(&self, request: &Parts) -> bool {
-        let mut headers = request.headers.get_all(HEADER).iter();
-        let is_same = headers.next() == Some(&self.proof) && headers.next().is_none();
-        is_same && request.method == self.method
+/// The only header `DPoP` of a request, if it has one.
+pub(crate) fn only_proof(request: &Parts) -> Result<Option<&HeaderValue>, ProofError> {
+    let mut headers = request.headers.get_all(HEADER).iter();
+    match (headers.next(), headers.next()) {
+        (_, Some(_)) => Err(ProofError::Repeated),
+        (proof, None) => Ok(proof),
     }
 }
 
@@ -94,17 +58,37 @@ impl KeyBinding {
         self.jkt
     }
 
-    /// The memory that it takes at most, in bytes.
-    pub(crate) const fn most_bytes() -> usize {
-        size_of::<Self>() + ProofKey::MOST_BYTES
-    }
+    /// The memory that it takes at most beside its own size, in bytes: with `ath`.
+    pub(crate) const MOST_BYTES: usize = ProofKey::MOST_BYTES + 43;
+}
+
+/// A proof that holds, and was not used in this process.
+pub(crate) struct Proven {
+    pub(crate) proof: DpopProof,
+    /// The first 16 bytes of a hash of key and `jti`.
+    hash: [u8; 16],
+    /// For how much longer the proof would be accepted.
+    accepted_for: Duration,
 }
 
 /// DPoP of a verifier, at run time.
 pub(crate) struct ActiveDpop {
     pub(super) config: Dpop,
     replays: Replays,
+    shared: Option<SharedReplays>,
+    failures: LogThrottle,
     clock: Clock,
+}
+
+/// The time of a proof, as replays need it.
+struct Dated {
+    /// The second of `iat`, or the counter of the nonce.
+    second: u64,
+    /// The first and the last of them that are accepted.
+    oldest: u64,
+    newest: u64,
+    /// For how much longer the proof would be accepted.
+    accepted_for: Duration,
 }
 
 impl ActiveDpop {
@@ -117,91 +101,79 @@ impl ActiveDpop {
             None => config.past + config.future,
         };
         let replays = Replays::new(config.max_proofs, share, accepted_for);
-        Self { config, replays, clock }
+        let shared = config.store.clone().map(|store| SharedReplays::new(store.0, clock.clone()));
+        Self { config, replays, shared, failures: LogThrottle::default(), clock }
     }
 
-    /// What a request presents. A header `DPoP` counts only with the scheme `DPoP`: some clients
-    /// send it with every request.
-    pub(crate) fn presented<'a>(
+    /// The path of a request as its client wrote it, and how the URL begins if its host is one of
+    /// those that are not configured.
+    pub(crate) fn url<'a>(
         &self,
         request: &'a Parts,
-        token: &'a str,
-        scheme: Scheme,
-    ) -> Result<Presented<'a>, ProofError> {
-        let proof = match scheme {
-            Scheme::Bearer => None,
-            Scheme::Dpop => {
-                let mut headers = request.headers.get_all(HEADER).iter();
-                match (headers.next(), headers.next()) {
-                    (Some(_), Some(_)) => return Err(ProofError::Repeated),
-                    (Some(proof), None) => {
-                        let text = proof.to_str();
-                        let not_ascii = |_| ProofError::Malformed("a proof in ASCII");
-                        Some(text.map_err(not_ascii)?.into())
-                    }
-                    (None, _) => None,
-                }
-            }
+    ) -> Result<(Cow<'a, str>, Option<Base>), InvalidRequest> {
+        let url = match (&self.config.hosts, self.config.bases.first()) {
+            (Some(hosts), Some(configured)) => hosts.url(request, configured)?,
+            _ => RequestUrl { base: None, path: None },
         };
-        let path = self.config.path_from.as_ref().and_then(|path| path(request));
+        let path = self.config.path_from.as_ref().and_then(|path| path(request)).or(url.path);
         let path = path.unwrap_or_else(|| match (request.uri.scheme(), request.uri.authority()) {
             // CONNECT to another server has no path (RFC 9110 §7.1), and no `htu` fits it.
             (None, Some(_)) => "*".into(),
             _ => request.uri.path().into(),
         });
-        Ok(Presented {
-            scheme,
-            token: token.into(),
-            proof,
-            method: request.method.as_str().into(),
-            path,
-        })
+        Ok((path, url.base))
     }
 
     /// The nonce for the client's next proof (RFC 9449 §8.2), unless that of this proof is the
     /// current one. Every response has it, whatever becomes of the request, so the proof is not
     /// verified here.
-    pub(crate) fn next_nonce(&self, presented: &Presented<'_>) -> Option<HeaderValue> {
-        let nonces = self.config.nonces.as_ref().filter(|_| presented.scheme == Scheme::Dpop)?;
+    pub(crate) fn next_nonce(&self, request: &Parts) -> Option<HeaderValue> {
+        let nonces = self.config.nonces.as_ref()?;
         let now = self.clock.now().unix;
-        let own = presented.proof.as_deref().and_then(unverified_nonce);
+        let proof = only_proof(request).ok().flatten().and_then(|proof| proof.to_str().ok());
+        let own = proof.and_then(unverified_nonce);
         let is_current =
             own.and_then(|own| nonces.find(&own, now)).is_some_and(|(_, is_current)| is_current);
         (!is_current).then(|| nonces.current(now))
     }
 
     /// The accepted algorithms, as the challenge lists them (RFC 9449 §7.1).
-    pub(crate) fn algs(&self) -> String {
-        let names: Vec<_> = self.config.algorithms.iter().map(|one| one.name()).collect();
-        names.join(" ")
+    pub(crate) fn algorithms(&self) -> impl Iterator<Item = &'static str> {
+        self.config.algorithms.iter().map(|one| one.name())
     }
 
     pub(crate) fn is_required(&self) -> bool {
         self.config.required
     }
 
-    /// Checks the proof of a request whose access token was verified. `binding`: what the token is
-    /// bound to.
-    pub(crate) fn check(
-        &self,
-        presented: &Presented<'_>,
-        binding: Option<&KeyBinding>,
-    ) -> Result<(), Error> {
-        let binding = match (binding, presented.scheme) {
-            (None, Scheme::Bearer) if !self.config.required => {
-                return Ok(());
-            }
-            (None, _) => return Err(InvalidToken::NotBound.into()),
-            (Some(_), Scheme::Bearer) => return Err(InvalidToken::SenderConstrained.into()),
-            (Some(binding), Scheme::Dpop) => binding,
-        };
-        let proof = presented.proof.as_deref().ok_or(ProofError::Missing)?;
+    /// Whether used proofs are recorded in a store that replicas share.
+    pub(crate) fn shares(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// Checks the proof of a request, and records in this process that it was used.
+    pub(crate) fn check(&self, facts: &Facts<'_>, binding: &KeyBinding) -> Result<Proven, Error> {
+        let checked = self.check_uncounted(facts, binding);
+        match &checked {
+            // Counted when it is recorded there.
+            Ok(_) if self.shares() => {}
+            Ok(_) => telemetry::proof(ProofOutcome::Accepted),
+            Err(error) => telemetry::proof(ProofOutcome::of(error)),
+        }
+        checked
+    }
+
+    fn check_uncounted(&self, facts: &Facts<'_>, binding: &KeyBinding) -> Result<Proven, Error> {
+        let header = facts.proof.ok_or(ProofError::Missing)?;
+        let not_ascii = |_| ProofError::Malformed("a proof in ASCII");
+        let proof = header.to_str().map_err(not_ascii)?;
         let now = self.clock.now();
         let jws = Proof::split(proof)?;
         let expected = Expected {
-            method: &presented.method,
+            method: facts.method.as_str(),
             bases: &self.config.bases,
-            path: &presented.path,
+            own: facts.base.as_ref(),
+            path: &facts.path,
             ath: &binding.ath,
             jkt: &binding.jkt,
             algorithms: &self.config.algorithms,
@@ -218,7 +190,7 @@ impl ActiveDpop {
             }
         };
         let proof = Proof::read(&jws, &expected)?;
-        let (second, oldest) = match &self.config.nonces {
+        let dated = match &self.config.nonces {
             Some(nonces) => Self::check_nonce(nonces, &proof, now)?,
             None => self.check_time(&proof, now)?,
         };
@@ -230,20 +202,44 @@ impl ActiveDpop {
         named.push(0);
         named.extend_from_slice(verified.jti.as_bytes());
         let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = crypto::sha256(&named);
-        let used = Use { hash, jkt: &binding.jkt, second, oldest, uptime: now.uptime };
+        let Dated { second, oldest, newest, accepted_for } = dated;
+        let used = Use { hash, jkt: &binding.jkt, second, oldest, newest, uptime: now.uptime };
         match self.replays.insert(&used) {
-            Ok(()) => Ok(()),
-            Err(Refused::Used) => Err(ProofError::Used.into()),
+            Ok(kept) => telemetry::replays_kept(kept),
+            Err(Refused::Used) => return Err(ProofError::Used.into()),
             Err(Refused::TooOld) if self.config.nonces.is_some() => {
-                Err(ProofError::NonceNeeded.into())
+                return Err(ProofError::NonceNeeded.into());
             }
-            Err(Refused::TooOld) => Err(self.wrong_time().into()),
-            Err(Refused::TooMany) => Err(Error::TooManyProofs),
-            Err(Refused::Full) => Err(Error::ReplaysUnavailable),
+            Err(Refused::TooOld) => return Err(self.wrong_time().into()),
+            Err(Refused::TooMany) => return Err(Error::TooManyProofs),
+            Err(Refused::Full) => {
+                return Err(self.unavailable(StoreError::new("`Dpop::max_proofs` are recorded")));
+            }
+            Err(Refused::SetBack) => {
+                let reason = "the clock of this machine was set back";
+                return Err(self.unavailable(StoreError::new(reason)));
+            }
         }
+        let proof = DpopProof::new(facts.method, header, binding.jkt);
+        Ok(Proven { proof, hash, accepted_for })
     }
 
-    fn check_time(&self, proof: &Proof<'_>, now: Now) -> Result<(u64, u64), ProofError> {
+    /// Records in the store that replicas share that a proof was used.
+    pub(crate) async fn share(&self, proven: Proven) -> Result<DpopProof, Error> {
+        let Some(shared) = &self.shared else { return Ok(proven.proof) };
+        let recorded = shared.insert(&proven.hash, proven.accepted_for).await;
+        let recorded = recorded.map_err(|failure| match failure {
+            NotRecorded::Used => ProofError::Used.into(),
+            NotRecorded::Unavailable(reason) => self.unavailable(reason),
+        });
+        telemetry::proof(match &recorded {
+            Ok(()) => ProofOutcome::Accepted,
+            Err(error) => ProofOutcome::of(error),
+        });
+        recorded.map(|()| proven.proof)
+    }
+
+    fn check_time(&self, proof: &Proof<'_>, now: Now) -> Result<Dated, ProofError> {
         let oldest = now.unix.saturating_sub(self.config.past);
         let newest = now.unix.saturating_add(self.config.future);
         let issued_at = proof.issued_at();
@@ -251,13 +247,30 @@ impl ActiveDpop {
         if issued_at.as_secs() < oldest.as_secs() || issued_at > newest {
             return Err(self.wrong_time());
         }
-        Ok((issued_at.as_secs(), oldest.as_secs()))
+        let end = issued_at.saturating_add(self.config.past + Duration::from_secs(1));
+        Ok(Dated {
+            second: issued_at.as_secs(),
+            oldest: oldest.as_secs(),
+            newest: newest.as_secs(),
+            accepted_for: end.saturating_sub(now.unix),
+        })
     }
 
-    fn check_nonce(nonces: &Nonces, proof: &Proof<'_>, now: Now) -> Result<(u64, u64), ProofError> {
+    fn check_nonce(nonces: &Nonces, proof: &Proof<'_>, now: Now) -> Result<Dated, ProofError> {
         let found = proof.nonce().and_then(|nonce| nonces.find(nonce, now.unix));
         let (counter, _) = found.ok_or(ProofError::NonceNeeded)?;
-        Ok((counter, Nonces::oldest(now.unix)))
+        let accepted = Nonces::accepted(now.unix);
+        let accepted_for = Nonces::end(counter).saturating_sub(now.unix);
+        let (oldest, newest) = (*accepted.start(), *accepted.end());
+        Ok(Dated { second: counter, oldest, newest, accepted_for })
+    }
+
+    /// That a proof was used cannot be recorded. One event per second is logged.
+    fn unavailable(&self, reason: StoreError) -> Error {
+        if let Some(suppressed) = self.failures.admit(self.clock.now().uptime) {
+            telemetry::replays_unavailable(&reason, suppressed);
+        }
+        Error::ReplaysUnavailable { reason: Arc::new(reason) }
     }
 
     fn wrong_time(&self) -> ProofError {

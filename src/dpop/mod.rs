@@ -5,11 +5,14 @@
 //! `thumbprint.rs` hashes keys, `nonces.rs` makes nonces, `replays.rs` remembers used proofs, and
 //! `check.rs` runs the steps in order.
 
+pub(crate) mod accepted;
 pub(crate) mod check;
 pub(crate) mod nonces;
 mod proof;
 mod replays;
-mod target;
+pub(crate) mod request_url;
+mod shared_replays;
+pub(crate) mod target;
 mod thumbprint;
 
 use std::borrow::Cow;
@@ -21,7 +24,9 @@ use http::request::Parts;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
+use crate::shared_store::SharedStore;
 use nonces::Nonces;
+use request_url::{ForwardedUrl, OwnHosts};
 use target::Base;
 
 /// How old a proof may be, and how far ahead of this API's clock, without nonces. Real devices need
@@ -53,7 +58,13 @@ pub struct Dpop {
     max_proofs: usize,
     max_proofs_per_key: Option<u32>,
     path_from: Option<Arc<PathFn>>,
+    hosts: Option<OwnHosts>,
+    store: Option<Store>,
 }
+
+/// Where replicas share which proofs were used.
+#[derive(Clone)]
+struct Store(Arc<dyn SharedStore>);
 
 type PathFn = dyn for<'a> Fn(&'a Parts) -> Option<Cow<'a, str>> + Send + Sync;
 
@@ -80,6 +91,8 @@ impl Dpop {
             max_proofs: MAX_PROOFS,
             max_proofs_per_key: None,
             path_from: None,
+            hosts: None,
+            store: None,
         })
     }
 
@@ -93,6 +106,45 @@ impl Dpop {
         Ok(self)
     }
 
+    /// Also accepts proofs for hosts that `is_own` accepts, for APIs with one host for each tenant.
+    /// Scheme and prefix are those of the URL that [`new`](Self::new) was given. `is_own` gets the
+    /// authority that the request names, in lower case and without the default port:
+    /// `acme.example.com`, or `acme.example.com:8443`.
+    ///
+    /// The client chooses that authority. Accept no host that is another API: a proof that was made
+    /// for it could be used here.
+    ///
+    /// ```
+    /// use portcullis::Dpop;
+    ///
+    /// let dpop = Dpop::new("https://api.example.com")?.at_hosts(|host| {
+    ///     host.strip_suffix(".example.com").is_some_and(|tenant| !tenant.contains('.'))
+    /// });
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn at_hosts(mut self, is_own: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let forwarded = self.hosts.and_then(|hosts| hosts.forwarded);
+        self.hosts = Some(OwnHosts { is_own: Arc::new(is_own), forwarded });
+        self
+    }
+
+    /// Reads the host for [`at_hosts`](Self::at_hosts), and the prefix that was stripped from the
+    /// path, from headers of a proxy. `is_trusted` decides whether a request comes from that proxy,
+    /// by the address of the peer or by a secret header. The headers of other requests are ignored.
+    ///
+    /// The proxy must remove these headers from the requests of clients. A value that is no host or
+    /// no path is answered 400.
+    pub fn forwarded_url(
+        mut self,
+        headers: ForwardedUrl,
+        is_trusted: impl Fn(&Parts) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let is_own =
+            self.hosts.map_or_else(|| Arc::new(|_: &str| false) as Arc<_>, |hosts| hosts.is_own);
+        self.hosts = Some(OwnHosts { is_own, forwarded: Some((headers, Arc::new(is_trusted))) });
+        self
+    }
+
     /// Rejects access tokens that are not bound to a key.
     pub fn required(mut self) -> Self {
         self.required = true;
@@ -104,8 +156,8 @@ impl Dpop {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is none, or if one of them is HMAC: RFC 9449 §4.2 requires
-    /// asymmetric ones.
+    /// Returns an error if there is none, if one of them is HMAC (RFC 9449 §4.2 requires asymmetric
+    /// ones), if the cryptography backend does not have it, or if one is named twice.
     pub fn algorithms(
         mut self,
         algorithms: impl IntoIterator<Item = Algorithm>,
@@ -117,6 +169,20 @@ impl Dpop {
             return Err(ConfigError::new(format!(
                 "algorithms of proofs: expected asymmetric ones, found {found}"
             )));
+        }
+        for (number, one) in self.algorithms.iter().enumerate() {
+            if self.algorithms.iter().take(number).any(|earlier| earlier == one) {
+                let name = one.name();
+                return Err(ConfigError::new(format!(
+                    "algorithms of proofs: expected each once, found {name} twice"
+                )));
+            }
+            if *one == Algorithm::ES512 && cfg!(not(feature = "aws-lc-rs")) {
+                let name = one.name();
+                return Err(ConfigError::new(format!(
+                    "algorithms of proofs: expected those of the cryptography backend, found {name}"
+                )));
+            }
         }
         Ok(self)
     }
@@ -147,15 +213,34 @@ impl Dpop {
     /// remembered for as long as it is accepted: 90 seconds by default, the whole
     /// [`window`](Self::window), or six minutes with nonces. If there are more, requests with DPoP
     /// are answered 503.
-    pub fn max_proofs(mut self, number: usize) -> Self {
-        self.max_proofs = number;
-        self
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `number` is 0.
+    pub fn max_proofs(mut self, number: usize) -> Result<Self, ConfigError> {
+        self.max_proofs = at_least_one("maximum number of proofs", number)?;
+        Ok(self)
     }
 
     /// Sets how many proofs one key may use while a proof is remembered: by default an eighth of
     /// [`max_proofs`](Self::max_proofs). More are answered 429.
-    pub fn max_proofs_per_key(mut self, number: u32) -> Self {
-        self.max_proofs_per_key = Some(number);
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `number` is 0.
+    pub fn max_proofs_per_key(mut self, number: u32) -> Result<Self, ConfigError> {
+        self.max_proofs_per_key = Some(at_least_one("maximum number of proofs of a key", number)?);
+        Ok(self)
+    }
+
+    /// Records used proofs also in a store that the replicas of this API share, so that a proof
+    /// that one of them accepted is used at all of them. Without it, each process remembers its
+    /// own.
+    ///
+    /// While the store cannot be used, requests with DPoP are answered 503. Requests with bearer
+    /// tokens do not depend on it. A request waits for the store for at most 250 ms.
+    pub fn share_replays(mut self, store: impl SharedStore) -> Self {
+        self.store = Some(Store(Arc::new(store)));
         self
     }
 
@@ -168,6 +253,14 @@ impl Dpop {
         self.path_from = Some(Arc::new(path));
         self
     }
+}
+
+/// 0 would reject every request.
+fn at_least_one<N: PartialEq + Default>(what: &str, number: N) -> Result<N, ConfigError> {
+    if number == N::default() {
+        return Err(ConfigError::new(format!("{what}: expected at least 1, found 0")));
+    }
+    Ok(number)
 }
 
 fn base(url: &str) -> Result<Base, ConfigError> {

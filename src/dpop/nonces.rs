@@ -2,6 +2,7 @@
 //! its HMAC. All replicas with the same secret accept one another's nonces.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,9 +108,15 @@ impl Nonces {
         found
     }
 
-    /// The first counter that is accepted.
-    pub(crate) fn oldest(unix: Duration) -> u64 {
-        (unix.as_secs() / PERIOD).saturating_sub(EARLIER)
+    /// The counters that are accepted.
+    pub(crate) fn accepted(unix: Duration) -> RangeInclusive<u64> {
+        let counter = unix.as_secs() / PERIOD;
+        counter.saturating_sub(EARLIER)..=counter.saturating_add(LATER)
+    }
+
+    /// When a counter is no longer accepted.
+    pub(crate) fn end(counter: u64) -> Duration {
+        Duration::from_secs(counter.saturating_add(EARLIER + 1).saturating_mul(PERIOD))
     }
 
     fn valid(&self, unix: Duration) -> Arc<Valid> {
@@ -119,7 +126,7 @@ impl Nonces {
         {
             return Arc::clone(valid);
         }
-        let counters = counter.saturating_sub(EARLIER)..=counter.saturating_add(LATER);
+        let counters = Self::accepted(unix);
         let accepted = self.secrets.iter().flat_map(|secret| {
             counters.clone().filter_map(|counter| Some((nonce(secret, counter)?, counter)))
         });

@@ -51,6 +51,8 @@ impl From<ProofError> for Rejected {
 pub(crate) struct Expected<'a> {
     pub(crate) method: &'a str,
     pub(crate) bases: &'a [Base],
+    /// The beginning of the URL at a host that is not configured.
+    pub(crate) own: Option<&'a Base>,
     pub(crate) path: &'a str,
     /// The hash of the access token as sent (RFC 9449 §4.2).
     pub(crate) ath: &'a str,
@@ -184,7 +186,8 @@ impl<'a> Proof<'a> {
         if htm != expected.method {
             return Err(ProofError::OtherMethod);
         }
-        if !expected.bases.iter().any(|base| base.is_target(&htu, expected.path)) {
+        let mut bases = expected.bases.iter().chain(expected.own);
+        if !bases.any(|base| base.is_target(&htu, expected.path)) {
             return Err(ProofError::OtherUrl);
         }
         if ath != expected.ath {
@@ -293,6 +296,7 @@ mod tests {
         let expected = Expected {
             method: "GET",
             bases: &bases,
+            own: None,
             path: "/protectedresource",
             ath: ATH,
             jkt: &jkt,

@@ -53,6 +53,8 @@ pub(crate) enum Refused {
     TooMany,
     /// The table is full.
     Full,
+    /// The clock was set back: not even the newest proofs are accepted.
+    SetBack,
 }
 
 /// A proof to remember.
@@ -64,6 +66,8 @@ pub(crate) struct Use<'a> {
     pub(crate) second: u64,
     /// The first second that is still accepted.
     pub(crate) oldest: u64,
+    /// The last one.
+    pub(crate) newest: u64,
     pub(crate) uptime: Duration,
 }
 
@@ -93,9 +97,12 @@ impl Replays {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Remembers a proof, or says why it is not accepted.
-    pub(crate) fn insert(&self, used: &Use<'_>) -> Result<(), Refused> {
+    /// Remembers a proof, and returns how many are remembered, or says why it is not accepted.
+    pub(crate) fn insert(&self, used: &Use<'_>) -> Result<usize, Refused> {
         let edge = self.edge.fetch_max(used.oldest, Ordering::Relaxed).max(used.oldest);
+        if used.newest < edge {
+            return Err(Refused::SetBack);
+        }
         if used.second < edge {
             return Err(Refused::TooOld);
         }
@@ -123,8 +130,7 @@ impl Replays {
             return Err(Refused::TooMany);
         }
         set.insert(used.hash);
-        self.live.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(self.live.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     fn drop_old(&self, edge: u64) {
@@ -167,30 +173,32 @@ mod tests {
 
     fn used(number: u8, second: u64, oldest: u64) -> Use<'static> {
         let hash = [number; 16];
-        Use { hash, jkt: &KEY, second, oldest, uptime: Duration::from_secs(second) }
+        let (newest, uptime) = (oldest + 90, Duration::from_secs(second));
+        Use { hash, jkt: &KEY, second, oldest, newest, uptime }
     }
 
     #[test]
     fn a_proof_is_accepted_once() {
         let replays = Replays::new(10, 10, MINUTE);
-        assert_eq!(replays.insert(&used(1, 100, 40)), Ok(()));
+        assert_eq!(replays.insert(&used(1, 100, 40)), Ok(1));
         assert_eq!(replays.insert(&used(1, 100, 40)), Err(Refused::Used));
-        assert_eq!(replays.insert(&used(2, 100, 40)), Ok(()));
+        assert_eq!(replays.insert(&used(2, 100, 40)), Ok(2));
         assert_eq!(replays.insert(&used(1, 100, 100)), Err(Refused::Used), "its last second");
         assert_eq!(replays.insert(&used(1, 100, 101)), Err(Refused::TooOld));
         // The wall clock is set back.
         assert_eq!(replays.insert(&used(1, 100, 40)), Err(Refused::TooOld));
-        assert_eq!(replays.insert(&used(3, 101, 40)), Ok(()));
+        assert!(replays.insert(&used(3, 101, 40)).is_ok());
+        assert_eq!(replays.insert(&used(4, 20, 10)), Err(Refused::SetBack), "an hour");
     }
 
     #[test]
     fn seconds_that_are_over_make_room() {
         let replays = Replays::new(3, 10, MINUTE);
         for number in 0..3 {
-            assert_eq!(replays.insert(&used(number, 100, 40)), Ok(()));
+            assert!(replays.insert(&used(number, 100, 40)).is_ok());
         }
         assert_eq!(replays.insert(&used(4, 101, 40)), Err(Refused::Full));
-        assert_eq!(replays.insert(&used(4, 101, 101)), Ok(()));
+        assert!(replays.insert(&used(4, 101, 101)).is_ok());
         assert_eq!(replays.live(), 1);
     }
 
@@ -198,12 +206,12 @@ mod tests {
     fn a_key_has_a_share_in_a_minute() {
         let replays = Replays::new(100, 2, MINUTE);
         let other = [8; 32];
-        assert_eq!(replays.insert(&used(0, 100, 40)), Ok(()));
+        assert!(replays.insert(&used(0, 100, 40)).is_ok());
         assert_eq!(replays.insert(&used(0, 100, 40)), Err(Refused::Used), "not counted");
-        assert_eq!(replays.insert(&used(1, 100, 40)), Ok(()));
+        assert!(replays.insert(&used(1, 100, 40)).is_ok());
         assert_eq!(replays.insert(&used(2, 100, 40)), Err(Refused::TooMany));
-        assert_eq!(replays.insert(&Use { jkt: &other, ..used(2, 100, 40) }), Ok(()));
-        assert_eq!(replays.insert(&used(3, 160, 100)), Ok(()), "a minute later");
+        assert!(replays.insert(&Use { jkt: &other, ..used(2, 100, 40) }).is_ok());
+        assert!(replays.insert(&used(3, 160, 100)).is_ok(), "a minute later");
     }
 
     #[test]

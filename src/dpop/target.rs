@@ -32,6 +32,23 @@ impl Base {
         &self.0
     }
 
+    /// Host and port, without the default port.
+    pub(crate) fn authority(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default()
+    }
+
+    /// The same scheme and prefix at another host, followed by another prefix. `None` if it is no
+    /// host, or no prefix.
+    pub(crate) fn at(&self, authority: &str, prefix: &str) -> Option<Self> {
+        if authority.contains('/') {
+            return None;
+        }
+        let (scheme, rest) = self.0.split_once("://")?;
+        let own_prefix = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
+        Self::new(&format!("{scheme}://{authority}{own_prefix}{prefix}"))
+    }
+
     /// Whether `htu` is the URL of a request with this path. Query and fragment of `htu` are
     /// ignored.
     pub(crate) fn is_target(&self, htu: &str, path: &str) -> bool {

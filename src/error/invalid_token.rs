@@ -171,6 +171,14 @@ pub enum InvalidToken {
     /// The token is bound to another key than that of the proof (RFC 9449 §7.1).
     #[error("bound to another key than that of the DPoP proof")]
     OtherKey,
+    /// The token is bound to a certificate (RFC 8705 §3), and the client presented none, or none
+    /// that the configured source finds
+    /// ([`ClientCertificates`](crate::ClientCertificates)).
+    #[error("bound to a client certificate, found no certificate")]
+    CertificateMissing,
+    /// The token is bound to another certificate than that of the connection (RFC 8705 §3).
+    #[error("bound to another client certificate than that of the connection")]
+    OtherCertificate,
     /// The key set of the issuer has no key with this `kid` for this `alg`.
     #[error("no key {kid:?} for this algorithm in the issuer's key set")]
     #[non_exhaustive]
@@ -214,6 +222,8 @@ impl InvalidToken {
             Self::SenderConstrained => "sender_constrained",
             Self::NotBound => "not_bound",
             Self::OtherKey => "other_key",
+            Self::CertificateMissing => "certificate_missing",
+            Self::OtherCertificate => "other_certificate",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",
         }

@@ -61,8 +61,12 @@ pub enum Error {
     #[error("expected fewer DPoP proofs of one key in a minute")]
     TooManyProofs,
     /// It cannot be recorded that a DPoP proof was used, so that it might be used again.
-    #[error("used DPoP proofs cannot be recorded")]
-    ReplaysUnavailable,
+    #[error("used DPoP proofs cannot be recorded: {reason}")]
+    #[non_exhaustive]
+    ReplaysUnavailable {
+        /// What failed.
+        reason: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The access token is valid, but lacks a scope that the operation requires (RFC 6750 §3.1
     /// `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
@@ -174,7 +178,7 @@ impl Error {
             Self::KeysUnavailable { .. }
             | Self::IntrospectionUnavailable { .. }
             | Self::LookupFailed { .. }
-            | Self::ReplaysUnavailable
+            | Self::ReplaysUnavailable { .. }
             | Self::AuthorizationFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -200,7 +204,7 @@ impl Error {
             Self::InsufficientAuthentication { .. } => Some("insufficient_user_authentication"),
             Self::Missing
             | Self::TooManyProofs
-            | Self::ReplaysUnavailable
+            | Self::ReplaysUnavailable { .. }
             | Self::Forbidden { .. }
             | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
@@ -220,7 +224,7 @@ impl Error {
             Self::InvalidToken(reason) => reason.code(),
             Self::InvalidProof(reason) => reason.code(),
             Self::TooManyProofs => "too_many_proofs",
-            Self::ReplaysUnavailable => "replays_unavailable",
+            Self::ReplaysUnavailable { .. } => "replays_unavailable",
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
             Self::ClaimsMismatch(_) => "claims_mismatch",
@@ -253,6 +257,9 @@ pub enum InvalidRequest {
     /// The token is in a cookie or in a header set by a gateway, and the request comes from a page
     /// whose origin may not use it ([`TokenSource::cookie`](crate::TokenSource::cookie)).
     ForbiddenOrigin,
+    /// The host of the request, or what the trusted proxy forwards, is no valid URL
+    /// ([`Dpop::at_hosts`](crate::Dpop::at_hosts)).
+    MalformedUrl,
 }
 
 impl fmt::Display for InvalidRequest {
@@ -262,6 +269,7 @@ impl fmt::Display for InvalidRequest {
             Self::MalformedCredentials => {
                 "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space"
             }
+            Self::MalformedUrl => "one valid host, and a valid path prefix",
             Self::ForbiddenOrigin => "an `Origin` that may use the cookie or the gateway's header",
         })
     }

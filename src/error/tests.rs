@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::shared_store::StoreError;
 use crate::token::audience::Audience;
 
 /// One error of each kind, in the order of the table in docs/errors.md.
@@ -25,7 +26,7 @@ fn errors() -> Vec<Error> {
             reason: Box::<dyn std::error::Error + Send + Sync>::from("x").into(),
         },
         Error::TooManyProofs,
-        Error::ReplaysUnavailable,
+        Error::ReplaysUnavailable { reason: Arc::new(StoreError::new("down")) },
     ];
     let proofs = [
         ProofError::Missing,
@@ -67,6 +68,8 @@ fn errors() -> Vec<Error> {
         InvalidToken::SenderConstrained,
         InvalidToken::NotBound,
         InvalidToken::OtherKey,
+        InvalidToken::CertificateMissing,
+        InvalidToken::OtherCertificate,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,
     ];

@@ -9,9 +9,9 @@ use tokio::time::{Instant, timeout_at};
 use url::form_urlencoded::Serializer;
 
 use super::Introspection;
-use super::breaker::{Admission, Breaker};
 use super::endpoint::{Endpoint, EndpointLocation};
 use super::request::{Attempt, Failure, FailureKind, Question, ask};
+use crate::breaker::{Admission, Breaker, Limits};
 use crate::clock::Clock;
 use crate::error::FetchError;
 use crate::health::IntrospectionHealth;
@@ -48,6 +48,10 @@ static UNKNOWN_OF_RESOLVED: LazyLock<Arc<Permits>> =
 /// Maximum number of questions about unknown tokens that wait for their turn. Of more, the oldest
 /// are given up: their requests would reach the time limit anyway.
 const MAX_WAITING: usize = 1024;
+
+/// When the endpoint is suspended.
+const SUSPENSIONS: Limits =
+    Limits { failures: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
 /// Whether a token was accepted before.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,7 +116,7 @@ impl IntrospectionClient {
             access,
             clock,
             permits: [Permits::new(MAX_IN_FLIGHT), unknown],
-            breakers: Mutex::default(),
+            breakers: Mutex::new([Breaker::new(SUSPENSIONS), Breaker::new(SUSPENSIONS)]),
             counters: Counters::default(),
             failures: LogThrottle::default(),
             refusals: LogThrottle::default(),

@@ -2,7 +2,6 @@
 
 pub(crate) mod answer;
 mod assertion;
-mod breaker;
 pub(crate) mod client;
 pub(crate) mod client_auth;
 pub(crate) mod endpoint;

@@ -1,6 +1,6 @@
 //! RFC 7468 §13: public keys in PEM. AWS load balancers publish each of their keys in PEM, at a URL
 //! of its own. Applications that used another library may have their keys in PEM. Also §10: private
-//! keys, of the client that this API is at its issuer.
+//! keys, of the client that this API is at its issuer, and §5: certificates of clients.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,6 +88,22 @@ pub(crate) fn private_key(block: &str) -> Option<PrivateKey> {
         ED25519 => Some(PrivateKey::Ed25519(der)),
         _ => None,
     }
+}
+
+/// Parses a block that contains one certificate (RFC 7468 §5), and returns its DER.
+pub(crate) fn certificate(block: &str) -> Option<Vec<u8>> {
+    match decoded(block)? {
+        ("CERTIFICATE", der) => Some(der),
+        _ => None,
+    }
+}
+
+/// Splits DER behind its first element, which must be a SEQUENCE of at most 64 KiB. A certificate
+/// is one (RFC 5280 §4.1).
+pub(crate) fn split_sequence(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut reader = Der(der);
+    reader.read(SEQUENCE)?;
+    der.split_at_checked(der.len().checked_sub(reader.0.len())?)
 }
 
 /// The label of a block, and its contents.

@@ -332,7 +332,11 @@ impl<A> Config<A> {
     {
         let (error, requirement) = match rejection {
             Rejection::Error(error, requirement) => (error, requirement),
-            Rejection::Mcp(rejection) => return json_rpc_error(&rejection),
+            Rejection::Mcp(rejection) => {
+                let mut response = json_rpc_error(&rejection);
+                effects.add_to(&mut response);
+                return response;
+            }
         };
         let protect = &self.protect;
         match requirement {

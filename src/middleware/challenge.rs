@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, StatusCode};
 
 use super::resource_metadata::ResourceMetadata;
-use crate::dpop::check::{ActiveDpop, Scheme};
+use crate::binding::Scheme;
+use crate::dpop::check::ActiveDpop;
 use crate::error::{Error, InvalidRequest, InvalidToken, ProofError};
 use crate::rule::StepUp;
 use crate::token::scope::Scope;
@@ -36,10 +37,12 @@ struct Lines {
     repeated: HeaderValue,
     credentials: HeaderValue,
     origin: HeaderValue,
+    url: HeaderValue,
     invalid_token: HeaderValue,
     expired: HeaderValue,
     sender_constrained: HeaderValue,
     other_key: HeaderValue,
+    other_certificate: HeaderValue,
     insufficient_scope: HeaderValue,
     insufficient_authentication: HeaderValue,
     proof: ProofLines,
@@ -73,7 +76,13 @@ impl Challenges {
         Self {
             bearer: (!is_required).then(|| lines("Bearer", "")),
             dpop: parameters.dpop.map(|dpop| {
-                Box::new(lines("DPoP", &format!(", algs=\"{}\"", quoted(&dpop.algs()))))
+                Box::new(lines(
+                    "DPoP",
+                    &format!(
+                        ", algs=\"{}\"",
+                        quoted(&dpop.algorithms().collect::<Vec<_>>().join(" "))
+                    ),
+                ))
             }),
             off: false,
         }
@@ -178,10 +187,12 @@ impl Lines {
             repeated: invalid_request(InvalidRequest::RepeatedToken),
             credentials: invalid_request(InvalidRequest::MalformedCredentials),
             origin: invalid_request(InvalidRequest::ForbiddenOrigin),
+            url: invalid_request(InvalidRequest::MalformedUrl),
             invalid_token: invalid_token(InvalidToken::BadSignature),
             expired: invalid_token(expired),
             sender_constrained: invalid_token(InvalidToken::SenderConstrained),
             other_key: invalid_token(InvalidToken::OtherKey),
+            other_certificate: invalid_token(InvalidToken::OtherCertificate),
             insufficient_scope: with_error(&insufficient_scope, &scope),
             insufficient_authentication: with_error(&StepUp::default().into(), &authentication),
             proof: ProofLines {
@@ -199,8 +210,12 @@ impl Lines {
             Error::InvalidRequest(InvalidRequest::RepeatedToken) => &self.repeated,
             Error::InvalidRequest(InvalidRequest::MalformedCredentials) => &self.credentials,
             Error::InvalidRequest(InvalidRequest::ForbiddenOrigin) => &self.origin,
+            Error::InvalidRequest(InvalidRequest::MalformedUrl) => &self.url,
             Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => &self.expired,
             Error::InvalidToken(InvalidToken::SenderConstrained) => &self.sender_constrained,
+            Error::InvalidToken(
+                InvalidToken::CertificateMissing | InvalidToken::OtherCertificate,
+            ) => &self.other_certificate,
             Error::InvalidToken(InvalidToken::NotBound | InvalidToken::OtherKey) => &self.other_key,
             Error::InvalidToken(_) => &self.invalid_token,
             Error::InvalidProof(ProofError::WrongTime { .. }) => &self.proof.wrong_time,
@@ -213,7 +228,7 @@ impl Lines {
             Error::Forbidden { .. } | Error::ClaimsMismatch(_) => &self.bare,
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
             Error::TooManyProofs
-            | Error::ReplaysUnavailable
+            | Error::ReplaysUnavailable { .. }
             | Error::KeysUnavailable { .. }
             | Error::IntrospectionUnavailable { .. }
             | Error::LookupFailed { .. }
@@ -235,6 +250,9 @@ pub(crate) fn description(error: &Error) -> &'static str {
         Error::InvalidRequest(InvalidRequest::ForbiddenOrigin) => {
             "The page that makes the request may not use the access token"
         }
+        Error::InvalidRequest(InvalidRequest::MalformedUrl) => {
+            "The URL of the request is malformed"
+        }
         Error::InvalidToken(InvalidToken::Expired { verified: true, .. }) => {
             "The access token expired"
         }
@@ -243,6 +261,9 @@ pub(crate) fn description(error: &Error) -> &'static str {
         }
         Error::InvalidToken(InvalidToken::NotBound | InvalidToken::OtherKey) => {
             "The access token is not bound to the key of the proof"
+        }
+        Error::InvalidToken(InvalidToken::CertificateMissing | InvalidToken::OtherCertificate) => {
+            "The access token is bound to another client certificate"
         }
         Error::InvalidToken(_) => "The access token is invalid",
         Error::InvalidProof(ProofError::WrongTime { .. }) => {
@@ -254,7 +275,7 @@ pub(crate) fn description(error: &Error) -> &'static str {
         }
         Error::InvalidProof(_) => "The DPoP proof is invalid",
         Error::TooManyProofs => "Too many requests with this key",
-        Error::ReplaysUnavailable => "The DPoP proof cannot be verified now",
+        Error::ReplaysUnavailable { .. } => "The DPoP proof cannot be verified now",
         Error::InsufficientScope { .. } | Error::Forbidden { .. } | Error::ClaimsMismatch(_) => {
             "The access token does not grant what this operation needs"
         }

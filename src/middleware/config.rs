@@ -68,7 +68,7 @@ impl<A> ProtectConfig<A> {
         ChallengeParameters {
             realm: &self.realm,
             resource_metadata: self.resource_metadata.as_ref().filter(|_| reads_header),
-            dpop: self.verifier.dpop().filter(|_| reads_header),
+            dpop: self.verifier.bindings().dpop.as_ref().filter(|_| reads_header),
         }
     }
 }

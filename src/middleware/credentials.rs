@@ -6,7 +6,7 @@ use http::header::{
 use http::request::Parts;
 
 use super::origin::{is_upgrade, may_use};
-use crate::dpop::check::Scheme;
+use crate::binding::Scheme;
 use crate::error::{Error, InvalidRequest};
 use crate::token_source::{TokenLocation, TokenSource};
 

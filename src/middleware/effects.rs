@@ -1,13 +1,29 @@
 //! [`ResponseEffects`]: what a request leaves to its response.
 
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use http::header::{
+    CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
-use crate::dpop::check::Scheme;
+use crate::binding::Scheme;
 use crate::token_source::TokenLocation;
 
 const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Response headers that scripts of other origins may read only if CORS exposes them: the challenge
+/// (RFC 6750 §3), the nonce for the next DPoP proof (RFC 9449 §8.2), and when to try again.
+///
+/// The layer does not expose them itself, because the origins are the application's decision.
+///
+/// ```
+/// use portcullis::EXPOSED_HEADERS;
+/// use tower_http::cors::CorsLayer;
+///
+/// let cors = CorsLayer::new().expose_headers(EXPOSED_HEADERS);
+/// ```
+pub const EXPOSED_HEADERS: [HeaderName; 3] = [WWW_AUTHENTICATE, DPOP_NONCE, RETRY_AFTER];
 
 /// What is added to the response, and what is needed to build it if a handler or an extractor
 /// rejects the request. Empty for most requests.
@@ -74,21 +90,28 @@ impl ResponseEffects {
         self.0.get_or_insert_default().request = Some(request);
     }
 
-    pub(super) fn add_to<R>(self, response: &mut Response<R>) {
-        let Some(extra) = self.0 else { return };
-        // A stored nonce would be too old for the next client.
-        if extra.no_store || extra.nonce.is_some() {
-            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        }
-        if let Some(nonce) = extra.nonce {
-            response.headers_mut().insert(DPOP_NONCE, nonce);
-        }
+    pub(crate) fn add_to<R>(self, response: &mut Response<R>) {
+        let Some(mut extra) = self.0 else { return };
+        extra.add_headers(response.headers_mut());
         if let Some(protocol) = extra.protocol
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS
                 || extra.is_connect && response.status().is_success())
         {
             // Unless the service has accepted another subprotocol.
             response.headers_mut().entry(SEC_WEBSOCKET_PROTOCOL).or_insert(protocol);
+        }
+    }
+}
+
+impl Extra {
+    /// Adds the headers that do not depend on the response.
+    pub(super) fn add_headers(&mut self, headers: &mut HeaderMap) {
+        // A stored nonce would be too old for the next client.
+        if self.no_store || self.nonce.is_some() {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(nonce) = self.nonce.take() {
+            headers.insert(DPOP_NONCE, nonce);
         }
     }
 }

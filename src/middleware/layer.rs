@@ -198,6 +198,14 @@ impl<A> ProtectLayer<A> {
         self.rule(Rule::max_auth_age(age))
     }
 
+    /// Requires that the token is bound to a key (DPoP, RFC 9449) or a certificate (RFC 8705) of
+    /// its client: [`Rule::bound`]. For routes where a stolen token would do harm, while others
+    /// still accept bearer tokens. The verifier needs [`dpop`](crate::VerifierBuilder::dpop) or
+    /// [`client_certificates`](crate::VerifierBuilder::client_certificates).
+    pub fn bound(self) -> Self {
+        self.rule(Rule::bound())
+    }
+
     /// Asks the application whether a request may continue: a check that waits, for example for a
     /// database or a policy service. It runs after the rules, only for requests that satisfy them,
     /// and not for requests without a token that the layer lets through. Checks add up; they run in

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 
 use super::challenge::{Challenges, description};
-use crate::dpop::check::Scheme;
+use crate::binding::Scheme;
 use crate::error::Error;
 
 /// `Retry-After` in seconds, for requests that are rejected because keys or a lookup are

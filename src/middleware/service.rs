@@ -17,7 +17,7 @@ use super::effects::ResponseEffects;
 use super::future::{ResponseFuture, State, Waiting};
 use super::rejection::{EmptyBody, RejectionBody, grpc_type, keep_headers, made_inside, reject};
 use crate::access_token::{AccessToken, TokenKind};
-use crate::dpop::check::{CheckedProof, Scheme};
+use crate::binding::{Presented, Scheme};
 use crate::error::{Error, InvalidRequest, InvalidToken};
 use crate::rule::Rule;
 use crate::telemetry::{self, Outcome};
@@ -49,32 +49,16 @@ pub(crate) fn forward_anonymous(extensions: &mut Extensions) {
     extensions.insert(Unauthenticated);
 }
 
-/// Whether an outer layer has verified the proof of this request, if the token needs one.
-fn is_checked(token: &AccessToken, request: &Parts) -> bool {
-    token.binding().is_none()
-        || request.extensions.get::<CheckedProof>().is_some_and(|checked| checked.is_of(request))
-}
-
 impl<A> ProtectConfig<A> {
     /// Starts to verify the request's token, or reuses what an outer layer of the same verifier
     /// verified.
     pub(crate) fn begin(&self, request: &Parts) -> (Verification, ResponseEffects) {
-        let credentials =
-            match credentials::find(request, &self.sources, self.verifier.dpop().is_some()) {
-                Ok(credentials) => credentials,
-                Err(error) => {
-                    let mut effects = self.effects_of_query(request);
-                    if self.verifier.dpop().is_some() && scheme_of(&request.headers) == Scheme::Dpop
-                    {
-                        effects.mark_dpop();
-                    }
-                    return (Verification::Ready(Err(error)), effects);
-                }
-            };
-        let mut effects = ResponseEffects::of(credentials.location, &request.method);
-        if credentials.scheme == Scheme::Dpop {
-            effects.mark_dpop();
-        }
+        let found = self.credentials(request);
+        let effects = self.effects_of(&found, request);
+        let credentials = match found {
+            Ok(credentials) => credentials,
+            Err(error) => return (Verification::Ready(Err(error)), effects),
+        };
         if matches!(credentials.location, TokenLocation::ApiKeyHeader(_))
             && !self.verifier.is_api_key(credentials.token)
         {
@@ -90,28 +74,59 @@ impl<A> ProtectConfig<A> {
             Some(verified)
                 if self.verifier.still_accepts(verified)
                     && verified.kind() != TokenKind::ApiKey
-                    && is_checked(verified, request)
+                    && self.still_bound(verified, request)
                     && verified.expose_token() == credentials.token =>
             {
                 (Verification::Ready(Ok(verified.clone())), effects)
             }
             _ => {
                 let Credentials { token, scheme, .. } = credentials;
-                let verification = match self.verifier.dpop() {
-                    None => self.verifier.begin(token),
-                    Some(dpop) => match dpop.presented(request, token, scheme) {
-                        Ok(presented) => {
-                            if let Some(nonce) = dpop.next_nonce(&presented) {
-                                effects.hand_out(nonce);
-                            }
-                            self.verifier.begin_with_proof(presented)
-                        }
-                        Err(error) => Verification::Ready(Err(error.into())),
-                    },
+                let verification = if self.verifier.bindings().are_none() {
+                    self.verifier.begin(token)
+                } else {
+                    self.verifier.begin_bound(Presented::new(request, token, scheme))
                 };
                 (verification, effects)
             }
         }
+    }
+
+    /// Whether the binding of a token that an outer layer verified still holds.
+    fn still_bound(&self, token: &AccessToken, request: &Parts) -> bool {
+        token.binding().is_none_or(|binding| {
+            self.verifier.bindings().still_hold(binding, token.dpop_proof(), request)
+        })
+    }
+
+    fn credentials<'a>(&'a self, request: &'a Parts) -> Result<Credentials<'a>, Error> {
+        let dpop = &self.verifier.bindings().dpop;
+        credentials::find(request, &self.sources, dpop.is_some())
+    }
+
+    /// What a request leaves to its response, whatever becomes of it.
+    fn effects_of(
+        &self,
+        found: &Result<Credentials<'_>, Error>,
+        request: &Parts,
+    ) -> ResponseEffects {
+        let (mut effects, scheme) = match found {
+            Ok(found) => (ResponseEffects::of(found.location, &request.method), found.scheme),
+            Err(_) => (self.effects_of_query(request), scheme_of(&request.headers)),
+        };
+        if scheme == Scheme::Dpop
+            && let Some(dpop) = &self.verifier.bindings().dpop
+        {
+            effects.mark_dpop();
+            if let Some(nonce) = dpop.next_nonce(request) {
+                effects.hand_out(nonce);
+            }
+        }
+        effects
+    }
+
+    /// The same for a request that was verified outside tower.
+    pub(super) fn effects_of_accepted(&self, request: &Parts) -> ResponseEffects {
+        self.effects_of(&self.credentials(request), request)
     }
 
     /// What a token in the query, well-formed or not, leaves to the response.
@@ -140,11 +155,6 @@ impl<A> ProtectConfig<A> {
         match self.judge(verified, rule, request)? {
             Some(token) => {
                 request.extensions.remove::<Unauthenticated>();
-                if token.binding().is_some()
-                    && let Some(checked) = CheckedProof::of(request)
-                {
-                    request.extensions.insert(checked);
-                }
                 request.extensions.insert(token);
             }
             None => forward_anonymous(&mut request.extensions),
@@ -162,7 +172,13 @@ impl<A> ProtectConfig<A> {
     ) -> Result<Option<AccessToken>, Error> {
         match verified {
             Ok(token) => {
-                rule.check_request(&token, request)?;
+                rule.check_request(&token, request).map_err(|error| match error {
+                    // The others are logged with the rejection.
+                    Error::InvalidToken(reason) => {
+                        self.verifier.reject(token.expose_token(), reason)
+                    }
+                    error => error,
+                })?;
                 // Otherwise, counted when all checks have ended.
                 if self.authorization.is_empty() {
                     telemetry::request(Outcome::Accepted);

@@ -39,7 +39,7 @@ impl Rejection {
     }
 
     /// The headers of the response: `WWW-Authenticate` with the route's challenge (RFC 6750 §3),
-    /// `Retry-After` (seconds) with 503, and what the route's body needs.
+    /// `Retry-After` (seconds) with 429 and 503, `DPoP-Nonce`, and what the route's body needs.
     pub fn headers(&self) -> &HeaderMap {
         self.0.response.headers()
     }
@@ -50,7 +50,8 @@ impl Rejection {
         self.0.response.body()
     }
 
-    /// The gRPC status code: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED` or 14 `UNAVAILABLE`.
+    /// The gRPC status code: 16 `UNAUTHENTICATED`, 7 `PERMISSION_DENIED`, 14 `UNAVAILABLE` or 8
+    /// `RESOURCE_EXHAUSTED`.
     pub fn grpc_code(&self) -> i32 {
         grpc_code(&self.0.error)
     }
@@ -91,11 +92,13 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
     /// the application ([`authorize`](Self::authorize)). The request's extensions are not changed;
     /// pass the token on as your framework does.
     ///
-    /// The responses to accepted requests are up to the caller. If a
-    /// [`TokenSource`](crate::TokenSource) of the layer is the query, they need
-    /// `Cache-Control: no-store`, as the service sets it (RFC 6750 §2.3 asks for `private` at
-    /// least). If it is a websocket subprotocol, the handshake
-    /// must accept that subprotocol (RFC 6455 §4.2.2).
+    /// The responses to accepted requests are up to the caller. They need the
+    /// [`response_headers`](Self::response_headers). If a [`TokenSource`](crate::TokenSource) of
+    /// the layer is a websocket subprotocol, the handshake must accept that subprotocol (RFC 6455
+    /// §4.2.2).
+    ///
+    /// A DPoP proof is used once. A `ProtectLayer` of the same verifier behind this call accepts
+    /// the request if its extensions have the returned token.
     ///
     /// # Errors
     ///
@@ -146,7 +149,7 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
         request: &Parts,
     ) -> Option<Result<Option<AccessToken>, Rejection>> {
         // A proof is used once, and the caller will call again and wait.
-        if !self.config.authorization.is_empty() && self.config.verifier.dpop().is_some() {
+        if !self.config.authorization.is_empty() && self.config.verifier.bindings().dpop.is_some() {
             return None;
         }
         let Some((verification, effects)) = self.begin_unless_preflight(request) else {
@@ -162,6 +165,18 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
             }
             Verification::Pending(_) => None,
         }
+    }
+
+    /// Returns the headers that the response to a request needs after
+    /// [`verify_request`](Self::verify_request) accepted it: `DPoP-Nonce` for the client's next
+    /// proof (RFC 9449 §8.2), and `Cache-Control: no-store` with it, or if the token was in the
+    /// query (RFC 6750 §2.3). Rejections have them already.
+    pub fn response_headers(&self, request: &Parts) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(mut extra) = self.config.effects_of_accepted(request).0 {
+            extra.add_headers(&mut headers);
+        }
+        headers
     }
 
     /// Builds the response for an error of a handler, such as that of

@@ -85,6 +85,31 @@ impl DpopClient {
     }
 }
 
+/// The order of the group of P-256 (SEC 2, §2.4.2).
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+impl DpopClient {
+    /// Returns an ES256 proof with the other signature that ECDSA has for it, `n - s` in place of
+    /// `s`, which anyone can compute: the same proof, so it must count as used. `None` if the proof
+    /// is not signed with ES256.
+    pub fn twin(proof: &str) -> Option<String> {
+        let (signed, signature) = proof.rsplit_once('.')?;
+        let mut signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        let s = signature.get_mut(32..64)?;
+        let mut borrowed = false;
+        for (digit, order) in s.iter_mut().zip(P256_ORDER).rev() {
+            let (difference, under) = order.overflowing_sub(*digit);
+            let (difference, under_again) = difference.overflowing_sub(borrowed.into());
+            *digit = difference;
+            borrowed = under || under_again;
+        }
+        Some(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+    }
+}
+
 impl std::fmt::Debug for DpopClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter

@@ -40,6 +40,7 @@ mod issuer;
 mod providers;
 mod server;
 mod signing_key;
+mod store;
 mod token_builder;
 
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
@@ -47,6 +48,7 @@ pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challe
 pub use discovery::assert_discoverable;
 pub use dpop_client::{DpopClient, ProofBuilder};
 pub use issuer::{AUDIENCE, Behavior, TestIssuer};
+pub use store::{StoreBehavior, TestStore};
 pub use token_builder::TokenBuilder;
 
 pub use crate::clock::TestClock;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::dpop_client::DpopClient;
 use super::issuer::{AUDIENCE, NamedKey, TestIssuer};
+use crate::crypto;
 
 /// A builder for a token, from [`TestIssuer::token`]. The token is valid unless a method makes it
 /// invalid.
@@ -145,7 +146,22 @@ impl TokenBuilder {
 
     /// Binds the token to the key of a client (RFC 9449 §6.1).
     pub fn bound_to(self, client: &DpopClient) -> Self {
-        self.claim("cnf", json!({ "jkt": client.thumbprint() }))
+        self.confirmed_by("jkt", client.thumbprint())
+    }
+
+    /// Binds the token to the certificate of a client, in DER (RFC 8705 §3.1). It may be bound to a
+    /// key as well.
+    pub fn bound_to_certificate(self, der: &[u8]) -> Self {
+        let hash = URL_SAFE_NO_PAD.encode(crypto::sha256(der));
+        self.confirmed_by("x5t#S256", &hash)
+    }
+
+    fn confirmed_by(mut self, member: &str, hash: &str) -> Self {
+        let confirmation = self.claims.entry("cnf").or_insert_with(|| json!({}));
+        if let Some(members) = confirmation.as_object_mut() {
+            members.insert(member.to_owned(), hash.into());
+        }
+        self
     }
 
     /// Removes a claim.

@@ -43,14 +43,29 @@ pub(crate) struct RegisteredClaims<'a> {
     confirmation: Confirmation,
 }
 
-/// The key of the client that a token is bound to: `cnf` (RFC 7800 §3.1).
+/// What a token is bound to: `cnf` (RFC 7800 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Confirmation {
     None,
-    /// The thumbprint of a key (RFC 9449 §6.1).
-    Key([u8; 32]),
-    /// Any other binding, which cannot be verified.
+    Bound(Thumbprints),
+    /// A binding that cannot be verified.
     Other,
+}
+
+/// The SHA-256 hashes in `cnf`, at least one. If there are two, both bindings must hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Thumbprints {
+    /// That of a key: `jkt` (RFC 9449 §6.1).
+    pub(crate) key: Option<[u8; 32]>,
+    /// That of a certificate: `x5t#S256` (RFC 8705 §3.1).
+    pub(crate) certificate: Option<[u8; 32]>,
+}
+
+/// The bindings that a verifier is configured to verify.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verifiable {
+    pub(crate) keys: bool,
+    pub(crate) certificates: bool,
 }
 
 impl Confirmation {
@@ -60,17 +75,23 @@ impl Confirmation {
             Some(Value::Object(text)) => text,
             Some(_) => return Self::Other,
         };
-        // Members that are not understood are ignored (RFC 7800 §3.1), except another binding.
-        match json::read_object(text, &["jkt", "x5t#S256"]) {
-            Ok([Some(Value::Text(jkt)), None]) => thumbprint(&jkt).map_or(Self::Other, Self::Key),
-            _ => Self::Other,
+        // Members that are not understood are ignored (RFC 7800 §3.1).
+        let Ok(members) = json::read_object(text, &["jkt", "x5t#S256"]) else { return Self::Other };
+        match members.map(|member| member.map(|hash| thumbprint(&hash)).transpose()) {
+            [Ok(None), Ok(None)] | [Err(_), _] | [_, Err(_)] => Self::Other,
+            [Ok(key), Ok(certificate)] => Self::Bound(Thumbprints { key, certificate }),
         }
     }
 }
 
+/// A member of `cnf` that is no hash.
+struct NotAHash;
+
 /// The 32 bytes of a SHA-256 hash in base64url.
-fn thumbprint(text: &str) -> Option<[u8; 32]> {
-    URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+fn thumbprint(value: &Value<'_>) -> Result<[u8; 32], NotAHash> {
+    let Value::Text(text) = value else { return Err(NotAHash) };
+    let bytes = URL_SAFE_NO_PAD.decode(&**text).map_err(|_| NotAHash)?;
+    bytes.try_into().map_err(|_| NotAHash)
 }
 
 impl<'a> RegisteredClaims<'a> {
@@ -248,20 +269,23 @@ impl<'a> RegisteredClaims<'a> {
     }
 
     /// Rejects a token with a binding that cannot be verified (RFC 9449 §7.2, RFC 8705 §3): the
-    /// token alone does not prove that the client is the one it was issued to. `verifies_keys`:
-    /// whether DPoP is configured.
-    pub(crate) fn check_binding(&self, verifies_keys: bool) -> Result<(), InvalidToken> {
-        match self.confirmation {
-            Confirmation::None => Ok(()),
-            Confirmation::Key(_) if verifies_keys => Ok(()),
-            Confirmation::Key(_) | Confirmation::Other => Err(InvalidToken::SenderConstrained),
-        }
+    /// token alone does not prove that the client is the one it was issued to.
+    pub(crate) fn check_binding(&self, verifiable: Verifiable) -> Result<(), InvalidToken> {
+        let holds = match self.confirmation {
+            Confirmation::None => true,
+            Confirmation::Bound(Thumbprints { key, certificate }) => {
+                (verifiable.keys || key.is_none())
+                    && (verifiable.certificates || certificate.is_none())
+            }
+            Confirmation::Other => false,
+        };
+        if holds { Ok(()) } else { Err(InvalidToken::SenderConstrained) }
     }
 
-    /// The thumbprint of the key that the token is bound to.
-    pub(crate) fn jkt(&self) -> Option<[u8; 32]> {
+    /// What the token is bound to.
+    pub(crate) fn thumbprints(&self) -> Option<Thumbprints> {
         match self.confirmation {
-            Confirmation::Key(jkt) => Some(jkt),
+            Confirmation::Bound(thumbprints) => Some(thumbprints),
             Confirmation::None | Confirmation::Other => None,
         }
     }

@@ -9,6 +9,8 @@ use super::{Inner, Verifier};
 use crate::access_token::Implies;
 use crate::api_key::active::ActiveApiKeys;
 use crate::api_key::keys::ApiKeys;
+use crate::binding::Bindings;
+use crate::client_certificate::source::ClientCertificates;
 use crate::clock::Clock;
 use crate::dpop::Dpop;
 use crate::dpop::check::ActiveDpop;
@@ -30,6 +32,7 @@ pub struct VerifierBuilder {
     pub(super) cached_tokens: u64,
     pub(super) api_keys: Option<ApiKeys>,
     pub(super) dpop: Option<Dpop>,
+    pub(super) certificates: Option<ClientCertificates>,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -115,6 +118,13 @@ impl VerifierBuilder {
         self
     }
 
+    /// Accepts access tokens that are bound to a certificate of their client (RFC 8705 §3), which
+    /// authenticated with it in the TLS handshake. Without it, such tokens are rejected.
+    pub fn client_certificates(mut self, certificates: ClientCertificates) -> Self {
+        self.certificates = Some(certificates);
+        self
+    }
+
     /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
@@ -158,7 +168,9 @@ impl VerifierBuilder {
         };
         let introspections = Introspections::new(capacity);
         let dpop = self.dpop.map(|dpop| ActiveDpop::new(dpop, clock.clone()));
-        let inner = Inner { id, issuers, clock, implies, cache, introspections, api_keys, dpop };
+        let bindings = Bindings::new(dpop, self.certificates, clock.clone());
+        let inner =
+            Inner { id, issuers, clock, implies, cache, introspections, api_keys, bindings };
         Ok(Verifier(Arc::new(inner)))
     }
 }

@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::Verifier;
 use super::verification::{Attempt, Pending};
 use crate::access_token::{AccessToken, VerifiedPayload};
+use crate::binding::Binding;
 use crate::clock::Now;
-use crate::dpop::check::KeyBinding;
 use crate::error::{Error, FetchError, InvalidToken};
 use crate::introspection::answer::{self, IntrospectedPayload};
 use crate::introspection::client::{Familiarity, IntrospectionClient};
@@ -340,7 +340,7 @@ impl Verifier {
         }
         // Without `aud`, a refresh token or an ID token can look the same.
         let is_for_this_api = audience.claim() == AudienceClaim::Audience || jwt.is_some();
-        claims.check_binding(self.0.dpop.is_some())?;
+        claims.check_binding(self.0.bindings.verifiable())?;
         let is_bound = check_same_binding(&claims, token, jwt)?;
         answer::check_kind(payload, !is_for_this_api, is_bound)?;
         // The `aud` of a JWT was checked before.
@@ -357,29 +357,29 @@ impl Verifier {
     }
 }
 
-/// Checks that a JWT and the answer about it name the same key, if any, and returns whether the
-/// accepted token is bound to one. A binding that only one of them names must not be lost.
+/// Checks that a JWT and the answer about it name the same binding, if any, and returns whether the
+/// accepted token is bound to a key. A binding that only one of them names must not be lost.
 fn check_same_binding(
     answer: &RegisteredClaims<'_>,
     token: &str,
     jwt: Option<&VerifiedJwt>,
 ) -> Result<bool, InvalidToken> {
     let named = match jwt {
-        Some(jwt) => jwt.token.binding().map(KeyBinding::jkt),
+        Some(jwt) => jwt.token.binding().map(Binding::thumbprints),
         // The signature was not verified, so this can only cause a rejection.
         None => match Jws::split(token) {
-            Ok(jws) => RegisteredClaims::parse(jws.unverified_payload())?.jkt(),
+            Ok(jws) => RegisteredClaims::parse(jws.unverified_payload())?.thumbprints(),
             Err(_) => None,
         },
     };
-    let is_same = match (named, answer.jkt()) {
+    let is_same = match (named, answer.thumbprints()) {
         // The accepted token is the JWT.
         (named, None) => named.is_none() || jwt.is_some(),
         (None, Some(_)) => jwt.is_none(),
         (Some(named), Some(own)) => named == own,
     };
     if is_same {
-        Ok(named.or(answer.jkt()).is_some())
+        Ok(named.or(answer.thumbprints()).is_some_and(|binding| binding.key.is_some()))
     } else {
         Err(InvalidToken::SenderConstrained)
     }

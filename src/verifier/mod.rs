@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use crate::access_token::{AccessToken, Implies};
 use crate::api_key::active::ActiveApiKeys;
 use crate::api_key::keys::ApiKeys;
+use crate::binding::Bindings;
 use crate::clock::Clock;
-use crate::dpop::check::ActiveDpop;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::issuers::Issuers;
@@ -59,7 +59,8 @@ struct Inner {
     /// The tokens that their issuers were asked about.
     introspections: Introspections,
     api_keys: Option<ActiveApiKeys>,
-    dpop: Option<ActiveDpop>,
+    /// What tokens may be bound to.
+    bindings: Bindings,
 }
 
 /// A configured issuer, as the metadata of a resource describes it.
@@ -101,6 +102,7 @@ impl Verifier {
             cached_tokens: token_cache::DEFAULT_CAPACITY,
             api_keys: None,
             dpop: None,
+            certificates: None,
         }
     }
 
@@ -313,7 +315,8 @@ impl Verifier {
         sources
     }
 
-    /// Rejects a token that is bound to a key: without the request, there is no proof.
+    /// Rejects a token that is bound to a key or a certificate: without the request, there is no
+    /// proof.
     fn unbound(&self, token: &str, verified: AccessToken) -> Result<AccessToken, Error> {
         match verified.binding() {
             None => Ok(verified),
@@ -321,9 +324,9 @@ impl Verifier {
         }
     }
 
-    /// DPoP, if it is configured.
-    pub(crate) fn dpop(&self) -> Option<&ActiveDpop> {
-        self.0.dpop.as_ref()
+    /// What tokens may be bound to.
+    pub(crate) fn bindings(&self) -> &Bindings {
+        &self.0.bindings
     }
 
     pub(crate) fn clock(&self) -> &Clock {

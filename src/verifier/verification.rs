@@ -11,8 +11,8 @@ use super::Verifier;
 use super::introspections::{Answering, VerifiedJwt};
 use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
 use crate::api_key::active::{ActiveApiKeys, KeyVerification};
+use crate::binding::Presented;
 use crate::clock::Now;
-use crate::dpop::check::Presented;
 use crate::error::{Error, InvalidToken};
 use crate::introspection::JwtPolicy;
 use crate::issuer::Issuer;
@@ -87,31 +87,54 @@ impl Verifier {
         }
     }
 
-    /// Verifies a token, and the proof of its client if it is bound to a key (RFC 9449 §7).
-    pub(crate) fn begin_with_proof(&self, presented: Presented<'_>) -> Verification {
+    /// Verifies a token, and what the request presents beside it if the token is bound to a key or
+    /// a certificate (RFC 9449 §7, RFC 8705 §3).
+    pub(crate) fn begin_bound(&self, presented: Presented<'_>) -> Verification {
+        let bindings = &self.0.bindings;
         match self.begin(&presented.token) {
-            Verification::Ready(verified) => {
-                Verification::Ready(verified.and_then(|token| self.check_proof(token, &presented)))
+            Verification::Ready(Err(error)) => Verification::Ready(Err(error)),
+            // The proof is not checked before the store can be asked: the caller may drop the
+            // future, and a proof is used once.
+            Verification::Ready(Ok(token)) if bindings.waits(&presented) => {
+                let (verifier, presented) = (self.clone(), bindings.copied(presented));
+                let check = async move { verifier.check_and_share(token, &presented).await };
+                Verification::Pending(Box::pin(check))
+            }
+            Verification::Ready(Ok(token)) => {
+                let checked = bindings.check(&presented, token.binding());
+                Verification::Ready(match checked {
+                    Ok(Some(proven)) => Ok(token.with_proof(proven.proof)),
+                    Ok(None) => Ok(token),
+                    Err(error) => Err(self.log_binding(&presented, error)),
+                })
             }
             Verification::Pending(future) => {
-                let (verifier, presented) = (self.clone(), presented.into_owned());
+                let (verifier, presented) = (self.clone(), bindings.copied(presented));
                 Verification::Pending(Box::pin(async move {
-                    verifier.check_proof(future.await?, &presented)
+                    verifier.check_and_share(future.await?, &presented).await
                 }))
             }
         }
     }
 
-    fn check_proof(
+    async fn check_and_share(
         &self,
         token: AccessToken,
         presented: &Presented<'_>,
     ) -> Result<AccessToken, Error> {
-        let Some(dpop) = &self.0.dpop else { return Ok(token) };
-        match dpop.check(presented, token.binding()) {
-            Ok(()) => Ok(token),
-            Err(error @ Error::InvalidToken(_)) => Err(self.log_rejection(&presented.token, error)),
-            Err(error) => Err(error),
+        let bindings = &self.0.bindings;
+        let checked = bindings.check(presented, token.binding());
+        match (checked.map_err(|error| self.log_binding(presented, error))?, &bindings.dpop) {
+            (Some(proven), Some(dpop)) => Ok(token.with_proof(dpop.share(proven).await?)),
+            _ => Ok(token),
+        }
+    }
+
+    /// Logs a token that is rejected because of its binding. The layer logs rejected proofs.
+    fn log_binding(&self, presented: &Presented<'_>, error: Error) -> Error {
+        match error {
+            Error::InvalidToken(_) => self.log_rejection(&presented.token, error),
+            _ => error,
         }
     }
 
@@ -192,7 +215,7 @@ impl Verifier {
     /// All checks that need no key come first, so that a token that fails one of them causes no
     /// network access and does not count toward the fetch limits.
     fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
-        let (now, verifies_keys) = (self.0.clock.now(), self.0.dpop.is_some());
+        let (now, verifiable) = (self.0.clock.now(), self.0.bindings.verifiable());
         let jws = Jws::split(token)?;
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
@@ -216,7 +239,7 @@ impl Verifier {
         if jwts == Some(JwtPolicy::Ask) {
             // Unverified, so it can only cause a rejection: the issuer is not asked about it.
             claims.check_time(issuer.config.leeway, None, now)?;
-            claims.check_binding(verifies_keys)?;
+            claims.check_binding(verifiable)?;
             return self.ask(&resolved, token, &claims.issuer, None);
         }
         issuer.check_algorithm(&header)?;
@@ -225,7 +248,7 @@ impl Verifier {
         let checked = claims
             .check_audience(audience)
             .and_then(|()| claims.check_time(*leeway, *max_token_age, now))
-            .and_then(|()| claims.check_binding(verifies_keys));
+            .and_then(|()| claims.check_binding(verifiable));
         match checked {
             Ok(()) => {}
             Err(InvalidToken::Expired { expires_at, now: unix, .. }) => {

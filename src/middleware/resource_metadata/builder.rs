@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use url::{Position, Url};
 
 use super::{Inner, ResourceMetadata, WELL_KNOWN};
+use crate::binding::Bindings;
 use crate::error::ConfigError;
 use crate::keys::url::{PlainHttp, secure_url};
 use crate::token::scope::Scope;
@@ -15,7 +16,19 @@ use crate::verifier::{AuthorizationServer, Verifier};
 const OFFLINE_ACCESS: &str = "offline_access";
 
 /// Members that [`build`](ResourceMetadataBuilder::build) derives.
-const DERIVED_MEMBERS: [&str; 3] = ["resource", "authorization_servers", "scopes_supported"];
+const DERIVED_MEMBERS: [&str; 6] = [
+    "resource",
+    "authorization_servers",
+    "scopes_supported",
+    DPOP_ALGORITHMS,
+    DPOP_REQUIRED,
+    CERTIFICATES,
+];
+
+/// What tokens may or must be bound to (RFC 9728 §2).
+const DPOP_ALGORITHMS: &str = "dpop_signing_alg_values_supported";
+const DPOP_REQUIRED: &str = "dpop_bound_access_tokens_required";
+const CERTIFICATES: &str = "tls_client_certificate_bound_access_tokens";
 
 /// Builds a [`ResourceMetadata`]. Created by [`ResourceMetadata::builder`].
 #[derive(Debug)]
@@ -31,6 +44,8 @@ pub struct ResourceMetadataBuilder {
     is_at_root: bool,
     audience: AudienceCheck,
     members: Vec<(String, Value)>,
+    /// What tokens may be bound to.
+    binding: Vec<(&'static str, Value)>,
 }
 
 /// Whether the identifier of the resource must be an audience of the issuers.
@@ -52,6 +67,7 @@ impl ResourceMetadataBuilder {
             is_at_root: true,
             audience: AudienceCheck::Required,
             members: Vec::new(),
+            binding: binding(verifier.bindings()),
         }
     }
 
@@ -178,6 +194,7 @@ impl ResourceMetadataBuilder {
         document.insert("authorization_servers".to_owned(), servers.into());
         document.insert("bearer_methods_supported".to_owned(), json!(["header"]));
         let requested = scopes.with_prefix(&self.scope_prefix);
+        document.extend(self.binding.into_iter().map(|(name, value)| (name.to_owned(), value)));
         // RFC 9728 §2: members without a value are omitted.
         if !requested.is_empty() {
             document.insert("scopes_supported".to_owned(), requested.iter().collect());
@@ -262,6 +279,21 @@ impl ResourceMetadataBuilder {
             self.resource
         )))
     }
+}
+
+/// What a client learns about the binding of tokens. Without DPoP and mutual TLS, nothing.
+fn binding(bindings: &Bindings) -> Vec<(&'static str, Value)> {
+    let mut members = Vec::new();
+    if let Some(dpop) = &bindings.dpop {
+        members.push((DPOP_ALGORITHMS, dpop.algorithms().collect()));
+        if dpop.is_required() {
+            members.push((DPOP_REQUIRED, true.into()));
+        }
+    }
+    if bindings.verifiable().certificates {
+        members.push((CERTIFICATES, true.into()));
+    }
+    members
 }
 
 /// A URL in its normal form. Clients normalize what the user types, and then compare it with the

@@ -1,21 +1,26 @@
-//! When an endpoint is not asked: after failures in a row, and after it asked to wait. Pure rules,
-//! no clock.
+//! When another server is not asked: after failures in a row, and after it asked to wait. Pure
+//! rules, no clock.
 //!
-//! A request that needs a dead endpoint then costs microseconds and not the whole time limit, and
-//! the endpoint is not flooded when it comes back.
+//! A request that needs a dead server then costs microseconds and not the whole time limit, and the
+//! server is not flooded when it comes back.
 
 use std::time::Duration;
 
-/// Failures in a row after which the endpoint is suspended.
-const FAILURES: u32 = 5;
+/// When a server is suspended, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Failures in a row after which the server is suspended.
+    pub(crate) failures: u32,
+    /// How long the first suspension lasts at most. Each is twice as long as the one before, until
+    /// a question succeeds.
+    pub(crate) first: Duration,
+    /// How long a suspension lasts at most.
+    pub(crate) longest: Duration,
+}
 
-/// How long the first suspension lasts at most, and the longest. Each is twice as long as the one
-/// before, until a question succeeds.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Default)]
-pub(super) struct Breaker {
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    limits: Limits,
     failures: u32,
     /// Uptime until which nothing is asked.
     suspended_until: Duration,
@@ -29,36 +34,47 @@ pub(super) struct Breaker {
 
 /// Permission to ask. It tells which suspensions the question knows about.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Admission(u64);
+pub(crate) struct Admission(u64);
 
 impl Breaker {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            failures: 0,
+            suspended_until: Duration::ZERO,
+            suspension: Duration::ZERO,
+            probe_until: None,
+            suspensions: 0,
+        }
+    }
+
     /// Whether a question may begin. Returns how long to wait if not. `limit`: how long a question
     /// takes at most.
-    pub(super) fn admit(&mut self, limit: Duration, now: Duration) -> Result<Admission, Duration> {
+    pub(crate) fn admit(&mut self, limit: Duration, now: Duration) -> Result<Admission, Duration> {
         self.check(now)?;
-        if self.failures >= FAILURES {
+        if self.failures >= self.limits.failures {
             self.probe_until = Some(now + limit);
         }
         Ok(Admission(self.suspensions))
     }
 
     /// Like [`admit`](Self::admit), for a question that does not begin yet.
-    pub(super) fn check(&self, now: Duration) -> Result<(), Duration> {
-        let probed = self.probe_until.filter(|_| self.failures >= FAILURES);
+    pub(crate) fn check(&self, now: Duration) -> Result<(), Duration> {
+        let probed = self.probe_until.filter(|_| self.failures >= self.limits.failures);
         let until = self.suspended_until.max(probed.unwrap_or_default());
         if now < until { Err(until - now) } else { Ok(()) }
     }
 
     /// Returns whether this ends a suspension.
-    pub(super) fn succeeded(&mut self) -> bool {
-        let was_suspended = self.failures >= FAILURES;
-        let suspensions = self.suspensions;
-        *self = Self { suspensions, suspended_until: self.asked_to_wait(), ..Self::default() };
+    pub(crate) fn succeeded(&mut self) -> bool {
+        let was_suspended = self.failures >= self.limits.failures;
+        let (suspensions, suspended_until) = (self.suspensions, self.asked_to_wait());
+        *self = Self { suspensions, suspended_until, ..Self::new(self.limits) };
         was_suspended
     }
 
-    /// Returns how long the endpoint is suspended, if it is from now on. `jitter`: in (0, 1].
-    pub(super) fn failed(
+    /// Returns how long the server is suspended, if it is from now on. `jitter`: in (0, 1].
+    pub(crate) fn failed(
         &mut self,
         admission: Admission,
         jitter: f64,
@@ -69,10 +85,10 @@ impl Breaker {
         }
         self.failures += 1;
         self.probe_until = None;
-        if self.failures < FAILURES {
+        if self.failures < self.limits.failures {
             return None;
         }
-        self.suspension = (self.suspension * 2).clamp(FIRST, LONGEST);
+        self.suspension = (self.suspension * 2).clamp(self.limits.first, self.limits.longest);
         // Full jitter, so that replicas do not ask together.
         let suspended = self.suspension.mul_f64(jitter);
         self.suspended_until = self.suspended_until.max(now + suspended);
@@ -80,22 +96,22 @@ impl Breaker {
         Some(suspended)
     }
 
-    /// The endpoint asked to wait (RFC 9110 §10.2.3).
-    pub(super) fn wait(&mut self, time: Duration, now: Duration) -> Duration {
-        let time = time.clamp(FIRST, LONGEST);
+    /// The server asked to wait (RFC 9110 §10.2.3).
+    pub(crate) fn wait(&mut self, time: Duration, now: Duration) -> Duration {
+        let time = time.clamp(self.limits.first, self.limits.longest);
         self.suspended_until = self.suspended_until.max(now + time);
         self.probe_until = None;
         time
     }
 
     /// An admitted question was not sent: another one may probe.
-    pub(super) fn not_sent(&mut self) {
+    pub(crate) fn not_sent(&mut self) {
         self.probe_until = None;
     }
 
-    /// A success of a question in progress does not end the time that the endpoint asked for.
+    /// A success of a question in progress does not end the time that the server asked for.
     fn asked_to_wait(&self) -> Duration {
-        if self.failures >= FAILURES { Duration::ZERO } else { self.suspended_until }
+        if self.failures >= self.limits.failures { Duration::ZERO } else { self.suspended_until }
     }
 }
 
@@ -104,6 +120,8 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(2);
+    const LIMITS: Limits =
+        Limits { failures: 5, first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
     fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
@@ -116,7 +134,7 @@ mod tests {
 
     #[test]
     fn five_failures_in_a_row_suspend_and_one_question_probes() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMITS);
         for _ in 0..4 {
             assert_eq!(fail(&mut breaker, ms(0)), None);
         }
@@ -135,7 +153,7 @@ mod tests {
 
     #[test]
     fn suspensions_double_up_to_a_limit() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMITS);
         let mut now = ms(0);
         let mut suspensions = Vec::new();
         while suspensions.len() < 7 {
@@ -149,7 +167,7 @@ mod tests {
 
     #[test]
     fn questions_that_began_before_a_suspension_do_not_extend_it() {
-        let mut breaker = Breaker::default();
+        let mut breaker = Breaker::new(LIMITS);
         let admissions: Vec<_> = (0..32).map(|_| breaker.admit(LIMIT, ms(0)).unwrap()).collect();
         let suspended: Vec<_> = admissions
             .into_iter()
@@ -161,7 +179,7 @@ mod tests {
     #[test]
     fn the_time_that_the_endpoint_asks_for_is_bounded_and_kept() {
         for (asked, waits) in [(ms(0), ms(1000)), (ms(7000), ms(7000)), (ms(90_000), ms(30_000))] {
-            let mut breaker = Breaker::default();
+            let mut breaker = Breaker::new(LIMITS);
             let in_progress = breaker.admit(LIMIT, ms(0));
             assert_eq!(breaker.wait(asked, ms(0)), waits);
             assert!(in_progress.is_ok());

@@ -1,0 +1,235 @@
+//! What an access token is bound to, and whether a request proves that its sender has it: a key
+//! (DPoP, RFC 9449), a certificate (mutual TLS, RFC 8705), or both.
+
+use std::borrow::Cow;
+
+use http::request::Parts;
+use http::{HeaderValue, Method};
+
+use crate::client_certificate::ClientCertificate;
+use crate::client_certificate::source::{ClientCertificates, Found};
+use crate::clock::Clock;
+use crate::crypto;
+use crate::dpop::accepted::DpopProof;
+use crate::dpop::check::{self, ActiveDpop, KeyBinding, Proven};
+use crate::dpop::target::Base;
+use crate::error::{Error, InvalidToken};
+use crate::telemetry::{self, LogThrottle};
+use crate::token::claims::{Thumbprints, Verifiable};
+
+/// The scheme of `Authorization` that carried the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Bearer,
+    Dpop,
+}
+
+/// What an access token is bound to.
+pub(crate) struct Binding {
+    key: Option<KeyBinding>,
+    certificate: Option<[u8; 32]>,
+}
+
+impl Binding {
+    pub(crate) fn new(bound_to: Thumbprints, token: &str) -> Self {
+        Self {
+            key: bound_to.key.map(|jkt| KeyBinding::new(jkt, token)),
+            certificate: bound_to.certificate,
+        }
+    }
+
+    pub(crate) fn thumbprints(&self) -> Thumbprints {
+        Thumbprints { key: self.key.as_ref().map(KeyBinding::jkt), certificate: self.certificate }
+    }
+
+    /// The memory that it takes at most, in bytes.
+    pub(crate) const fn most_bytes() -> usize {
+        size_of::<Self>() + KeyBinding::MOST_BYTES
+    }
+}
+
+/// What a request presents beside its token.
+pub(crate) struct Presented<'a> {
+    pub(crate) scheme: Scheme,
+    pub(crate) token: Cow<'a, str>,
+    request: Head<'a>,
+}
+
+/// The head of a request, or what was read of it for a verification that waits.
+enum Head<'a> {
+    Request(&'a Parts),
+    Read(Box<Result<Read, Error>>),
+}
+
+struct Read {
+    proof: Option<HeaderValue>,
+    method: Method,
+    path: Box<str>,
+    base: Option<Base>,
+    certificate: Option<ClientCertificate>,
+}
+
+/// What the checks need of a request.
+pub(crate) struct Facts<'a> {
+    /// The only header `DPoP`. `None` if the request has none.
+    pub(crate) proof: Option<&'a HeaderValue>,
+    pub(crate) method: &'a Method,
+    pub(crate) path: Cow<'a, str>,
+    /// How the URL begins, if its host is not configured.
+    pub(crate) base: Option<Base>,
+    pub(crate) certificate: Option<ClientCertificate>,
+}
+
+impl<'a> Presented<'a> {
+    pub(crate) fn new(request: &'a Parts, token: &'a str, scheme: Scheme) -> Self {
+        Self { scheme, token: token.into(), request: Head::Request(request) }
+    }
+}
+
+/// What a verifier checks about bindings.
+pub(crate) struct Bindings {
+    pub(crate) dpop: Option<ActiveDpop>,
+    certificates: Option<ClientCertificates>,
+    /// Of headers with certificates: from peers that are not trusted, and unreadable ones.
+    untrusted: LogThrottle,
+    unreadable: LogThrottle,
+    clock: Clock,
+}
+
+impl Bindings {
+    pub(crate) fn new(
+        dpop: Option<ActiveDpop>,
+        certificates: Option<ClientCertificates>,
+        clock: Clock,
+    ) -> Self {
+        let (untrusted, unreadable) = (LogThrottle::default(), LogThrottle::default());
+        Self { dpop, certificates, untrusted, unreadable, clock }
+    }
+
+    /// Whether a request is only its token.
+    pub(crate) fn are_none(&self) -> bool {
+        self.dpop.is_none() && self.certificates.is_none()
+    }
+
+    pub(crate) fn verifiable(&self) -> Verifiable {
+        Verifiable { keys: self.dpop.is_some(), certificates: self.certificates.is_some() }
+    }
+
+    /// Copies what the checks need, for a verification that waits.
+    pub(crate) fn copied(&self, presented: Presented<'_>) -> Presented<'static> {
+        let read = self.facts(&presented).map(|facts| Read {
+            proof: facts.proof.cloned(),
+            method: facts.method.clone(),
+            path: facts.path.into(),
+            base: facts.base,
+            certificate: facts.certificate,
+        });
+        Presented {
+            scheme: presented.scheme,
+            token: Cow::Owned(presented.token.into_owned()),
+            request: Head::Read(Box::new(read)),
+        }
+    }
+
+    fn facts<'a>(&self, presented: &'a Presented<'_>) -> Result<Facts<'a>, Error> {
+        let request: &'a Parts = match &presented.request {
+            Head::Request(request) => request,
+            Head::Read(read) => {
+                let read = (**read).as_ref().map_err(Clone::clone)?;
+                return Ok(Facts {
+                    proof: read.proof.as_ref(),
+                    method: &read.method,
+                    path: Cow::Borrowed(&read.path),
+                    base: read.base.clone(),
+                    certificate: read.certificate,
+                });
+            }
+        };
+        // A header `DPoP` counts only with the scheme `DPoP`: some clients send it with every
+        // request.
+        let proof = match presented.scheme {
+            Scheme::Bearer => None,
+            Scheme::Dpop => check::only_proof(request)?,
+        };
+        let (path, base) = match &self.dpop {
+            Some(dpop) => dpop.url(request).map_err(Error::InvalidRequest)?,
+            None => (Cow::Borrowed(""), None),
+        };
+        let certificate = self.certificate(request);
+        Ok(Facts { proof, method: &request.method, path, base, certificate })
+    }
+
+    fn certificate(&self, request: &Parts) -> Option<ClientCertificate> {
+        match self.certificates.as_ref()?.find(request) {
+            Found::Certificate(certificate) => Some(certificate),
+            Found::None => None,
+            Found::Untrusted => {
+                if let Some(suppressed) = self.untrusted.admit(self.clock.now().uptime) {
+                    telemetry::client_certificate_untrusted(suppressed);
+                }
+                None
+            }
+            Found::Unreadable(expected) => {
+                if let Some(suppressed) = self.unreadable.admit(self.clock.now().uptime) {
+                    telemetry::client_certificate_unreadable(&expected, suppressed);
+                }
+                None
+            }
+        }
+    }
+
+    /// Whether the check of a bound token asks a store that replicas share, so that it waits.
+    pub(crate) fn waits(&self, presented: &Presented<'_>) -> bool {
+        presented.scheme == Scheme::Dpop && self.dpop.as_ref().is_some_and(ActiveDpop::shares)
+    }
+
+    /// Checks what a request presents beside its token, which was verified. The proof that it
+    /// returns may still have to be recorded where replicas share that.
+    pub(crate) fn check(
+        &self,
+        presented: &Presented<'_>,
+        binding: Option<&Binding>,
+    ) -> Result<Option<Proven>, Error> {
+        let requires_key = self.dpop.as_ref().is_some_and(ActiveDpop::is_required);
+        let Some(binding) = binding else {
+            return match presented.scheme {
+                Scheme::Bearer if !requires_key => Ok(None),
+                _ => Err(InvalidToken::NotBound.into()),
+            };
+        };
+        let key = match (&binding.key, presented.scheme) {
+            (None, Scheme::Dpop) => return Err(InvalidToken::NotBound.into()),
+            (None, Scheme::Bearer) if requires_key => return Err(InvalidToken::NotBound.into()),
+            (Some(_), Scheme::Bearer) => return Err(InvalidToken::SenderConstrained.into()),
+            (key, _) => key.as_ref(),
+        };
+        let facts = self.facts(presented)?;
+        if let Some(expected) = &binding.certificate {
+            let found = facts.certificate.ok_or(InvalidToken::CertificateMissing)?;
+            if !crypto::is_equal(expected, found.sha256()) {
+                return Err(InvalidToken::OtherCertificate.into());
+            }
+        }
+        match (key, &self.dpop) {
+            (Some(key), Some(dpop)) => dpop.check(&facts, key).map(Some),
+            (Some(_), None) => Err(InvalidToken::SenderConstrained.into()),
+            (None, _) => Ok(None),
+        }
+    }
+
+    /// Whether the bindings of a token still hold, which an outer layer of this verifier checked:
+    /// a proof is used once, so it is not checked again.
+    pub(crate) fn still_hold(
+        &self,
+        binding: &Binding,
+        proof: Option<&DpopProof>,
+        request: &Parts,
+    ) -> bool {
+        let has_proof = binding.key.is_none() || proof.is_some_and(|proof| proof.is_of(request));
+        let has_certificate = binding.certificate.as_ref().is_none_or(|expected| {
+            self.certificate(request)
+                .is_some_and(|found| crypto::is_equal(expected, found.sha256()))
+        });
+        has_proof && has_certificate
+    }
+}

@@ -1,0 +1,165 @@
+//! Routers that shorten the path, layers within layers, and checks outside tower.
+
+use axum::Router;
+use axum::extract::OriginalUri;
+use axum::routing::get;
+
+use super::*;
+
+async fn status(app: Router, request: Request<Body>) -> StatusCode {
+    app.oneshot(request).await.unwrap().status()
+}
+
+/// A request for `/v1/orders`, as its client wrote it.
+fn versioned(api: &Api, token: &str) -> Request<Body> {
+    let url = "https://api.example.com/v1/orders";
+    let proof = api.client.proof("GET", url, token).at(api.clock.now()).build();
+    let request = Request::get("/v1/orders").header("authorization", format!("DPoP {token}"));
+    request.header("dpop", proof).body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_nested_router_knows_the_url_of_the_client() {
+    let api = api(|dpop| dpop);
+    let token = api.token();
+    let routes = || Router::new().route("/orders", get(async || ""));
+    let with = |dpop: Dpop| layer(&api.issuer, &api.clock, dpop);
+    let plain = || Dpop::new("https://api.example.com").unwrap();
+    let outside = Router::new().nest("/v1", routes()).layer(with(plain()));
+    let inside = |dpop: Dpop| Router::new().nest("/v1", routes().layer(with(dpop)));
+    let original = plain().path_from(|request| {
+        let original = request.extensions.get::<OriginalUri>()?;
+        Some(original.path().into())
+    });
+    for (name, app, expected) in [
+        ("layer outside", outside, StatusCode::OK),
+        ("layer inside", inside(plain()), StatusCode::UNAUTHORIZED),
+        (
+            "layer inside, with the prefix in the URL",
+            inside(Dpop::new("https://api.example.com/v1").unwrap()),
+            StatusCode::OK,
+        ),
+        ("layer inside, with the original path", inside(original), StatusCode::OK),
+    ] {
+        assert_eq!(status(app, versioned(&api, &token)).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nested_layers_use_a_proof_once() {
+    let api = api(|dpop| dpop);
+    let token = api.token();
+    let handler = async |token: AccessToken| token.dpop_proof().is_some().to_string();
+    let inner = Router::new().route("/orders", get(handler)).layer(api.layer.clone());
+    let app = Router::new().nest("/v1", inner).layer(api.layer.clone());
+    let first = versioned(&api, &token);
+    let again = first.headers().clone();
+    assert_eq!(status(app.clone(), first).await, StatusCode::OK);
+    let mut replayed = versioned(&api, &token);
+    *replayed.headers_mut() = again;
+    assert_eq!(status(app, replayed).await, StatusCode::UNAUTHORIZED);
+}
+
+/// What a service between two layers does to a request.
+type Change = fn(&mut Request<Body>);
+
+#[tokio::test]
+async fn an_inner_layer_notices_another_proof_or_method() {
+    let api = api(|dpop| dpop);
+    let token = api.token();
+    let changes: [(&str, Change, StatusCode); 5] = [
+        ("nothing", |_| {}, StatusCode::OK),
+        ("the path", |request| *request.uri_mut() = "/other".parse().unwrap(), StatusCode::OK),
+        (
+            "the method",
+            |request| *request.method_mut() = http::Method::DELETE,
+            StatusCode::UNAUTHORIZED,
+        ),
+        (
+            "the proof",
+            |request| {
+                request.headers_mut().insert("dpop", "x".parse().unwrap());
+            },
+            StatusCode::UNAUTHORIZED,
+        ),
+        (
+            "a second proof",
+            |request| {
+                request.headers_mut().append("dpop", "x".parse().unwrap());
+            },
+            StatusCode::UNAUTHORIZED,
+        ),
+    ];
+    for (name, change, expected) in changes {
+        let innermost =
+            service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        let inner = api.layer.layer(innermost);
+        let between = service_fn(move |mut request: Request<Body>| {
+            change(&mut request);
+            inner.clone().oneshot(request)
+        });
+        let request = request("DPoP", &token, &[&api.proof(&token).build()]);
+        let response = api.layer.layer(between).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_outside_tower_hands_out_the_nonce_and_serves_an_inner_layer() {
+    let api = api(|dpop| dpop.nonces(Nonces::new([[7; 32]]).unwrap()));
+    let token = api.token();
+    let head = |proof: &str| request("DPoP", &token, &[proof]).into_parts().0;
+
+    let without = head(&api.proof(&token).build());
+    let rejection = api.layer.verify_request(&without).await.unwrap_err();
+    assert_eq!(rejection.error().oauth_error(), Some("use_dpop_nonce"));
+    let nonce = rejection.headers()["dpop-nonce"].to_str().unwrap().to_owned();
+
+    let mut accepted = head(&api.proof(&token).nonce(&nonce).build());
+    let verified = api.layer.verify_request(&accepted).await.unwrap().unwrap();
+    assert!(api.layer.response_headers(&accepted).is_empty(), "the nonce is the current one");
+    accepted.extensions.insert(verified);
+    let inner =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let inner = api.layer.layer(inner);
+    let behind = inner.clone().oneshot(Request::from_parts(accepted.clone(), Body::empty()));
+    assert_eq!(behind.await.unwrap().status(), StatusCode::OK);
+    accepted.extensions.clear();
+    let again = inner.oneshot(Request::from_parts(accepted, Body::empty()));
+    assert_eq!(again.await.unwrap().status(), StatusCode::UNAUTHORIZED);
+
+    api.clock.advance(Duration::from_secs(60));
+    let later = head(&api.proof(&token).nonce(&nonce).build());
+    assert!(api.layer.verify_request(&later).await.is_ok());
+    let headers = api.layer.response_headers(&later);
+    assert_ne!(headers["dpop-nonce"], *nonce);
+    assert_eq!(headers["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn the_host_of_the_request_does_not_count() {
+    let api = api(|dpop| dpop);
+    let token = api.token();
+    let proof = |host: &str| {
+        let url = format!("https://{host}/orders");
+        api.client.proof("GET", &url, &token).at(api.clock.now()).build()
+    };
+    for (name, uri, host, expected) in [
+        ("own host", "/orders", "api.example.com", "ok"),
+        ("another API's proof and host", "/orders", "other.example", "proof_wrong_url"),
+        (
+            "the same in absolute form",
+            "https://other.example/orders",
+            "other.example",
+            "proof_wrong_url",
+        ),
+        ("authority form", "other.example:443", "other.example", "proof_wrong_url"),
+    ] {
+        let mut request = request("DPoP", &token, &[&proof(host)]);
+        *request.uri_mut() = uri.parse().unwrap();
+        for name in ["host", "x-forwarded-host", "forwarded"] {
+            request.headers_mut().append(name, host.parse().unwrap());
+        }
+        assert_eq!(api.call(request).await.1.unwrap_or("ok"), expected, "{name}");
+    }
+}
