@@ -13,9 +13,9 @@ use axum::http::HeaderValue;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, SINGLE_PAGE_APP};
-use portcullis::testing::TestClock;
-use portcullis::{AccessToken, Issuer, ProtectLayer, Verifier};
+use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, SINGLE_PAGE_APP, opaque_tokens};
+use portcullis::testing::{DpopClient, ProofBuilder, TestClock};
+use portcullis::{AccessToken, Algorithm, Dpop, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -47,7 +47,11 @@ async fn demo() -> Demo {
         issuer.router(AllowOrigin::exact(HeaderValue::from_static("http://127.0.0.1:3000")));
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    let protect = ProtectLayer::new(Verifier::new(Issuer::new(&iss, AUDIENCE).unwrap()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let verifier = Verifier::builder(Issuer::new(&iss, AUDIENCE).unwrap());
+    let verifier = verifier.dpop(Dpop::new(&api).unwrap()).build().unwrap();
+    let protect = ProtectLayer::new(verifier);
     let app = Router::new()
         .route(
             "/private",
@@ -55,8 +59,6 @@ async fn demo() -> Demo {
                 .route_layer(protect.clone()),
         )
         .route("/scoped", get(async || "scoped").route_layer(protect.scope("read:messages")));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let api = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, app).await });
 
     let http = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
@@ -125,10 +127,37 @@ impl Demo {
     }
 
     async fn token(&self, form: &Pairs<'_>) -> (StatusCode, Value) {
-        let response =
-            self.http.post(format!("{}oauth/token", self.iss)).form(form).send().await.unwrap();
+        self.token_with(form, &[]).await
+    }
+
+    /// A token request with these headers `DPoP`.
+    async fn token_with(&self, form: &Pairs<'_>, proofs: &[String]) -> (StatusCode, Value) {
+        let request = self.http.post(format!("{}oauth/token", self.iss)).form(form);
+        let request = proofs.iter().fold(request, |request, proof| request.header("dpop", proof));
+        let response = request.send().await.unwrap();
         assert_eq!(response.headers()["cache-control"], "no-store");
         (response.status(), response.json().await.unwrap())
+    }
+
+    /// A proof for the token endpoint.
+    fn proof<'a>(&self, client: &'a DpopClient) -> ProofBuilder<'a> {
+        let url = format!("{}oauth/token", self.iss);
+        client.proof("POST", &url, "").without_claim("ath").at(self.issuer.keys().now())
+    }
+
+    /// The `error` of a token request with a proof of this key, if any; `none` if it succeeds.
+    async fn outcome(&self, form: &Pairs<'_>, client: Option<&DpopClient>) -> String {
+        let proofs: Vec<_> = client.iter().map(|client| self.proof(client).build()).collect();
+        let (_, body) = self.token_with(form, &proofs).await;
+        body["error"].as_str().unwrap_or("none").to_owned()
+    }
+
+    /// What the API learns about a token.
+    async fn introspect(&self, token: &str) -> Value {
+        let (id, secret) = opaque_tokens::API_CLIENT;
+        let request = self.http.post(format!("{}oauth/introspect", self.iss));
+        let request = request.form(&[("token", token)]).basic_auth(id, Some(secret));
+        request.send().await.unwrap().json().await.unwrap()
     }
 
     /// The status and `error` of an error response.
@@ -852,6 +881,7 @@ async fn clients_can_use_the_metadata() {
     let metadata: Value = demo.http.get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(metadata["issuer"], demo.iss);
     assert_eq!(metadata["code_challenge_methods_supported"], json!(["S256"]));
+    assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "ES384", "EdDSA"]));
     // The members that OpenID Connect Discovery §3 requires: clients check them all.
     for required in [
         "authorization_endpoint",
@@ -985,6 +1015,9 @@ async fn the_page_signs_in_as_a_separate_client() {
                 .get("access-control-allow-origin")
                 .is_some_and(|value| value == origin);
             assert_eq!(allowed, expected, "{origin}");
+            if let Some(headers) = answer.headers().get("access-control-allow-headers") {
+                assert!(headers.to_str().unwrap().contains("dpop"), "{origin}: {headers:?}");
+            }
         }
     }
 }
@@ -1157,4 +1190,209 @@ async fn native_apps_can_register_themselves() {
         let (status, body) = register(body).await;
         assert_eq!((status, body["error"].as_str()), (400, Some(error)), "{name}");
     }
+}
+
+fn claims_of(token: &str) -> Value {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
+}
+
+/// RFC 9449 §5: tokens that are requested with a proof are bound to its key.
+#[tokio::test]
+async fn a_proof_binds_the_tokens_to_its_key() {
+    let (demo, client) = (demo().await, DpopClient::new().unwrap());
+    let code = demo.code().await;
+    let grants = [
+        ("a code", exchange(&code)),
+        ("a machine", machine()),
+        ("an opaque token", with(machine(), "token_format", "opaque")),
+    ];
+    for (name, form) in grants {
+        let (status, tokens) = demo.token_with(&form, &[demo.proof(&client).build()]).await;
+        assert_eq!(status, StatusCode::OK, "{name}: {tokens}");
+        assert_eq!(tokens["token_type"], "DPoP", "{name}");
+        let token = tokens["access_token"].as_str().unwrap();
+        let answer = demo.introspect(token).await;
+        assert_eq!(answer["active"], true, "{name}");
+        assert_eq!(answer["token_type"], "DPoP", "{name}");
+        assert_eq!(answer["cnf"], json!({ "jkt": client.thumbprint() }), "{name}");
+        if name == "an opaque token" {
+            continue;
+        }
+        assert_eq!(claims_of(token)["cnf"], json!({ "jkt": client.thumbprint() }), "{name}");
+        assert_eq!(demo.call("/private", token).await.0, 401, "{name}: as a bearer token");
+        let url = format!("{}/private", demo.api);
+        let request = demo.http.get(&url).header("authorization", format!("DPoP {token}"));
+        let request = request.header("dpop", client.proof("GET", &url, token).build());
+        assert_eq!(request.send().await.unwrap().status(), 200, "{name}: with a proof");
+    }
+    // As before.
+    for (name, form) in [("a code", exchange(&demo.code().await)), ("a machine", machine())] {
+        let (_, tokens) = demo.token(&form).await;
+        assert_eq!(tokens["token_type"], "Bearer", "{name} without a proof");
+        let token = tokens["access_token"].as_str().unwrap();
+        assert_eq!(claims_of(token).get("cnf"), None, "{name} without a proof");
+        let answer = demo.introspect(token).await;
+        assert_eq!(answer["token_type"], "Bearer", "{name} without a proof");
+        assert_eq!(demo.call("/private", token).await.0, 200, "{name} without a proof");
+    }
+}
+
+#[tokio::test]
+async fn invalid_proofs_receive_no_token() {
+    let (demo, client) = (demo().await, DpopClient::new().unwrap());
+    let clock = TestClock::new();
+    demo.issuer.keys().set_clock(&clock);
+    let (now, seconds) = (clock.now(), Duration::from_secs);
+    let proof = || demo.proof(&client);
+    let url = format!("{}oauth/token", demo.iss);
+    let (ed25519, p384, rsa) = (Algorithm::EdDSA, Algorithm::ES384, Algorithm::RS256);
+    let [ed25519, p384, rsa] =
+        [ed25519, p384, rsa].map(|algorithm| DpopClient::with_algorithm(algorithm).unwrap());
+    let used = vec![proof().build()];
+    assert_eq!(demo.token_with(&machine(), &used).await.0, StatusCode::OK);
+
+    struct Case {
+        name: &'static str,
+        proofs: Vec<String>,
+        error: &'static str,
+    }
+    let case =
+        |name, proof: ProofBuilder<'_>, error| Case { name, proofs: vec![proof.build()], error };
+    let invalid = "invalid_dpop_proof";
+    let private_key = json!({ "kty": "EC", "crv": "P-256", "x": "x", "y": "y", "d": "d" });
+    for Case { name, proofs, error } in [
+        Case { name: "a used proof", proofs: used, error: invalid },
+        Case { name: "two proofs", proofs: vec![proof().build(), proof().build()], error: invalid },
+        Case { name: "not a JWT", proofs: vec!["x".to_owned()], error: invalid },
+        Case { name: "an empty proof", proofs: vec![String::new()], error: invalid },
+        case("of 4 KiB", proof().claim("x", "x".repeat(4096)), invalid),
+        case("another method", proof().claim("htm", "GET"), invalid),
+        case("of the API", proof().claim("htu", format!("{}/private", demo.api)), invalid),
+        case("a longer path", proof().claim("htu", format!("{url}/")), invalid),
+        case("a query", proof().claim("htu", format!("{url}?x#y")), "none"),
+        case("no htu", proof().without_claim("htu"), invalid),
+        case("no htm", proof().without_claim("htm"), invalid),
+        case("no jti", proof().without_claim("jti"), invalid),
+        case("an empty jti", proof().claim("jti", ""), invalid),
+        case("the longest jti", proof().claim("jti", "j".repeat(256)), "none"),
+        case("a longer jti", proof().claim("jti", "j".repeat(257)), invalid),
+        case("no iat", proof().without_claim("iat"), invalid),
+        case("iat as text", proof().claim("iat", "1"), invalid),
+        case("a negative iat", proof().claim("iat", -1), invalid),
+        case("a huge iat", proof().claim("iat", 1e300), invalid),
+        case("60 s ago", proof().at(now - seconds(60)), "none"),
+        case("61 s ago", proof().at(now - seconds(61)), invalid),
+        case("60 s ahead", proof().at(now + seconds(60)), "none"),
+        case("61 s ahead", proof().at(now + seconds(61)), invalid),
+        case("tampered", proof().tampered_signature(), invalid),
+        case("another type", proof().header("typ", "JWT"), invalid),
+        case("no type", proof().without_header("typ"), invalid),
+        case("alg none", proof().header("alg", "none"), invalid),
+        case("HMAC", proof().header("alg", "HS256"), invalid),
+        case("critical", proof().header("crit", json!(["x"])), invalid),
+        case("no key", proof().without_header("jwk"), invalid),
+        case("a key that is no object", proof().header("jwk", "x"), invalid),
+        case("a private key", proof().header("jwk", private_key), invalid),
+        case("an unknown key", proof().header("jwk", json!({ "kty": "AKP" })), invalid),
+        case("a kid", proof().header("kid", "1"), "none"),
+        case("with Ed25519", demo.proof(&ed25519), "none"),
+        case("with P-384", demo.proof(&p384), "none"),
+        case("with RSA", demo.proof(&rsa), invalid),
+    ] {
+        let (status, body) = demo.token_with(&machine(), &proofs).await;
+        assert_eq!(body["error"].as_str().unwrap_or("none"), error, "{name}: {body}");
+        assert_eq!(status == StatusCode::OK, error == "none", "{name}");
+    }
+}
+
+/// To forget a proof would allow its second use.
+#[tokio::test]
+async fn more_proofs_than_are_remembered_are_rejected() {
+    let (demo, client, clock) = (demo().await, DpopClient::new().unwrap(), TestClock::new());
+    demo.issuer.keys().set_clock(&clock);
+    for number in 0..1_000 {
+        assert_eq!(demo.outcome(&machine(), Some(&client)).await, "none", "{number}");
+    }
+    assert_eq!(demo.outcome(&machine(), Some(&client)).await, "invalid_dpop_proof");
+    assert_eq!(demo.outcome(&machine(), None).await, "none", "without a proof");
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(demo.outcome(&machine(), Some(&client)).await, "none", "once they are too old");
+}
+
+/// RFC 9449 §10: a code that was requested with `dpop_jkt` is bound to that key.
+#[tokio::test]
+async fn a_code_can_be_bound_to_a_key() {
+    struct Case<'a> {
+        name: &'static str,
+        dpop_jkt: &'a str,
+        proof: Option<&'a DpopClient>,
+        error: &'static str,
+    }
+
+    let demo = demo().await;
+    let (own, other) = (DpopClient::new().unwrap(), DpopClient::new().unwrap());
+    let jkt = own.thumbprint();
+    let challenge = challenge();
+    for Case { name, dpop_jkt, proof, error } in [
+        Case { name: "its key", dpop_jkt: jkt, proof: Some(&own), error: "none" },
+        Case { name: "another key", dpop_jkt: jkt, proof: Some(&other), error: "invalid_grant" },
+        Case { name: "no proof", dpop_jkt: jkt, proof: None, error: "invalid_grant" },
+        Case { name: "not bound", dpop_jkt: "", proof: Some(&other), error: "none" },
+        Case { name: "not bound, no proof", dpop_jkt: "", proof: None, error: "none" },
+    ] {
+        let query = with(authorization(&challenge), "dpop_jkt", dpop_jkt);
+        let code = redirected(&demo.authorize(&query).await)["code"].clone();
+        assert_eq!(demo.outcome(&exchange(&code), proof).await, error, "{name}");
+    }
+    for (name, wrong) in [("a short hash", "abc"), ("padded", &*format!("{jkt}="))] {
+        let query = with(authorization(&challenge), "dpop_jkt", wrong);
+        let answer = redirected(&demo.authorize(&query).await);
+        assert_eq!(answer["error"], "invalid_request", "{name}");
+    }
+}
+
+/// RFC 9449 §5: the refresh tokens of a public client are bound to its key.
+#[tokio::test]
+async fn refresh_tokens_are_bound_to_the_key() {
+    struct Case<'a> {
+        name: &'static str,
+        proof: Option<&'a DpopClient>,
+        token_type: &'static str,
+    }
+
+    let demo = demo().await;
+    let (own, other) = (DpopClient::new().unwrap(), DpopClient::new().unwrap());
+    let refresh = async |token: &str, proof: Option<&DpopClient>| {
+        let form = vec![
+            ("grant_type", "refresh_token"),
+            ("client_id", NATIVE_APP),
+            ("refresh_token", token),
+        ];
+        let proofs: Vec<_> = proof.iter().map(|client| demo.proof(client).build()).collect();
+        demo.token_with(&form, &proofs).await.1
+    };
+    // A rejected request does not end the family, so each case goes on with the last token.
+    let code = demo.code().await;
+    let (_, mut tokens) = demo.token(&exchange(&code)).await;
+    for Case { name, proof, token_type } in [
+        Case { name: "not bound yet", proof: None, token_type: "Bearer" },
+        Case { name: "a proof binds it", proof: Some(&own), token_type: "DPoP" },
+        Case { name: "another key", proof: Some(&other), token_type: "none" },
+        Case { name: "no proof", proof: None, token_type: "none" },
+        Case { name: "its key", proof: Some(&own), token_type: "DPoP" },
+        Case { name: "its key again", proof: Some(&own), token_type: "DPoP" },
+    ] {
+        let answer = refresh(tokens["refresh_token"].as_str().unwrap(), proof).await;
+        assert_eq!(answer["token_type"].as_str().unwrap_or("none"), token_type, "{name}: {answer}");
+        match token_type {
+            "none" => assert_eq!(answer["error"], "invalid_grant", "{name}"),
+            _ => tokens = answer,
+        }
+    }
+    let (_, tokens) =
+        demo.token_with(&exchange(&demo.code().await), &[demo.proof(&own).build()]).await;
+    let token = tokens["refresh_token"].as_str().unwrap();
+    assert_eq!(refresh(token, Some(&other)).await["error"], "invalid_grant", "bound by the code");
+    assert_eq!(refresh(token, Some(&own)).await["token_type"], "DPoP", "bound by the code");
 }

@@ -4,12 +4,15 @@
 //! machine client any audience and claims, and holds its state in memory. It follows the rules of
 //! the protocol: exact redirect URIs, PKCE with S256 only, codes that are used once and by the
 //! client they were issued to, resource indicators (RFC 8707), dynamic registration of native apps
-//! (RFC 7591), refresh tokens that are rotated and revoked, errors by their RFC names. Keys,
-//! signatures and the clock come from `portcullis::testing::TestIssuer`.
+//! (RFC 7591), refresh tokens that are rotated and revoked, tokens that are bound to a key of the
+//! client (DPoP, RFC 9449), errors by their RFC names. Keys, signatures and the clock come from
+//! `portcullis::testing::TestIssuer`.
 
-// A path, so that tests and other examples can include this file.
+// Paths, so that tests and other examples can include this file.
 #[path = "opaque_tokens.rs"]
 pub(crate) mod opaque_tokens;
+#[path = "proofs.rs"]
+mod proofs;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -34,6 +37,7 @@ use sha2::{Digest, Sha256};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use opaque_tokens::OpaqueTokens;
+use proofs::Proofs;
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
@@ -81,6 +85,7 @@ struct Inner {
     page: String,
     state: Mutex<Grants>,
     opaque: OpaqueTokens,
+    proofs: Proofs,
 }
 
 #[derive(Default)]
@@ -111,6 +116,8 @@ struct Authorization {
     state: Option<String>,
     nonce: Option<String>,
     challenge: String,
+    /// The thumbprint of the key that the code is bound to: `dpop_jkt` (RFC 9449 §10).
+    jkt: Option<String>,
 }
 
 struct Code {
@@ -130,6 +137,9 @@ struct Family {
     scope: String,
     token: String,
     used: SystemTime,
+    /// The thumbprint of the key that its tokens are bound to (RFC 9449 §5): the clients have no
+    /// secret.
+    jkt: Option<String>,
 }
 
 impl EmbeddedIssuer {
@@ -148,7 +158,8 @@ impl EmbeddedIssuer {
         let audiences = audiences.iter().map(|&audience| audience.to_owned()).collect();
         let page = page.to_owned();
         let (state, opaque) = (Mutex::default(), OpaqueTokens::default());
-        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state, opaque })))
+        let proofs = Proofs::default();
+        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state, opaque, proofs })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -163,10 +174,11 @@ impl EmbeddedIssuer {
     /// Only pages with an origin in `readers` may read responses. Browsers also send the requests
     /// of other pages, but without reading the tokens they are harmless.
     pub(crate) fn router(&self, readers: AllowOrigin) -> Router {
+        let headers = ["dpop", "mcp-protocol-version"].map(HeaderName::from_static);
         let cors = CorsLayer::new()
             .allow_origin(readers)
             .allow_methods([Method::GET, Method::POST])
-            .allow_headers([header::CONTENT_TYPE, HeaderName::from_static("mcp-protocol-version")]);
+            .allow_headers(headers.into_iter().chain([header::CONTENT_TYPE]).collect::<Vec<_>>());
         Router::new()
             .route("/oauth/token", post(token))
             .route("/oauth/revoke", post(revoke))
@@ -310,19 +322,14 @@ impl EmbeddedIssuer {
                 "code_challenge_method: expected S256 (plain gives no proof)",
             );
         }
-        let challenge = match parameter("code_challenge") {
-            Some(challenge)
-                if URL_SAFE_NO_PAD.decode(challenge).is_ok_and(|hash| hash.len() == 32) =>
-            {
-                challenge
-            }
-            _ => {
-                return refuse(
-                    "invalid_request",
-                    "code_challenge: expected a SHA-256 hash in base64url",
-                );
-            }
+        let Some(challenge) = parameter("code_challenge").filter(|text| is_hash(text)) else {
+            let sentence = "code_challenge: expected a SHA-256 hash in base64url";
+            return refuse("invalid_request", sentence);
         };
+        let jkt = parameter("dpop_jkt");
+        if jkt.is_some_and(|jkt| !is_hash(jkt)) {
+            return refuse("invalid_request", "dpop_jkt: expected a SHA-256 hash in base64url");
+        }
         let scope = match granted(parameter("scope").unwrap_or_default(), true) {
             Ok(scope) => scope,
             Err(sentence) => return refuse("invalid_scope", &sentence),
@@ -334,6 +341,7 @@ impl EmbeddedIssuer {
             scope,
             nonce: parameter("nonce").map(str::to_owned),
             challenge: challenge.to_owned(),
+            jkt: jkt.map(str::to_owned),
             state,
         })
     }
@@ -402,8 +410,13 @@ impl EmbeddedIssuer {
         Ok(answer)
     }
 
-    /// RFC 6749 §4.1.3, RFC 7636 §4.6.
-    fn exchange_code(&self, parameters: &Parameters) -> Result<Value, TokenError> {
+    /// RFC 6749 §4.1.3, RFC 7636 §4.6. `jkt`: the thumbprint of the key whose proof the request
+    /// has.
+    fn exchange_code(
+        &self,
+        parameters: &Parameters,
+        jkt: Option<&str>,
+    ) -> Result<Value, TokenError> {
         let client = self.client(parameters)?;
         let code = parameters.required("code")?;
         let verifier = parameters.required("code_verifier")?;
@@ -434,6 +447,9 @@ impl EmbeddedIssuer {
         if URL_SAFE_NO_PAD.encode(Sha256::digest(verifier)) != request.challenge {
             return Err(TokenError::grant("code_verifier: does not match the code_challenge"));
         }
+        if request.jkt.is_some() && request.jkt.as_deref() != jkt {
+            return Err(TokenError::grant("DPoP: expected a proof of the key in dpop_jkt"));
+        }
         if parameters.get("resource").is_some_and(|asked| asked != request.audience) {
             return Err(TokenError::new(
                 StatusCode::BAD_REQUEST,
@@ -442,11 +458,12 @@ impl EmbeddedIssuer {
             ));
         }
         let token = self.access_token(USER, client, &request.audience, &request.scope);
-        let mut answer = self.token_response(token, &request.scope, parameters);
+        let mut answer = self.token_response(token, &request.scope, parameters, jkt);
         if has(&request.scope, "openid") {
             answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
+            let request = Authorization { jkt: jkt.map(str::to_owned), ..request };
             answer["refresh_token"] =
                 grants.refresh_token(request, family, self.keys().now()).into();
         }
@@ -454,17 +471,24 @@ impl EmbeddedIssuer {
     }
 
     /// RFC 6749 §6, with rotation (RFC 9700 §4.14): using a refresh token twice revokes its family.
-    fn refresh(&self, parameters: &Parameters) -> Result<Value, TokenError> {
+    /// `jkt`: the thumbprint of the key whose proof the request has. It binds a family that was not
+    /// bound before.
+    fn refresh(&self, parameters: &Parameters, jkt: Option<&str>) -> Result<Value, TokenError> {
         let client = self.client(parameters)?;
         let presented = parameters.required("refresh_token")?;
         let mut grants = self.grants();
+        // First, so that a copy of the token cannot end the family without the key.
+        if grants.binding_of(presented).is_some_and(|bound| Some(bound) != jkt) {
+            return Err(TokenError::grant("refresh_token: bound to another key"));
+        }
         let family =
             grants.end_family(client, presented).filter(|family| family.token == presented);
         let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or already used"));
         };
         let token = self.access_token(USER, client, &family.audience, &family.scope);
-        let mut answer = self.token_response(token, &family.scope, parameters);
+        let mut answer = self.token_response(token, &family.scope, parameters, jkt);
+        let family = Family { jkt: jkt.map(str::to_owned), ..family };
         let name = name_of(presented).to_owned();
         let refresh_token = grants.next_token(name, family, self.keys().now());
         answer["refresh_token"] = refresh_token.into();
@@ -484,9 +508,13 @@ impl EmbeddedIssuer {
         Ok(json!({}))
     }
 
-    /// RFC 7662 §2.2: what an API learns about a token, opaque or not.
+    /// RFC 7662 §2.2, RFC 9449 §6.2: what an API learns about a token, opaque or not.
     fn answer_about(&self, token: &str) -> Value {
-        self.keys().introspect(&self.0.opaque.resolve(token))
+        let mut answer = self.keys().introspect(&self.0.opaque.resolve(token));
+        if answer["cnf"]["jkt"].is_string() {
+            answer["token_type"] = "DPoP".into();
+        }
+        answer
     }
 
     /// RFC 7662 §2.1.
@@ -503,8 +531,9 @@ impl EmbeddedIssuer {
     }
 
     /// RFC 6749 §4.4. The token is for the API that `audience` names and has the members of
-    /// `claims`, so the demo can be the issuer of an API under development.
-    fn machine(&self, parameters: &Parameters) -> Result<Value, TokenError> {
+    /// `claims`, so the demo can be the issuer of an API under development. `jkt`: the thumbprint
+    /// of the key whose proof the request has.
+    fn machine(&self, parameters: &Parameters, jkt: Option<&str>) -> Result<Value, TokenError> {
         let (id, secret) = MACHINE;
         if parameters.get("client_id") != Some(id)
             || parameters.get("client_secret") != Some(secret)
@@ -536,16 +565,27 @@ impl EmbeddedIssuer {
         for (name, value) in claims {
             token = token.claim(&name, value);
         }
-        Ok(self.token_response(token, &scope, parameters))
+        Ok(self.token_response(token, &scope, parameters, jkt))
     }
 
-    /// RFC 6749 §5.1. With `token_format=opaque`, the access token is opaque.
-    fn token_response(&self, token: TokenBuilder, scope: &str, parameters: &Parameters) -> Value {
+    /// RFC 6749 §5.1. With `token_format=opaque`, the access token is opaque. With `jkt`, it is
+    /// bound to the key with that thumbprint (RFC 9449 §5, §6.1).
+    fn token_response(
+        &self,
+        token: TokenBuilder,
+        scope: &str,
+        parameters: &Parameters,
+        jkt: Option<&str>,
+    ) -> Value {
+        let (token, token_type) = match jkt {
+            Some(jkt) => (token.claim("cnf", json!({ "jkt": jkt })), "DPoP"),
+            None => (token, "Bearer"),
+        };
         let token = match parameters.get("token_format") {
             Some("opaque") => self.0.opaque.issue(token.build(), self.keys().now()),
             _ => token.build(),
         };
-        json!({ "access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFETIME, "scope": scope })
+        json!({ "access_token": token, "token_type": token_type, "expires_in": TOKEN_LIFETIME, "scope": scope })
     }
 
     /// An access token with the claims of Auth0's.
@@ -584,8 +624,8 @@ impl EmbeddedIssuer {
 impl Grants {
     /// Issues the first token of a family.
     fn refresh_token(&mut self, request: Authorization, name: String, now: SystemTime) -> String {
-        let Authorization { client, audience, scope, .. } = request;
-        let family = Family { client, audience, scope, token: String::new(), used: now };
+        let Authorization { client, audience, scope, jkt, .. } = request;
+        let family = Family { client, audience, scope, token: String::new(), used: now, jkt };
         self.next_token(name, family, now)
     }
 
@@ -595,6 +635,11 @@ impl Grants {
         let token = format!("{name}.{}", random());
         self.families.insert(name, Family { token: token.clone(), used: now, ..family });
         token
+    }
+
+    /// The thumbprint of the key that the family of this token is bound to, if any.
+    fn binding_of(&self, token: &str) -> Option<&str> {
+        self.families.get(name_of(token))?.jkt.as_deref()
     }
 
     /// Ends the family of this token, valid or not, if the family belongs to `client`.
@@ -644,13 +689,17 @@ async fn decide(State(issuer): State<EmbeddedIssuer>, body: Bytes) -> Result<Res
     }
 }
 
-/// `POST /oauth/token` (RFC 6749 §3.2): a form, or JSON as in Auth0's documentation.
+/// `POST /oauth/token` (RFC 6749 §3.2): a form, or JSON as in Auth0's documentation; with a DPoP
+/// proof, for bound tokens.
 async fn token(State(issuer): State<EmbeddedIssuer>, headers: HeaderMap, body: Bytes) -> Response {
+    let url = format!("{}oauth/token", issuer.iss());
     let answer = Parameters::read(&headers, &body).and_then(|parameters| {
+        let key = issuer.0.proofs.key_of(&headers, &url, issuer.keys().now());
+        let jkt = key.map_err(TokenError::proof)?;
         match parameters.required("grant_type")? {
-            "authorization_code" => issuer.exchange_code(&parameters),
-            "refresh_token" => issuer.refresh(&parameters),
-            "client_credentials" => issuer.machine(&parameters),
+            "authorization_code" => issuer.exchange_code(&parameters, jkt.as_deref()),
+            "refresh_token" => issuer.refresh(&parameters, jkt.as_deref()),
+            "client_credentials" => issuer.machine(&parameters, jkt.as_deref()),
             _ => Err(TokenError::new(
                 StatusCode::BAD_REQUEST,
                 "unsupported_grant_type",
@@ -725,6 +774,7 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["subject_types_supported"] = json!(["public"]);
             metadata["id_token_signing_alg_values_supported"] = json!(["RS256"]);
             metadata["code_challenge_methods_supported"] = json!(["S256"]);
+            metadata["dpop_signing_alg_values_supported"] = json!(proofs::ALGORITHMS);
             metadata["authorization_response_iss_parameter_supported"] = true.into();
             metadata["scopes_supported"] =
                 json!(IDENTITY_SCOPES.iter().chain(&API_SCOPES).collect::<Vec<_>>());
@@ -800,6 +850,11 @@ impl TokenError {
 
     fn client(description: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "invalid_client", description)
+    }
+
+    /// RFC 9449 §5.
+    fn proof(description: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_dpop_proof", description)
     }
 }
 
@@ -892,6 +947,11 @@ async fn only_by_its_own_name(
         }
         _ => next.run(request).await,
     }
+}
+
+/// Whether this is a SHA-256 hash in base64url.
+fn is_hash(text: &str) -> bool {
+    URL_SAFE_NO_PAD.decode(text).is_ok_and(|hash| hash.len() == 32)
 }
 
 fn random() -> String {
