@@ -92,10 +92,11 @@ expect "two tokens" 400 'error="invalid_request"' "$api/private" -H "Authorizati
 
 # CORS for pages of other origins, and the headers of the demo's own page.
 origin=(-H "Origin: https://elsewhere.example")
-preflight=(-X OPTIONS -H "Access-Control-Request-Method: GET" -H "Access-Control-Request-Headers: authorization")
-expect "a preflight needs no token" 200 '^access-control-allow-headers: authorization' "$api/private" "${origin[@]}" "${preflight[@]}"
+preflight=(-X OPTIONS -H "Access-Control-Request-Method: GET" -H "Access-Control-Request-Headers: authorization, dpop")
+expect "a preflight needs no token" 200 '^access-control-allow-headers: authorization,dpop' "$api/private" "${origin[@]}" "${preflight[@]}"
 expect "any origin may read the response" 401 '^access-control-allow-origin: \*' "$api/private" "${origin[@]}"
 expect "any origin may read the challenge" 401 '^access-control-expose-headers: .*www-authenticate' "$api/private" "${origin[@]}"
+expect "any origin may read the nonce" 401 '^access-control-expose-headers: .*dpop-nonce' "$api/private" "${origin[@]}"
 policy="default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ${issuer%/}; "
 policy+="base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 expect "the page allows only its own files and the issuer" 200 "^content-security-policy: $policy.?$" "$api/"
@@ -168,6 +169,13 @@ refused "introspection of two issuers" 'one --issuer' --listen 127.0.0.1:0 --iss
   --introspection --introspection-client-id x --introspection-client-secret x
 refused "a client without its issuer" '--issuer' "${free[@]}" --client-id x
 refused "a lifetime of zero" '1..=86400' "${free[@]}" --keys-max-age 0
+refused "an unknown mode of DPoP" 'off, accept, require' "${free[@]}" --dpop on
+refused "an invalid public URL" '--public-url: .*https or http' "${free[@]}" --public-url api.example.com
+refused "a short secret of nonces" '--dpop-nonce-secret: .*32 bytes' "${free[@]}" --dpop-nonce-secret c2VjcmV0
+refused "a secret of nonces that is not base64url" '--dpop-nonce-secret: .*base64url' "${free[@]}" --dpop-nonce-secret 'a+b'
+refused "nonces without DPoP" '--dpop off' "${free[@]}" --dpop off --dpop-nonce-secret c2VjcmV0
+grep --quiet c2VjcmV0 <<<"$(DPOP_NONCE_SECRET=c2VjcmV0 "$programs/protected_api" --help)" && fail "--help: expected no secret"
+echo "ok  --help prints no secret"
 grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"
 echo "ok  --help has examples"
 

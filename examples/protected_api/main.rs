@@ -9,6 +9,7 @@
 mod embedded_issuer;
 mod issuer_port;
 mod page;
+mod sender_constrained;
 
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -17,7 +18,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::get;
@@ -37,6 +38,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP, opaque_tokens};
 use issuer_port::IssuerPort;
 use page::Page;
+use sender_constrained::SenderConstrained;
 
 const EXAMPLES: &str = "\
 Without flags: an API on http://127.0.0.1:3000 and its own issuer on http://127.0.0.1:4000.
@@ -126,6 +128,8 @@ struct Arguments {
     /// issuer
     #[arg(long, env = "INTROSPECTION_MAX_AGE", value_parser = clap::value_parser!(u64).range(0..=3_600))]
     introspection_max_age: Option<u64>,
+    #[command(flatten)]
+    sender_constrained: SenderConstrained,
 }
 
 #[tokio::main]
@@ -179,12 +183,16 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     };
 
     // ---- what your own service needs ------------------------------------------------------------
-    let verifier = Verifier::new(
+    let mut verifier = Verifier::builder(
         issuers
             .iter()
             .map(|iss| trust(iss, &api, &arguments, introspection.as_ref()))
             .collect::<Result<Vec<_>, _>>()?,
-    )?;
+    );
+    if let Some(dpop) = arguments.sender_constrained.dpop(&api)? {
+        verifier = verifier.dpop(dpop);
+    }
+    let verifier = verifier.build()?;
     // Where a client without configuration finds out which issuer has tokens for this API.
     let metadata = ResourceMetadata::builder(&api, &verifier)
         .scopes([arguments.required_scope.clone()])
@@ -197,13 +205,17 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .route("/public", get(public))
         // CORS goes outside the `ProtectLayer`, because a browser's preflight has no token. Any
         // page may call with a token and without cookies, and may read why the request was
-        // rejected.
+        // rejected, and the nonce for the next DPoP proof.
         .layer(
             CorsLayer::new()
                 .allow_origin(Any)
                 .allow_methods([Method::GET])
-                .allow_headers([AUTHORIZATION])
-                .expose_headers([WWW_AUTHENTICATE, RETRY_AFTER]),
+                .allow_headers([AUTHORIZATION, HeaderName::from_static("dpop")])
+                .expose_headers([
+                    WWW_AUTHENTICATE,
+                    RETRY_AFTER,
+                    HeaderName::from_static("dpop-nonce"),
+                ]),
         );
     // ---------------------------------------------------------------------------------------------
 
@@ -216,6 +228,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             "client_id": if embedded.is_some() { Some(SINGLE_PAGE_APP) } else { arguments.client_id.as_deref() },
             "redirect_uri": page_at,
             "embedded": embedded.is_some(),
+            "dpop": arguments.sender_constrained.dpop.name(),
+            "public_url": arguments.sender_constrained.public_url(&api),
         }),
         origin: api.clone(),
         issuers: issuers.clone(),
