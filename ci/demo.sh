@@ -36,6 +36,8 @@ trap 'exit 143' TERM
 # start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `pid` and `api`.
 start() {
   local log=$logs/$1.log
+  # Now, because the process in the background may be slower than the first reader.
+  : >"$log"
   "$programs/protected_api" --listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
   pid=$!
   pids+=("$pid")
