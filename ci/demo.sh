@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # End-to-end check of the demo: processes on loopback, called with curl. Checks the responses of the
-# README's table, also to browsers of other origins; the native client through all its steps; the
-# issuer stopped before its first use and started again; invalid flags; and Ctrl-C.
+# README's table, also to browsers of other origins; the native client through all its steps, also
+# with tokens that are bound to a key; the issuer stopped before its first use and started again;
+# invalid flags; and Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -115,9 +116,32 @@ expect "an invalid token without a browser" 200 '"token":"ey' -X POST "$api/demo
 expect "an unknown case" 404 '"error"' -X POST "$api/demo/token/x" -H "X-Demo: 1"
 expect "an unknown operator action" 404 '"error"' -X POST "$api/demo/issuer/x" -H "X-Demo: 1"
 
-"$programs/native_client" --issuer "$issuer" --api "$api" --no-browser >"$logs/native_client.log" 2>&1 || fail "the native client failed"
-grep --quiet '^6\.' "$logs/native_client.log" || fail "the native client skipped steps"
+# native NAME [ARGUMENT...]: runs the native client. Its output is in the log of that name.
+native() {
+  "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser "${@:2}" >"$logs/$1.log" 2>&1
+}
+native bearer || fail "the native client failed"
+grep --quiet '^6\.' "$logs/bearer.log" || fail "the native client skipped steps"
 echo "ok  the native client completed its six steps"
+
+# Tokens that are bound to a key. Copies of one: without the key, with another one, and with a
+# recorded proof.
+native dpop --dpop || fail "the native client with DPoP failed"
+reasons=$(sed -n 's/^ *x-demo-reason: //p' "$logs/dpop.log" | tr '\n' ' ')
+[ "$reasons" = "sender_constrained other_key proof_used " ] || fail "copies of a token: found $reasons"
+echo "ok  the native client with DPoP: each copy of its token is rejected"
+embedded=$api
+start bound --issuer "$issuer" --dpop require --dpop-nonce-secret "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')"
+expect "DPoP required: a bearer token" 401 '^x-demo-reason: not_bound' "$api/private" -H "Authorization: Bearer $reader"
+native nonce --dpop || fail "the native client failed at an API with nonces"
+[ "$(grep --count use_dpop_nonce "$logs/nonce.log")" = 1 ] || fail "nonces: expected one request without"
+echo "ok  nonces: the native client sends them once it knows one"
+start off --issuer "$issuer" --dpop off
+native off --dpop && fail "DPoP off: expected that a bound token is rejected"
+grep --quiet '^error: GET /private: expected 200, found 401' "$logs/off.log" || fail "DPoP off: expected 401"
+native unbound || fail "DPoP off: the native client failed"
+echo "ok  DPoP off: bearer tokens only"
+api=$embedded
 expect "an operator action" 200 'signed with key-2' -X POST "$api/demo/issuer/rotate" -H "X-Demo: 1"
 
 inspect() {

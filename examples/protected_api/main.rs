@@ -38,7 +38,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP, opaque_tokens};
 use issuer_port::IssuerPort;
 use page::Page;
-use sender_constrained::SenderConstrained;
+use sender_constrained::{Mode, SenderConstrained};
 
 const EXAMPLES: &str = "\
 Without flags: an API on http://127.0.0.1:3000 and its own issuer on http://127.0.0.1:4000.
@@ -50,7 +50,8 @@ Open http://127.0.0.1:3000 in a browser, or run the commands that the demo print
   GET /readyz    whether the issuers' keys are loaded
   GET /.well-known/oauth-protected-resource    the metadata of the API (RFC 9728)
 
-`cargo run --example native_client` signs in at the demo as a native app does.
+`cargo run --example native_client` signs in at the demo as a native app does. With `-- --dpop`, its
+tokens are bound to a key.
 
 As the issuer of your own API:
   Issuer::new(\"http://127.0.0.1:4000/\", \"https://orders.example.com\")
@@ -389,6 +390,17 @@ fn print_what_to_type(api: &str, issuer: &EmbeddedIssuer, arguments: &Arguments)
             client = format!("{client}{dashes} --{flag} '{value}'");
         }
     }
+    let dashes = if client.contains(" -- ") { "" } else { " --" };
+    let bound = format!("{client}{dashes} --dpop");
+    let sign_in = match arguments.sender_constrained.dpop {
+        Mode::Off => client,
+        Mode::Accept => {
+            format!("{client}\n\nor with tokens that are bound to a key (DPoP):\n\n  {bound}")
+        }
+        Mode::Require => format!(
+            "{bound}\n\nThe API requires tokens that are bound to a key. It rejects the token of the machine client."
+        ),
+    };
     println!(
         "\
 API on {api}, embedded issuer on {iss} (a demo: anyone can get a token)
@@ -406,7 +418,7 @@ and call the API:
 
 or sign in as a user, with Authorization Code + PKCE, from another terminal:
 
-  {client}
+  {sign_in}
 
 To use it as the issuer of your own API, set the audience, the scope and the claims:
 
