@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware;
 use axum::response::Response;
@@ -26,7 +26,8 @@ use axum::{Json, Router};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
 use portcullis::{
-    AccessToken, ClientAuth, Introspection, Issuer, ProtectLayer, ResourceMetadata, Scope, Verifier,
+    AccessToken, ClientAuth, EXPOSED_HEADERS, Introspection, Issuer, ProtectLayer,
+    ResourceMetadata, Scope, Verifier,
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -193,6 +194,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(dpop) = arguments.sender_constrained.dpop(&api)? {
         verifier = verifier.dpop(dpop);
     }
+    if let Some(certificates) = arguments.sender_constrained.certificates()? {
+        verifier = verifier.client_certificates(certificates);
+    }
     let verifier = verifier.build()?;
     // Where a client without configuration finds out which issuer has tokens for this API.
     let metadata = ResourceMetadata::builder(&api, &verifier)
@@ -212,11 +216,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 .allow_origin(Any)
                 .allow_methods([Method::GET])
                 .allow_headers([AUTHORIZATION, HeaderName::from_static("dpop")])
-                .expose_headers([
-                    WWW_AUTHENTICATE,
-                    RETRY_AFTER,
-                    HeaderName::from_static("dpop-nonce"),
-                ]),
+                .expose_headers(EXPOSED_HEADERS),
         );
     // ---------------------------------------------------------------------------------------------
 
@@ -252,6 +252,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         None => print_tenant(&api, &issuers, &arguments),
         Some((issuer, _)) => print_what_to_type(&api, issuer, &arguments),
     }
+    // With the address of each peer, for `CLIENT_CERTIFICATE`.
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app).with_graceful_shutdown(ctrl_c()).await?;
     if let Some((_, port)) = embedded {
         port.close().await;

@@ -1,12 +1,15 @@
-//! Tokens that are bound to a key of the client (DPoP, RFC 9449): the flags of the demo, and what
-//! they configure.
+//! Tokens that are bound to a key (DPoP, RFC 9449) or a certificate (RFC 8705) of the client: the
+//! flags of the demo, and what they configure.
 
 use std::error::Error;
+use std::net::SocketAddr;
 
+use axum::extract::ConnectInfo;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, ValueEnum};
-use portcullis::{Dpop, Nonces};
+use portcullis::{CertificateHeader, ClientCertificates, Dpop, Nonces, RedisStore};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 
 #[derive(Args)]
 pub(crate) struct SenderConstrained {
@@ -20,6 +23,14 @@ pub(crate) struct SenderConstrained {
     /// have a nonce of this API
     #[arg(long, env = "DPOP_NONCE_SECRET", hide_env_values = true)]
     dpop_nonce_secret: Option<String>,
+    /// Redis or Valkey in which replicas of this demo share which DPoP proofs were used, such as
+    /// redis://127.0.0.1/
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
+    /// Header in which a proxy on this machine forwards the client's certificate: rfc9440, envoy,
+    /// nginx:HEADER, aws_alb, traefik or azure. Tokens that are bound to it are then accepted
+    #[arg(long, env = "CLIENT_CERTIFICATE")]
+    client_certificate: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,9 +67,10 @@ impl SenderConstrained {
     /// Returns an error that names the flag with the wrong value.
     pub(crate) fn dpop(&self, api: &str) -> Result<Option<Dpop>, Box<dyn Error>> {
         if self.dpop == Mode::Off {
-            return match self.dpop_nonce_secret {
-                Some(_) => Err("--dpop-nonce-secret: expected without --dpop off".into()),
-                None => Ok(None),
+            return match (&self.dpop_nonce_secret, &self.redis_url) {
+                (Some(_), _) => Err("--dpop-nonce-secret: expected without --dpop off".into()),
+                (None, Some(_)) => Err("--redis-url: expected without --dpop off".into()),
+                (None, None) => Ok(None),
             };
         }
         let dpop = Dpop::new(self.public_url(api));
@@ -70,8 +82,47 @@ impl SenderConstrained {
             dpop = dpop
                 .nonces(nonces(secret).map_err(|error| format!("--dpop-nonce-secret: {error}"))?);
         }
+        if let Some(url) = &self.redis_url {
+            dpop = dpop.share_replays(redis(url).map_err(|error| format!("--redis-url: {error}"))?);
+        }
         Ok(Some(dpop))
     }
+
+    /// Where the certificate of a client is found, if tokens may be bound to one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the flag names no known header.
+    pub(crate) fn certificates(&self) -> Result<Option<ClientCertificates>, Box<dyn Error>> {
+        let Some(name) = &self.client_certificate else { return Ok(None) };
+        let header = match (&**name, name.split_once(':')) {
+            ("rfc9440", _) => CertificateHeader::rfc9440(),
+            ("envoy", _) => CertificateHeader::envoy(),
+            ("aws_alb", _) => CertificateHeader::aws_alb(),
+            ("traefik", _) => CertificateHeader::traefik(),
+            ("azure", _) => CertificateHeader::azure(),
+            (_, Some(("nginx", header))) => CertificateHeader::nginx(header)
+                .map_err(|error| format!("--client-certificate: {error}"))?,
+            _ => {
+                return Err(format!(
+                    "--client-certificate: expected rfc9440, envoy, nginx:HEADER, aws_alb, traefik or azure, found {name}"
+                )
+                .into());
+            }
+        };
+        // The proxy runs on this machine, and any other peer could write the header itself.
+        Ok(Some(ClientCertificates::forwarded(header, |request| {
+            let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
+            peer.is_some_and(|ConnectInfo(address)| address.ip().is_loopback())
+        })))
+    }
+}
+
+/// Connects when it is needed, so that the demo starts while Redis is down.
+fn redis(url: &str) -> Result<RedisStore<ConnectionManager>, Box<dyn Error>> {
+    let client = redis::Client::open(url)?;
+    let connection = client.get_connection_manager_lazy(ConnectionManagerConfig::new())?;
+    Ok(RedisStore::new(connection, "portcullis-demo")?)
 }
 
 fn nonces(secret: &str) -> Result<Nonces, Box<dyn Error>> {
