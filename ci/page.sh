@@ -15,15 +15,15 @@ fail() {
 . ci/requirements.sh
 require page npm chromium
 
-log=$(mktemp)
-pid=
+logs=$(mktemp -d)
+pids=()
 finish() {
   local status=$?
   trap - EXIT INT TERM
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
   wait
-  [ "$status" -eq 0 ] || tail -n 30 "$log" >&2
-  rm -f "$log"
+  [ "$status" -eq 0 ] || tail -n 30 "$logs"/*.log >&2
+  rm -rf "$logs"
   exit "$status"
 }
 trap finish EXIT
@@ -34,17 +34,27 @@ trap 'exit 143' TERM
 cargo build --quiet --example protected_api
 
 target=${CARGO_TARGET_DIR:-target}
-"$target/debug/examples/protected_api" --listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0 >"$log" 2>&1 &
-pid=$!
-for _ in {1..100}; do
-  api=$(sed -n 's/^API on \(http:[^,]*\),.*/\1/p' "$log")
-  [ -n "$api" ] && break
-  kill -0 "$pid" 2>/dev/null || fail "the demo stopped"
-  sleep 0.1
-done
-[ -n "$api" ] || fail "the demo did not print its address"
+# start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `api`.
+start() {
+  local log=$logs/$1.log
+  : >"$log"
+  "$target/debug/examples/protected_api" --listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
+  pids+=($!)
+  for _ in {1..100}; do
+    api=$(sed -n 's/^API on \(http:[^,]*\),.*/\1/p' "$log")
+    [ -n "$api" ] && return
+    kill -0 $! 2>/dev/null || fail "the demo stopped"
+    sleep 0.1
+  done
+  fail "the demo did not print its address"
+}
+start off --dpop off
+off=$api
+start nonces --dpop require --dpop-nonce-secret "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')"
+nonces=$api
+start demo
 
 rm -rf "$target/page"
-NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 node ci/page/check.mjs --page "$api/" --browser "$browser" --screenshots "$target/page" ||
+NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 node ci/page/check.mjs --page "$api/" --nonces "$nonces/" --off "$off/" --browser "$browser" --screenshots "$target/page" ||
   fail "some checks failed; screenshots are in $target/page"
 echo "The page works as described; screenshots are in $target/page."

@@ -1,6 +1,7 @@
 // Tests the demo's page in a real browser: what it shows while a user signs in, calls the API,
-// tries to break in and operates the issuer; with a keyboard, on a phone, in dark mode; and that it
-// sends requests only to the demo.
+// tries to break in, uses copies of the token and operates the issuer; with a keyboard, on a phone,
+// in dark mode; and that it sends requests only to the demo. `--nonces` is the page of a demo that
+// requires tokens bound to a key, and nonces; `--off`, of one without DPoP.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -10,17 +11,20 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
 const { values: flags } = parseArgs({
-  options: { page: { type: "string" }, browser: { type: "string" }, screenshots: { type: "string" } },
+  options: Object.fromEntries(["page", "nonces", "off", "browser", "screenshots"].map((name) => [name, { type: "string" }])),
 });
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const browser = await chromium.launch({ executablePath: flags.browser, args: ["--no-sandbox"] });
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light" });
-const page = await context.newPage();
-page.setDefaultTimeout(15_000);
+context.setDefaultTimeout(15_000);
+let page = await context.newPage();
 
-const config = await (await fetch(new URL("/demo/config", flags.page))).json();
-const own = [config.api, config.issuer, config.api.replace("127.0.0.1", "localhost")].map((url) => new URL(url).origin);
+const configOf = async (url) => (await fetch(new URL("/demo/config", url))).json();
+let config = await configOf(flags.page);
+const configs = [config, await configOf(flags.nonces), await configOf(flags.off)];
+const origins = configs.flatMap(({ api, issuer }) => [api, issuer, api.replace("127.0.0.1", "localhost")]);
+const own = origins.map((url) => new URL(url).origin);
 
 /**
  * Errors and warnings of the browser, and requests to other origins. Chromium also reports each
@@ -93,9 +97,10 @@ function inView(testid) {
   });
 }
 
-async function signIn({ scope, opaque = false }) {
+async function signIn({ scope, opaque = false, key = true }) {
   await $("ask-scope").setChecked(scope);
   await $("ask-opaque").setChecked(opaque);
+  if (config.dpop !== "off") await $("ask-key").setChecked(key);
   await $("sign-in").click();
   await state("step-2", "done");
   const verifier = await until(() => text("verifier"), /./);
@@ -110,6 +115,42 @@ async function signIn({ scope, opaque = false }) {
 async function allow() {
   await page.getByRole("button", { name: "Allow" }).click();
   await state("step-5", "done");
+}
+
+/** Runs `work` in another tab, at the page of another demo or at this one. */
+async function inTab(url, work) {
+  const [outer, outerConfig] = [page, config];
+  page = await context.newPage();
+  config = await configOf(url);
+  try {
+    await page.goto(url);
+    await $("sign-in").waitFor();
+    await work();
+  } finally {
+    await page.close();
+    [page, config] = [outer, outerConfig];
+  }
+}
+
+/** Signs in in another tab, and checks the type of the token. */
+async function signInAs(type, options) {
+  await signIn({ scope: true, ...options });
+  await page.getByRole("button", { name: "Allow" }).click();
+  assert.equal(await until(() => text("token-type"), type), type);
+}
+
+/** The keys that the browser stores for the page: the algorithm, and whether scripts can copy it. */
+function storedKeys() {
+  return page.evaluate(async () => {
+    // To open a database that does not exist would create it.
+    if (!(await indexedDB.databases()).some(({ name }) => name === "portcullis-demo")) return [];
+    const result = (request) =>
+      new Promise((resolve, reject) => Object.assign(request, { onsuccess: () => resolve(request.result), onerror: reject }));
+    const database = await result(indexedDB.open("portcullis-demo"));
+    const all = await result(database.transaction("keys").objectStore("keys").getAll());
+    database.close();
+    return all.map(({ key: { privateKey } }) => [privateKey.algorithm.namedCurve, privateKey.extractable]);
+  });
 }
 
 /** In a separate tab, because starting a sign-in discards the previous one. */
@@ -133,6 +174,7 @@ async function accessible(where) {
   assert.deepEqual(told, [], where);
 }
 
+const sha256 = (text) => createHash("sha256").update(text).digest("base64url");
 const decoded = (jwt) => jwt.split(".").slice(0, 2).map((part) => JSON.parse(Buffer.from(part, "base64url")));
 
 await page.goto(flags.page);
@@ -159,6 +201,7 @@ await check("the user denies the sign-in", async () => {
   await page.getByRole("button", { name: "Deny" }).click();
   await state("step-3", "failed");
   assert.match(await text("step-3"), /access_denied/);
+  assert.deepEqual(await storedKeys(), [], "the key of this sign-in is deleted");
 });
 
 await check("an unsolicited authorization response is rejected, during a sign-in and without one", async () => {
@@ -185,7 +228,8 @@ await check("an unsolicited authorization response is rejected, during a sign-in
   }
   page.off("request", count);
   assert.deepEqual(exchanges, [], "no code was exchanged");
-  await page.evaluate(() => sessionStorage.clear());
+  // The keys of the sign-ins that were cut off here.
+  await page.evaluate(() => (sessionStorage.clear(), indexedDB.deleteDatabase("portcullis-demo"), null));
   await page.goto(flags.page);
 });
 
@@ -232,6 +276,50 @@ await check("/scoped accepts a token with the scope", async () => {
   assert.equal((await call("scoped")).status, 200);
 });
 
+await check("the tokens are bound to a key, of which each request has a proof", async () => {
+  const jkt = await text("jkt");
+  assert.equal(new URL(await text("authorization-url")).searchParams.get("dpop_jkt"), jkt);
+  assert.equal(await text("token-type"), "DPoP");
+  const token = await text("access-token");
+  assert.equal(decoded(token)[1].cnf.jkt, jkt);
+  const requested = JSON.parse(await text("token-proof-claims"));
+  assert.deepEqual([requested.htm, requested.htu, requested.ath], ["POST", `${config.issuer}oauth/token`, undefined]);
+  assert.equal((await call("private")).status, 200);
+  assert.match(await text("call-request"), /^GET \/private\nAuthorization: DPoP \S+\nDPoP: \S+$/);
+  const [header, claims] = [await text("call-proof-header"), await text("call-proof-claims")].map((part) => JSON.parse(part));
+  const { crv, kty, x, y } = header.jwk;
+  assert.deepEqual(Object.keys(header.jwk), ["crv", "kty", "x", "y"], "the public half only");
+  assert.equal(sha256(JSON.stringify({ crv, kty, x, y })), jkt);
+  assert.deepEqual([header.typ, header.alg], ["dpop+jwt", "ES256"]);
+  assert.deepEqual([claims.htm, claims.htu, claims.ath], ["GET", `${config.api}/private`, sha256(token)]);
+  assert.ok(await $("call-proof-claims").isVisible(), "shown beside the request");
+  await call("private");
+  assert.notEqual(JSON.parse(await text("call-proof-claims")).jti, claims.jti, "a new proof for each request");
+  assert.deepEqual(await storedKeys(), [], "the key is in memory now");
+});
+
+await check("while the user is at the issuer, the key is stored, and no script can copy it", async () => {
+  await inTab(flags.page, async () => {
+    await $("sign-in").click();
+    await $("go-to-issuer").waitFor();
+    assert.deepEqual(await storedKeys(), [["P-256", false]]);
+    await $("ask-scope").uncheck();
+    assert.deepEqual(await until(async () => (await storedKeys()).length, 0), 0, "discarded with the sign-in");
+  });
+});
+
+await check("if the key is gone, the code is not used", async () => {
+  await inTab(flags.page, async () => {
+    await $("sign-in").click();
+    await $("go-to-issuer").waitFor();
+    await page.evaluate(() => indexedDB.deleteDatabase("portcullis-demo"));
+    await $("go-to-issuer").click();
+    await page.getByRole("button", { name: "Allow" }).click();
+    await state("step-4", "failed");
+    assert.match(await text("step-4"), /key of this sign-in is no longer/);
+  });
+});
+
 await check("refresh: a new access token and a new refresh token", async () => {
   const before = await text("access-token");
   await $("refresh").click();
@@ -240,6 +328,7 @@ await check("refresh: a new access token and a new refresh token", async () => {
   assert.notEqual(after, before);
   assert.notEqual(await text("new-refresh-token"), await text("old-refresh-token"));
   assert.ok((await text("decoded-payload")).includes(decoded(after)[1].jti), "the new one is shown");
+  assert.equal(decoded(after)[1].cnf.jkt, decoded(before)[1].cnf.jkt, "bound to the same key");
   assert.equal((await call("private")).status, 200);
 });
 
@@ -291,6 +380,120 @@ await check("each attack is rejected, by the expected check", async () => {
   assert.equal(await until(() => $("tampered-status").isVisible(), true), true, "tried alone, it is open");
   await $("exchange-tampered-fold").click();
 });
+
+await check("copies of the token are rejected: without the key, with another one, with a recorded proof", async () => {
+  await $("copy-all").click();
+  assert.equal(await until(() => text("copy-summary"), "3 of 3 rejected."), "3 of 3 rejected.");
+  const cases = {
+    "copy-bearer": { reason: "sender_constrained", challenge: /^Bearer .*error="invalid_token".*DPoP / },
+    "copy-other-key": { reason: "other_key", challenge: /^DPoP .*error="invalid_token".*Bearer / },
+    "copy-replay": { reason: "proof_used", challenge: /^DPoP .*error="invalid_dpop_proof".*Bearer / },
+  };
+  const own = await text("first-proof-header");
+  for (const [name, { reason, challenge }] of Object.entries(cases)) {
+    assert.equal(await attribute(`result-${name}`, "data-reason"), reason, name);
+    assert.equal(await attribute(`result-${name}`, "data-status"), "401", name);
+    assert.equal(await attribute(`result-${name}`, "data-verdict"), "refused", name);
+    assert.match(await text(`${name}-challenge`), challenge, name);
+    assert.match(await text(`reason-${name}`), new RegExp(`^Rejected by: ${reason}\\. .+\\. .+\\.$`), `${name}: a sentence explains it`);
+    const explained = await $(`${name}-explained-fold`).locator("..").textContent();
+    assert.match(explained, /The scheme: .*Another scheme: /, name);
+    assert.ok(await $(`${name}-status`).isVisible(), `${name}: open, as one of three`);
+    assert.doesNotMatch(explained, /does not know|cannot parse|no error/, name);
+    const proofs = await $(`${name}-proof-header`).count();
+    assert.equal(proofs, name === "copy-bearer" ? 0 : 1, name);
+    if (proofs) assert.equal((await text(`${name}-proof-header`)) === own, name === "copy-replay", `${name}: whose key`);
+  }
+  assert.equal((await call("private")).status, 200, "the token still works with its key");
+  await part("steal", "#steal");
+  await accessible("the copies");
+});
+
+await check("without the key, the tokens are bearer tokens, and a copy works for anyone", async () => {
+  await inTab(flags.page, async () => {
+    assert.match(await text("copy-none"), /^No token yet/);
+    await signInAs("Bearer", { key: false });
+    await state("step-5", "done");
+    assert.equal(new URL(await text("authorization-url")).searchParams.get("dpop_jkt"), null);
+    assert.match(await text("first-request"), /Authorization: Bearer \S+$/);
+    assert.match(await text("copy-none"), /not bound to a key/);
+    assert.ok(await $("copy-all").isDisabled());
+    await $("refresh").click();
+    await state("step-6", "done");
+    assert.equal((await call("private")).status, 200);
+  });
+});
+
+await check("an opaque token that is bound to a key: copies of it are rejected", async () => {
+  await inTab(flags.page, async () => {
+    await signInAs("DPoP", { opaque: true });
+    await state("step-5", "done");
+    assert.match(await text("verified-claims"), /"token_type": "DPoP"/);
+    await $("copy-all").click();
+    assert.equal(await until(() => text("copy-summary"), "3 of 3 rejected."), "3 of 3 rejected.");
+  });
+});
+
+await check("an issuer without DPoP: the tokens are bearer tokens", async () => {
+  await context.route(`${config.issuer}.well-known/openid-configuration`, async (route) => {
+    const response = await route.fetch();
+    const { dpop_signing_alg_values_supported: _, ...metadata } = await response.json();
+    await route.fulfill({ response, json: metadata });
+  });
+  await inTab(flags.page, async () => {
+    await signInAs("Bearer");
+    await state("step-5", "done");
+    assert.match(await text("no-key"), /does not support DPoP/);
+  });
+  await context.unrouteAll();
+});
+
+await check("an issuer that ignores the proof: the tokens are bearer tokens, and the page tells", async () => {
+  await context.route(/dpop_jkt=/, (route) => route.continue({ url: route.request().url().replace(/&dpop_jkt=[^&]*/, "") }));
+  await context.route(`${config.issuer}oauth/token`, (route) => {
+    const { dpop: _, ...headers } = route.request().headers();
+    return route.continue({ headers });
+  });
+  await inTab(flags.page, async () => {
+    await signInAs("Bearer (the issuer ignored the proof: the tokens are not bound to the key)");
+    await state("step-5", "done");
+    assert.match(await text("copy-none"), /not bound to a key/);
+  });
+  await context.unrouteAll();
+});
+
+await check("nonces: the first request is sent again with the nonce, the next ones have it", async () => {
+  await inTab(flags.nonces, async () => {
+    await signInAs("DPoP");
+    await state("step-5", "done");
+    assert.match(await text("first-nonce"), /use_dpop_nonce/);
+    assert.match(JSON.parse(await text("first-proof-claims")).nonce, /./);
+    assert.equal((await call("private")).status, 200);
+    assert.equal(await $("call-nonce").count(), 0);
+    await $("copy-all").click();
+    assert.equal(await until(() => text("copy-summary"), "3 of 3 rejected."), "3 of 3 rejected.");
+  });
+});
+
+await check("an API that requires bound tokens rejects bearer tokens", async () => {
+  await inTab(flags.nonces, async () => {
+    await signInAs("Bearer", { key: false });
+    await state("step-5", "failed");
+    assert.match(await text("reason-first"), /^Rejected by: not_bound\./);
+    assert.match(await text("first-challenge"), /^DPoP /);
+  });
+});
+
+await check("without DPoP, the page signs in with bearer tokens, and does not mention keys", async () => {
+  await inTab(flags.off, async () => {
+    for (const testid of ["ask-key", "nav-steal", "copy-all"]) assert.ok(!(await $(testid).isVisible()), testid);
+    await signInAs("Bearer");
+    await state("step-5", "done");
+    assert.equal(await $("jwk-fold").count(), 0);
+    assert.equal((await call("scoped")).status, 200);
+  });
+});
+
 await screenshot("light");
 await part("top", "body");
 await page.emulateMedia({ colorScheme: "dark" });
@@ -374,6 +577,8 @@ await check("no accessibility violations: light, dark, at the size of a phone", 
   const [wide, view] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
   assert.ok(wide <= view, `nothing is cut off: ${wide} of ${view} pixels`);
   assert.ok(await $("session").isVisible(), "whether there is a token");
+  const [last, badge] = await Promise.all(["nav-operator", "session"].map((name) => $(name).boundingBox()));
+  assert.ok(last.x + last.width <= badge.x, "the way to each panel");
   await screenshot("phone");
   await page.setViewportSize({ width: 1280, height: 900 });
   await page.emulateMedia({ colorScheme: "light" });
@@ -382,6 +587,7 @@ await check("no accessibility violations: light, dark, at the size of a phone", 
 await check("a reload discards the tokens; they are never stored", async () => {
   const stored = await page.evaluate(() => [{ ...localStorage }, { ...sessionStorage }]);
   assert.deepEqual(stored, [{}, {}]);
+  assert.deepEqual(await storedKeys(), []);
   await page.reload();
   await until(() => $("sign-in").isVisible(), true);
   assert.equal((await call("private")).status, 401);

@@ -41,7 +41,9 @@ impl Page {
     pub(crate) fn router(self) -> Router {
         let html = (CONTENT_TYPE, "text/html; charset=utf-8");
         let css = (CONTENT_TYPE, "text/css; charset=utf-8");
-        let js = (CONTENT_TYPE, "text/javascript; charset=utf-8");
+        let script = |text: &'static str| {
+            get(async move || ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], text))
+        };
         let levers = Router::new()
             .route("/demo/issuer/{lever}", post(pull))
             .route("/demo/token/{case}", post(bad_token))
@@ -54,7 +56,9 @@ impl Page {
         Router::new()
             .route("/", get(index))
             .route("/app.css", get(async move || ([css], include_str!("page/app.css"))))
-            .route("/app.js", get(async move || ([js], include_str!("page/app.js"))))
+            .route("/app.js", script(include_str!("page/app.js")))
+            .route("/dpop.js", script(include_str!("page/dpop.js")))
+            .route("/encoding.js", script(include_str!("page/encoding.js")))
             .route(
                 "/demo/config",
                 get(async |State(page): State<Arc<Page>>| Json(page.config.clone())),

@@ -1,6 +1,9 @@
 // The demo's page: signs in with Authorization Code + PKCE, calls the protected API, tries to break
-// in, and shows the state of the keys. Data from outside is inserted as text (`append`,
-// `textContent`), never as HTML.
+// in, tries to use a copy of its token, and shows the state of the keys. Data from outside is
+// inserted as text (`append`, `textContent`), never as HTML.
+
+import { ALGORITHM, createKey, makeProof, noteNonce, storeKey, takeKey } from "./dpop.js";
+import { decodeToken, encodeJson, randomText, sha256 } from "./encoding.js";
 
 const PENDING = "portcullis-demo.pending";
 const PATIENCE_MS = 20_000;
@@ -11,7 +14,10 @@ const LOG_LENGTH = 40;
 
 /** The response of `/demo/config`. */
 let config;
-/** The tokens. In memory only, because any script on the page can read storage. */
+/**
+ * The tokens, and the key that they are bound to, if any. In memory only, because any script on the
+ * page can read storage.
+ */
 let session = null;
 /** Counts sign-ins that were started or discarded, to ignore late results of discarded ones. */
 let signIns = 0;
@@ -139,40 +145,7 @@ async function command(path) {
   return answer.json;
 }
 
-// --- Encodings and times -------------------------------------------------------------------------
-
-function toBase64url(bytes) {
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-}
-
-function fromBase64url(text) {
-  const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
-  return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(binary, (c) => c.charCodeAt(0)));
-}
-
-function encodeJson(value) {
-  return toBase64url(new TextEncoder().encode(JSON.stringify(value)));
-}
-
-/** 32 random bytes as 43 characters, as RFC 7636 recommends for a verifier. */
-function randomText() {
-  return toBase64url(crypto.getRandomValues(new Uint8Array(32)));
-}
-
-async function sha256(text) {
-  return toBase64url(new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))));
-}
-
-/** Decodes a JWT; null for any other token (opaque or encrypted). */
-function decodeToken(token) {
-  const parts = token.split(".");
-  if (parts.length !== 3) return null;
-  try {
-    return { header: JSON.parse(fromBase64url(parts[0])), payload: JSON.parse(fromBase64url(parts[1])), parts };
-  } catch {
-    return null;
-  }
-}
+// --- Tokens and times ----------------------------------------------------------------------------
 
 function shortened(token) {
   return token.length > 40 ? `${token.slice(0, 18)}…${token.slice(-8)}` : token;
@@ -207,38 +180,53 @@ function tokenView(token, testid) {
 // --- WWW-Authenticate (RFC 9110 §11.6.1, RFC 6750 §3) --------------------------------------------
 
 /**
- * Parses one challenge: its scheme, and its parameters in order. Null if it is malformed or not
- * exactly one challenge.
+ * Parses the challenges of a response: the scheme of each, and its parameters in order. Null if the
+ * header is malformed.
  */
-function parseChallenge(text) {
-  const start = /^[ \t]*([!#$%&'*+.^_`|~\w-]+)(?:[ \t]+|$)/.exec(text);
-  if (!start) return null;
-  const name = /[ \t]*([!#$%&'*+.^_`|~\w-]+)[ \t]*=[ \t]*/;
-  const value = /(?:([!#$%&'*+.^_`|~\w-]+)|"((?:[^"\\]|\\.)*)")[ \t]*(?:,|$)/;
-  const parameter = new RegExp(name.source + value.source, "y");
+function parseChallenges(text) {
+  const token = "[!#$%&'*+.^_`|~\\w-]+";
+  const value = `(?:(${token})|"((?:[^"\\\\]|\\\\.)*)")`;
+  const parameter = new RegExp(`[ \\t]*(${token})[ \\t]*=[ \\t]*${value}[ \\t]*(?:,|$)`, "y");
+  // A scheme is followed by its parameters or by nothing; a name, by an equals sign.
+  const scheme = new RegExp(`[ \\t]*(${token})(?:[ \\t]+(?=${token}[ \\t]*=)|[ \\t]*(?:,|$))`, "y");
   const emptyElement = /[ \t]*(?:,|$)/y;
-  const parameters = new Map();
-  let at = start[0].length;
+  const challenges = [];
+  let at = 0;
+  const next = (pattern) => {
+    pattern.lastIndex = at;
+    const found = pattern.exec(text);
+    if (found) at = pattern.lastIndex;
+    return found;
+  };
   while (at < text.length) {
-    emptyElement.lastIndex = parameter.lastIndex = at;
-    if (emptyElement.test(text)) {
-      at = emptyElement.lastIndex;
+    if (next(emptyElement)) continue;
+    const found = next(parameter);
+    if (!found) {
+      const began = next(scheme);
+      if (!began) return null;
+      challenges.push({ scheme: began[1], parameters: new Map() });
       continue;
     }
-    const found = parameter.exec(text);
+    const parameters = challenges.at(-1)?.parameters;
     // Each parameter at most once (RFC 9110 §11.2): the right one of two values is unknown.
-    if (!found || parameters.has(found[1].toLowerCase())) return null;
+    if (!parameters || parameters.has(found[1].toLowerCase())) return null;
     parameters.set(found[1].toLowerCase(), found[2] ?? found[3].replace(/\\(.)/g, "$1"));
-    at = parameter.lastIndex;
   }
-  return { scheme: start[1], parameters };
+  return challenges;
 }
+
+const SCHEMES = {
+  bearer: "an access token in the Authorization header",
+  dpop: "an access token that is bound to a key, and a proof of that key in the DPoP header",
+};
 
 const ERRORS = {
   invalid_request: "The request is malformed: for example, it has two tokens or illegal characters.",
   invalid_token: "The token is expired, forged, for another API, or otherwise invalid. A new one may be valid.",
   insufficient_scope: "The token is valid, but does not have the scope that this route requires.",
   insufficient_user_authentication: "The token is valid, but the user must sign in again, or with a stronger method.",
+  invalid_dpop_proof: "The proof is used, too old, or not for this request and this token. A new one may be valid.",
+  use_dpop_nonce: "The proof needs the nonce in the DPoP-Nonce header of this response.",
 };
 
 const PARAMETERS = {
@@ -249,6 +237,7 @@ const PARAMETERS = {
   acr_values: () => "How the user must have signed in.",
   max_age: () => "The maximum time in seconds since the user signed in.",
   resource_metadata: () => "The URL of the API's metadata (RFC 9728).",
+  algs: () => "The algorithms that a proof may be signed with.",
 };
 
 /** A token with an unknown key may be valid: the key may be newer than the last fetch. */
@@ -259,15 +248,20 @@ function explainUnknownKey(nextLook) {
 
 /** Explains each part of the header. */
 function explainChallenge({ challenge: text, refusedBy, nextLook }) {
-  const challenge = parseChallenge(text);
-  if (!challenge) return el("p", {}, "This page cannot parse the header as one challenge.");
-  const entries = [[challenge.scheme, "The scheme: the API expects an access token in the Authorization header."]];
-  for (const [name, value] of challenge.parameters) {
-    const known = PARAMETERS[name]?.(value) ?? "A parameter that this page does not know.";
-    const meaning = name === "error" && refusedBy === "unknown_key" ? explainUnknownKey(nextLook) : known;
-    entries.push([name, el("span", {}, el("q", {}, value), ` ${meaning}`)]);
+  const challenges = parseChallenges(text);
+  if (!challenges) return el("p", {}, "This page cannot parse the header.");
+  const entries = [];
+  for (const { scheme, parameters } of challenges) {
+    const lead = entries.length ? "Another scheme: the API also accepts" : "The scheme: the API expects";
+    const expected = SCHEMES[scheme.toLowerCase()];
+    entries.push([scheme, expected ? `${lead} ${expected}.` : "A scheme that this page does not know."]);
+    for (const [name, value] of parameters) {
+      const known = PARAMETERS[name]?.(value) ?? "A parameter that this page does not know.";
+      const meaning = name === "error" && refusedBy === "unknown_key" ? explainUnknownKey(nextLook) : known;
+      entries.push([name, el("span", {}, el("q", {}, value), ` ${meaning}`)]);
+    }
   }
-  if (!challenge.parameters.has("error")) {
+  if (!challenges.some(({ parameters }) => parameters.has("error"))) {
     entries.push(["no error", "The request had no credentials, so there is no error to report (RFC 6750 §3.1)."]);
   }
   return list(entries);
@@ -275,14 +269,38 @@ function explainChallenge({ challenge: text, refusedBy, nextLook }) {
 
 // --- The API -------------------------------------------------------------------------------------
 
-async function callApi(path, token) {
-  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+/** The URL of a route as a proof names it: as clients write it, whatever a proxy makes of it. */
+function publicUrl(path) {
+  return config.public_url.replace(/\/$/, "") + path;
+}
+
+/** What a request sends: `scheme`, `token` and, with DPoP, `proof`. */
+async function present({ accessToken: token, key }, path) {
+  if (!key) return { scheme: "Bearer", token };
+  return { scheme: "DPoP", token, proof: await makeProof(key, "GET", publicUrl(path), token) };
+}
+
+/** Sends a request; `sent` is null for one without a token. */
+async function send(path, sent) {
+  const headers = sent ? { Authorization: `${sent.scheme} ${sent.token}` } : {};
+  if (sent?.proof) headers.DPoP = sent.proof;
   const { status, phrase, text, json, headers: answered } = await askDemo(path, { headers });
   const challenge = answered.get("WWW-Authenticate");
   const refusedBy = answered.get("X-Demo-Reason");
-  const nextLook = refusedBy === "unknown_key" ? await nextLookFor(token) : null;
-  if (path === "/private" && session && token === session.accessToken) showVerified(status, json);
-  return { path, token, status, phrase, text, json, challenge, refusedBy, nextLook };
+  const nonceNeeded = noteNonce(publicUrl(path), { headers: answered, json });
+  const nextLook = refusedBy === "unknown_key" ? await nextLookFor(sent.token) : null;
+  return { path, sent, status, phrase, text, json, challenge, refusedBy, nextLook, nonceNeeded };
+}
+
+/**
+ * Calls the API with the token of `from`, a session, or null. If the API wants its nonce in the
+ * proof, sends the request again with it.
+ */
+async function callApi(path, from) {
+  let answer = await send(path, from && (await present(from, path)));
+  if (answer.nonceNeeded) answer = { ...(await send(path, await present(from, path))), repeated: true };
+  if (path === "/private" && session && from === session) showVerified(answer.status, answer.json);
+  return answer;
 }
 
 /** When the key set is fetched for an unknown key again, in words. */
@@ -303,6 +321,7 @@ const MEANINGS = {
   400: "Rejected: the request is malformed.",
   401: "Rejected: a valid token is required.",
   403: "Rejected: the token is valid, but does not allow this.",
+  429: "Rejected: too many requests with this key. Try again in a minute.",
   503: "Not verified: the issuer is unavailable. Try again in a moment.",
 };
 
@@ -328,6 +347,19 @@ const CHECKS = {
   bad_signature: "The signature must be valid: the token was not changed.",
   insufficient_scope: "The token must have the scope that this route requires.",
   keys_unavailable: "The keys of the issuer must be available. The token itself may be valid.",
+  sender_constrained: "A token that is bound to a key (cnf) must come with a proof of that key.",
+  not_bound: "The token must be bound to a key (cnf).",
+  other_key: "The key of the proof must be the one that the token is bound to (cnf).",
+  proof_missing: "A token that is bound to a key must come with a proof of that key.",
+  proof_malformed: "The proof must be a JWT with the public key in its header.",
+  proof_wrong_method: "The proof must be for this method (htm).",
+  proof_wrong_url: "The proof must be for this URL (htu).",
+  proof_wrong_token: "The proof must be for this token (ath).",
+  proof_wrong_time: "The proof must be new (iat).",
+  proof_nonce_needed: "The proof must have a recent nonce of the API.",
+  proof_bad_signature: "The proof must be signed with the key in its header.",
+  proof_used: "The proof must be used for one request only (jti).",
+  too_many_proofs: "One key must not send too many requests in a minute.",
 };
 
 /** The check that rejected the request, if the API tells: text and nodes for a line. */
@@ -352,15 +384,26 @@ function answerView(answer, prefix) {
 }
 
 function exchangeView(answer, prefix) {
-  const { path, token, status, challenge, text, json } = answer;
-  const authorization = token === null ? "(no Authorization header)" : `Authorization: Bearer ${shortened(token)}`;
+  const { path, sent, status, challenge, text, json, repeated } = answer;
+  const lines = [`GET ${path}`];
+  lines.push(sent ? `Authorization: ${sent.scheme} ${shortened(sent.token)}` : "(no Authorization header)");
+  if (sent?.proof) lines.push(`DPoP: ${shortened(sent.proof)}`);
   const colour = status < 300 ? "good" : status >= 500 ? "warn" : "bad";
   const shownStatus = el("span", { className: "badge", testid: `${prefix}-status` });
   badge(shownStatus, colour, statusText(answer));
   const entries = [
-    ["Request", el("pre", { testid: `${prefix}-request` }, `GET ${path}\n${authorization}`)],
+    ["Request", el("pre", { testid: `${prefix}-request` }, lines.join("\n"))],
     ["Status", el("span", {}, shownStatus, ` ${MEANINGS[status] ?? ""}`)],
   ];
+  if (sent?.proof) {
+    const proof = proofView(sent.proof, `${prefix}-proof`);
+    proof.open = prefix === "call";
+    entries.splice(1, 0, ["Proof", proof]);
+  }
+  if (repeated) {
+    const why = "The API first responded with use_dpop_nonce. The page sent the request again, with the nonce in a new proof.";
+    entries.splice(-1, 0, ["Nonce", el("span", { testid: `${prefix}-nonce` }, why)]);
+  }
   if (challenge) {
     const header = el("code", { testid: `${prefix}-challenge` }, challenge);
     const explained = folded("Explanation", `${prefix}-explained`, explainChallenge(answer));
@@ -373,11 +416,19 @@ function exchangeView(answer, prefix) {
   return list(entries);
 }
 
+/** A proof, decoded: its header with the public key, and its claims. */
+function proofView(proof, testid) {
+  const { header, payload } = decodeToken(proof);
+  const part = (name, value) => el("pre", { testid: `${testid}-${name}` }, ...jsonLines(value));
+  const parts = [["Header", part("header", header)], ["Claims", part("claims", payload)]];
+  return folded("The proof, decoded", testid, list(parts));
+}
+
 let calls = 0;
 
 async function showCall(path) {
   const turn = ++calls;
-  const answer = await callApi(path, $("send-token").checked && session ? session.accessToken : null);
+  const answer = await callApi(path, $("send-token").checked ? session : null);
   // Another button was pressed meanwhile: show the response of that one.
   if (turn !== calls) return;
   document.getElementById("call-answer").replaceChildren(answerView(answer, "call"));
@@ -402,10 +453,17 @@ function forget() {
   signIns += 1;
   session = null;
   $("paste-token").value = "";
-  sessionStorage.removeItem(PENDING);
+  discardPending();
   for (let number = 1; number <= 6; number++) setStep(number, "waiting");
   showLink(null);
   showSession();
+}
+
+/** Ends a sign-in that is under way, and deletes its key. */
+function discardPending() {
+  const pending = parseJson(sessionStorage.getItem(PENDING));
+  sessionStorage.removeItem(PENDING);
+  if (pending?.jkt) storedKey(pending.state);
 }
 
 function showLink(url) {
@@ -442,9 +500,10 @@ async function prepareSignIn() {
   if (signIns !== begun) return;
   showVerifier(pending);
   try {
-    const { authorization_endpoint, authorization_response_iss_parameter_supported } = await issuerMetadata();
-    pending.url = authorizationUrl(authorization_endpoint, pending);
-    pending.issPromised = authorization_response_iss_parameter_supported === true;
+    const metadata = await issuerMetadata();
+    if (wantsKey()) await addKey(pending, metadata);
+    pending.url = authorizationUrl(metadata.authorization_endpoint, pending);
+    pending.issPromised = metadata.authorization_response_iss_parameter_supported === true;
   } catch (error) {
     if (signIns === begun) failStep(3, sentence(error));
     return;
@@ -456,22 +515,58 @@ async function prepareSignIn() {
   announce("Verifier and challenge are created. Next: go to the issuer.");
 }
 
+function wantsKey() {
+  return config.dpop !== "off" && $("ask-key").checked;
+}
+
+/**
+ * Creates the key that the tokens will be bound to, if the issuer supports that. An issuer without
+ * DPoP may not allow this page to send the header with the proof (CORS).
+ */
+async function addKey(pending, { dpop_signing_alg_values_supported: algorithms }) {
+  if (!algorithms?.includes(ALGORITHM)) {
+    pending.noKey = true;
+    return;
+  }
+  const key = await createKey();
+  try {
+    await storeKey(pending.state, key);
+  } catch (error) {
+    console.error(error);
+    throw new Told("This browser cannot store a key while you are at the issuer. Sign in without “bound to a key”.");
+  }
+  pending.jwk = key.jwk;
+  pending.jkt = key.thumbprint;
+}
+
 function askedScope() {
   return ["openid", "offline_access", ...($("ask-scope").checked ? [config.scope] : [])].join(" ");
 }
 
-function authorizationUrl(endpoint, { scope, state, challenge }) {
+function authorizationUrl(endpoint, { scope, state, challenge, jkt }) {
   const url = new URL(endpoint);
   const { client_id, redirect_uri, audience } = config;
   const parameters = { response_type: "code", client_id, redirect_uri, audience, scope, state };
   Object.assign(parameters, { code_challenge: challenge, code_challenge_method: "S256" });
+  // RFC 9449 §10: a code that is stolen on its way is useless without the key as well.
+  if (jkt) parameters.dpop_jkt = jkt;
   for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
   return url.href;
 }
 
-function showVerifier({ verifier, challenge }) {
-  setStep(1, "done", secret("The code verifier", "verifier", verifier));
+function showVerifier({ verifier, challenge, jwk, jkt, noKey }) {
+  const shown = [secret("The code verifier", "verifier", verifier)];
+  if (noKey) shown.push(el("p", { testid: "no-key" }, "The issuer does not support DPoP: the tokens will be bearer tokens."));
+  if (jwk) shown.push(...keyView(jwk, jkt));
+  setStep(1, "done", ...shown);
   setStep(2, "done", list([["code_challenge", el("code", { className: "long", testid: "challenge" }, challenge)]]));
+}
+
+function keyView(jwk, jkt) {
+  const why = "And a key, to which the tokens will be bound. Its private half cannot be copied, not even by this page.";
+  const hash = list([["SHA-256 thumbprint", el("code", { className: "long", testid: "jkt" }, jkt)]]);
+  const half = el("pre", {}, JSON.stringify(jwk, null, 2));
+  return [el("p", {}, why), folded("The public half of the key", "jwk", half, hash)];
 }
 
 function authorizationView(text) {
@@ -520,13 +615,16 @@ async function finishSignIn(response) {
   if (!pending && response) failStep(3, "A response arrived, but this tab has not started a sign-in. Start with “Sign in”.");
   if (!pending) return;
   $("ask-opaque").checked = pending.opaque;
+  $("ask-key").checked = Boolean(pending.jkt ?? pending.noKey);
   showWayToIssuer(pending);
   if (!response) return;
 
+  let key = null;
   if (response.state === pending.state) {
     // Used up, successful or not. A response with another state does not end this sign-in.
     sessionStorage.removeItem(PENDING);
     showLink(null);
+    if (pending.jkt) key = await storedKey(pending.state);
   }
   const shown = (value) => el("code", {}, value ?? "none");
   const compared = [["state sent", shown(pending.state)], ["state received", shown(response.state)]];
@@ -536,7 +634,18 @@ async function finishSignIn(response) {
   const code = secret("The authorization code", "code", response.code);
   const came = el("p", {}, "The issuer responded, and the response belongs to this sign-in:");
   setStep(3, "done", authorizationView(pending.url), came, list(compared), code);
-  await exchangeCode(response.code, pending.verifier);
+  if (pending.jkt && !key) return failStep(4, "The key of this sign-in is no longer in this browser. Sign in again.");
+  await exchangeCode(response.code, pending.verifier, key);
+}
+
+/** The key of a sign-in, which is removed from the store; null if it is gone. */
+async function storedKey(name) {
+  try {
+    return (await takeKey(name)) ?? null;
+  } catch (error) {
+    console.error(error);
+    return null;
+  }
 }
 
 /** After the redirect, shows the result: the call, or the step that failed. */
@@ -546,37 +655,53 @@ function lookAtOutcome() {
   if (failed ?? called) lookAt(failed ?? called);
 }
 
-/** RFC 6749 §4.1.3 and §6: returns the token response, or throws an error with a sentence. */
-async function requestTokens(form) {
+/**
+ * RFC 6749 §4.1.3 and §6, with a proof of the key, if any (RFC 9449 §5): returns the token response
+ * and the proof, or throws an error with a sentence.
+ */
+async function requestTokens(form, key) {
   const { token_endpoint } = await issuerMetadata();
   // A parameter of the embedded issuer.
   const format = $("ask-opaque").checked ? { token_format: "opaque" } : {};
   const body = new URLSearchParams({ client_id: config.client_id, ...format, ...form });
-  const { ok, status, json } = await askIssuer(token_endpoint, { method: "POST", body });
+  const post = async () => {
+    const proof = key && (await makeProof(key, "POST", token_endpoint));
+    const answer = await askIssuer(token_endpoint, { method: "POST", body, headers: proof ? { DPoP: proof } : {} });
+    return { ...answer, proof, nonceNeeded: noteNonce(token_endpoint, answer) };
+  };
+  let answer = await post();
+  if (key && answer.nonceNeeded) answer = await post();
+  const { ok, status, json, proof } = answer;
   if (json?.error) throw new Told(`The issuer rejected the request: ${withDescription(json)}.`);
   if (!ok || !json?.access_token) throw new Told(`No token from the issuer: it responded with ${status}.`);
-  // A token of another type (DPoP) requires more than sending the token (RFC 6749 §7.1).
-  if (!/^bearer$/i.test(json.token_type)) throw new Told(`token_type: expected Bearer, found ${json.token_type}.`);
-  return json;
+  // A token of another type requires more than sending the token (RFC 6749 §7.1).
+  const isBound = /^dpop$/i.test(json.token_type);
+  if (!(isBound && key) && !/^bearer$/i.test(json.token_type)) {
+    throw new Told(`token_type: expected ${key ? "DPoP or Bearer" : "Bearer"}, found ${json.token_type}.`);
+  }
+  return { ...json, key: isBound ? key : null, proof };
 }
 
-async function exchangeCode(code, verifier) {
+async function exchangeCode(code, verifier, key) {
   const { redirect_uri } = config;
   const begun = signIns;
   let tokens;
   try {
-    tokens = await requestTokens({ grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri });
+    tokens = await requestTokens({ grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri }, key);
   } catch (error) {
     if (signIns === begun) failStep(4, sentence(error));
     return;
   }
   if (signIns !== begun) return;
-  setSession(tokens.access_token, tokens.refresh_token);
+  setSession(tokens.access_token, tokens.refresh_token, tokens.key);
   const scope = el("code", { testid: "granted-scope" }, tokens.scope ?? "as requested");
+  const type = el("span", { testid: "token-type" }, tokens.token_type);
+  if (key && !tokens.key) type.append(" (the issuer ignored the proof: the tokens are not bound to the key)");
   const shown = [
-    list([["scope", scope], ["expires_in", `${tokens.expires_in ?? "?"} seconds`]]),
+    list([["token_type", type], ["scope", scope], ["expires_in", `${tokens.expires_in ?? "?"} seconds`]]),
     folded("The access token", "access-token", tokenView(tokens.access_token, "access-token")),
   ];
+  if (tokens.proof) shown.unshift(proofView(tokens.proof, "token-proof"));
   if (tokens.refresh_token) shown.push(secret("The refresh token", "refresh-token", tokens.refresh_token));
   if (tokens.id_token) shown.push(secret("The ID token: for this page, never for an API", "id-token", tokens.id_token));
   setStep(4, "done", ...shown);
@@ -586,7 +711,7 @@ async function exchangeCode(code, verifier) {
 async function firstCall() {
   const begun = signIns;
   try {
-    const answer = await callApi("/private", session.accessToken);
+    const answer = await callApi("/private", session);
     if (signIns !== begun) return;
     const view = answerView(answer, "first");
     if (answer.status !== 200) return failStep(5, `The API responded with ${statusText(answer)}.`, view);
@@ -601,14 +726,14 @@ async function refresh() {
   const before = session;
   let tokens;
   try {
-    tokens = await requestTokens({ grant_type: "refresh_token", refresh_token: before.refreshToken });
+    tokens = await requestTokens({ grant_type: "refresh_token", refresh_token: before.refreshToken }, before.key);
   } catch (error) {
     if (session === before) failStep(6, sentence(error));
     return;
   }
   // The user has signed out meanwhile: discard the tokens.
   if (session !== before) return;
-  setSession(tokens.access_token, tokens.refresh_token ?? before.refreshToken);
+  setSession(tokens.access_token, tokens.refresh_token ?? before.refreshToken, tokens.key);
   const replaced = session.refreshToken !== before.refreshToken;
   const old = replaced ? "The refresh token was replaced: the old one is invalid." : "The refresh token did not change.";
   setStep(
@@ -645,7 +770,7 @@ async function useToken() {
   const token = $("paste-token").value.trim().replace(/^Bearer\s+/i, "");
   if (!/^[\w.~+/-]+=*$/.test(token)) throw new Told("This is not an access token: paste the complete token and nothing else.");
   forget();
-  setSession(token);
+  setSession(token, undefined, null);
   $("send-token").checked = true;
   await showCall("/private");
   lookAt(document.getElementById("call"));
@@ -653,8 +778,8 @@ async function useToken() {
 
 // --- The token -----------------------------------------------------------------------------------
 
-function setSession(accessToken, refreshToken) {
-  session = { accessToken, refreshToken };
+function setSession(accessToken, refreshToken, key) {
+  session = { accessToken, refreshToken, key };
   showSession();
 }
 
@@ -672,6 +797,7 @@ function showSession() {
   $("refresh").disabled = !session?.refreshToken;
   showVerified(null, null);
   showForgeable();
+  showBound();
 }
 
 /** Shows the API's response to the current token; status null means that it was not sent yet. */
@@ -745,13 +871,14 @@ function availableCases() {
   return CASES.filter(({ forge }) => config.embedded || forge);
 }
 
-function showCases() {
-  for (const attempt of availableCases()) {
+/** Adds a button for each case to the list with this identifier. */
+function showCases(cases, id) {
+  for (const attempt of cases) {
     const button = el("button", { type: "button", testid: `break-${attempt.name}` }, attempt.title);
     const why = el("p", { id: `why-${attempt.name}` }, attempt.why);
     button.setAttribute("aria-describedby", why.id);
     const place = el("div", { id: `place-${attempt.name}` });
-    document.getElementById("cases").append(el("li", {}, el("div", { className: "row" }, button, why), place));
+    document.getElementById(id).append(el("li", {}, el("div", { className: "row" }, button, why), place));
     onPress(button, async () => announce(`${attempt.title}: ${(await tryCase(attempt, true)).words}`));
   }
 }
@@ -770,6 +897,10 @@ async function badToken({ name, forge }) {
   return forge(decodeToken(session.accessToken));
 }
 
+function bearer(token) {
+  return token === null ? null : { scheme: "Bearer", token };
+}
+
 function verdictOf(status) {
   if (status === 400 || status === 401) return ["refused", "rejected, as expected"];
   if (status === 503) return ["unanswered", "not verified: the keys of the issuer are unavailable"];
@@ -780,8 +911,8 @@ function verdictOf(status) {
 async function tryCase(attempt, unfolded) {
   const place = document.getElementById(`place-${attempt.name}`);
   place.replaceChildren();
-  const token = await badToken(attempt);
-  const answer = await callApi("/private", token);
+  const sent = attempt.copy ? await attempt.copy(session) : bearer(await badToken(attempt));
+  const answer = await send("/private", sent);
   const [verdict, words] = verdictOf(answer.status);
   const card = el("div", { className: "result", testid: `result-${attempt.name}` });
   Object.assign(card.dataset, { status: answer.status, verdict });
@@ -790,7 +921,7 @@ async function tryCase(attempt, unfolded) {
     card.dataset.reason = answer.refusedBy;
     card.append(caseReasonView(attempt, answer));
   }
-  const sentAndAnswered = [...sentView(attempt.name, token), exchangeView(answer, attempt.name)];
+  const sentAndAnswered = [...sentView(attempt.name, sent?.token), exchangeView(answer, attempt.name)];
   const exchange = folded("Request and response", `exchange-${attempt.name}`, ...sentAndAnswered);
   exchange.open = unfolded || verdict === "accepted";
   card.append(exchange);
@@ -799,9 +930,10 @@ async function tryCase(attempt, unfolded) {
 }
 
 /** A case is meaningful only if it was rejected by the check that it is about. */
-function caseReasonView({ name, check }, answer) {
+function caseReasonView({ name, check, explained }, answer) {
   const line = refusalLine(answer);
   if (answer.refusedBy !== check) line.push(` Expected ${check}: another check came first.`);
+  else if (explained) line.push(` ${explained}`);
   return el("p", { testid: `reason-${name}` }, ...line);
 }
 
@@ -812,13 +944,14 @@ function sentView(name, token) {
   return [folded("The token, decoded", `sent-${name}`, ...both, tokenView(token, `sent-token-${name}`))];
 }
 
-async function tryAll() {
-  const cases = availableCases().filter(({ name }) => !$(`break-${name}`).disabled);
-  $("break-summary").textContent = "";
+/** Tries the cases whose button is not disabled, and shows the result in `place`. */
+async function tryAll(cases, place, unfolded) {
+  const possible = cases.filter(({ name }) => !$(`break-${name}`).disabled);
+  place.textContent = "";
   const verdicts = [];
-  for (const attempt of cases) verdicts.push((await tryCase(attempt, false)).verdict);
-  $("break-summary").textContent = summary(verdicts);
-  announce($("break-summary").textContent);
+  for (const attempt of possible) verdicts.push((await tryCase(attempt, unfolded)).verdict);
+  place.textContent = summary(verdicts);
+  announce(place.textContent);
 }
 
 function summary(verdicts) {
@@ -827,6 +960,53 @@ function summary(verdicts) {
   if (refused === verdicts.length) return `${refused} of ${refused} rejected.`;
   const unjudged = unanswered ? `, ${unanswered} not verified (503)` : "";
   return `${refused} rejected${unjudged}, ${accepted || "none"} accepted.`;
+}
+
+// --- Steal this token ----------------------------------------------------------------------------
+
+/** What an attacker can send who has a copy of the token, but not the key. */
+const COPIES = [
+  {
+    name: "copy-bearer",
+    check: "sender_constrained",
+    title: "Without the key",
+    why: "The token alone, as a bearer token.",
+    explained: "So a copy is useless as a bearer token.",
+    copy: async ({ accessToken }) => bearer(accessToken),
+  },
+  {
+    name: "copy-other-key",
+    check: "other_key",
+    title: "Another key",
+    why: "The token, with a proof by a key of the attacker.",
+    explained: "Anyone can create a key and a valid proof, but this token is bound to the key of this tab.",
+    copy: async ({ accessToken }) => present({ accessToken, key: await createKey() }, "/private"),
+  },
+  {
+    name: "copy-replay",
+    check: "proof_used",
+    title: "A recorded proof",
+    why: "The token, with a proof of this tab that was recorded on its way and is sent a second time.",
+    explained: "The request of this tab with the same proof was accepted a moment ago.",
+    copy: recordCall,
+  },
+];
+
+/** Calls the API as the user does, and returns what was sent. */
+async function recordCall(from) {
+  const { status, sent } = await callApi("/private", from);
+  if (status !== 200) throw new Told(`There is nothing to record: the API responded with ${status} to the request of this tab.`);
+  return sent;
+}
+
+/** A copy of a token that is not bound to a key cannot be told from the token. */
+function showBound() {
+  const isBound = Boolean(session?.key);
+  for (const { name } of COPIES) $(`break-${name}`).disabled = !isBound;
+  $("copy-all").disabled = !isBound;
+  $("copy-none").hidden = isBound;
+  const why = "This token is not bound to a key: a copy of it is accepted from anyone. Sign in with “bound to a key”.";
+  $("copy-none").textContent = session ? why : "No token yet: sign in with “bound to a key”.";
 }
 
 // --- Operator ------------------------------------------------------------------------------------
@@ -954,7 +1134,8 @@ async function operate(action) {
 function showConfig() {
   for (const name of ["api", "issuer", "audience", "scope"]) $(`config-${name}`).textContent = config[name];
   document.getElementById("scope-name").textContent = config.scope;
-  const shown = { embedded: config.embedded, client: config.client_id !== null, "no-client": config.client_id === null };
+  const [client, dpop] = [config.client_id !== null, config.dpop !== "off"];
+  const shown = { embedded: config.embedded, client, "no-client": !client, dpop: client && dpop };
   for (const node of document.querySelectorAll("[data-only]")) node.hidden = !shown[node.dataset.only];
   // Only the embedded issuer can be operated.
   if (!config.embedded) for (const name of [$("nav-operator"), $("operator-title")]) name.textContent = "Keys";
@@ -968,10 +1149,11 @@ function listen() {
   onPress($("forget-token"), forget);
   onPress($("use-token"), useToken);
   // An existing authorization URL has the other scope: discard it.
-  $("ask-scope").addEventListener("change", () => session || forget());
+  for (const name of ["ask-scope", "ask-key"]) $(name).addEventListener("change", () => session || forget());
   if (!config.embedded) $("ask-opaque").checked = false;
   for (const route of ["public", "private", "scoped"]) onPress($(`call-${route}`), () => showCall(`/${route}`));
-  onPress($("break-all"), tryAll);
+  onPress($("break-all"), () => tryAll(availableCases(), $("break-summary"), false));
+  onPress($("copy-all"), () => tryAll(COPIES, $("copy-summary"), true));
   for (const action of ["rotate", "withdraw", "stop", "start"]) onPress($(`op-${action}`), () => operate(action));
 }
 
@@ -983,7 +1165,8 @@ async function start() {
   // The issuer redirects to exactly one URI, and localhost differs from 127.0.0.1.
   if (location.origin !== new URL(config.redirect_uri).origin) return location.replace(config.redirect_uri);
   showConfig();
-  showCases();
+  showCases(availableCases(), "cases");
+  showCases(COPIES, "copies");
   showSession();
   listen();
   watchHealth();
