@@ -322,7 +322,7 @@ const MEANINGS = {
   401: "Rejected: a valid token is required.",
   403: "Rejected: the token is valid, but does not allow this.",
   429: "Rejected: too many requests with this key. Try again in a minute.",
-  503: "Not verified: the issuer is unavailable. Try again in a moment.",
+  503: "Not verified: a service that the API needs, such as the issuer, is unavailable. Try again in a moment.",
 };
 
 /** What each check requires, by its error code. */
@@ -351,7 +351,13 @@ const CHECKS = {
   not_bound: "The token must be bound to a key (cnf).",
   other_key: "The key of the proof must be the one that the token is bound to (cnf).",
   proof_missing: "A token that is bound to a key must come with a proof of that key.",
+  certificate_missing: "A token that is bound to a certificate (cnf) must come over a connection with it.",
+  other_certificate: "The certificate of the connection must be the one that the token is bound to (cnf).",
+  proof_repeated: "The request must have one proof.",
   proof_malformed: "The proof must be a JWT with the public key in its header.",
+  proof_unsupported_algorithm: "The algorithm of the proof (alg) must be one that the API accepts.",
+  proof_private_key: "The proof must have the public half of the key only.",
+  proof_missing_claim: "The proof must have jti, htm, htu, iat and ath.",
   proof_wrong_method: "The proof must be for this method (htm).",
   proof_wrong_url: "The proof must be for this URL (htu).",
   proof_wrong_token: "The proof must be for this token (ath).",
@@ -360,6 +366,7 @@ const CHECKS = {
   proof_bad_signature: "The proof must be signed with the key in its header.",
   proof_used: "The proof must be used for one request only (jti).",
   too_many_proofs: "One key must not send too many requests in a minute.",
+  replays_unavailable: "The API must be able to record that the proof was used. The proof itself may be valid.",
 };
 
 /** The check that rejected the request, if the API tells: text and nodes for a line. */
@@ -903,7 +910,7 @@ function bearer(token) {
 
 function verdictOf(status) {
   if (status === 400 || status === 401) return ["refused", "rejected, as expected"];
-  if (status === 503) return ["unanswered", "not verified: the keys of the issuer are unavailable"];
+  if (status === 503) return ["unanswered", "not verified: a service that the API needs is unavailable"];
   return ["accepted", status < 300 ? "ACCEPTED: this is a bug" : `NOT REJECTED, responded with ${status}: this is a bug`];
 }
 
