@@ -1,4 +1,4 @@
-//! axum with mutual TLS: access tokens that are bound to the certificate of their client (RFC 8705).
+//! axum with mutual TLS: access tokens that are bound to a certificate of their client (RFC 8705).
 //! Clients authenticate with self-signed certificates, and the issuer binds a token to one of them.
 //!
 //! `cargo run --example mutual_tls` prints commands to try it.

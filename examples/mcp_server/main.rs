@@ -14,6 +14,7 @@ mod notes;
 use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -21,7 +22,9 @@ use axum::http::{HeaderName, Method, Uri, header};
 use axum::response::IntoResponse;
 use clap::Parser;
 use portcullis::mcp::McpLayer;
-use portcullis::{Audience, Issuer, ProtectLayer, ResourceMetadata, Rule, Verifier};
+use portcullis::{
+    Audience, Dpop, EXPOSED_HEADERS, Issuer, ProtectLayer, ResourceMetadata, Rule, Verifier,
+};
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio::net::TcpListener;
@@ -115,7 +118,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 // ---- what your own server needs ---------------------------------------------------------------
 
 pub(crate) fn app(url: &str, issuer: &str) -> Result<Router, Box<dyn Error>> {
-    let verifier = Verifier::new(Issuer::new(issuer, Audience::resource(url))?)?;
+    // Clients may bind their tokens to a key (DPoP), with proofs up to 5 minutes old (SEP-1932).
+    let five_minutes = Duration::from_secs(300);
+    let dpop = Dpop::new(url)?.window(five_minutes, five_minutes)?;
+    let issuer = Issuer::new(issuer, Audience::resource(url))?;
+    let verifier = Verifier::builder(issuer).dpop(dpop).build()?;
     let metadata =
         ResourceMetadata::builder(url, &verifier).scopes(["notes:read"]).name("Notes").build()?;
     let protect = ProtectLayer::new(verifier).scope("notes:read").resource_metadata(&metadata);
@@ -169,13 +176,14 @@ fn cors() -> CorsLayer {
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            mcp("dpop"),
             mcp("last-event-id"),
             mcp("mcp-method"),
             mcp("mcp-name"),
             mcp("mcp-protocol-version"),
             mcp("mcp-session-id"),
         ])
-        .expose_headers([header::WWW_AUTHENTICATE, mcp("mcp-session-id")])
+        .expose_headers([&EXPOSED_HEADERS[..], &[mcp("mcp-session-id")]].concat())
 }
 
 // -----------------------------------------------------------------------------------------------

@@ -79,8 +79,13 @@ impl CertificateHeader {
 
     /// The headers of AWS Application Load Balancers: `X-Amzn-Mtls-Clientcert-Leaf` (the mode
     /// "verify with trust store") and otherwise `X-Amzn-Mtls-Clientcert` ("passthrough"), whose
-    /// first certificate is the client's. Both are percent-encoded PEM. For a listener that renames
-    /// its header, use [`nginx`](Self::nginx), which has the same form.
+    /// first certificate is the client's. Both are percent-encoded PEM. If a request has both, the
+    /// leaf counts.
+    ///
+    /// AWS does not document that a load balancer removes the header of the other mode from the
+    /// requests of clients. If it does not, a client could write the certificate of another client
+    /// into it. To read only the header of your mode, or one that the listener renames, name it
+    /// with [`nginx`](Self::nginx), which has the same form.
     pub fn aws_alb() -> Self {
         let names = ["x-amzn-mtls-clientcert-leaf", "x-amzn-mtls-clientcert"];
         Self::known(names, Form::EscapedPem)

@@ -198,7 +198,8 @@ impl ActiveDpop {
         if known.is_none() && key.is_kept() {
             binding.key.store(Some(key));
         }
-        let mut named = binding.jkt.to_vec();
+        let mut named = Vec::with_capacity(binding.jkt.len() + 1 + verified.jti.len());
+        named.extend_from_slice(&binding.jkt);
         named.push(0);
         named.extend_from_slice(verified.jti.as_bytes());
         let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = crypto::sha256(&named);

@@ -69,8 +69,10 @@ impl Base {
             return false;
         }
         // A service may treat `/x/../a` in another way than `/a`, so the request's path keeps its
-        // dot segments.
-        normal_form(&format!("{}{path}", self.0), DotSegments::Kept) == Some(htu)
+        // dot segments. The root of a router that is nested at `/v1` serves `/v1` and `/v1/`: its
+        // path does not tell which of them the client wrote.
+        path == "/" && htu == self.0
+            || normal_form(&format!("{}{path}", self.0), DotSegments::Kept) == Some(htu)
     }
 }
 
@@ -244,6 +246,8 @@ mod tests {
             ("https://xn--bcher-kva.example/a", "https://xn--bcher-kva.example", "/a", true),
             ("https://api.example.com/v1/a", "https://api.example.com/v1/", "/a", true),
             ("https://api.example.com/v1", "https://api.example.com/v1", "", true),
+            ("https://api.example.com/v1", "https://api.example.com/v1", "/", true),
+            ("https://api.example.com/v1/", "https://api.example.com/v1", "/", true),
         ]);
     }
 
@@ -252,6 +256,8 @@ mod tests {
         check(&[
             ("https://api.example.com/a", "https://api.example.com/v1", "/a", false),
             ("https://api.example.com/a/", HOST, "/a", false),
+            ("https://api.example.com/v1", "https://api.example.com/v1", "/a", false),
+            ("https://api.example.com/v", "https://api.example.com/v1", "/", false),
             ("https://api.example.com/A", HOST, "/a", false),
             ("https://api.example.com:8443/a", HOST, "/a", false),
             ("https://api.example.com:99999/a", HOST, "/a", false),
