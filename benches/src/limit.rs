@@ -7,7 +7,8 @@ use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use portcullis::Algorithm;
-use portcullis::testing::TestIssuer;
+use portcullis::testing::{TestIssuer, TokenBuilder};
+use serde_json::Value;
 
 use crate::contenders::Failure;
 
@@ -19,6 +20,15 @@ pub const FAR: usize = 7_919;
 
 /// Distinct tokens like those of Auth0.
 pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
+    tokens_with(issuer, count, |token| token)
+}
+
+/// The same, each changed.
+pub fn tokens_with(
+    issuer: &TestIssuer,
+    count: usize,
+    change: impl Fn(TokenBuilder) -> TokenBuilder,
+) -> Vec<String> {
     let token = |number: usize| {
         let token = issuer
             .token()
@@ -27,7 +37,9 @@ pub fn tokens(issuer: &TestIssuer, count: usize) -> Vec<String> {
         let token = token
             .claim("jti", format!("{number:016x}"))
             .claim("permissions", ["read:orders", "write:orders"]);
-        token.claim("https://acme.test/plan", "pro").claim("org_id", "org_9ybsU1dN2dKfDkBi").build()
+        let token =
+            token.claim("https://acme.test/plan", "pro").claim("org_id", "org_9ybsU1dN2dKfDkBi");
+        change(token).build()
     };
     (0..count).map(token).collect()
 }
@@ -46,12 +58,16 @@ impl Limit {
         algorithm: Algorithm,
         tokens: &[String],
     ) -> Result<Self, Failure> {
-        let signed = |token: &String| -> Result<_, Failure> {
-            let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
-            Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
-        };
-        let pieces = tokens.iter().map(signed).collect::<Result<_, _>>()?;
-        Ok(Self { keys: vec![parsed(issuer, algorithm)?], pieces })
+        let jwk = &issuer.jwks_json()["keys"][0];
+        Ok(Self { keys: vec![parsed(jwk, algorithm)?], pieces: pieces(tokens)? })
+    }
+
+    /// The signatures of DPoP proofs, all by the key that the first one names.
+    pub fn of_proofs(algorithm: Algorithm, proofs: &[String]) -> Result<Self, Failure> {
+        let header = proofs.first().and_then(|proof| proof.split('.').next());
+        let header = BASE64_URL_SAFE_NO_PAD.decode(header.ok_or("a proof has a header")?)?;
+        let header: Value = serde_json::from_slice(&header)?;
+        Ok(Self { keys: vec![parsed(&header["jwk"], algorithm)?], pieces: pieces(proofs)? })
     }
 
     /// With `count` keys, used in no particular order.
@@ -61,7 +77,8 @@ impl Limit {
         algorithm: Algorithm,
         count: usize,
     ) -> Result<Self, Failure> {
-        self.keys = (0..count).map(|_| parsed(issuer, algorithm)).collect::<Result<_, _>>()?;
+        let jwk = &issuer.jwks_json()["keys"][0];
+        self.keys = (0..count).map(|_| parsed(jwk, algorithm)).collect::<Result<_, _>>()?;
         Ok(self)
     }
 
@@ -86,8 +103,16 @@ impl Limit {
     }
 }
 
-fn parsed(issuer: &TestIssuer, algorithm: Algorithm) -> Result<ParsedPublicKey, Failure> {
-    let jwk = issuer.jwks_json()["keys"][0].clone();
+/// Each signing input and its signature.
+fn pieces(tokens: &[String]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
+    let signed = |token: &String| -> Result<_, Failure> {
+        let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
+        Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
+    };
+    tokens.iter().map(signed).collect()
+}
+
+fn parsed(jwk: &Value, algorithm: Algorithm) -> Result<ParsedPublicKey, Failure> {
     let member = |name: &str| -> Result<Vec<u8>, Failure> {
         Ok(BASE64_URL_SAFE_NO_PAD.decode(jwk[name].as_str().ok_or("a key has its members")?)?)
     };

@@ -7,16 +7,22 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
+use portcullis::testing::DpopClient;
 use tokio::runtime::Runtime;
 use tower::Service as _;
 
 use crate::contenders::Failure;
+
+/// The URL of all requests, as proofs name it.
+pub const PROOF_URL: &str = "https://api.example.com/";
 
 /// A service, and the tokens that its requests use in order.
 pub struct Way<'a> {
     pub name: String,
     app: Router,
     tokens: &'a [String],
+    /// Makes the proof of each request, if the tokens are bound to a key.
+    client: Option<&'a DpopClient>,
     next: usize,
     /// Seconds per request, for each round.
     pub times: Vec<f64>,
@@ -26,21 +32,37 @@ impl<'a> Way<'a> {
     /// With its state, as a server does. Without it, axum applies the layers again for each
     /// request.
     pub fn new(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
-        Self { name: name.into(), app: app.with_state(()), tokens, next: 0, times: Vec::new() }
+        Self::without_state(name, app.with_state(()), tokens)
+    }
+
+    /// With a DPoP proof for each request.
+    pub fn with_proofs(
+        name: impl Into<String>,
+        app: Router,
+        tokens: &'a [String],
+        client: &'a DpopClient,
+    ) -> Self {
+        Self { client: Some(client), ..Self::new(name, app, tokens) }
     }
 
     /// Without its state: axum applies the layers again for each request.
     pub fn without_state(name: impl Into<String>, app: Router, tokens: &'a [String]) -> Self {
-        Self { name: name.into(), app, tokens, next: 0, times: Vec::new() }
+        Self { name: name.into(), app, tokens, client: None, next: 0, times: Vec::new() }
     }
 
     /// Creates the next requests, before they are measured.
     pub fn requests(&mut self, count: usize) -> Result<Vec<Request<Body>>, Failure> {
         let mut request = || {
             let request = Request::get("/");
-            let request = match self.tokens.get(self.next % self.tokens.len().max(1)) {
-                Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
-                None => request,
+            let token = self.tokens.get(self.next % self.tokens.len().max(1));
+            let request = match (token, self.client) {
+                (Some(token), None) => {
+                    request.header(header::AUTHORIZATION, format!("Bearer {token}"))
+                }
+                (Some(token), Some(client)) => request
+                    .header(header::AUTHORIZATION, format!("DPoP {token}"))
+                    .header("dpop", client.proof("GET", PROOF_URL, token).build()),
+                (None, _) => request,
             };
             self.next += 1;
             Ok(request.body(Body::empty())?)

@@ -13,6 +13,7 @@ use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 
 use super::{Failure, jwks_url};
+use crate::rounds::PROOF_URL;
 
 type Token = ValidatedToken<<Rfc9068Validator as AccessTokenValidator>::Claims>;
 
@@ -30,7 +31,8 @@ pub async fn router(
         .jwks_source(client)
         .build()
         .await?;
-    let protect = ValidatorLayer::builder().validator(validator).build();
+    // For DPoP, which is on by default. It remembers no proofs: that is up to the application.
+    let protect = ValidatorLayer::builder().validator(validator).base_url(PROOF_URL)?.build();
     let subject = async |token: Token| token.sub.clone().unwrap_or_default();
     Ok(Some(Router::new().route("/", get(subject)).route_layer(protect.authenticated())))
 }
