@@ -2,6 +2,7 @@
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, HttpResponse, HttpResponseBuilder, error, web};
 use portcullis::{ProtectLayer, Rejection};
@@ -12,15 +13,25 @@ pub async fn protect<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B, BoxBody>>, Error> {
-    match layer.verify_request(&parts(&request)?).await {
+    let head = parts(&request)?;
+    match layer.verify_request(&head).await {
         Ok(Some(token)) => {
             request.extensions_mut().insert(token);
-            Ok(next.call(request).await?.map_into_left_body())
         }
         // The layer lets requests without a token through.
-        Ok(None) => Ok(next.call(request).await?.map_into_left_body()),
-        Err(rejection) => Ok(request.into_response(response(rejection)).map_into_right_body()),
+        Ok(None) => {}
+        Err(rejection) => {
+            return Ok(request.into_response(response(rejection)).map_into_right_body());
+        }
     }
+    let mut answered = next.call(request).await?;
+    for (name, value) in &layer.response_headers(&head) {
+        answered.response_mut().headers_mut().insert(
+            HeaderName::try_from(name.as_str()).map_err(error::ErrorInternalServerError)?,
+            HeaderValue::from_bytes(value.as_bytes()).map_err(error::ErrorInternalServerError)?,
+        );
+    }
+    Ok(answered.map_into_left_body())
 }
 
 /// actix-web uses version 0.2 of the crate `http`, so the head of the request is copied.

@@ -27,5 +27,8 @@ where
         Ok(None) => {}
         Err(rejection) => return Ok(rejection.into_response::<String>().map(Body::from)),
     }
-    handler(Request::from_parts(parts, body)).await
+    let headers = layer.response_headers(&parts);
+    let mut response = handler(Request::from_parts(parts, body)).await?;
+    response.headers_mut().extend(headers);
+    Ok(response)
 }

@@ -11,7 +11,8 @@ pub async fn protect<E: Endpoint>(
     endpoint: Arc<E>,
     mut request: Request,
 ) -> Result<Response> {
-    match layer.verify_request(&parts(&request)?).await {
+    let head = parts(&request)?;
+    match layer.verify_request(&head).await {
         Ok(Some(token)) => {
             request.set_data(token);
         }
@@ -19,7 +20,9 @@ pub async fn protect<E: Endpoint>(
         Ok(None) => {}
         Err(rejection) => return Ok(response(rejection)),
     }
-    Ok(endpoint.call(request).await?.into_response())
+    let mut response = endpoint.call(request).await?.into_response();
+    response.headers_mut().extend(layer.response_headers(&head));
+    Ok(response)
 }
 
 fn parts(request: &Request) -> Result<http::request::Parts> {

@@ -16,7 +16,8 @@ impl Handler for Protect {
         response: &mut Response,
         flow: &mut FlowCtrl,
     ) {
-        match self.0.verify_request(&parts(request)).await {
+        let head = parts(request);
+        match self.0.verify_request(&head).await {
             Ok(Some(token)) => {
                 depot.insert_typed(token);
             }
@@ -28,8 +29,10 @@ impl Handler for Protect {
                 response.headers_mut().extend(head.headers);
                 response.body(body);
                 flow.skip_rest();
+                return;
             }
         }
+        response.headers_mut().extend(self.0.response_headers(&head));
     }
 }
 

@@ -17,14 +17,14 @@ async fn requests_are_answered_as_by_the_layer() {
     let app = test::init_service(app).await;
     for case in cases {
         let mut request = test::TestRequest::get().uri("/orders");
-        if let Some(authorization) = case.authorization() {
-            request = request.insert_header(("authorization", authorization));
+        for (name, value) in &case.headers {
+            request = request.insert_header((*name, value.as_str()));
         }
         let response = test::call_service(&app, request.to_request()).await;
         let status = response.status().as_u16();
-        let challenge = response.headers().get("www-authenticate").cloned();
-        let challenge = challenge.as_ref().map(|value| value.to_str().unwrap());
+        let headers = response.headers().clone();
+        let header = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let body = test::read_body(response).await;
-        case.check(status, challenge, &String::from_utf8_lossy(&body));
+        case.check(status, header, &String::from_utf8_lossy(&body));
     }
 }

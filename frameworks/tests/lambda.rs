@@ -15,14 +15,13 @@ async fn requests_are_answered_as_by_the_layer() {
     let (layer, cases) = support::api();
     for case in cases {
         let mut request = http::Request::get("/orders");
-        if let Some(authorization) = case.authorization() {
-            request = request.header("authorization", authorization);
+        for (name, value) in &case.headers {
+            request = request.header(*name, value);
         }
         let request = request.body(Body::Empty).unwrap();
         let response = protect(&layer, request, orders).await.unwrap();
-        let challenge = response.headers().get("www-authenticate");
-        let challenge = challenge.map(|value| value.to_str().unwrap());
+        let header = |name: &str| Some(response.headers().get(name)?.to_str().unwrap().to_owned());
         let body = String::from_utf8_lossy(response.body());
-        case.check(response.status().as_u16(), challenge, &body);
+        case.check(response.status().as_u16(), header, &body);
     }
 }

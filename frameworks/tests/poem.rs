@@ -19,13 +19,14 @@ async fn requests_are_answered_as_by_the_layer() {
     let client = TestClient::new(Route::new().at("/orders", route));
     for case in cases {
         let mut request = client.get("/orders");
-        if let Some(authorization) = case.authorization() {
-            request = request.header("authorization", authorization);
+        for (name, value) in &case.headers {
+            request = request.header(*name, value);
         }
         let response = request.send().await.0;
         let status = response.status().as_u16();
-        let challenge = response.header("www-authenticate").map(str::to_owned);
+        let headers = response.headers().clone();
+        let header = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let body = response.into_body().into_string().await.unwrap();
-        case.check(status, challenge.as_deref(), &body);
+        case.check(status, header, &body);
     }
 }

@@ -18,14 +18,14 @@ async fn requests_are_answered_as_by_the_layer() {
     let service = Service::new(router);
     for case in cases {
         let mut request = TestClient::get("http://127.0.0.1/orders");
-        if let Some(authorization) = case.authorization() {
-            request = request.add_header("authorization", authorization, true);
+        for (name, value) in &case.headers {
+            request = request.add_header(*name, value, true);
         }
         let mut response = request.send(&service).await;
         let status = response.status_code.unwrap().as_u16();
-        let challenge = response.headers().get("www-authenticate").cloned();
-        let challenge = challenge.as_ref().map(|value| value.to_str().unwrap());
+        let headers = response.headers().clone();
+        let header = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let body = response.take_string().await.unwrap_or_default();
-        case.check(status, challenge, &body);
+        case.check(status, header, &body);
     }
 }

@@ -94,18 +94,33 @@ pub fn challenges(headers: &HeaderMap) -> Result<Vec<Challenge>, ChallengeError>
 /// message contains the status and all challenges of the response.
 #[track_caller]
 pub fn assert_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
+    assert_scheme(response, "Bearer")
+}
+
+/// Like [`assert_challenge`], for the one `DPoP` challenge of a response (RFC 9449 §7.1).
+///
+/// # Panics
+///
+/// As [`assert_challenge`].
+#[track_caller]
+pub fn assert_dpop_challenge<B>(response: &Response<B>) -> ChallengeAssertion {
+    assert_scheme(response, "DPoP")
+}
+
+#[track_caller]
+fn assert_scheme<B>(response: &Response<B>, scheme: &str) -> ChallengeAssertion {
     let reason = response.extensions().get::<Error>().map(Error::code);
     let shown = Shown { status: response.status(), headers: response.headers().clone(), reason };
     let found = match challenges(response.headers()) {
         Ok(found) => found,
         Err(error) => panic!("{error}; {shown}"),
     };
-    let mut bearer =
-        found.into_iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
-    match (bearer.next(), bearer.next()) {
+    let mut of_scheme =
+        found.into_iter().filter(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
+    match (of_scheme.next(), of_scheme.next()) {
         (Some(challenge), None) => ChallengeAssertion { challenge, shown },
-        (None, _) => panic!("expected a Bearer challenge; {shown}"),
-        (Some(_), Some(_)) => panic!("expected one Bearer challenge; {shown}"),
+        (None, _) => panic!("expected a {scheme} challenge; {shown}"),
+        (Some(_), Some(_)) => panic!("expected one {scheme} challenge; {shown}"),
     }
 }
 
@@ -129,7 +144,8 @@ impl ChallengeAssertion {
     }
 
     /// Expects this `error`: `invalid_token`, `invalid_request` or `insufficient_scope` (RFC 6750
-    /// §3.1), or `insufficient_user_authentication` (RFC 9470 §3).
+    /// §3.1), `insufficient_user_authentication` (RFC 9470 §3), or of a `DPoP` challenge
+    /// `invalid_dpop_proof` or `use_dpop_nonce` (RFC 9449 §7.1, §9).
     ///
     /// # Panics
     ///

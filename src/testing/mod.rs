@@ -44,7 +44,10 @@ mod store;
 mod token_builder;
 
 pub use authenticated::{Authenticated, AuthenticatedAs, authenticated_as};
-pub use challenge::{Challenge, ChallengeAssertion, ChallengeError, assert_challenge, challenges};
+pub use challenge::{
+    Challenge, ChallengeAssertion, ChallengeError, assert_challenge, assert_dpop_challenge,
+    challenges,
+};
 pub use discovery::assert_discoverable;
 pub use dpop_client::{DpopClient, ProofBuilder};
 pub use issuer::{AUDIENCE, Behavior, TestIssuer};

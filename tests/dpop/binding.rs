@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use portcullis::testing::{assert_challenge, assert_dpop_challenge};
 use portcullis::{DpopProof, EXPOSED_HEADERS, ResourceMetadata, Rule};
 
 use super::*;
@@ -18,10 +19,8 @@ async fn a_route_may_require_a_bound_token() {
     assert_eq!(response.status(), StatusCode::OK);
     let response = app().oneshot(request("Bearer", &unbound, &[])).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    let challenges: Vec<_> = response.headers().get_all("www-authenticate").iter().collect();
-    assert!(challenges[0].to_str().unwrap().starts_with("DPoP realm=\"api\", error=\"invalid_to"));
-    assert_eq!(challenges[1], "Bearer realm=\"api\"");
-    assert_eq!(response.extensions().get::<Error>().unwrap().code(), "not_bound");
+    assert_dpop_challenge(&response).status(401).error("invalid_token").reason("not_bound");
+    assert_challenge(&response).no_error();
 
     let either = Rule::bound().or(Rule::role("legacy"));
     assert_eq!(either.to_string(), "bound to a key of the client or role \"legacy\"");
