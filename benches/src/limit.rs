@@ -48,8 +48,7 @@ pub fn tokens_with(
 pub struct Limit {
     /// The same key, parsed several times if each issuer has its own.
     keys: Vec<ParsedPublicKey>,
-    /// Each signing input and its signature.
-    pieces: Vec<(Vec<u8>, Vec<u8>)>,
+    pieces: Vec<Piece>,
 }
 
 impl Limit {
@@ -103,8 +102,10 @@ impl Limit {
     }
 }
 
-/// Each signing input and its signature.
-fn pieces(tokens: &[String]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Failure> {
+/// A signing input and its signature.
+type Piece = (Vec<u8>, Vec<u8>);
+
+fn pieces(tokens: &[String]) -> Result<Vec<Piece>, Failure> {
     let signed = |token: &String| -> Result<_, Failure> {
         let (input, signature) = token.rsplit_once('.').ok_or("a token has two periods")?;
         Ok((input.as_bytes().to_vec(), BASE64_URL_SAFE_NO_PAD.decode(signature)?))
