@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# End-to-end check of DPoP (RFC 9449) with several replicas: two processes of the demo
+# (examples/protected_api) share a Redis, and accept each proof once. While Redis is stopped, hangs
+# or is full, they accept no proof. ci/replicas/check.mjs lists the cases.
+#
+# Needs node, redis-server or valkey-server, and cargo. Everything listens on free ports of
+# 127.0.0.1. Takes half a minute once built. Can be run from any directory. PROTECTED_API
+# names a built demo to check instead.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "replicas check: $*" >&2
+  exit 1
+}
+
+. ci/requirements.sh
+require replicas node redis-server
+redis=$(find_tool redis-server)
+
+work=$(mktemp -d)
+pid=
+finish() {
+  local status=$?
+  trap - EXIT INT TERM
+  # It ends Redis and the replicas.
+  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
+  wait
+  if [ "$status" -ne 0 ]; then
+    for log in "$work"/*.log; do
+      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
+    done >&2
+  fi
+  rm -rf "$work"
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [ -z "${PROTECTED_API:-}" ]; then
+  cargo build --quiet --example protected_api
+  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+fi
+
+# In the background, so that a signal to this script ends it at once.
+node ci/replicas/check.mjs --demo "$PROTECTED_API" --redis "$redis" --work "$work" &
+pid=$!
+wait "$pid" || fail "some cases failed"
+pid=
+
+echo "Replicas that share $("$redis" --version | cut -d ' ' -f 1-3) accept each proof once."
