@@ -3,10 +3,12 @@
 //!
 //! `cargo run --example mutual_tls` prints commands to try it.
 
+#[path = "mutual_tls/authority.rs"]
+mod authority;
+
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,26 +18,24 @@ use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::middleware::map_request;
 use axum::routing::get;
 use axum::serve::{IncomingStream, Listener};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use portcullis::testing::TestIssuer;
 use portcullis::{AccessToken, ClientCertificate, ClientCertificates, ProtectLayer, Verifier};
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::{self, CryptoProvider};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::{
     self, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
 use tokio_rustls::server::TlsStream;
 
+use authority::{Authority, Identity, print_curl, self_signed, write_files};
+
 /// How long a client may take for its handshake.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
 /// How many handshakes may be in progress. Further connections wait in the queue of the kernel.
 const MAX_HANDSHAKES: usize = 1024;
@@ -47,18 +47,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let verifier = Verifier::builder(issuer.issuer())
         .client_certificates(ClientCertificates::from_connection())
         .build()?;
-    let app = Router::new()
-        .route("/orders", get(orders).route_layer(ProtectLayer::new(verifier)))
-        // The last layer is the outermost one: it runs before the token is verified.
-        .layer(map_request(insert_certificate));
 
     let authority = Authority::new()?;
+    let config = server_config(authority.server()?)?;
     let listener = TcpListener::bind("127.0.0.1:3443").await?;
-    let listener = TlsListener::new(listener, authority.server_config()?)?;
 
-    print_commands(&issuer, &authority)?;
-    axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).await?;
+    let (client, other) = (self_signed("client.example")?, self_signed("other.example")?);
+    let token = issuer.token().subject("alice").bound_to_certificate(&client.0).build();
+    write_files(&authority, &client, &other, &token)?;
+    print_curl("https://localhost:3443/orders");
+    serve(listener, config, ProtectLayer::new(verifier)).await?;
     Ok(())
+}
+
+pub(crate) async fn serve(
+    listener: TcpListener,
+    config: ServerConfig,
+    protect: ProtectLayer,
+) -> io::Result<()> {
+    let app = Router::new()
+        .route("/orders", get(orders).route_layer(protect))
+        // The last layer is the outermost one: it runs before the token is verified.
+        .layer(map_request(insert_certificate));
+    let listener = TlsListener::new(listener, config)?;
+    axum::serve(listener, app.into_make_service_with_connect_info::<Peer>()).await
 }
 
 async fn orders(token: AccessToken) -> String {
@@ -159,37 +171,15 @@ async fn accept(
     }
 }
 
-/// Issues the certificate of the server. In production, it may come from a public authority.
-struct Authority {
-    certificate: rcgen::Certificate,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Result<Self, rcgen::Error> {
-        let mut params = rcgen::CertificateParams::default();
-        // Otherwise it would have the name of the certificates that it issues.
-        params.distinguished_name.push(rcgen::DnType::CommonName, "authority of the example");
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-        let key = rcgen::KeyPair::generate()?;
-        let certificate = params.self_signed(&key)?;
-        Ok(Self { certificate, issuer: rcgen::Issuer::new(params, key) })
-    }
-
-    fn server_config(&self) -> Result<ServerConfig, Box<dyn std::error::Error>> {
-        let key = rcgen::KeyPair::generate()?;
-        let params = rcgen::CertificateParams::new(["localhost".to_owned()])?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        let key = PrivateKeyDer::try_from(key.serialize_der())?;
-        let provider = Arc::new(crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(AnyCertificate(provider)))
-            .with_single_cert(vec![certificate.der().clone()], key)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(config)
-    }
+/// Accepts clients that have any certificate, and clients without a certificate.
+pub(crate) fn server_config((certificate, key): Identity) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(AnyCertificate(provider)))
+        .with_single_cert(vec![certificate], key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// Accepts every client certificate, also a self-signed one (RFC 8705 §2.2), and clients without a
@@ -243,36 +233,4 @@ impl ClientCertVerifier for AnyCertificate {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// Stands in for a client that has registered its certificate at the issuer.
-fn print_commands(
-    issuer: &TestIssuer,
-    authority: &Authority,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let client = rcgen::generate_simple_self_signed(["client.example".to_owned()])?;
-    let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(client.cert.der()));
-    let token = issuer.token().subject("alice").claim("cnf", json!({ "x5t#S256": hash })).build();
-    let folder = std::env::temp_dir().join(format!("portcullis-mutual-tls-{}", std::process::id()));
-    std::fs::create_dir(&folder)?;
-    write_pem(&folder.join("authority.pem"), "CERTIFICATE", authority.certificate.der())?;
-    write_pem(&folder.join("client.pem"), "CERTIFICATE", client.cert.der())?;
-    write_pem(&folder.join("client-key.pem"), "PRIVATE KEY", &client.signing_key.serialize_der())?;
-
-    println!("cd {}", folder.display());
-    println!("TOKEN={token}");
-    let curl = "curl -i https://localhost:3443/orders --cacert authority.pem";
-    let token = "-H \"Authorization: Bearer $TOKEN\"";
-    println!("With the client's certificate, 200:");
-    println!("  {curl} --cert client.pem --key client-key.pem {token}");
-    println!("Without it, 401:");
-    println!("  {curl} {token}");
-    Ok(())
-}
-
-fn write_pem(path: &Path, label: &str, der: &[u8]) -> io::Result<()> {
-    let base64 = STANDARD.encode(der);
-    let lines: Vec<_> = base64.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    let body = lines.join("\n");
-    std::fs::write(path, format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"))
 }

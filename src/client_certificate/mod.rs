@@ -35,7 +35,8 @@ use crate::crypto;
 /// }
 /// ```
 ///
-/// `examples/mutual_tls.rs` (axum) and `examples/mutual_tls_hyper.rs` are whole servers.
+/// `examples/mutual_tls.rs` (axum), `examples/mutual_tls_hyper.rs` and
+/// `examples/mutual_tls_tonic.rs` are whole servers.
 #[derive(Clone, Copy)]
 pub struct ClientCertificate([u8; 32]);
 
