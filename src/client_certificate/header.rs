@@ -107,6 +107,9 @@ impl CertificateHeader {
     /// A header with HAProxy's `%[ssl_c_der,base64]`. `ssl_c_chain_der` is not supported: with
     /// OpenSSL, it is the chain without the client's certificate.
     ///
+    /// If HAProxy sets the header on a condition, use `ssl_c_used`. `ssl_fc_has_crt` is false in a
+    /// resumed TLS session, so tokens that are bound to its certificate would be rejected.
+    ///
     /// # Errors
     ///
     /// Returns an error if `name` is not a valid header name.
