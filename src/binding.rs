@@ -224,8 +224,13 @@ impl Bindings {
         binding: &Binding,
         proof: Option<&DpopProof>,
         request: &Parts,
+        scheme: Scheme,
     ) -> bool {
-        let has_proof = binding.key.is_none() || proof.is_some_and(|proof| proof.is_of(request));
+        let is_of = |proof: &DpopProof| {
+            let url = self.dpop.as_ref().and_then(|dpop| dpop.url(request).ok());
+            url.is_some_and(|(path, _)| proof.is_of(request, &path, self.clock.now()))
+        };
+        let has_proof = binding.key.is_none() || scheme == Scheme::Dpop && proof.is_some_and(is_of);
         let has_certificate = binding.certificate.as_ref().is_none_or(|expected| {
             self.certificate(request)
                 .is_some_and(|found| crypto::is_equal(expected, found.sha256()))

@@ -192,7 +192,11 @@ impl<S: Sync> FromRequestParts<S> for DpopProof {
     /// A request whose token is not bound to a key is rejected with 401.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AccessTokenRejection> {
         let token = parts.extensions.get::<AccessToken>().ok_or_else(|| not_there(parts))?;
-        let not_bound = || AccessTokenRejection::Rejected(InvalidToken::NotBound.into());
+        let not_bound = || {
+            let error = InvalidToken::NotBound.into();
+            telemetry::token_rejected(&error, Some(token.issuer()), None, None);
+            AccessTokenRejection::Rejected(error)
+        };
         token.dpop_proof().cloned().ok_or_else(not_bound)
     }
 }

@@ -25,7 +25,7 @@ const URL_OF_PRIVATE = `${PUBLIC_URL}/private`;
 const PAST = 60;
 const FUTURE = 30;
 /** How far the clocks of two replicas may be apart, in seconds. */
-const CLOCK_DIFFERENCE = 10;
+const CLOCK_DIFFERENCE = 60;
 /** The demo's prefix of keys in Redis. */
 const PREFIX = 'portcullis-demo:';
 const ROUNDS = 50;

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use base64::Engine as _;
@@ -121,7 +122,11 @@ impl SenderConstrained {
 /// Connects when it is needed, so that the demo starts while Redis is down.
 fn redis(url: &str) -> Result<RedisStore<ConnectionManager>, Box<dyn Error>> {
     let client = redis::Client::open(url)?;
-    let connection = client.get_connection_manager_lazy(ConnectionManagerConfig::new())?;
+    // While Redis is down, it is tried twice a second.
+    let config = ConnectionManagerConfig::new()
+        .set_max_delay(Duration::from_millis(500))
+        .set_number_of_retries(usize::MAX);
+    let connection = client.get_connection_manager_lazy(config)?;
     Ok(RedisStore::new(connection, "portcullis-demo")?)
 }
 

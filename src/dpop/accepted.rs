@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +11,8 @@ use http::{HeaderValue, Method};
 use serde_json::Value;
 
 use super::check::HEADER;
+use crate::binding::Facts;
+use crate::clock::Now;
 
 /// The *accepted* DPoP proof of a request (RFC 9449 §4): its client has the key that the access
 /// token is bound to. With the feature `axum`, it is an extractor;
@@ -31,15 +34,29 @@ pub struct DpopProof(Arc<Inner>);
 
 struct Inner {
     method: Method,
+    /// The path of the request, as the checks saw it.
+    path: Box<str>,
     proof: HeaderValue,
     jkt: [u8; 32],
+    /// Uptime of the check.
+    at: Duration,
     claims: OnceLock<Value>,
 }
 
+/// How long an inner layer accepts what an outer one has checked: as long as a proof can be
+/// accepted at most. A queue between the layers may delay the request.
+const HOLDS_FOR: Duration = Duration::from_secs(300);
+
 impl DpopProof {
-    pub(crate) fn new(method: &Method, proof: &HeaderValue, jkt: [u8; 32]) -> Self {
-        let (method, proof) = (method.clone(), proof.clone());
-        Self(Arc::new(Inner { method, proof, jkt, claims: OnceLock::new() }))
+    pub(crate) fn new(facts: &Facts<'_>, proof: &HeaderValue, jkt: [u8; 32], now: Now) -> Self {
+        Self(Arc::new(Inner {
+            method: facts.method.clone(),
+            path: (*facts.path).into(),
+            proof: proof.clone(),
+            jkt,
+            at: now.uptime,
+            claims: OnceLock::new(),
+        }))
     }
 
     /// Returns a claim of the proof.
@@ -52,12 +69,20 @@ impl DpopProof {
         URL_SAFE_NO_PAD.encode(self.0.jkt)
     }
 
-    /// Whether a request still has this proof and the method that was checked. Its path may have
-    /// been shortened by a router since.
-    pub(crate) fn is_of(&self, request: &Parts) -> bool {
+    /// Whether a request is the one that was checked: it has this proof, the method and the path,
+    /// whose beginning a router may have removed since. Otherwise, an application that keeps an
+    /// `AccessToken` would make the proof good for other requests.
+    pub(crate) fn is_of(&self, request: &Parts, path: &str, now: Now) -> bool {
+        let Inner { method, path: checked, proof, at, .. } = &*self.0;
         let mut headers = request.headers.get_all(HEADER).iter();
-        let is_same = headers.next() == Some(&self.0.proof) && headers.next().is_none();
-        is_same && request.method == self.0.method
+        let has_proof = headers.next() == Some(proof) && headers.next().is_none();
+        let has_path = &**checked == path
+            || path == "/" && !checked.is_empty()
+            || path.starts_with('/') && checked.ends_with(path);
+        has_proof
+            && has_path
+            && request.method == *method
+            && now.uptime.saturating_sub(*at) <= HOLDS_FOR
     }
 }
 

@@ -84,9 +84,10 @@ pub(crate) struct ActiveDpop {
 struct Dated {
     /// The second of `iat`, or the counter of the nonce.
     second: u64,
-    /// The first and the last of them that are accepted.
+    /// The first of them that is accepted.
     oldest: u64,
-    newest: u64,
+    /// That of a proof that is made now.
+    current: u64,
     /// For how much longer the proof would be accepted.
     accepted_for: Duration,
 }
@@ -98,7 +99,7 @@ impl ActiveDpop {
             .unwrap_or_else(|| u32::try_from(config.max_proofs / 8).unwrap_or(u32::MAX).max(1));
         let accepted_for = match config.nonces {
             Some(_) => Nonces::ACCEPTED_FOR,
-            None => config.past + config.future,
+            None => config.past + config.future + Duration::from_secs(1),
         };
         let replays = Replays::new(config.max_proofs, share, accepted_for);
         let shared = config.store.clone().map(|store| SharedReplays::new(store.0, clock.clone()));
@@ -194,6 +195,9 @@ impl ActiveDpop {
             Some(nonces) => Self::check_nonce(nonces, &proof, now)?,
             None => self.check_time(&proof, now)?,
         };
+        if let Some(shared) = &self.shared {
+            shared.check().map_err(|reason| self.unavailable(reason))?;
+        }
         let verified = proof.verify(&key)?;
         if known.is_none() && key.is_kept() {
             binding.key.store(Some(key));
@@ -203,8 +207,8 @@ impl ActiveDpop {
         named.push(0);
         named.extend_from_slice(verified.jti.as_bytes());
         let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = crypto::sha256(&named);
-        let Dated { second, oldest, newest, accepted_for } = dated;
-        let used = Use { hash, jkt: &binding.jkt, second, oldest, newest, uptime: now.uptime };
+        let Dated { second, oldest, current, accepted_for } = dated;
+        let used = Use { hash, jkt: &binding.jkt, second, oldest, current, uptime: now.uptime };
         match self.replays.insert(&used) {
             Ok(kept) => telemetry::replays_kept(kept),
             Err(Refused::Used) => return Err(ProofError::Used.into()),
@@ -221,7 +225,7 @@ impl ActiveDpop {
                 return Err(self.unavailable(StoreError::new(reason)));
             }
         }
-        let proof = DpopProof::new(facts.method, header, binding.jkt);
+        let proof = DpopProof::new(facts, header, binding.jkt, now);
         Ok(Proven { proof, hash, accepted_for })
     }
 
@@ -252,7 +256,7 @@ impl ActiveDpop {
         Ok(Dated {
             second: issued_at.as_secs(),
             oldest: oldest.as_secs(),
-            newest: newest.as_secs(),
+            current: now.unix.as_secs(),
             accepted_for: end.saturating_sub(now.unix),
         })
     }
@@ -260,10 +264,9 @@ impl ActiveDpop {
     fn check_nonce(nonces: &Nonces, proof: &Proof<'_>, now: Now) -> Result<Dated, ProofError> {
         let found = proof.nonce().and_then(|nonce| nonces.find(nonce, now.unix));
         let (counter, _) = found.ok_or(ProofError::NonceNeeded)?;
-        let accepted = Nonces::accepted(now.unix);
+        let (oldest, current) = (*Nonces::accepted(now.unix).start(), Nonces::counter(now.unix));
         let accepted_for = Nonces::end(counter).saturating_sub(now.unix);
-        let (oldest, newest) = (*accepted.start(), *accepted.end());
-        Ok(Dated { second: counter, oldest, newest, accepted_for })
+        Ok(Dated { second: counter, oldest, current, accepted_for })
     }
 
     /// That a proof was used cannot be recorded. One event per second is logged.

@@ -212,7 +212,7 @@ impl Dpop {
     /// Sets how many proofs are remembered at once: 1,000,000 by default, about 30 MB. A proof is
     /// remembered for as long as it is accepted: 90 seconds by default, the whole
     /// [`window`](Self::window), or six minutes with nonces. If there are more, requests with DPoP
-    /// are answered 503.
+    /// are answered 503: set it to the proofs per second times these seconds.
     ///
     /// # Errors
     ///
@@ -234,11 +234,13 @@ impl Dpop {
     }
 
     /// Records used proofs also in a store that the replicas of this API share, so that a proof
-    /// that one of them accepted is used at all of them. Without it, each process remembers its
-    /// own.
+    /// that one of them accepted is used at all of them. Without it, each
+    /// [`Verifier`](crate::Verifier) remembers its own; its clones share them. With it, two
+    /// verifiers must not check one request.
     ///
     /// While the store cannot be used, requests with DPoP are answered 503. Requests with bearer
-    /// tokens do not depend on it. A request waits for the store for at most 250 ms.
+    /// tokens do not depend on it. A request waits for the store for at most 250 ms, on a Tokio
+    /// runtime with time enabled. The clocks of the replicas may differ by up to 60 seconds.
     pub fn share_replays(mut self, store: impl SharedStore) -> Self {
         self.store = Some(Store(Arc::new(store)));
         self

@@ -108,9 +108,14 @@ impl Nonces {
         found
     }
 
+    /// The counter of the nonce that is handed out now.
+    pub(crate) fn counter(unix: Duration) -> u64 {
+        unix.as_secs() / PERIOD
+    }
+
     /// The counters that are accepted.
     pub(crate) fn accepted(unix: Duration) -> RangeInclusive<u64> {
-        let counter = unix.as_secs() / PERIOD;
+        let counter = Self::counter(unix);
         counter.saturating_sub(EARLIER)..=counter.saturating_add(LATER)
     }
 
@@ -120,7 +125,7 @@ impl Nonces {
     }
 
     fn valid(&self, unix: Duration) -> Arc<Valid> {
-        let counter = unix.as_secs() / PERIOD;
+        let counter = Self::counter(unix);
         if let Some(valid) = &*self.valid.load()
             && valid.counter == counter
         {

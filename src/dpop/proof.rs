@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::target::Base;
+use super::target::{Base, is_target};
 use super::thumbprint::thumbprint;
 use crate::algorithm::Algorithm;
 use crate::error::ProofError;
@@ -186,8 +186,7 @@ impl<'a> Proof<'a> {
         if htm != expected.method {
             return Err(ProofError::OtherMethod);
         }
-        let mut bases = expected.bases.iter().chain(expected.own);
-        if !bases.any(|base| base.is_target(&htu, expected.path)) {
+        if !is_target(&htu, expected.path, expected.bases.iter().chain(expected.own)) {
             return Err(ProofError::OtherUrl);
         }
         if ath != expected.ath {
@@ -244,7 +243,9 @@ fn public_key(jwk: &str, alg: &str) -> Result<PublicKey, ProofError> {
         Some(Value::Text(text)) => Ok(Some(text.into_owned())),
         Some(_) => Err(MALFORMED),
     };
-    if text(own_alg)?.is_some_and(|own| own != alg) {
+    // EdDSA and Ed25519 are two names of one algorithm (RFC 9864 §2.2).
+    let is_other = |own: &str| Algorithm::from_name(own) != Algorithm::from_name(alg);
+    if text(own_alg)?.is_some_and(|own| is_other(&own)) {
         return Err(MALFORMED);
     }
     let (kty, crv, x, y) = (text(kty)?, text(crv)?, text(x)?, text(y)?);

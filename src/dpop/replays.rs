@@ -53,7 +53,7 @@ pub(crate) enum Refused {
     TooMany,
     /// The table is full.
     Full,
-    /// The clock was set back: not even the newest proofs are accepted.
+    /// The clock was set back: not even a proof that is made now is accepted.
     SetBack,
 }
 
@@ -66,8 +66,8 @@ pub(crate) struct Use<'a> {
     pub(crate) second: u64,
     /// The first second that is still accepted.
     pub(crate) oldest: u64,
-    /// The last one.
-    pub(crate) newest: u64,
+    /// That of a proof that is made now.
+    pub(crate) current: u64,
     pub(crate) uptime: Duration,
 }
 
@@ -100,11 +100,9 @@ impl Replays {
     /// Remembers a proof, and returns how many are remembered, or says why it is not accepted.
     pub(crate) fn insert(&self, used: &Use<'_>) -> Result<usize, Refused> {
         let edge = self.edge.fetch_max(used.oldest, Ordering::Relaxed).max(used.oldest);
-        if used.newest < edge {
-            return Err(Refused::SetBack);
-        }
         if used.second < edge {
-            return Err(Refused::TooOld);
+            let is_set_back = used.current < edge;
+            return Err(if is_set_back { Refused::SetBack } else { Refused::TooOld });
         }
         if self.live() >= self.most {
             self.drop_old(edge);
@@ -173,8 +171,8 @@ mod tests {
 
     fn used(number: u8, second: u64, oldest: u64) -> Use<'static> {
         let hash = [number; 16];
-        let (newest, uptime) = (oldest + 90, Duration::from_secs(second));
-        Use { hash, jkt: &KEY, second, oldest, newest, uptime }
+        let (current, uptime) = (oldest + 60, Duration::from_secs(second));
+        Use { hash, jkt: &KEY, second, oldest, current, uptime }
     }
 
     #[test]
@@ -186,7 +184,8 @@ mod tests {
         assert_eq!(replays.insert(&used(1, 100, 100)), Err(Refused::Used), "its last second");
         assert_eq!(replays.insert(&used(1, 100, 101)), Err(Refused::TooOld));
         // The wall clock is set back.
-        assert_eq!(replays.insert(&used(1, 100, 40)), Err(Refused::TooOld));
+        assert_eq!(replays.insert(&used(1, 100, 60)), Err(Refused::TooOld), "by a little");
+        assert_eq!(replays.insert(&used(1, 100, 40)), Err(Refused::SetBack), "by a minute");
         assert!(replays.insert(&used(3, 101, 40)).is_ok());
         assert_eq!(replays.insert(&used(4, 20, 10)), Err(Refused::SetBack), "an hour");
     }

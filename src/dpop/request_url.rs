@@ -92,26 +92,28 @@ impl OwnHosts {
             Some((ForwardedUrl(form), _)) => form.read(&request.headers)?,
             None => Forwarded::default(),
         };
+        let path = forwarded.path.map(Cow::Borrowed).or_else(|| {
+            let prefix = forwarded.prefix?.trim_end_matches('/');
+            Some(Cow::Owned(format!("{prefix}{}", request.uri.path())))
+        });
         let Some(authority) = forwarded.host.or(own_authority(request)?) else {
-            return Ok(RequestUrl { base: None, path: None });
+            return Ok(RequestUrl { base: None, path });
         };
-        let prefix = forwarded.prefix.unwrap_or_default().trim_end_matches('/');
-        let base = configured.at(authority, prefix).ok_or(InvalidRequest::MalformedUrl)?;
+        let base = configured.at(authority).ok_or(InvalidRequest::MalformedUrl)?;
         let is_own = (self.is_own)(base.authority());
-        Ok(RequestUrl { base: is_own.then_some(base), path: forwarded.path.map(Cow::Borrowed) })
+        Ok(RequestUrl { base: is_own.then_some(base), path })
     }
 }
 
 /// The authority that the request names (RFC 9112 §3.3, RFC 9113 §8.3.1).
 fn own_authority(request: &Parts) -> Result<Option<&str>, InvalidRequest> {
-    if let Some(authority) = request.uri.authority() {
-        return Ok(Some(authority.as_str()));
-    }
-    let mut lines = request.headers.get_all(HOST).iter();
-    match (lines.next(), lines.next()) {
-        (Some(host), None) => host.to_str().map(Some).map_err(|_| InvalidRequest::MalformedUrl),
-        (None, _) => Ok(None),
-        (Some(_), Some(_)) => Err(InvalidRequest::MalformedUrl),
+    // The application may read either of them.
+    match (request.uri.authority(), single(&request.headers, &HOST)?) {
+        (Some(authority), Some(host)) if !authority.as_str().eq_ignore_ascii_case(host) => {
+            Err(InvalidRequest::MalformedUrl)
+        }
+        (Some(authority), _) => Ok(Some(authority.as_str())),
+        (None, host) => Ok(host),
     }
 }
 
@@ -141,7 +143,8 @@ impl Form {
                 || prefix.starts_with('/')
                     && !prefix.contains("//")
                     && !prefix.split('/').any(|segment| matches!(segment, "." | ".."))
-                    && !prefix.contains(['?', '#', '\\'])
+                    // Without escapes: `%2e%2e` is a dot segment as well.
+                    && !prefix.contains(['?', '#', '\\', '%'])
         };
         let is_path = read.path.is_none_or(|path| path.starts_with('/'));
         if read.prefix.is_none_or(is_prefix) && is_path {

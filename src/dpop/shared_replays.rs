@@ -21,9 +21,10 @@ const LIMIT: Duration = Duration::from_millis(250);
 const SUSPENSIONS: Limits =
     Limits { failures: 3, first: Duration::from_secs(1), longest: Duration::from_secs(5) };
 
-/// How far the clocks of two replicas may be apart. For that much longer, the one behind accepts a
-/// proof that the other one recorded.
-const CLOCK_DIFFERENCE: Duration = Duration::from_secs(10);
+/// How far the clocks of two replicas may be apart, and how far they may be set back together. For
+/// that much longer, the one behind accepts a proof that the other one recorded. Nonces allow for
+/// the same difference.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
 
 /// Why a proof is not accepted.
 pub(super) enum NotRecorded {
@@ -48,6 +49,12 @@ impl SharedReplays {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns an error while the store is suspended. A proof that cannot be recorded need not be
+    /// verified.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.breaker().check(self.clock.now().uptime).map_err(|_| suspended())
+    }
+
     /// Records a proof. If that cannot be done, the proof is not accepted: another replica might
     /// accept it as well.
     pub(super) async fn insert(
@@ -56,11 +63,12 @@ impl SharedReplays {
         accepted_for: Duration,
     ) -> Result<(), NotRecorded> {
         let admission = self.breaker().admit(LIMIT, self.clock.now().uptime);
-        let suspended = |_| NotRecorded::Unavailable(StoreError::new("it failed a moment ago"));
-        let admission = admission.map_err(suspended)?;
+        let admission = admission.map_err(|_| NotRecorded::Unavailable(suspended()))?;
+        let question = Question { breaker: &self.breaker, is_answered: false };
         let key = format!("proof:{}", URL_SAFE_NO_PAD.encode(hash));
         let lifetime = accepted_for + CLOCK_DIFFERENCE;
         let answer = timeout(LIMIT, self.store.insert_if_absent(&key, lifetime)).await;
+        question.end();
         match answer.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT))) {
             Ok(is_new) => {
                 if self.breaker().succeeded() {
@@ -73,6 +81,31 @@ impl SharedReplays {
                 self.breaker().failed(admission, 1.0, now);
                 Err(NotRecorded::Unavailable(error))
             }
+        }
+    }
+}
+
+fn suspended() -> StoreError {
+    StoreError::new("it failed a moment ago")
+}
+
+/// A question to the store. If its request is dropped, because the client is gone, another one may
+/// find out whether the store responds again.
+struct Question<'a> {
+    breaker: &'a Mutex<Breaker>,
+    is_answered: bool,
+}
+
+impl Question<'_> {
+    fn end(mut self) {
+        self.is_answered = true;
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.breaker.lock().unwrap_or_else(PoisonError::into_inner).not_sent();
         }
     }
 }

@@ -12,19 +12,12 @@ use std::net::Ipv6Addr;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Base(String);
 
-/// Whether the dot segments of a path are removed (RFC 3986 §5.2.4).
-#[derive(Clone, Copy, PartialEq)]
-enum DotSegments {
-    Removed,
-    Kept,
-}
-
 impl Base {
     /// Returns `None` if it is not an absolute `http` or `https` URL, or has a user, a query or a
     /// fragment.
     pub(crate) fn new(url: &str) -> Option<Self> {
         let is_bare = !url.contains(['?', '#']);
-        let normal = normal_form(url, DotSegments::Removed).filter(|_| is_bare)?;
+        let normal = normal_form(url).filter(|_| is_bare)?;
         Some(Self(normal.trim_end_matches('/').to_owned()))
     }
 
@@ -38,42 +31,59 @@ impl Base {
         rest.split('/').next().unwrap_or_default()
     }
 
-    /// The same scheme and prefix at another host, followed by another prefix. `None` if it is no
-    /// host, or no prefix.
-    pub(crate) fn at(&self, authority: &str, prefix: &str) -> Option<Self> {
+    /// Whether there is a path after the host.
+    fn has_prefix(&self) -> bool {
+        self.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
+    }
+
+    /// The same scheme and prefix at another host. `None` if it is no host.
+    pub(crate) fn at(&self, authority: &str) -> Option<Self> {
         if authority.contains('/') {
             return None;
         }
         let (scheme, rest) = self.0.split_once("://")?;
         let own_prefix = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();
-        Self::new(&format!("{scheme}://{authority}{own_prefix}{prefix}"))
+        Self::new(&format!("{scheme}://{authority}{own_prefix}"))
     }
 
-    /// Whether `htu` is the URL of a request with this path. Query and fragment of `htu` are
-    /// ignored.
-    pub(crate) fn is_target(&self, htu: &str, path: &str) -> bool {
-        // Otherwise `.evil.example/` would continue the host.
-        if !(path.is_empty() || path.starts_with('/')) {
-            return false;
-        }
-        // Nearly all clients spell the URL as it is configured.
-        if htu.strip_prefix(&*self.0) == Some(path)
-            && path.bytes().all(is_plain)
-            && !path.contains("/.")
-        {
-            return true;
-        }
-        let Some(htu) = normal_form(htu, DotSegments::Removed) else { return false };
-        // The normal form is a third as long at least. A path may be much longer than a proof.
-        if path.len() > 3 * htu.len() {
-            return false;
-        }
-        // A service may treat `/x/../a` in another way than `/a`, so the request's path keeps its
-        // dot segments. The root of a router that is nested at `/v1` serves `/v1` and `/v1/`: its
-        // path does not tell which of them the client wrote.
-        path == "/" && htu == self.0
-            || normal_form(&format!("{}{path}", self.0), DotSegments::Kept) == Some(htu)
+    /// Whether `htu` is this base, followed by this path.
+    fn is_before(&self, htu: &str, path: &str) -> bool {
+        htu.strip_prefix(&*self.0) == Some(path)
     }
+}
+
+/// Whether `htu` is the URL of a request with this path, at one of the bases. Query and fragment of
+/// `htu` are ignored. Both are brought into their normal form once, whatever the number of bases.
+pub(super) fn is_target<'a>(
+    htu: &str,
+    path: &str,
+    mut bases: impl Iterator<Item = &'a Base> + Clone,
+) -> bool {
+    // Otherwise `.evil.example/` would continue the host.
+    if !(path.is_empty() || path.starts_with('/')) {
+        return false;
+    }
+    // Nearly all clients spell the URL as it is configured.
+    let is_plain_path = path.bytes().all(is_plain) && !path.contains("/.");
+    if is_plain_path && bases.clone().any(|base| base.is_before(htu, path)) {
+        return true;
+    }
+    let Some(htu) = normal_form(htu) else { return false };
+    // The normal form of a path is a third as long at least. It may be much longer than a proof.
+    if path.len() > 3 * htu.len() {
+        return false;
+    }
+    // A service may treat `/x/../a` in another way than `/a`, so the request's path keeps its dot
+    // segments.
+    let Some(path) = decoded(path) else { return false };
+    bases.any(|base| {
+        base.is_before(&htu, &path)
+            // The root of a router that is nested at `/v1` serves `/v1` and `/v1/`: its path does
+            // not tell which of them the client wrote. Without a prefix, the normal form of both
+            // is `/`.
+            || path == "/" && htu == base.0
+            || path.is_empty() && htu.strip_suffix('/') == Some(&base.0) && !base.has_prefix()
+    })
 }
 
 /// The normal form of an absolute URL, without query and fragment. `None` if it is not an `http` or
@@ -81,7 +91,7 @@ impl Base {
 ///
 /// This is not the parser of the crate `url`, which follows the WHATWG: it drops tabs, takes `\`
 /// for `/` and translates other characters.
-fn normal_form(url: &str, dots: DotSegments) -> Option<String> {
+fn normal_form(url: &str) -> Option<String> {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let (scheme, rest) = url.split_once("://")?;
     let (scheme, default_port) = if scheme.eq_ignore_ascii_case("https") {
@@ -101,10 +111,7 @@ fn normal_form(url: &str, dots: DotSegments) -> Option<String> {
         _ => String::new(),
     };
     let path = decoded(path)?;
-    let path = match dots {
-        DotSegments::Removed => without_dot_segments(&path),
-        DotSegments::Kept => path.into_owned(),
-    };
+    let path = without_dot_segments(&path);
     Some(format!("{scheme}://{host}{port}{path}"))
 }
 
@@ -214,7 +221,8 @@ mod tests {
     fn check(rows: &[(&str, &str, &str, bool)]) {
         for (htu, base, path, expected) in rows {
             let parsed = Base::new(base).unwrap_or_else(|| panic!("{base}"));
-            assert_eq!(parsed.is_target(htu, path), *expected, "htu {htu}, request {base} {path}");
+            let found = is_target(htu, path, [&parsed].into_iter());
+            assert_eq!(found, *expected, "htu {htu}, request {base} {path}");
         }
     }
 

@@ -58,7 +58,7 @@ pub enum Error {
     InvalidProof(#[from] ProofError),
     /// The key of the client has used its share of proofs
     /// ([`Dpop::max_proofs_per_key`](crate::Dpop::max_proofs_per_key)).
-    #[error("expected fewer DPoP proofs of one key in a minute")]
+    #[error("expected fewer DPoP proofs of one key")]
     TooManyProofs,
     /// It cannot be recorded that a DPoP proof was used, so that it might be used again.
     #[error("used DPoP proofs cannot be recorded: {reason}")]

@@ -74,7 +74,7 @@ impl<A> ProtectConfig<A> {
             Some(verified)
                 if self.verifier.still_accepts(verified)
                     && verified.kind() != TokenKind::ApiKey
-                    && self.still_bound(verified, request)
+                    && self.still_bound(verified, request, credentials.scheme)
                     && verified.expose_token() == credentials.token =>
             {
                 (Verification::Ready(Ok(verified.clone())), effects)
@@ -92,9 +92,9 @@ impl<A> ProtectConfig<A> {
     }
 
     /// Whether the binding of a token that an outer layer verified still holds.
-    fn still_bound(&self, token: &AccessToken, request: &Parts) -> bool {
+    fn still_bound(&self, token: &AccessToken, request: &Parts, scheme: Scheme) -> bool {
         token.binding().is_none_or(|binding| {
-            self.verifier.bindings().still_hold(binding, token.dpop_proof(), request)
+            self.verifier.bindings().still_hold(binding, token.dpop_proof(), request, scheme)
         })
     }
 

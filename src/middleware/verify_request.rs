@@ -143,7 +143,8 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
     /// startup with [`Verifier::warm_up`](crate::Verifier::warm_up), so that this does not happen.
     /// A lookup of an issuer ([`Issuers::lookup_async`](crate::Issuers::lookup_async)) was not
     /// started. A layer with [`authorize`](Self::authorize) has to wait for each request that its
-    /// rules accept.
+    /// rules accept, and one with [`Dpop::share_replays`](crate::Dpop::share_replays) for each
+    /// request with DPoP.
     pub fn try_verify_request(
         &self,
         request: &Parts,
@@ -192,7 +193,7 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
         let (answer, grpc) = (&*self.config.answer, grpc_type(request));
         let used = scheme_of(&request.headers);
         let mut response = reject(error.clone(), request, &challenges, used, answer, grpc);
-        self.config.effects_of_query(request).add_to(&mut response);
+        self.config.effects_of_accepted(request).add_to(&mut response);
         Rejection(Box::new(Inner { error, response }))
     }
 

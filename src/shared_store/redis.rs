@@ -21,15 +21,24 @@ const MAX_ENTRIES: usize = 1000;
 /// implements [`ConnectionLike`] and is cheap to clone, such as `ConnectionManager`, or a
 /// connection to a cluster. One connection is enough, because it is multiplexed.
 ///
+/// By default, `ConnectionManager` waits longer after each failed attempt to connect, and gives up
+/// after six. For a quick recovery, limit the delay, as below.
+///
 /// Set `maxmemory-policy noeviction` there: a Redis that evicts keys lets proofs be used again. A
 /// failover may lose the last moments before it. Redis holds hashes only: no token, no claim.
 ///
 /// ```no_run
 /// use portcullis::{Dpop, RedisStore};
 ///
-/// # async fn example(connection: redis::aio::ConnectionManager) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use redis::aio::ConnectionManagerConfig;
+///
+/// let config = ConnectionManagerConfig::new()
+///     .set_max_delay(Duration::from_millis(500))
+///     .set_number_of_retries(usize::MAX);
 /// let client = redis::Client::open("redis://127.0.0.1/")?;
-/// let store = RedisStore::new(client.get_connection_manager().await?, "orders-api")?;
+/// let store = RedisStore::new(client.get_connection_manager_lazy(config)?, "orders-api")?;
 /// let dpop = Dpop::new("https://api.example.com")?.share_replays(store);
 /// # Ok(())
 /// # }

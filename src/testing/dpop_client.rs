@@ -157,6 +157,11 @@ impl ProofBuilder<'_> {
         self
     }
 
+    /// The public key in the header (RFC 7517).
+    pub fn key(&self) -> &Value {
+        &self.client.jwk
+    }
+
     /// Sets any member of the header.
     pub fn header(mut self, name: &str, value: impl Into<Value>) -> Self {
         if let Some(header) = self.header.as_object_mut() {

@@ -128,9 +128,32 @@ async fn the_host_of_the_request_counts_only_if_it_is_an_own_one() {
         ],
     )
     .await;
-    // HTTP/2 has it in the URI.
+    // HTTP/2 has it in the URI. An application may read either.
+    let differs = Case {
+        name: "two hosts",
+        headers: &[("host", "globex.example.com")],
+        htu: ACME,
+        expected: "invalid_request",
+    };
+    check(&api, "https://acme.example.com/orders", &[differs]).await;
     let acme = Case { name: "authority", headers: &[], htu: ACME, expected: "ok" };
     check(&api, "https://acme.example.com/orders", &[acme]).await;
+}
+
+#[tokio::test]
+async fn a_forwarded_prefix_counts_at_the_configured_host() {
+    let api = api(|dpop| dpop.forwarded_url(ForwardedUrl::x_forwarded(), |_| true));
+    let prefix = &[("x-forwarded-prefix", "/v1")];
+    let expected = |name, htu, expected| Case { name, headers: prefix, htu, expected };
+    check(
+        &api,
+        "/orders",
+        &[
+            expected("with the prefix", "https://api.example.com/v1/orders", "ok"),
+            expected("that of another service", URL, "proof_wrong_url"),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -252,6 +275,12 @@ async fn the_headers_of_a_trusted_proxy_name_the_host() {
             Case {
                 name: "dot segments",
                 headers: &[PROXY, HOST, ("x-forwarded-prefix", "/v1/..")],
+                htu: ACME,
+                expected: "invalid_request",
+            },
+            Case {
+                name: "escaped dot segments",
+                headers: &[PROXY, HOST, ("x-forwarded-prefix", "/v1/%2e%2e")],
                 htu: ACME,
                 expected: "invalid_request",
             },

@@ -67,9 +67,27 @@ type Change = fn(&mut Request<Body>);
 async fn an_inner_layer_notices_another_proof_or_method() {
     let api = api(|dpop| dpop);
     let token = api.token();
-    let changes: [(&str, Change, StatusCode); 5] = [
+    let changes: [(&str, Change, StatusCode); 7] = [
         ("nothing", |_| {}, StatusCode::OK),
-        ("the path", |request| *request.uri_mut() = "/other".parse().unwrap(), StatusCode::OK),
+        (
+            "the beginning of the path",
+            |request| *request.uri_mut() = "/".parse().unwrap(),
+            StatusCode::OK,
+        ),
+        (
+            "the path",
+            |request| *request.uri_mut() = "/other".parse().unwrap(),
+            StatusCode::UNAUTHORIZED,
+        ),
+        (
+            "the scheme",
+            |request| {
+                let credentials = request.headers()["authorization"].to_str().unwrap();
+                let bearer = credentials.replace("DPoP", "Bearer").parse().unwrap();
+                request.headers_mut().insert("authorization", bearer);
+            },
+            StatusCode::UNAUTHORIZED,
+        ),
         (
             "the method",
             |request| *request.method_mut() = http::Method::DELETE,
@@ -105,6 +123,29 @@ async fn an_inner_layer_notices_another_proof_or_method() {
 }
 
 #[tokio::test]
+async fn a_kept_token_is_no_proof_for_another_request() {
+    let api = api(|dpop| dpop);
+    let token = api.issuer.token().scope("orders:read").valid_for(Duration::from_secs(7200));
+    let token = token.bound_to(&api.client).build();
+    let proof = api.proof(&token).build();
+    let (parts, _) = request("DPoP", &token, &[&proof]).into_parts();
+    let kept = api.layer.verify_request(&parts).await.unwrap().unwrap();
+    for (name, uri, scheme, later, expected) in [
+        ("behind a check outside tower", "/orders", "DPoP", 0, None),
+        ("after a long queue", "/orders", "DPoP", 300, None),
+        ("another path", "/admin", "DPoP", 0, Some("proof_wrong_url")),
+        ("as a bearer token", "/orders", "Bearer", 0, Some("sender_constrained")),
+        ("later", "/orders", "DPoP", 1, Some("proof_wrong_time")),
+    ] {
+        api.clock.advance(Duration::from_secs(later));
+        let mut again = request(scheme, &token, &[&proof]);
+        *again.uri_mut() = uri.parse().unwrap();
+        again.extensions_mut().insert(kept.clone());
+        assert_eq!(api.call(again).await.1, expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_check_outside_tower_hands_out_the_nonce_and_serves_an_inner_layer() {
     let api = api(|dpop| dpop.nonces(Nonces::new([[7; 32]]).unwrap()));
     let token = api.token();
@@ -134,6 +175,8 @@ async fn a_check_outside_tower_hands_out_the_nonce_and_serves_an_inner_layer() {
     let headers = api.layer.response_headers(&later);
     assert_ne!(headers["dpop-nonce"], *nonce);
     assert_eq!(headers["cache-control"], "no-store");
+    let of_a_handler = api.layer.rejection(Error::Missing, &later);
+    assert!(of_a_handler.headers().contains_key("dpop-nonce"));
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn a_proof_is_used_at_one_replica_only() {
 
     // For as long as it is accepted, and for the difference of the clocks.
     assert_eq!(store.keys().len(), 1);
-    api.clock.advance(Duration::from_secs(70));
+    api.clock.advance(Duration::from_secs(120));
     assert_eq!(store.keys().len(), 1);
     api.clock.advance(Duration::from_secs(1));
     assert_eq!(store.keys().len(), 0);
@@ -90,6 +90,61 @@ async fn without_the_store_only_requests_with_proofs_are_rejected() {
         assert_eq!(api.code(&token, &api.proof(&token).build()).await, "ok");
         assert_eq!(api.code(&token, &api.proof(&token).build()).await, "ok");
     }
+}
+
+#[tokio::test]
+async fn clocks_of_replicas_may_differ_by_a_minute() {
+    let store = TestStore::new();
+    let first = sharing(&store);
+    let slow = TestClock::new();
+    slow.correct_by(-60);
+    let dpop = Dpop::new("https://api.example.com").unwrap().share_replays(store.clone());
+    let other = Api { layer: layer(&first.issuer, &slow, dpop), ..replica(&first, &store) };
+    let issued_at = first.clock.unix_seconds() - 60;
+    let token = first.issuer.token().claim("iat", issued_at).scope("orders:read");
+    let token = token.bound_to(&first.client).build();
+    let proof = first.proof(&token).at(first.clock.now() - Duration::from_secs(60)).build();
+    assert_eq!(first.code(&token, &proof).await, "ok");
+    for seconds in [0, 59, 1] {
+        first.clock.advance(Duration::from_secs(seconds));
+        slow.advance(Duration::from_secs(seconds));
+        assert_eq!(other.code(&token, &proof).await, "proof_used", "{seconds}");
+    }
+    slow.advance(Duration::from_secs(1));
+    assert_eq!(other.code(&token, &proof).await, "proof_wrong_time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_dropped_do_not_keep_the_store_suspended() {
+    let store = TestStore::new();
+    let api = sharing(&store);
+    let token = api.token();
+    let new = || request("DPoP", &token, &[&api.proof(&token).build()]);
+    store.set_behavior(StoreBehavior::Fail);
+    for _ in 0..3 {
+        assert_eq!(api.call(new()).await.1, Some("replays_unavailable"));
+    }
+    // The store hangs, and the client of the probe is gone before the time limit.
+    api.clock.advance(Duration::from_secs(1));
+    store.set_behavior(StoreBehavior::Hang);
+    let dropped = tokio::time::timeout(Duration::from_millis(100), api.call(new())).await;
+    assert!(dropped.is_err());
+    store.set_behavior(StoreBehavior::Normal);
+    assert_eq!(api.call(new()).await.1, None);
+}
+
+#[tokio::test]
+async fn while_the_store_is_suspended_no_share_is_used() {
+    let store = TestStore::new();
+    let api = api(|dpop| dpop.share_replays(store.clone()).max_proofs_per_key(4).unwrap());
+    let token = api.token();
+    store.set_behavior(StoreBehavior::Fail);
+    for _ in 0..10 {
+        assert_eq!(api.code(&token, &api.proof(&token).build()).await, "replays_unavailable");
+    }
+    store.set_behavior(StoreBehavior::Normal);
+    api.clock.advance(Duration::from_secs(1));
+    assert_eq!(api.code(&token, &api.proof(&token).build()).await, "ok");
 }
 
 #[tokio::test]
