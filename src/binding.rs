@@ -11,7 +11,8 @@ use crate::client_certificate::source::{ClientCertificates, Found};
 use crate::clock::Clock;
 use crate::crypto;
 use crate::dpop::accepted::DpopProof;
-use crate::dpop::check::{self, ActiveDpop, KeyBinding, Proven};
+use crate::dpop::check::{ActiveDpop, KeyBinding, Proven};
+use crate::dpop::request::{ProofRequest, only_proof};
 use crate::dpop::target::Base;
 use crate::error::{Error, InvalidToken};
 use crate::telemetry::{self, LogThrottle};
@@ -70,14 +71,9 @@ struct Read {
 }
 
 /// What the checks need of a request.
-pub(crate) struct Facts<'a> {
-    /// The only header `DPoP`. `None` if the request has none.
-    pub(crate) proof: Option<&'a HeaderValue>,
-    pub(crate) method: &'a Method,
-    pub(crate) path: Cow<'a, str>,
-    /// How the URL begins, if its host is not configured.
-    pub(crate) base: Option<Base>,
-    pub(crate) certificate: Option<ClientCertificate>,
+struct Facts<'a> {
+    of_proof: ProofRequest<'a>,
+    certificate: Option<ClientCertificate>,
 }
 
 impl<'a> Presented<'a> {
@@ -118,10 +114,10 @@ impl Bindings {
     /// Copies what the checks need, for a verification that waits.
     pub(crate) fn copied(&self, presented: Presented<'_>) -> Presented<'static> {
         let read = self.facts(&presented).map(|facts| Read {
-            proof: facts.proof.cloned(),
-            method: facts.method.clone(),
-            path: facts.path.into(),
-            base: facts.base,
+            proof: facts.of_proof.proof.cloned(),
+            method: facts.of_proof.method.clone(),
+            path: facts.of_proof.path.into(),
+            base: facts.of_proof.base,
             certificate: facts.certificate,
         });
         Presented {
@@ -136,27 +132,27 @@ impl Bindings {
             Head::Request(request) => request,
             Head::Read(read) => {
                 let read = (**read).as_ref().map_err(Clone::clone)?;
-                return Ok(Facts {
+                let of_proof = ProofRequest {
                     proof: read.proof.as_ref(),
                     method: &read.method,
                     path: Cow::Borrowed(&read.path),
                     base: read.base.clone(),
-                    certificate: read.certificate,
-                });
+                };
+                return Ok(Facts { of_proof, certificate: read.certificate });
             }
         };
         // A header `DPoP` counts only with the scheme `DPoP`: some clients send it with every
         // request.
         let proof = match presented.scheme {
             Scheme::Bearer => None,
-            Scheme::Dpop => check::only_proof(request)?,
+            Scheme::Dpop => only_proof(request)?,
         };
         let (path, base) = match &self.dpop {
             Some(dpop) => dpop.url(request).map_err(Error::InvalidRequest)?,
             None => (Cow::Borrowed(""), None),
         };
-        let certificate = self.certificate(request);
-        Ok(Facts { proof, method: &request.method, path, base, certificate })
+        let of_proof = ProofRequest { proof, method: &request.method, path, base };
+        Ok(Facts { of_proof, certificate: self.certificate(request) })
     }
 
     fn certificate(&self, request: &Parts) -> Option<ClientCertificate> {
@@ -211,7 +207,7 @@ impl Bindings {
             }
         }
         match (key, &self.dpop) {
-            (Some(key), Some(dpop)) => dpop.check(&facts, key).map(Some),
+            (Some(key), Some(dpop)) => dpop.check(&facts.of_proof, key).map(Some),
             (Some(_), None) => Err(InvalidToken::SenderConstrained.into()),
             (None, _) => Ok(None),
         }

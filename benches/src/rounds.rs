@@ -11,10 +11,7 @@ use portcullis::testing::DpopClient;
 use tokio::runtime::Runtime;
 use tower::Service as _;
 
-use crate::contenders::Failure;
-
-/// The URL of all requests, as proofs name it.
-pub const PROOF_URL: &str = "https://api.example.com/";
+use crate::contenders::{Failure, PROOF_URL};
 
 /// A service, and the tokens that its requests use in order.
 pub struct Way<'a> {

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{ClientCertificate, xfcc};
+use super::ClientCertificate;
 use crate::keys::pem;
 
 /// The form of a header's value. All base64 is the standard one with padding (RFC 4648 §4).
@@ -11,7 +11,6 @@ use crate::keys::pem;
 pub(super) enum Form {
     /// A byte sequence (RFC 9440 §2.1, RFC 8941 §3.3.5).
     StructuredField,
-    Xfcc,
     EscapedPem,
     PemWithSpaces,
     Traefik,
@@ -27,7 +26,6 @@ impl Form {
     /// Reads a value that is not empty and has at most 16 KiB. The error is what was expected.
     pub(super) fn read(self, value: &str) -> Result<Option<ClientCertificate>, &'static str> {
         let (certificate, expected) = match self {
-            Self::Xfcc => return xfcc::read(value),
             // mod_headers writes this for a variable without value.
             Self::PemWithSpaces if value == "(null)" => return Ok(None),
             Self::StructuredField => {

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::ClientCertificate;
 use super::encoding::Form;
+use super::{ClientCertificate, xfcc};
 use crate::error::ConfigError;
 
 /// Maximum length of a header value, in bytes. A chain of four certificates takes about 8 KiB, and
@@ -23,7 +23,15 @@ const MAX_BYTES: usize = 16 * 1024;
 pub struct CertificateHeader {
     /// The first that a request has is read.
     names: Vec<HeaderName>,
-    form: Form,
+    syntax: Syntax,
+}
+
+/// How the value of a header is parsed.
+#[derive(Clone, Copy, Debug)]
+enum Syntax {
+    /// Envoy's list of elements.
+    Xfcc,
+    Value(Form),
 }
 
 /// A header that is not of the configured form. Its message contains nothing of the value.
@@ -39,7 +47,7 @@ impl CertificateHeader {
     /// have this form in their variable `{client_cert_leaf}`, and Cloudflare in its field
     /// `cf.tls_client_auth.cert_rfc9440`.
     pub fn rfc9440() -> Self {
-        Self::known(["client-cert"], Form::StructuredField)
+        Self::known(["client-cert"], Syntax::Value(Form::StructuredField))
     }
 
     /// `X-Forwarded-Client-Cert` of Envoy and Istio. Its `Hash` is the SHA-256, so Envoy need not
@@ -52,7 +60,7 @@ impl CertificateHeader {
     /// can write `,Hash=…` into its own certificate. A header in which `Hash`, `Cert` or another
     /// element follows them is therefore unreadable.
     pub fn envoy() -> Self {
-        Self::known(["x-forwarded-client-cert"], Form::Xfcc)
+        Self::known(["x-forwarded-client-cert"], Syntax::Xfcc)
     }
 
     /// A header with nginx's variable `$ssl_client_escaped_cert`, percent-encoded PEM. In
@@ -74,7 +82,7 @@ impl CertificateHeader {
         N: TryInto<HeaderName>,
         N::Error: Display,
     {
-        Self::named(name, Form::EscapedPem)
+        Self::named(name, Syntax::Value(Form::EscapedPem))
     }
 
     /// The headers of AWS Application Load Balancers: `X-Amzn-Mtls-Clientcert-Leaf` (the mode
@@ -88,20 +96,20 @@ impl CertificateHeader {
     /// with [`nginx`](Self::nginx), which has the same form.
     pub fn aws_alb() -> Self {
         let names = ["x-amzn-mtls-clientcert-leaf", "x-amzn-mtls-clientcert"];
-        Self::known(names, Form::EscapedPem)
+        Self::known(names, Syntax::Value(Form::EscapedPem))
     }
 
     /// `X-Forwarded-Tls-Client-Cert` of Traefik's middleware `PassTLSClientCert` with `pem: true`:
     /// base64 without `BEGIN` and `END`, percent-encoded by older versions. If there are several,
     /// separated by commas, the first is the client's.
     pub fn traefik() -> Self {
-        Self::known(["x-forwarded-tls-client-cert"], Form::Traefik)
+        Self::known(["x-forwarded-tls-client-cert"], Syntax::Value(Form::Traefik))
     }
 
     /// `X-ARR-ClientCert` of Azure App Service: DER in base64. App Service does not validate the
     /// certificate. A binding does not need that.
     pub fn azure() -> Self {
-        Self::known(["x-arr-clientcert"], Form::DerChain)
+        Self::known(["x-arr-clientcert"], Syntax::Value(Form::DerChain))
     }
 
     /// A header with HAProxy's `%[ssl_c_der,base64]`. `ssl_c_chain_der` is not supported: with
@@ -118,7 +126,7 @@ impl CertificateHeader {
         N: TryInto<HeaderName>,
         N::Error: Display,
     {
-        Self::named(name, Form::Der)
+        Self::named(name, Syntax::Value(Form::Der))
     }
 
     /// A header with `%{SSL_CLIENT_CERT}s` of Apache's `RequestHeader`: PEM with spaces for line
@@ -132,7 +140,7 @@ impl CertificateHeader {
         N: TryInto<HeaderName>,
         N::Error: Display,
     {
-        Self::named(name, Form::PemWithSpaces)
+        Self::named(name, Syntax::Value(Form::PemWithSpaces))
     }
 
     /// A header with the SHA-256 of the certificate's DER in hexadecimal, with or without colons,
@@ -146,7 +154,7 @@ impl CertificateHeader {
         N: TryInto<HeaderName>,
         N::Error: Display,
     {
-        Self::named(name, Form::HexHash)
+        Self::named(name, Syntax::Value(Form::HexHash))
     }
 
     /// A header with the SHA-256 of the certificate's DER in base64, such as the variable
@@ -160,14 +168,14 @@ impl CertificateHeader {
         N: TryInto<HeaderName>,
         N::Error: Display,
     {
-        Self::named(name, Form::Base64Hash)
+        Self::named(name, Syntax::Value(Form::Base64Hash))
     }
 
-    fn known<const N: usize>(names: [&'static str; N], form: Form) -> Self {
-        Self { names: names.map(HeaderName::from_static).into(), form }
+    fn known<const N: usize>(names: [&'static str; N], syntax: Syntax) -> Self {
+        Self { names: names.map(HeaderName::from_static).into(), syntax }
     }
 
-    fn named<N>(name: N, form: Form) -> Result<Self, ConfigError>
+    fn named<N>(name: N, syntax: Syntax) -> Result<Self, ConfigError>
     where
         N: TryInto<HeaderName>,
         N::Error: Display,
@@ -175,7 +183,7 @@ impl CertificateHeader {
         let name = name.try_into().map_err(|error| {
             ConfigError::new(format!("certificate header: expected a header name: {error}"))
         })?;
-        Ok(Self { names: vec![name], form })
+        Ok(Self { names: vec![name], syntax })
     }
 
     /// Whether a request has this header.
@@ -191,15 +199,18 @@ impl CertificateHeader {
         let Some(name) = self.names.iter().find(|name| headers.contains_key(*name)) else {
             return Ok(None);
         };
-        let value = match self.form {
+        let value = match self.syntax {
             // A list, so several lines are one value (RFC 9110 §5.3).
-            Form::Xfcc => joined(headers, name),
+            Syntax::Xfcc => joined(headers, name),
             _ => single(headers, name),
         };
         value
             .and_then(|value| match value.trim() {
                 "" => Ok(None),
-                value => self.form.read(value),
+                value => match self.syntax {
+                    Syntax::Xfcc => xfcc::read(value),
+                    Syntax::Value(form) => form.read(value),
+                },
             })
             .map_err(|expected| Unreadable { header: name.clone(), expected })
     }

@@ -10,8 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method};
 use serde_json::Value;
 
-use super::check::HEADER;
-use crate::binding::Facts;
+use super::request::{HEADER, ProofRequest};
 use crate::clock::Now;
 
 /// The *accepted* DPoP proof of a request (RFC 9449 §4): its client has the key that the access
@@ -48,10 +47,15 @@ struct Inner {
 const HOLDS_FOR: Duration = Duration::from_secs(300);
 
 impl DpopProof {
-    pub(crate) fn new(facts: &Facts<'_>, proof: &HeaderValue, jkt: [u8; 32], now: Now) -> Self {
+    pub(crate) fn new(
+        request: &ProofRequest<'_>,
+        proof: &HeaderValue,
+        jkt: [u8; 32],
+        now: Now,
+    ) -> Self {
         Self(Arc::new(Inner {
-            method: facts.method.clone(),
-            path: (*facts.path).into(),
+            method: request.method.clone(),
+            path: (*request.path).into(),
             proof: proof.clone(),
             jkt,
             at: now.uptime,

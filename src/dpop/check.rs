@@ -8,35 +8,23 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderValue;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
 
 use super::Dpop;
 use super::accepted::DpopProof;
 use super::nonces::Nonces;
 use super::proof::{Expected, Proof, ProofKey, Rejected, unverified_nonce};
 use super::replays::{Refused, Replays, Use};
+use super::request::{ProofRequest, only_proof};
 use super::request_url::RequestUrl;
 use super::shared_replays::{NotRecorded, SharedReplays};
 use super::target::Base;
-use crate::binding::Facts;
 use crate::clock::{Clock, Now};
 use crate::crypto;
 use crate::error::{Error, InvalidRequest, InvalidToken, ProofError};
 use crate::shared_store::StoreError;
 use crate::telemetry::{self, LogThrottle, ProofOutcome};
-
-/// The header with the proof (RFC 9449 §4.1).
-pub(super) const HEADER: HeaderName = HeaderName::from_static("dpop");
-
-/// The only header `DPoP` of a request, if it has one.
-pub(crate) fn only_proof(request: &Parts) -> Result<Option<&HeaderValue>, ProofError> {
-    let mut headers = request.headers.get_all(HEADER).iter();
-    match (headers.next(), headers.next()) {
-        (_, Some(_)) => Err(ProofError::Repeated),
-        (proof, None) => Ok(proof),
-    }
-}
 
 /// The key that an access token is bound to.
 pub(crate) struct KeyBinding {
@@ -153,8 +141,12 @@ impl ActiveDpop {
     }
 
     /// Checks the proof of a request, and records in this process that it was used.
-    pub(crate) fn check(&self, facts: &Facts<'_>, binding: &KeyBinding) -> Result<Proven, Error> {
-        let checked = self.check_uncounted(facts, binding);
+    pub(crate) fn check(
+        &self,
+        request: &ProofRequest<'_>,
+        binding: &KeyBinding,
+    ) -> Result<Proven, Error> {
+        let checked = self.check_uncounted(request, binding);
         match &checked {
             // Counted when it is recorded there.
             Ok(_) if self.shares() => {}
@@ -164,17 +156,21 @@ impl ActiveDpop {
         checked
     }
 
-    fn check_uncounted(&self, facts: &Facts<'_>, binding: &KeyBinding) -> Result<Proven, Error> {
-        let header = facts.proof.ok_or(ProofError::Missing)?;
+    fn check_uncounted(
+        &self,
+        request: &ProofRequest<'_>,
+        binding: &KeyBinding,
+    ) -> Result<Proven, Error> {
+        let header = request.proof.ok_or(ProofError::Missing)?;
         let not_ascii = |_| ProofError::Malformed("a proof in ASCII");
         let proof = header.to_str().map_err(not_ascii)?;
         let now = self.clock.now();
         let jws = Proof::split(proof)?;
         let expected = Expected {
-            method: facts.method.as_str(),
+            method: request.method.as_str(),
             bases: &self.config.bases,
-            own: facts.base.as_ref(),
-            path: &facts.path,
+            own: request.base.as_ref(),
+            path: &request.path,
             ath: &binding.ath,
             jkt: &binding.jkt,
             algorithms: &self.config.algorithms,
@@ -225,7 +221,7 @@ impl ActiveDpop {
                 return Err(self.unavailable(StoreError::new(reason)));
             }
         }
-        let proof = DpopProof::new(facts, header, binding.jkt, now);
+        let proof = DpopProof::new(request, header, binding.jkt, now);
         Ok(Proven { proof, hash, accepted_for })
     }
 

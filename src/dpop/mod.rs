@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod nonces;
 mod proof;
 mod replays;
+pub(crate) mod request;
 pub(crate) mod request_url;
 mod shared_replays;
 pub(crate) mod target;

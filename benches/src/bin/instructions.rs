@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::http::Request;
 use portcullis::testing::{DpopClient, TestIssuer};
 use portcullis::{Algorithm, Dpop, Verifier};
-use portcullis_benches::contenders::{self, Failure};
+use portcullis_benches::contenders::{self, Failure, PROOF_URL};
 use portcullis_benches::limit::{Limit, tokens_with};
-use portcullis_benches::rounds::{PROOF_URL, Way};
+use portcullis_benches::rounds::Way;
 use tokio::runtime::Runtime;
 
 const COUNT: usize = 1_000;

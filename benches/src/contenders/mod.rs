@@ -21,6 +21,9 @@ use crate::limit::Limit;
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// The URL of all requests, as DPoP proofs name it.
+pub const PROOF_URL: &str = "https://api.example.com/";
+
 /// portcullis without the token cache.
 pub const WITHOUT_CACHE: &str = "portcullis, no token cache";
 

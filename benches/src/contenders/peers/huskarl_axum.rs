@@ -13,7 +13,7 @@ use portcullis::Algorithm;
 use portcullis::testing::TestIssuer;
 
 use super::{Failure, jwks_url};
-use crate::rounds::PROOF_URL;
+use crate::contenders::PROOF_URL;
 
 type Token = ValidatedToken<<Rfc9068Validator as AccessTokenValidator>::Claims>;
 
