@@ -132,7 +132,7 @@ fn table() {
                     jkt: &[7; 32],
                     second,
                     oldest: 1_000_000,
-                    newest: 1_000_090,
+                    current: 1_000_060,
                     uptime: Duration::from_secs(second),
                 };
                 let _ = black_box(replays.insert(&used));
