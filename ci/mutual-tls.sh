@@ -82,7 +82,7 @@ expect() {
   echo "ok  $1: $2"
 }
 
-description='error_description="The access token is bound to another client certificate"'
+description='error_description="The access token is bound to a client certificate that the request does not have"'
 
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --requirement ci/mutual-tls/requirements.txt ||

@@ -90,9 +90,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     show("code_verifier", verifier.secret());
     let key = if arguments.dpop { Some(Key::new()?) } else { None };
     if let Some(key) = &key {
-        println!(
-            "\n   And a key. The tokens will be bound to it, by the hash of its public half.\n"
-        );
+        println!("\n   Also a key pair. The tokens will be bound to its public key.\n");
         show("dpop_jkt", key.client.thumbprint());
     }
     let http = Http { client: &http, key: key.as_ref() };

@@ -41,7 +41,8 @@ const CLOCKS_DIFFER: Duration = Duration::from_secs(30);
 ///   token would lack the same.
 /// - 401 with `insufficient_user_authentication` (RFC 9470 §3) if nothing else is missing, but the
 ///   user must sign in again or in a stronger way.
-/// - 401 with `invalid_token` if the token must be bound to a key of its client, and is not.
+/// - 401 with `invalid_token` if the token must be bound to a key or certificate of its client, and
+///   is not, whatever else it lacks.
 #[derive(Clone)]
 #[must_use]
 pub struct Rule(Kind);
@@ -218,7 +219,7 @@ impl Rule {
     /// Returns an error if the token does not satisfy the rule:
     ///
     /// - [`Error::InsufficientScope`] if the token lacks a scope that the rule requires
-    /// - [`Error::InvalidToken`] if the token must be bound to a key, and is not
+    /// - [`Error::InvalidToken`] if the token must be bound to a key or certificate, and is not
     /// - [`Error::InsufficientAuthentication`] if only the user's sign-in does not satisfy the rule
     /// - [`Error::Forbidden`] otherwise
     pub fn check_request(&self, token: &AccessToken, request: &Parts) -> Result<(), Error> {
@@ -291,9 +292,12 @@ impl Rule {
     }
 
     /// Errors other than a missing sign-in take precedence: if the token lacks something else,
-    /// signing in again does not help.
+    /// signing in again does not help. A token that is not bound comes first: it is of no use here.
     fn check_all(&self, rules: &[Rule], token: &AccessToken, request: &Parts) -> Result<(), Error> {
         let mut step_up = Ok(());
+        if !token.is_bound() && rules.iter().any(|rule| matches!(rule.0, Kind::Bound)) {
+            return Err(InvalidToken::NotBound.into());
+        }
         for rule in rules {
             match rule.evaluate(token, request) {
                 Ok(()) => {}
@@ -429,7 +433,7 @@ impl fmt::Display for Rule {
             Kind::Custom(name, _) => formatter.write_str(name),
             Kind::Acr(classes) => write!(formatter, "acr of {classes:?}"),
             Kind::MaxAuthAge(age) => write!(formatter, "signed in within {age:?}"),
-            Kind::Bound => formatter.write_str("bound to a key of the client"),
+            Kind::Bound => formatter.write_str("bound to a key or certificate of the client"),
             Kind::All(rules) if rules.is_empty() => formatter.write_str("nothing"),
             Kind::All(rules) => list(formatter, rules, "and"),
             Kind::Any(rules) => list(formatter, rules, "or"),

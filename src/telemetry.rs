@@ -329,9 +329,9 @@ pub(crate) fn replays_kept(number: usize) {
 
 /// That a proof was used cannot be recorded, so the request is rejected. `suppressed` is as in
 /// [`lookup_failed`].
-pub(crate) fn replays_unavailable(reason: &dyn std::fmt::Display, suppressed: u64) {
+pub(crate) fn replays_unavailable(error: &dyn std::fmt::Display, suppressed: u64) {
     tracing::error!(
-        target: "portcullis", event = "replays_unavailable", %reason, suppressed,
+        target: "portcullis", event = "replays_unavailable", %error, suppressed,
         "used DPoP proofs cannot be recorded; requests with DPoP are answered 503"
     );
 }
@@ -339,6 +339,14 @@ pub(crate) fn replays_unavailable(reason: &dyn std::fmt::Display, suppressed: u6
 /// The store that replicas share responds again.
 pub(crate) fn replays_available() {
     tracing::info!(target: "portcullis", event = "replays_available", "used DPoP proofs are recorded again");
+}
+
+/// A layer requires bound tokens, and its verifier verifies no binding: every request is rejected.
+pub(crate) fn bound_without_binding() {
+    tracing::warn!(
+        target: "portcullis", event = "bound_without_binding",
+        "a layer requires bound tokens, but its verifier has neither `dpop` nor `client_certificates`; it rejects every request"
+    );
 }
 
 /// A request has the header of a client certificate and does not come from the trusted proxy.

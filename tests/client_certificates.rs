@@ -344,7 +344,7 @@ async fn the_challenge_says_that_the_certificate_is_missing() {
     assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(
         rejected.headers()["www-authenticate"],
-        "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"The access token is bound to another client certificate\""
+        "Bearer realm=\"api\", error=\"invalid_token\", error_description=\"The access token is bound to a client certificate that the request does not have\""
     );
 }
 

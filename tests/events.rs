@@ -314,6 +314,11 @@ async fn events_and_metrics_have_stable_names() {
     let bound = Verifier::builder(issuer.issuer()).clock(&clock).dpop(dpop);
     let bound = bound.client_certificates(certificates).build().unwrap();
     assert!(bound.warm_up().await.is_ok());
+    log.take();
+    let _ = ProtectLayer::new(verifier.clone()).bound();
+    said(&["WARN bound_without_binding"]);
+    let _ = ProtectLayer::new(bound.clone()).bound();
+    said(&[]);
     let bound = ProtectLayer::new(bound).layer(service_fn(async |_: Request<Body>| {
         Ok::<_, Infallible>(http::Response::new(Body::empty()))
     }));
@@ -338,7 +343,7 @@ async fn events_and_metrics_have_stable_names() {
         assert_eq!(send(&proof()).await, 503);
         let mut lines = log.take();
         assert_eq!(lines.pop().unwrap(), "DEBUG request_rejected reason=replays_unavailable");
-        let logged = ["ERROR replays_unavailable reason=the store fails suppressed=0"];
+        let logged = ["ERROR replays_unavailable error suppressed=0"];
         assert_eq!(lines, if failures == 0 { &logged[..] } else { &[] }, "{failures}");
     }
     store.set_behavior(StoreBehavior::Normal);

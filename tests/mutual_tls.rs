@@ -41,8 +41,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
-const DESCRIPTION: &str =
-    "error_description=\"The access token is bound to another client certificate\"";
+const DESCRIPTION: &str = "error_description=\"The access token is bound to a client certificate that the request does not have\"";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Framework {

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 
 folder, token = Path(sys.argv[1]), sys.argv[2]
-DESCRIPTION = 'error_description="The access token is bound to another client certificate"'
+DESCRIPTION = 'error_description="The access token is bound to a client certificate that the request does not have"'
 
 
 def call(name):

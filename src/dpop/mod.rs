@@ -119,7 +119,7 @@ impl Dpop {
     /// use portcullis::Dpop;
     ///
     /// let dpop = Dpop::new("https://api.example.com")?.at_hosts(|host| {
-    ///     host.strip_suffix(".example.com").is_some_and(|tenant| !tenant.contains('.'))
+    ///     host.strip_suffix(".tenants.example.com").is_some_and(|tenant| !tenant.contains('.'))
     /// });
     /// # Ok::<(), portcullis::ConfigError>(())
     /// ```

@@ -25,6 +25,9 @@ pub(crate) const MAX_BYTES: usize = 8 * 1024;
 /// identifier.
 const MAX_JTI_BYTES: usize = 256;
 
+/// Maximum length of the expected URL in an error, in characters.
+const MAX_QUOTED_URL: usize = 200;
+
 /// Maximum size of RSA keys. The client chooses its key, and thereby the cost of a verification.
 const MAX_RSA_BYTES: usize = 4096 / 8;
 
@@ -187,7 +190,7 @@ impl<'a> Proof<'a> {
             return Err(ProofError::OtherMethod);
         }
         if !is_target(&htu, expected.path, expected.bases.iter().chain(expected.own)) {
-            return Err(ProofError::OtherUrl);
+            return Err(other_url(expected));
         }
         if ath != expected.ath {
             return Err(ProofError::OtherToken);
@@ -210,6 +213,12 @@ impl<'a> Proof<'a> {
         }
         Ok(VerifiedProof { jti: claims.jti })
     }
+}
+
+fn other_url(expected: &Expected<'_>) -> ProofError {
+    let base = expected.own.or(expected.bases.first()).map_or("", Base::as_str);
+    let url = base.chars().chain(expected.path.chars());
+    ProofError::OtherUrl { expected: url.take(MAX_QUOTED_URL).collect() }
 }
 
 /// The nonce of a proof that may be invalid.
@@ -312,7 +321,13 @@ mod tests {
         assert_eq!(verify(&altered, &expected), proof(ProofError::BadSignature));
         for (name, other, rejected) in [
             ("method", Expected { method: "get", ..expected }, proof(ProofError::OtherMethod)),
-            ("path", Expected { path: "/", ..expected }, proof(ProofError::OtherUrl)),
+            (
+                "path",
+                Expected { path: "/", ..expected },
+                proof(ProofError::OtherUrl {
+                    expected: "https://resource.example.org/".to_owned(),
+                }),
+            ),
             ("token", Expected { ath: "other", ..expected }, proof(ProofError::OtherToken)),
             ("key", Expected { jkt: &[0; 32], ..expected }, Err(Rejected::OtherKey)),
             (

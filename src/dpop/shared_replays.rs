@@ -37,22 +37,40 @@ pub(super) enum NotRecorded {
 pub(super) struct SharedReplays {
     store: Arc<dyn SharedStore>,
     breaker: Mutex<Breaker>,
+    /// Why the store was suspended.
+    last: Mutex<Option<StoreError>>,
     clock: Clock,
 }
 
 impl SharedReplays {
     pub(super) fn new(store: Arc<dyn SharedStore>, clock: Clock) -> Self {
-        Self { store, breaker: Mutex::new(Breaker::new(SUSPENSIONS)), clock }
+        Self {
+            store,
+            breaker: Mutex::new(Breaker::new(SUSPENSIONS)),
+            last: Mutex::default(),
+            clock,
+        }
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn last(&self) -> MutexGuard<'_, Option<StoreError>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspended(&self) -> StoreError {
+        let last = self.last().as_ref().map_or_else(String::new, ToString::to_string);
+        StoreError::new(format!(
+            "the store is not asked for a while after failures; the last: {last}"
+        ))
+    }
+
     /// Returns an error while the store is suspended. A proof that cannot be recorded need not be
     /// verified.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        self.breaker().check(self.clock.now().uptime).map_err(|_| suspended())
+        self.breaker().check(self.clock.now().uptime).map_err(|_| self.suspended())
     }
 
     /// Records a proof. If that cannot be done, the proof is not accepted: another replica might
@@ -63,7 +81,7 @@ impl SharedReplays {
         accepted_for: Duration,
     ) -> Result<(), NotRecorded> {
         let admission = self.breaker().admit(LIMIT, self.clock.now().uptime);
-        let admission = admission.map_err(|_| NotRecorded::Unavailable(suspended()))?;
+        let admission = admission.map_err(|_| NotRecorded::Unavailable(self.suspended()))?;
         let question = Question { breaker: &self.breaker, is_answered: false };
         let key = format!("proof:{}", URL_SAFE_NO_PAD.encode(hash));
         let lifetime = accepted_for + CLOCK_DIFFERENCE;
@@ -79,14 +97,11 @@ impl SharedReplays {
             Err(error) => {
                 let now = self.clock.now().uptime;
                 self.breaker().failed(admission, 1.0, now);
+                *self.last() = Some(error.clone());
                 Err(NotRecorded::Unavailable(error))
             }
         }
     }
-}
-
-fn suspended() -> StoreError {
-    StoreError::new("it failed a moment ago")
 }
 
 /// A question to the store. If its request is dropped, because the client is gone, another one may

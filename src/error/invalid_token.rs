@@ -164,9 +164,10 @@ pub enum InvalidToken {
     /// token (RFC 9449 §7.2, RFC 8705 §3), or its binding cannot be verified.
     #[error("sender-constrained (`cnf`), may not be used as a bearer token")]
     SenderConstrained,
-    /// The token is not bound to a key, and the scheme `DPoP` or the configuration requires that it
-    /// is ([`Dpop::required`](crate::Dpop::required)).
-    #[error("expected a token that is bound to a key (`cnf.jkt`)")]
+    /// The token is not bound to a key or certificate, and the scheme `DPoP` or the configuration
+    /// requires that it is ([`Dpop::required`](crate::Dpop::required),
+    /// [`Rule::bound`](crate::Rule::bound)).
+    #[error("expected a token that is bound to a key or certificate of the client (`cnf`)")]
     NotBound,
     /// The token is bound to another key than that of the proof (RFC 9449 §7.1).
     #[error("bound to another key than that of the DPoP proof")]

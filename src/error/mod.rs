@@ -45,7 +45,9 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// The request has no credentials, or only credentials of a scheme other than `Bearer`.
-    #[error("no access token where one may be: by default in `Authorization: Bearer …`")]
+    #[error(
+        "no access token where one may be: by default in `Authorization: Bearer …`, or `DPoP …` if that is configured"
+    )]
     Missing,
     /// The request is malformed (RFC 6750 §3.1 `invalid_request`).
     #[error("malformed request: expected {0}")]

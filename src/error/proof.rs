@@ -1,6 +1,7 @@
 //! Why a DPoP proof is rejected.
 
-/// Why a DPoP proof (RFC 9449 §4.3) is rejected. It contains no input of the client.
+/// Why a DPoP proof (RFC 9449 §4.3) is rejected. It contains no part of the
+/// proof.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProofError {
@@ -26,10 +27,13 @@ pub enum ProofError {
     #[error("expected `htm` to be the method of the request")]
     OtherMethod,
     /// `htu` is not the URL of the request.
-    #[error(
-        "expected `htu` to be the URL of the request, which begins as configured with `Dpop::new`"
-    )]
-    OtherUrl,
+    #[error("expected `htu` to be the URL of the request, {expected:?}")]
+    #[non_exhaustive]
+    OtherUrl {
+        /// What [`Dpop::new`](crate::Dpop::new) was given, followed by the path as the layer sees
+        /// it, which is input of the client; at most 200 characters.
+        expected: String,
+    },
     /// `ath` is not the hash of the access token.
     #[error("expected `ath` to be the hash of the access token")]
     OtherToken,
@@ -42,7 +46,7 @@ pub enum ProofError {
         /// How far ahead its time may be.
         future: std::time::Duration,
     },
-    /// The nonce is missing, or is none of this API's recent ones.
+    /// The nonce is missing, or is not one of this API's recent nonces.
     #[error("expected a recent nonce of this API")]
     NonceNeeded,
     /// The signature is not that of the key in the header.
@@ -64,7 +68,7 @@ impl ProofError {
             Self::PrivateKey => "proof_private_key",
             Self::MissingClaim(_) => "proof_missing_claim",
             Self::OtherMethod => "proof_wrong_method",
-            Self::OtherUrl => "proof_wrong_url",
+            Self::OtherUrl { .. } => "proof_wrong_url",
             Self::OtherToken => "proof_wrong_token",
             Self::WrongTime { .. } => "proof_wrong_time",
             Self::NonceNeeded => "proof_nonce_needed",

@@ -36,7 +36,7 @@ fn errors() -> Vec<Error> {
         ProofError::PrivateKey,
         ProofError::MissingClaim("x"),
         ProofError::OtherMethod,
-        ProofError::OtherUrl,
+        ProofError::OtherUrl { expected: text() },
         ProofError::OtherToken,
         ProofError::WrongTime { past: Duration::ZERO, future: Duration::ZERO },
         ProofError::NonceNeeded,

@@ -41,6 +41,7 @@ struct Lines {
     invalid_token: HeaderValue,
     expired: HeaderValue,
     sender_constrained: HeaderValue,
+    not_bound: HeaderValue,
     other_key: HeaderValue,
     other_certificate: HeaderValue,
     insufficient_scope: HeaderValue,
@@ -123,7 +124,13 @@ impl Challenges {
             (_, Some(bearer), dpop) if dpop.is_none() || !is_for_dpop => (Some(bearer), dpop),
             (_, bearer, dpop) => (dpop, bearer.as_ref()),
         };
-        let own = own.and_then(|lines| lines.of(error));
+        let own = own.and_then(|lines| match error {
+            // There is no proof to which the token could be bound.
+            Error::InvalidToken(InvalidToken::NotBound) if used == Scheme::Bearer => {
+                Some(&lines.not_bound)
+            }
+            _ => lines.of(error),
+        });
         let names_others = error.status() == StatusCode::UNAUTHORIZED;
         let other = other.filter(|_| names_others && own.is_some()).map(|lines| match error {
             Error::Missing => &lines.missing,
@@ -191,6 +198,7 @@ impl Lines {
             invalid_token: invalid_token(InvalidToken::BadSignature),
             expired: invalid_token(expired),
             sender_constrained: invalid_token(InvalidToken::SenderConstrained),
+            not_bound: invalid_token(InvalidToken::NotBound),
             other_key: invalid_token(InvalidToken::OtherKey),
             other_certificate: invalid_token(InvalidToken::OtherCertificate),
             insufficient_scope: with_error(&insufficient_scope, &scope),
@@ -259,11 +267,14 @@ pub(crate) fn description(error: &Error) -> &'static str {
         Error::InvalidToken(InvalidToken::SenderConstrained) => {
             "The access token is bound to a key, and may only be used with it"
         }
-        Error::InvalidToken(InvalidToken::NotBound | InvalidToken::OtherKey) => {
+        Error::InvalidToken(InvalidToken::NotBound) => {
+            "An access token that is bound to a key or certificate of the client is needed"
+        }
+        Error::InvalidToken(InvalidToken::OtherKey) => {
             "The access token is not bound to the key of the proof"
         }
         Error::InvalidToken(InvalidToken::CertificateMissing | InvalidToken::OtherCertificate) => {
-            "The access token is bound to another client certificate"
+            "The access token is bound to a client certificate that the request does not have"
         }
         Error::InvalidToken(_) => "The access token is invalid",
         Error::InvalidProof(ProofError::WrongTime { .. }) => {

@@ -20,6 +20,7 @@ use super::service::Protect;
 use crate::access_token::AccessToken;
 use crate::error::Error;
 use crate::rule::Rule;
+use crate::telemetry;
 use crate::token::scope::Scope;
 use crate::token_source::TokenSource;
 use crate::verifier::Verifier;
@@ -203,6 +204,9 @@ impl<A> ProtectLayer<A> {
     /// still accept bearer tokens. The verifier needs [`dpop`](crate::VerifierBuilder::dpop) or
     /// [`client_certificates`](crate::VerifierBuilder::client_certificates).
     pub fn bound(self) -> Self {
+        if self.config.verifier.bindings().are_none() {
+            telemetry::bound_without_binding();
+        }
         self.rule(Rule::bound())
     }
 

@@ -29,8 +29,8 @@ pub trait SharedStore: Send + Sync + 'static {
     fn insert_if_absent<'a>(&'a self, key: &'a str, lifetime: Duration) -> StoreFuture<'a, bool>;
 
     /// Appends an entry to the log, from which entries may be removed when they are older than
-    /// `keep_for`. The entry has at most 1 KiB. It is done when the entry is as durable as the
-    /// store makes it.
+    /// `keep_for`. The entry has at most 1 KiB. It completes when the store has confirmed the
+    /// entry.
     fn append<'a>(&'a self, entry: &'a [u8], keep_for: Duration) -> StoreFuture<'a, ()>;
 
     /// Returns entries of the log in their order, at most 1,000: the first ones after `position`,

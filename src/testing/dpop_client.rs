@@ -95,7 +95,7 @@ impl DpopClient {
     /// Returns an ES256 proof with the other signature that ECDSA has for it, `n - s` in place of
     /// `s`, which anyone can compute: the same proof, so it must count as used. `None` if the proof
     /// is not signed with ES256.
-    pub fn twin(proof: &str) -> Option<String> {
+    pub fn with_other_signature(proof: &str) -> Option<String> {
         let (signed, signature) = proof.rsplit_once('.')?;
         let mut signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let s = signature.get_mut(32..64)?;

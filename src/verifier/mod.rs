@@ -107,7 +107,9 @@ impl Verifier {
     }
 
     /// Verifies one access token: its format, issuer, audience, validity period and signature.
-    /// Scopes are not checked; that is up to the caller.
+    /// Scopes are not checked; that is up to the caller. A token that is bound to a key or a
+    /// certificate is rejected, because only a request proves the binding: use
+    /// [`ProtectLayer::verify_request`](crate::ProtectLayer::verify_request).
     ///
     /// Waits only if an issuer must be looked up or asked about the token, or keys must be fetched.
     /// Asking and fetching need a Tokio runtime with I/O and time enabled.

@@ -23,11 +23,18 @@ async fn a_route_may_require_a_bound_token() {
     assert_challenge(&response).no_error();
 
     let either = Rule::bound().or(Rule::role("legacy"));
-    assert_eq!(either.to_string(), "bound to a key of the client or role \"legacy\"");
+    assert_eq!(
+        either.to_string(),
+        "bound to a key or certificate of the client or role \"legacy\""
+    );
     let verifier = Verifier::new(api.issuer.issuer()).unwrap();
     let legacy = verifier.verify(&api.issuer.token().claim("roles", "legacy").build()).await;
     assert!(either.check(&legacy.unwrap()).is_ok());
     let other = verifier.verify(&unbound).await.unwrap();
+    let admin = Rule::scope("admin");
+    for both in [Rule::bound().and(admin.clone()), admin.and(Rule::bound())] {
+        assert_eq!(both.check(&other).unwrap_err().code(), "not_bound", "{both}");
+    }
     assert_eq!(either.check(&other).unwrap_err().code(), "not_bound");
     assert!(!other.is_bound());
 }

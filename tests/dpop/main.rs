@@ -193,7 +193,7 @@ async fn a_proof_is_used_once() {
     assert_eq!(code, Some("sender_constrained"));
     assert_eq!(api.code(&token, &later).await, "ok");
     // Its other signature.
-    let twin = DpopClient::twin(&later).unwrap();
+    let twin = DpopClient::with_other_signature(&later).unwrap();
     assert_eq!(api.code(&token, &twin).await, "proof_used");
     // A proof that is rejected by a rule was used.
     let narrow = api.issuer.token().bound_to(&api.client).build();
