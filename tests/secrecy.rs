@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex};
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use portcullis::testing::{Behavior, TestIssuer, TokenBuilder};
-use portcullis::{Algorithm, ClientAuth, Introspection, Issuer, Issuers, ProtectLayer, Verifier};
+use portcullis::testing::{Behavior, DpopClient, TestIssuer, TokenBuilder};
+use portcullis::{
+    AccessToken, Algorithm, CertificateHeader, ClientAuth, ClientCertificate, ClientCertificates,
+    Dpop, Introspection, Issuer, Issuers, Nonces, ProtectLayer, Verifier,
+};
 use tower::{Layer, ServiceExt, service_fn};
 
 type Body = Full<bytes::Bytes>;
@@ -129,10 +132,63 @@ async fn responses_and_logs_contain_no_token_and_no_claim() {
         let health = format!("{:?}", verifier.health());
         assert!(!health.contains("CANARY"), "{token}: {health}");
     }
+    // Proofs, nonces and certificates: accepted, and rejected for each reason that reads them.
+    let client = DpopClient::new().unwrap();
+    let dpop = Dpop::new("https://api.example.com").unwrap();
+    let dpop = dpop.nonces(Nonces::new([b"CANARY".repeat(8)]).unwrap());
+    let header = CertificateHeader::rfc9440();
+    let certificates = ClientCertificates::danger_forwarded_by_any_peer(header);
+    let builder = Verifier::builder(issuer.issuer()).dpop(dpop.clone());
+    let verifier = builder.client_certificates(certificates.clone()).build().unwrap();
+    verifier.warm_up().await.unwrap();
+    let layer = ProtectLayer::new(verifier.clone());
+    let key = token().bound_to(&client).build();
+    let certificate = token().bound_to_certificate(b"CANARY").build();
+    let send = async |scheme: &str, token: &str, proof: &str| {
+        let request = Request::get("/").header(AUTHORIZATION, format!("{scheme} {token}"));
+        let request = request.header("dpop", proof).header("client-cert", "CANARY");
+        let inner = service_fn(async |request: Request<()>| {
+            let verified = request.extensions().get::<AccessToken>().unwrap();
+            let debug = format!("{verified:?} {:?}", verified.dpop_proof());
+            assert!(!debug.contains("CANARY") && !debug.contains("eyJ"), "{debug}");
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        });
+        let response = layer.layer(inner).oneshot(request.body(()).unwrap()).await.unwrap();
+        let headers = format!("{:?}", response.headers());
+        assert!(!headers.contains("CANARY") && !headers.contains("eyJ"), "{headers}");
+        let nonce = response.headers().get("dpop-nonce");
+        (response.status().as_u16(), nonce.map(|nonce| nonce.to_str().unwrap().to_owned()))
+    };
+    let proof = || client.proof("GET", "https://api.example.com/", &key).claim("jti", "CANARY");
+    let (status, nonce) = send("DPoP", &key, &proof().nonce("CANARY").build()).await;
+    assert_eq!(status, 401);
+    let with_nonce = || proof().nonce(nonce.as_deref().unwrap());
+    for (name, scheme, token, proof, status) in [
+        ("accepted", "DPoP", &key, with_nonce().build(), 200),
+        ("used", "DPoP", &key, with_nonce().build(), 401),
+        ("another URL", "DPoP", &key, with_nonce().claim("htu", "CANARY").build(), 401),
+        ("malformed", "DPoP", &key, "CANARY".to_owned(), 401),
+        ("a certificate", "Bearer", &certificate, "CANARY".to_owned(), 401),
+    ] {
+        assert_eq!(send(scheme, token, &proof).await.0, status, "{name}");
+    }
+    let certificate = ClientCertificate::from_sha256(*b"CANARYCANARYCANARYCANARYCANARYCA");
+    let debug = format!("{dpop:?} {certificates:?} {certificate:?} {verifier:?} {client:?}");
+    // Bytes are shown as numbers.
+    for secret in ["CANARY", "67, 65, 78", "eyJ"] {
+        assert!(!debug.contains(secret), "{secret}: {debug}");
+    }
+
     let log = log.0.lock().unwrap();
     let log = String::from_utf8_lossy(&log);
     assert!(!log.contains("CANARY"), "{log}");
+    assert!(!log.contains("eyJ0eXAiOiJkcG9wK2p3dCI"), "the header of a proof:\n{log}");
+    assert!(!log.contains(nonce.as_deref().unwrap()), "{log}");
     for reason in [
+        "proof_used",
+        "proof_wrong_url",
+        "proof_nonce_needed",
+        "certificate_missing",
         "inactive",
         "introspection_unavailable",
         "wrong_audience",

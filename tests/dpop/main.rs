@@ -98,6 +98,9 @@ async fn a_bound_token_needs_the_proof_of_its_key() {
             Some("proof_repeated"),
         ),
         ("as a bearer token", "Bearer", &token, vec![], Some("sender_constrained")),
+        ("another scheme", "Basic", &token, vec![proof().build()], Some("missing")),
+        ("no token after the scheme", "DPoP", &String::new(), vec![], Some("invalid_request")),
+        ("illegal characters", "DPoP", &"a,b".to_owned(), vec![], Some("invalid_request")),
         (
             "as a bearer token with a proof",
             "Bearer",
@@ -120,6 +123,11 @@ async fn a_bound_token_needs_the_proof_of_its_key() {
         let (_, code, _) = api.call(request(scheme, token, &proofs)).await;
         assert_eq!(code, expected, "{name}");
     }
+    let mut both = request("DPoP", &token, &[&proof().build()]);
+    both.headers_mut().append("authorization", format!("Bearer {unbound}").parse().unwrap());
+    let (status, code, challenges) = api.call(both).await;
+    assert_eq!((status, code), (StatusCode::BAD_REQUEST, Some("invalid_request")));
+    assert!(challenges[0].starts_with("DPoP "), "{challenges:?}");
 }
 
 #[tokio::test]
@@ -402,7 +410,15 @@ async fn with_nonces_the_clock_of_the_client_does_not_matter() {
     let (code, next) = send(used.clone(), "DPoP").await;
     assert!(code.is_none() && next.as_ref().is_some_and(|next| *next != nonce));
     assert_eq!(send(used, "DPoP").await.0, Some("proof_used"));
-    // Also on a response that rejects the request.
+    // Also on responses that reject the request, by the proof or by a rule.
+    let narrow = api.issuer.token().bound_to(&api.client).build();
+    let of_narrow = api.client.proof("GET", URL, &narrow).nonce(&nonce).build();
+    let inner =
+        service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+    let forbidden = request("DPoP", &narrow, &[&of_narrow]);
+    let forbidden = api.layer.layer(inner).oneshot(forbidden).await.unwrap();
+    assert_eq!(forbidden.status(), StatusCode::FORBIDDEN);
+    assert_eq!(forbidden.headers()["dpop-nonce"], *next.as_ref().unwrap());
     let (code, other) = send(api.proof(&token).nonce(&nonce).tampered_signature(), "DPoP").await;
     assert_eq!((code, other), (Some("proof_bad_signature"), next));
     api.clock.advance(Duration::from_secs(300));
