@@ -110,6 +110,7 @@ pub mod mcp;
 mod middleware;
 mod permits;
 pub mod providers;
+mod revocation;
 mod rule;
 mod shared_store;
 mod single_flight;
@@ -156,6 +157,7 @@ pub use middleware::resource_metadata::service::{
 };
 pub use middleware::service::Protect;
 pub use middleware::verify_request::Rejection;
+pub use revocation::Revocations;
 pub use rule::Rule;
 #[cfg(feature = "redis")]
 pub use shared_store::redis::RedisStore;

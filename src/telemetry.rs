@@ -341,6 +341,14 @@ pub(crate) fn replays_available() {
     tracing::info!(target: "portcullis", event = "replays_available", "used DPoP proofs are recorded again");
 }
 
+/// The log of revocations cannot be read. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn revocations_stale(error: &dyn std::fmt::Display, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "revocations_stale", %error, suppressed,
+        "the log of revocations cannot be read; tokens are accepted for a limited time, then requests are answered 503"
+    );
+}
+
 /// A layer requires bound tokens, and its verifier verifies no binding: every request is rejected.
 pub(crate) fn bound_without_binding() {
     tracing::warn!(

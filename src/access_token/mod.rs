@@ -5,6 +5,7 @@ pub(crate) mod charge;
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use crate::dpop::accepted::DpopProof;
 use crate::error::{ClaimsError, Error};
 use crate::introspection::answer::IntrospectedPayload;
 use crate::keys::jwk::SignedPayload;
+use crate::revocation::Revocations;
 use crate::telemetry;
 use crate::token::claim_path::{ClaimPath, listed_strings};
 use crate::token::claims::RegisteredClaims;
@@ -106,6 +108,9 @@ struct Inner {
     /// The later of `nbf` and `iat`.
     good_from: Duration,
     terms: Terms,
+    issued_at: Option<Duration>,
+    /// The count of revocations when the token was last looked up in them. 0: never.
+    looked_up_at: AtomicU32,
     /// What the token is bound to. Boxed, since most tokens are bound to nothing.
     binding: Option<Box<Binding>>,
     /// The claims as a tree, once it is needed.
@@ -127,6 +132,7 @@ pub(crate) struct Terms {
     pub(crate) verifier: u64,
     pub(crate) clock: Clock,
     pub(crate) implies: Option<Arc<Implies>>,
+    pub(crate) revocations: Option<Revocations>,
 }
 
 /// The text of a claim: a range of the payload, or a copy if the payload contains escapes.
@@ -200,6 +206,7 @@ impl AccessToken {
         let binding = claims.thumbprints().map(|bound_to| Box::new(Binding::new(bound_to, token)));
         let good_from = claims.good_from();
         let good_until = claims.good_until(terms.max_token_age);
+        let issued_at = claims.issued_at();
         let inner = Inner {
             kind,
             text: [token, payload].concat().into(),
@@ -214,6 +221,8 @@ impl AccessToken {
             good_until,
             good_from,
             terms,
+            issued_at,
+            looked_up_at: AtomicU32::new(0),
             binding,
             tree: OnceLock::new(),
             typed: Typed::default(),
@@ -225,6 +234,20 @@ impl AccessToken {
     /// What the token is bound to (RFC 9449 §6, RFC 8705 §3).
     pub(crate) fn binding(&self) -> Option<&Binding> {
         self.0.binding.as_deref()
+    }
+
+    /// `iat` (RFC 7519 §4.1.6).
+    pub(crate) fn issued_at(&self) -> Option<Duration> {
+        self.0.issued_at
+    }
+
+    /// Whether nothing was revoked since the token was last looked up.
+    pub(crate) fn was_looked_up_at(&self, count: u32) -> bool {
+        self.0.looked_up_at.load(Ordering::Relaxed) == count
+    }
+
+    pub(crate) fn set_looked_up_at(&self, count: u32) {
+        self.0.looked_up_at.store(count, Ordering::Relaxed);
     }
 
     /// The token, with the proof of its request.
@@ -343,6 +366,15 @@ impl AccessToken {
             .filter(|left| !left.is_zero())
         {
             tokio::time::sleep(left.min(AT_LEAST_EVERY)).await;
+        }
+    }
+
+    /// Waits until the token is revoked ([`Revocations`](crate::Revocations)). Never ends without
+    /// them. For open streams, beside [`until_expired`](Self::until_expired).
+    pub async fn until_revoked(&self) {
+        match &self.0.terms.revocations {
+            Some(revocations) => revocations.until_revoked(self).await,
+            None => std::future::pending().await,
         }
     }
 

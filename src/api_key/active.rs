@@ -80,6 +80,7 @@ impl TokenMaker {
                 verifier: self.verifier,
                 clock: self.clock.clone(),
                 implies: self.implies.clone(),
+                revocations: None,
             };
             let payload = VerifiedPayload::ApiKey(ConfiguredClaims(&claims));
             // Not the key itself, which is not stored.

@@ -180,6 +180,10 @@ pub enum InvalidToken {
     /// The token is bound to another certificate than that of the connection (RFC 8705 §3).
     #[error("bound to another client certificate than that of the connection")]
     OtherCertificate,
+    /// The token, its subject, session, client or issuer was revoked
+    /// ([`Revocations`](crate::Revocations)), or the token is older than revocations are kept.
+    #[error("was revoked")]
+    Revoked,
     /// The key set of the issuer has no key with this `kid` for this `alg`.
     #[error("no key {kid:?} for this algorithm in the issuer's key set")]
     #[non_exhaustive]
@@ -225,6 +229,7 @@ impl InvalidToken {
             Self::OtherKey => "other_key",
             Self::CertificateMissing => "certificate_missing",
             Self::OtherCertificate => "other_certificate",
+            Self::Revoked => "revoked",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",
         }

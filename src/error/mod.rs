@@ -37,7 +37,7 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// | `Forbidden`, `ClaimsMismatch` | 403 | `Bearer realm="…"`, no `error`: a new token would not help | client |
 /// | `InsufficientAuthentication` | 401 | `error="insufficient_user_authentication"` (RFC 9470), `acr_values`, `max_age` | client |
 /// | `TooManyProofs` | 429 | none; `Retry-After` | client |
-/// | `KeysUnavailable`, `IntrospectionUnavailable`, `LookupFailed`, `AuthorizationFailed`, `ReplaysUnavailable` | 503 | none; `Retry-After` | the service or the issuer |
+/// | `KeysUnavailable`, `IntrospectionUnavailable`, `LookupFailed`, `AuthorizationFailed`, `ReplaysUnavailable`, `RevocationsUnavailable` | 503 | none; `Retry-After` | the service or the issuer |
 ///
 /// The layer stores the `Error` in the extensions of the *response*. It contains unescaped client
 /// input: do not put it into metric labels or HTML.
@@ -69,6 +69,10 @@ pub enum Error {
         /// What failed.
         reason: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// What was revoked is not known: the log of [`Revocations`](crate::Revocations) was not read
+    /// yet, or cannot be read for longer than allowed.
+    #[error("revocations are not known")]
+    RevocationsUnavailable,
     /// The access token is valid, but lacks a scope that the operation requires (RFC 6750 §3.1
     /// `insufficient_scope`).
     #[error("insufficient scope: expected \"{required}\", the token grants \"{granted}\"")]
@@ -162,6 +166,7 @@ impl Error {
                 | Self::KeysUnavailable { .. }
                 | Self::IntrospectionUnavailable { .. }
                 | Self::LookupFailed { .. }
+                | Self::RevocationsUnavailable
         )
     }
 
@@ -181,6 +186,7 @@ impl Error {
             | Self::IntrospectionUnavailable { .. }
             | Self::LookupFailed { .. }
             | Self::ReplaysUnavailable { .. }
+            | Self::RevocationsUnavailable
             | Self::AuthorizationFailed { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -207,6 +213,7 @@ impl Error {
             Self::Missing
             | Self::TooManyProofs
             | Self::ReplaysUnavailable { .. }
+            | Self::RevocationsUnavailable
             | Self::Forbidden { .. }
             | Self::ClaimsMismatch(_)
             | Self::KeysUnavailable { .. }
@@ -227,6 +234,7 @@ impl Error {
             Self::InvalidProof(reason) => reason.code(),
             Self::TooManyProofs => "too_many_proofs",
             Self::ReplaysUnavailable { .. } => "replays_unavailable",
+            Self::RevocationsUnavailable => "revocations_unavailable",
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Forbidden { .. } => "forbidden",
             Self::ClaimsMismatch(_) => "claims_mismatch",

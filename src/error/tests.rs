@@ -70,6 +70,7 @@ fn errors() -> Vec<Error> {
         InvalidToken::OtherKey,
         InvalidToken::CertificateMissing,
         InvalidToken::OtherCertificate,
+        InvalidToken::Revoked,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,
     ];

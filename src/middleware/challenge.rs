@@ -237,6 +237,7 @@ impl Lines {
             Error::InsufficientAuthentication { .. } => &self.insufficient_authentication,
             Error::TooManyProofs
             | Error::ReplaysUnavailable { .. }
+            | Error::RevocationsUnavailable
             | Error::KeysUnavailable { .. }
             | Error::IntrospectionUnavailable { .. }
             | Error::LookupFailed { .. }
@@ -295,6 +296,7 @@ pub(crate) fn description(error: &Error) -> &'static str {
         }
         Error::KeysUnavailable { .. }
         | Error::IntrospectionUnavailable { .. }
+        | Error::RevocationsUnavailable
         | Error::LookupFailed { .. } => "The access token cannot be verified now",
         Error::AuthorizationFailed { .. } => "Access cannot be authorized now",
     }

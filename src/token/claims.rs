@@ -168,6 +168,11 @@ impl<'a> RegisteredClaims<'a> {
         }
     }
 
+    /// `iat`.
+    pub(crate) fn issued_at(&self) -> Option<Duration> {
+        self.issued_at
+    }
+
     /// The later of `nbf` and `iat`.
     pub(crate) fn good_from(&self) -> Duration {
         self.not_before.max(self.issued_at).unwrap_or_default()

@@ -18,6 +18,7 @@ use crate::error::ConfigError;
 use crate::http_client::{HttpClient, HttpClients};
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
+use crate::revocation::Revocations;
 #[cfg(feature = "testing")]
 use crate::telemetry;
 use crate::token_cache::{self, TokenCache};
@@ -33,6 +34,7 @@ pub struct VerifierBuilder {
     pub(super) api_keys: Option<ApiKeys>,
     pub(super) dpop: Option<Dpop>,
     pub(super) certificates: Option<ClientCertificates>,
+    pub(super) revocations: Option<Revocations>,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -125,6 +127,12 @@ impl VerifierBuilder {
         self
     }
 
+    /// Rejects tokens that were revoked, also on routes and connections that accepted them before.
+    pub fn revocations(mut self, revocations: &Revocations) -> Self {
+        self.revocations = Some(revocations.clone());
+        self
+    }
+
     /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
@@ -167,10 +175,24 @@ impl VerifierBuilder {
             capacity => capacity,
         };
         let introspections = Introspections::new(capacity);
+        let revocations = self.revocations;
+        if let Some(revocations) = &revocations {
+            revocations.set_clock(&clock);
+            revocations.follow();
+        }
         let dpop = self.dpop.map(|dpop| ActiveDpop::new(dpop, clock.clone()));
         let bindings = Bindings::new(dpop, self.certificates, clock.clone());
-        let inner =
-            Inner { id, issuers, clock, implies, cache, introspections, api_keys, bindings };
+        let inner = Inner {
+            id,
+            issuers,
+            clock,
+            implies,
+            cache,
+            introspections,
+            api_keys,
+            bindings,
+            revocations,
+        };
         Ok(Verifier(Arc::new(inner)))
     }
 }

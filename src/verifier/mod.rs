@@ -21,6 +21,7 @@ use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
 use crate::keys::remote::limits::MAX_PER_ORIGIN;
+use crate::revocation::Revocations;
 use crate::token::audience::Audience;
 use crate::token_cache::{self, TokenCache};
 use crate::token_source::TokenSource;
@@ -61,6 +62,7 @@ struct Inner {
     api_keys: Option<ActiveApiKeys>,
     /// What tokens may be bound to.
     bindings: Bindings,
+    revocations: Option<Revocations>,
 }
 
 /// A configured issuer, as the metadata of a resource describes it.
@@ -103,6 +105,7 @@ impl Verifier {
             api_keys: None,
             dpop: None,
             certificates: None,
+            revocations: None,
         }
     }
 
@@ -195,6 +198,9 @@ impl Verifier {
             }
         }
         while fetches.join_next().await.is_some() {}
+        if let Some(revocations) = &self.0.revocations {
+            revocations.loaded().await;
+        }
         let failed = issuers
             .iter()
             .filter(|issuer| issuer.can_warm_up())
@@ -335,9 +341,13 @@ impl Verifier {
         &self.0.clock
     }
 
-    /// Whether this verifier or a clone of it verified the token, and the token has not expired.
+    /// Whether this verifier or a clone of it verified the token, and the token has neither expired
+    /// nor been revoked.
     pub(crate) fn still_accepts(&self, token: &AccessToken) -> bool {
-        token.verifier() == self.0.id && token.is_good_at(self.0.clock.now())
+        let now = self.0.clock.now();
+        token.verifier() == self.0.id
+            && token.is_good_at(now)
+            && self.0.revocations.as_ref().is_none_or(|one| one.check(token, now).is_ok())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::issuer::Issuer;
 use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
+use crate::revocation::Revocations;
 use crate::telemetry;
 use crate::token::claims::RegisteredClaims;
 use crate::token::jws::{Header, Jws};
@@ -53,8 +54,33 @@ pub(super) enum Pending {
 }
 
 impl Verifier {
-    /// Completes synchronously if nothing has to be looked up, asked or fetched, without a future.
+    /// Verifies a token, and rejects one that was revoked. Completes synchronously if nothing has to
+    /// be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
+        let verification = self.begin_unrevoked(token);
+        let Some(revocations) = &self.0.revocations else { return verification };
+        let check =
+            |verifier: &Self, revocations: &Revocations, verified: AccessToken| match revocations
+                .check(&verified, verifier.0.clock.now())
+            {
+                Ok(()) => Ok(verified),
+                Err(error) => Err(verifier.log_rejection(verified.expose_token(), error)),
+            };
+        match verification {
+            Verification::Ready(verified) => {
+                Verification::Ready(verified.and_then(|token| check(self, revocations, token)))
+            }
+            Verification::Pending(future) => {
+                let (verifier, revocations) = (self.clone(), revocations.clone());
+                Verification::Pending(Box::pin(async move {
+                    future.await.and_then(|token| check(&verifier, &revocations, token))
+                }))
+            }
+        }
+    }
+
+    /// Verifies a token, whether or not it was revoked.
+    fn begin_unrevoked(&self, token: &str) -> Verification {
         if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token)) {
             return self.begin_api_key(keys, token);
         }
@@ -296,6 +322,7 @@ impl Verifier {
             verifier: self.0.id,
             clock: self.0.clock.clone(),
             implies: self.0.implies.clone(),
+            revocations: self.0.revocations.clone(),
         }
     }
 

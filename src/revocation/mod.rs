@@ -1,0 +1,275 @@
+//! Revocation of tokens that their signature still makes valid: by token, subject, session, client
+//! or issuer.
+//!
+//! `entry.rs` is one revocation, `revoked.rs` the set of all of them with a counter, and `follow.rs`
+//! the task that reads what other replicas have revoked.
+//!
+//! Each replica has the whole set, so no request asks another server. A verified token remembers the
+//! count at which it was last looked up, so a token in use is looked up once after each revocation.
+
+mod entry;
+mod follow;
+mod revoked;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::access_token::AccessToken;
+use crate::clock::{Clock, Now};
+use crate::error::{ConfigError, Error, InvalidToken};
+use crate::shared_store::{SharedStore, StoreError};
+use entry::{Entry, Kind};
+use follow::Follower;
+use revoked::{Count, Revoked};
+
+/// How long an entry about all tokens of a subject, session, client or issuer is kept: the longest
+/// lifetime of a token that most issuers allow without a change of their defaults.
+const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// How long an entry about one token is kept beyond its end: the leeway of `exp`.
+const LEEWAY: Duration = Duration::from_secs(120);
+
+/// How long tokens are accepted while the log cannot be read.
+const MAX_STALE: Duration = Duration::from_secs(60);
+const LONGEST_STALE: Duration = Duration::from_secs(3600);
+
+/// Tokens that are rejected though their issuer's signature is valid, for
+/// [`VerifierBuilder::revocations`](crate::VerifierBuilder::revocations).
+///
+/// Cheap to clone; clones share the entries. Each call is done when the entry is in the log, and
+/// takes effect in this process at once, and in other replicas within two seconds.
+///
+/// ```
+/// use portcullis::{Issuer, Revocations, Verifier};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let revocations = Revocations::in_memory();
+/// let issuer = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
+/// let verifier = Verifier::builder(issuer).revocations(&revocations).build()?;
+///
+/// // The user signed out everywhere.
+/// revocations.subject("https://acme.eu.auth0.com/", "auth0|42").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Revocations(Arc<Inner>);
+
+struct Inner {
+    keep_for: Duration,
+    max_stale: Duration,
+    revoked: Revoked,
+    /// The log that replicas share. Without it, the entries live in this process only.
+    follower: Option<Follower>,
+    clock: OnceLock<Clock>,
+}
+
+impl Revocations {
+    /// Keeps the entries in the memory of this process. They are lost when it ends, and other
+    /// replicas do not learn of them.
+    pub fn in_memory() -> Self {
+        Self::new(None)
+    }
+
+    /// Shares the entries with all replicas through the log of a store. Each replica reads the whole
+    /// log at its start, and then once a second.
+    pub fn shared(store: impl SharedStore) -> Self {
+        Self::new(Some(Follower::new(Arc::new(store))))
+    }
+
+    fn new(follower: Option<Follower>) -> Self {
+        let revoked = Revoked::default();
+        if follower.is_none() {
+            revoked.is_complete_until(Duration::MAX);
+        }
+        Self(Arc::new(Inner {
+            keep_for: KEEP_FOR,
+            max_stale: MAX_STALE,
+            revoked,
+            follower,
+            clock: OnceLock::new(),
+        }))
+    }
+
+    /// Sets how long an entry about a subject, session, client or issuer is kept: 24 hours by
+    /// default. Give it the longest lifetime of an access token. A token that was issued longer ago
+    /// is rejected, because what was revoked then is no longer known.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `duration` is shorter than a minute or longer than 90 days, or if these
+    /// revocations were cloned before.
+    pub fn keep_for(mut self, duration: Duration) -> Result<Self, ConfigError> {
+        if !(Duration::from_secs(60)..=LONGEST).contains(&duration) {
+            return Err(ConfigError::new(format!(
+                "lifetime of revocations: expected a minute to 90 days, found {duration:?}"
+            )));
+        }
+        self.config()?.keep_for = duration;
+        Ok(self)
+    }
+
+    /// Sets for how long tokens are accepted while the log cannot be read: 60 seconds by default.
+    /// After that, requests are answered 503.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `duration` is longer than an hour, or if these revocations were cloned
+    /// before.
+    pub fn max_stale(mut self, duration: Duration) -> Result<Self, ConfigError> {
+        if duration > LONGEST_STALE {
+            return Err(ConfigError::new(format!(
+                "staleness of revocations: expected at most an hour, found {duration:?}"
+            )));
+        }
+        self.config()?.max_stale = duration;
+        Ok(self)
+    }
+
+    fn config(&mut self) -> Result<&mut Inner, ConfigError> {
+        Arc::get_mut(&mut self.0).ok_or_else(|| {
+            ConfigError::new("revocations: expected to be configured before they are cloned")
+        })
+    }
+
+    /// Revokes one token: the one with this `jti` of this issuer. `until` is its `exp`; the entry is
+    /// not needed after that.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails, so that other replicas do not learn of it, or if there
+    /// are a million entries. The caller should try again.
+    pub async fn token(&self, iss: &str, jti: &str, until: SystemTime) -> Result<(), StoreError> {
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(LEEWAY);
+        self.append(Entry::new(Kind::Token, iss, jti, Duration::MAX, until)).await
+    }
+
+    /// Revokes all tokens of a subject (`sub`) that were issued up to now.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn subject(&self, iss: &str, sub: &str) -> Result<(), StoreError> {
+        self.append(self.issued_before(Kind::Subject, iss, sub)).await
+    }
+
+    /// Revokes all tokens of a session (`sid`) that were issued up to now.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn session(&self, iss: &str, sid: &str) -> Result<(), StoreError> {
+        self.append(self.issued_before(Kind::Session, iss, sid)).await
+    }
+
+    /// Revokes all tokens of a client (`client_id`) that were issued up to now.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn client(&self, iss: &str, client_id: &str) -> Result<(), StoreError> {
+        self.append(self.issued_before(Kind::Client, iss, client_id)).await
+    }
+
+    /// Revokes all tokens of an issuer that were issued up to now.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn issuer(&self, iss: &str) -> Result<(), StoreError> {
+        self.append(self.issued_before(Kind::Issuer, iss, "")).await
+    }
+
+    fn issued_before(&self, kind: Kind, iss: &str, value: &str) -> Entry {
+        let now = self.now().unix;
+        Entry::new(kind, iss, value, now, now.saturating_add(self.0.keep_for))
+    }
+
+    async fn append(&self, entry: Entry) -> Result<(), StoreError> {
+        if self.0.revoked.is_full(&entry, self.now().unix) {
+            return Err(StoreError::new("a million revocations, as many as are kept"));
+        }
+        if let Some(follower) = &self.0.follower {
+            follower.append(&entry, self.0.keep_for).await?;
+        }
+        self.0.revoked.insert(&entry, self.now().unix);
+        Ok(())
+    }
+
+    pub(crate) fn set_clock(&self, clock: &Clock) {
+        let _ = self.0.clock.set(clock.clone());
+    }
+
+    fn now(&self) -> Now {
+        self.0.clock.get_or_init(Clock::default).now()
+    }
+
+    /// Starts to read the log, if no task does.
+    pub(crate) fn follow(&self) {
+        if let Some(follower) = &self.0.follower {
+            follower.start(self);
+        }
+    }
+
+    /// Waits until the log was read once.
+    pub(crate) async fn loaded(&self) {
+        if let Some(follower) = &self.0.follower {
+            follower.start(self);
+            follower.loaded().await;
+        }
+    }
+
+    /// Whether a verified token is still accepted. For a token in use, this is one atomic load.
+    pub(crate) fn check(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
+        match self.0.revoked.count(now.uptime) {
+            Some(count) if token.was_looked_up_at(count) => Ok(()),
+            Some(count) => self.look_up(token, count, now),
+            None => {
+                self.follow();
+                Err(Error::RevocationsUnavailable)
+            }
+        }
+    }
+
+    /// Waits until a token is revoked.
+    pub(crate) async fn until_revoked(&self, token: &AccessToken) {
+        let mut changes = self.0.revoked.changes();
+        loop {
+            // A log that cannot be read revokes nothing.
+            let checked = self.check(token, self.now());
+            if matches!(checked, Err(Error::InvalidToken(_))) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    #[cold]
+    fn look_up(&self, token: &AccessToken, count: Count, now: Now) -> Result<(), Error> {
+        self.follow();
+        let issued_at = token.issued_at();
+        let is_forgotten =
+            issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
+        if is_forgotten || self.0.revoked.contains(&entry::of(token), issued_at, now.unix) {
+            return Err(InvalidToken::Revoked.into());
+        }
+        token.set_looked_up_at(count);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Revocations")
+            .field("entries", &self.0.revoked.len())
+            .field("keep_for", &self.0.keep_for)
+            .field("max_stale", &self.0.max_stale)
+            .finish_non_exhaustive()
+    }
+}

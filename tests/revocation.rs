@@ -1,0 +1,209 @@
+//! Revoked tokens: which are rejected, since when, and at which replica.
+
+#[path = "support/verdict.rs"]
+mod verdict;
+
+use std::time::Duration;
+
+use portcullis::testing::{StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder};
+use portcullis::{Revocations, Verifier};
+use verdict::verdict;
+
+const ISS: &str = "https://issuer.example/";
+const HOUR: Duration = Duration::from_secs(3600);
+
+struct Api {
+    issuer: TestIssuer,
+    clock: TestClock,
+}
+
+impl Api {
+    fn new() -> Self {
+        let (issuer, clock) = (TestIssuer::offline(ISS).unwrap(), TestClock::new());
+        issuer.set_clock(&clock);
+        Self { issuer, clock }
+    }
+
+    fn verifier(&self, revocations: &Revocations) -> Verifier {
+        let builder = Verifier::builder(self.issuer.issuer()).clock(&self.clock);
+        builder.revocations(revocations).build().unwrap()
+    }
+
+    fn token(&self) -> TokenBuilder {
+        let token = self.issuer.token().subject("alice").claim("sid", "1").claim("jti", "a");
+        token.claim("client_id", "app").valid_for(48 * HOUR)
+    }
+}
+
+/// What was revoked.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Token,
+    Subject,
+    Session,
+    Client,
+    Issuer,
+}
+
+const ALL: [What; 5] = [What::Token, What::Subject, What::Session, What::Client, What::Issuer];
+
+async fn revoke(api: &Api, revocations: &Revocations, what: What) {
+    match what {
+        What::Token => revocations.token(ISS, "a", api.clock.now() + HOUR).await,
+        What::Subject => revocations.subject(ISS, "alice").await,
+        What::Session => revocations.session(ISS, "1").await,
+        What::Client => revocations.client(ISS, "app").await,
+        What::Issuer => revocations.issuer(ISS).await,
+    }
+    .unwrap();
+}
+
+#[tokio::test]
+async fn revoked_tokens_are_rejected_at_once() {
+    for what in ALL {
+        let (api, revocations) = (Api::new(), Revocations::in_memory());
+        let verifier = api.verifier(&revocations);
+        let (token, other) = (api.token().build(), api.token());
+        let other = other.subject("bob").claim("sid", "2").claim("jti", "b");
+        let other = other.claim("client_id", "other").build();
+        // From the second time on, it is cached.
+        for _ in 0..3 {
+            assert_eq!(verdict(&verifier, &token).await, "ok");
+            assert_eq!(verdict(&verifier, &other).await, "ok");
+        }
+        revoke(&api, &revocations, what).await;
+        for _ in 0..3 {
+            assert_eq!(verdict(&verifier, &token).await, "revoked", "{what:?}");
+            let expected = if matches!(what, What::Issuer) { "revoked" } else { "ok" };
+            assert_eq!(verdict(&verifier, &other).await, expected, "{what:?}");
+        }
+        // A token that was issued later is another one, except by its identifier.
+        api.clock.advance(Duration::from_secs(1));
+        let expected = if matches!(what, What::Token) { "revoked" } else { "ok" };
+        assert_eq!(verdict(&verifier, &api.token().build()).await, expected, "{what:?}");
+        let undated = api.token().without_claim("iat").build();
+        assert_eq!(verdict(&verifier, &undated).await, "revoked", "{what:?}, no iat");
+    }
+}
+
+#[tokio::test]
+async fn entries_end() {
+    let (api, revocations) = (Api::new(), Revocations::in_memory());
+    let verifier = api.verifier(&revocations);
+    revoke(&api, &revocations, What::Token).await;
+    let token = api.token().build();
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+    // An hour, and the leeway.
+    api.clock.advance(HOUR + Duration::from_secs(119));
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+    api.clock.advance(Duration::from_secs(1));
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+}
+
+#[tokio::test]
+async fn a_token_that_is_older_than_entries_are_kept_is_rejected() {
+    let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
+    let api = Api::new();
+    let verifier = api.verifier(&revocations);
+    let token = api.token().build();
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    api.clock.advance(HOUR + Duration::from_secs(1));
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_takes_effect_at_another_replica_within_two_seconds() {
+    for what in ALL {
+        let (api, store) = (Api::new(), TestStore::new());
+        let (one, other) = (Revocations::shared(store.clone()), Revocations::shared(store.clone()));
+        let (first, second) = (api.verifier(&one), api.verifier(&other));
+        first.warm_up().await.unwrap();
+        second.warm_up().await.unwrap();
+        let token = api.token().build();
+        assert_eq!(verdict(&second, &token).await, "ok");
+        revoke(&api, &one, what).await;
+        assert_eq!(verdict(&first, &token).await, "revoked", "{what:?}");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(verdict(&second, &token).await, "revoked", "{what:?}");
+        // A replica that starts later reads the log from its beginning.
+        let restarted = api.verifier(&Revocations::shared(store));
+        assert_eq!(verdict(&restarted, &token).await, "revocations_unavailable");
+        restarted.warm_up().await.unwrap();
+        assert_eq!(verdict(&restarted, &token).await, "revoked", "{what:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_log_tokens_are_accepted_for_a_minute() {
+    for behavior in [StoreBehavior::Fail, StoreBehavior::Hang] {
+        let (api, store) = (Api::new(), TestStore::new());
+        let revocations = Revocations::shared(store.clone());
+        let verifier = api.verifier(&revocations);
+        verifier.warm_up().await.unwrap();
+        let (good, bad) = (api.token().build(), api.token().subject("bob").build());
+        revocations.subject(ISS, "bob").await.unwrap();
+        store.set_behavior(behavior);
+        assert!(revocations.subject(ISS, "carol").await.is_err());
+        let pass = async |seconds: u64| {
+            for _ in 0..seconds {
+                api.clock.advance(Duration::from_secs(1));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        pass(59).await;
+        assert_eq!(verdict(&verifier, &good).await, "ok", "{behavior:?}");
+        assert_eq!(verdict(&verifier, &bad).await, "revoked", "{behavior:?}");
+        pass(3).await;
+        assert_eq!(verdict(&verifier, &good).await, "revocations_unavailable", "{behavior:?}");
+        assert_eq!(verdict(&verifier, &bad).await, "revocations_unavailable", "{behavior:?}");
+        // It recovers by itself.
+        store.set_behavior(StoreBehavior::Normal);
+        pass(3).await;
+        assert_eq!(verdict(&verifier, &good).await, "ok", "{behavior:?}");
+        assert_eq!(verdict(&verifier, &bad).await, "revoked", "{behavior:?}");
+    }
+}
+
+#[tokio::test]
+async fn open_streams_end_when_their_token_is_revoked() {
+    let (api, revocations) = (Api::new(), Revocations::in_memory());
+    let verifier = api.verifier(&revocations);
+    let token = verifier.verify(&api.token().build()).await.unwrap();
+    let stream = tokio::spawn(async move { token.until_revoked().await });
+    revocations.subject(ISS, "bob").await.unwrap();
+    tokio::task::yield_now().await;
+    assert!(!stream.is_finished());
+    revocations.session(ISS, "1").await.unwrap();
+    stream.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_log_has_hashes_only() {
+    use portcullis::SharedStore as _;
+    let store = TestStore::new();
+    let (api, revocations) = (Api::new(), Revocations::shared(store.clone()));
+    for what in ALL {
+        revoke(&api, &revocations, what).await;
+    }
+    let log = store.read(None).await.unwrap().entries;
+    assert_eq!(log.len(), ALL.len());
+    for entry in log {
+        assert_eq!(entry.len(), 34);
+        assert!(!String::from_utf8_lossy(&entry).contains("alice"));
+    }
+}
+
+#[test]
+fn settings_are_checked() {
+    let second = Duration::from_secs(1);
+    for (name, result) in [
+        ("short", Revocations::in_memory().keep_for(second)),
+        ("long", Revocations::in_memory().keep_for(91 * 24 * HOUR)),
+        ("stale for long", Revocations::in_memory().max_stale(2 * HOUR)),
+    ] {
+        assert!(result.is_err(), "{name}");
+    }
+    let cloned = Revocations::in_memory();
+    let _other = cloned.clone();
+    assert!(cloned.keep_for(HOUR).is_err(), "cloned before");
+}
