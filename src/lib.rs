@@ -158,6 +158,8 @@ pub use middleware::resource_metadata::service::{
 pub use middleware::service::Protect;
 pub use middleware::verify_request::Rejection;
 pub use revocation::Revocations;
+pub use revocation::receiver::events::SecurityEvents;
+pub use revocation::receiver::logout::BackChannelLogout;
 pub use rule::Rule;
 #[cfg(feature = "redis")]
 pub use shared_store::redis::RedisStore;

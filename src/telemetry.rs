@@ -349,6 +349,27 @@ pub(crate) fn revocations_stale(error: &dyn std::fmt::Display, suppressed: u64) 
     );
 }
 
+/// A receiver could not record a revocation; the sender is told to try again.
+pub(crate) fn revocation_not_recorded(error: &dyn std::fmt::Display) {
+    tracing::error!(target: "portcullis", event = "revocation_not_recorded", %error, "a received revocation was not recorded");
+}
+
+/// A logout token was rejected.
+pub(crate) fn logout_rejected(expected: &str) {
+    tracing::warn!(target: "portcullis", event = "logout_rejected", expected, "logout token rejected");
+}
+
+/// A security event token was rejected.
+pub(crate) fn security_event_rejected(reason: &'static str, expected: &str) {
+    tracing::warn!(target: "portcullis", event = "security_event_rejected", reason, expected, "security event rejected");
+}
+
+/// A security event was acknowledged and revoked nothing.
+pub(crate) fn security_event_ignored(issuer: &str, name: &str) {
+    let name: String = name.chars().take(200).collect();
+    tracing::info!(target: "portcullis", event = "security_event_ignored", issuer, name, "security event revokes nothing");
+}
+
 /// A layer requires bound tokens, and its verifier verifies no binding: every request is rejected.
 pub(crate) fn bound_without_binding() {
     tracing::warn!(

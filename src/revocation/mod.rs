@@ -9,6 +9,7 @@
 
 mod entry;
 mod follow;
+pub(crate) mod receiver;
 mod revoked;
 
 use std::fmt;
@@ -184,11 +185,24 @@ impl Revocations {
     }
 
     fn issued_before(&self, kind: Kind, iss: &str, value: &str) -> Entry {
-        let now = self.now().unix;
-        Entry::new(kind, iss, value, now, now.saturating_add(self.0.keep_for))
+        self.entry(kind, iss, value, self.now().unix)
+    }
+
+    /// The entry that revokes what was issued up to a time.
+    fn entry(&self, kind: Kind, iss: &str, value: &str, issued_before: Duration) -> Entry {
+        Entry::new(kind, iss, value, issued_before, self.now().unix.saturating_add(self.0.keep_for))
+    }
+
+    /// The entry for one token, whose end is not known.
+    fn token_entry(&self, iss: &str, jti: &str) -> Entry {
+        self.entry(Kind::Token, iss, jti, Duration::MAX)
     }
 
     async fn append(&self, entry: Entry) -> Result<(), StoreError> {
+        // What arrives twice is recorded once.
+        if self.0.revoked.covers(&entry) {
+            return Ok(());
+        }
         if self.0.revoked.is_full(&entry, self.now().unix) {
             return Err(StoreError::new("a million revocations, as many as are kept"));
         }

@@ -71,6 +71,14 @@ impl Revoked {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether an entry like this one, which ends no earlier than a minute before it, is there.
+    pub(super) fn covers(&self, entry: &Entry) -> bool {
+        self.entries().get(&entry.hash).is_some_and(|times| {
+            times.issued_before >= seconds(entry.issued_before)
+                && times.until.saturating_add(60) >= seconds(entry.until)
+        })
+    }
+
     /// Whether there is no room for an entry.
     pub(super) fn is_full(&self, entry: &Entry, now: Duration) -> bool {
         if self.len() < MOST || self.entries().contains_key(&entry.hash) {

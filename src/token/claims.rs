@@ -20,6 +20,9 @@ pub(crate) const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 /// The `exp` of a token whose issuer states none: later than any time.
 const NEVER: Duration = Duration::from_secs(MAX_NUMERIC_DATE as u64);
 
+/// What the names of events of OpenID have in common: those of logout tokens and of CAEP.
+const OPENID_EVENT: &str = "schemas.openid.net/";
+
 /// The claims of a token, with their types, borrowed from the payload.
 ///
 /// Parsed claims prove nothing. Until the signature is verified, they may only be used to reject
@@ -41,6 +44,8 @@ pub(crate) struct RegisteredClaims<'a> {
     /// Entra ID's `tid`.
     pub(crate) tenant: Option<Cow<'a, str>>,
     confirmation: Confirmation,
+    /// Whether there is an event of OpenID in `events` (RFC 8417 §2.2).
+    has_event: bool,
 }
 
 /// What a token is bound to: `cnf` (RFC 7800 §3.1).
@@ -130,8 +135,9 @@ impl<'a> RegisteredClaims<'a> {
             "scp",
             "tid",
             "cnf",
+            "events",
         ];
-        let [iss, sub, aud, exp, nbf, iat, jti, client_id, azp, cid, scope, scp, tid, cnf] =
+        let [iss, sub, aud, exp, nbf, iat, jti, client_id, azp, cid, scope, scp, tid, cnf, events] =
             json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
         Ok(Self {
@@ -157,6 +163,7 @@ impl<'a> RegisteredClaims<'a> {
             scope: scope_claim(scope).or_else(|| scope_claim(scp)).unwrap_or_else(Scope::none),
             tenant: passed_over(tid),
             confirmation: Confirmation::read(cnf.as_ref()),
+            has_event: matches!(events, Some(Value::Object(events)) if events.contains(OPENID_EVENT)),
         })
     }
 
@@ -203,6 +210,15 @@ impl<'a> RegisteredClaims<'a> {
             if !is_there {
                 return Err(InvalidToken::MissingClaim(name));
             }
+        }
+        Ok(())
+    }
+
+    /// Rejects a logout token or a security event, whose issuers may set the `typ` of every JWT.
+    pub(crate) fn check_no_event(&self) -> Result<(), InvalidToken> {
+        if self.has_event {
+            let expected = "an access token, not a logout token or security event".to_owned();
+            return Err(InvalidToken::ClaimValue { claim: "events".to_owned(), expected });
         }
         Ok(())
     }
@@ -293,6 +309,18 @@ impl<'a> RegisteredClaims<'a> {
             Confirmation::Bound(thumbprints) => Some(thumbprints),
             Confirmation::None | Confirmation::Other => None,
         }
+    }
+}
+
+/// A payload that is not one JSON object with a string `iss`.
+#[derive(Debug)]
+pub(crate) struct NotAnIssuer;
+
+/// The `iss` of a payload. Unverified, it may only be used to find the issuer.
+pub(crate) fn issuer_of(payload: &str) -> Result<Cow<'_, str>, NotAnIssuer> {
+    match json::read_object(payload, &["iss"]) {
+        Ok([Some(Value::Text(iss))]) => Ok(iss),
+        _ => Err(NotAnIssuer),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The [`Verifier`], which turns a token string into an [`AccessToken`] or an [`Error`].
 
 mod builder;
+pub(crate) mod documents;
 mod introspections;
 mod verification;
 

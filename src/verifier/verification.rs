@@ -246,6 +246,7 @@ impl Verifier {
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
         let claims = RegisteredClaims::parse(jws.unverified_payload())?;
+        claims.check_no_event()?;
         let resolved = match &progress.issuer {
             Some(resolved) => resolved.clone(),
             None => match self

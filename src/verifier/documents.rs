@@ -1,0 +1,80 @@
+//! Signed documents of issuers that are not access tokens: logout tokens, security events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Verifier;
+use crate::clock::Now;
+use crate::error::{Error, InvalidToken};
+use crate::issuer::active::SignatureCheck;
+use crate::issuer::resolution::Resolution;
+use crate::token::claims::{NotAnIssuer, issuer_of};
+use crate::token::jws::Jws;
+
+/// A document whose signature was verified with the keys of the issuer that it names.
+pub(crate) struct VerifiedDocument {
+    pub(crate) iss: Arc<str>,
+    /// The payload: one JSON object, in UTF-8.
+    pub(crate) payload: String,
+    pub(crate) leeway: Duration,
+    pub(crate) now: Now,
+}
+
+/// Why a document is not used.
+#[derive(Debug)]
+pub(crate) enum DocumentError {
+    /// It is not a JWT of the expected form or type.
+    Malformed,
+    UnknownIssuer,
+    /// No key of the issuer verifies it.
+    BadSignature,
+    /// The keys or the lookup of the issuer are unavailable.
+    Unavailable,
+}
+
+impl Verifier {
+    /// Verifies a document. `is_type`: whether the header's `typ` is the expected one.
+    pub(crate) async fn verify_document(
+        &self,
+        jwt: &str,
+        is_type: impl Fn(Option<&str>) -> bool,
+    ) -> Result<VerifiedDocument, DocumentError> {
+        let malformed = |_: InvalidToken| DocumentError::Malformed;
+        let jws = Jws::split(jwt).map_err(malformed)?;
+        jws.check_unpadded().map_err(malformed)?;
+        let header = jws.header().map_err(malformed)?;
+        if !is_type(header.typ.as_deref()) {
+            return Err(DocumentError::Malformed);
+        }
+        let text = std::str::from_utf8(jws.unverified_payload());
+        let text = text.map_err(|_| DocumentError::Malformed)?;
+        let iss = issuer_of(text).map_err(|NotAnIssuer| DocumentError::Malformed)?;
+        let failed = |error| match error {
+            Error::InvalidToken(_) => DocumentError::UnknownIssuer,
+            _ => DocumentError::Unavailable,
+        };
+        let resolved = match self.0.issuers.find(&iss, self.0.clock.now()).map_err(failed)? {
+            Resolution::Ready(resolved) => resolved,
+            Resolution::Pending(lookup) => lookup.await.map_err(failed)?,
+        };
+        let issuer = &resolved.issuer;
+        issuer.check_algorithm(&header).map_err(|_| DocumentError::BadSignature)?;
+        let mut waits = 0;
+        loop {
+            let now = self.0.clock.now();
+            match issuer.verify_signature(&jws, &header, None, waits, now) {
+                Ok(SignatureCheck::Ready(..)) => {
+                    let (payload, leeway) = (text.to_owned(), issuer.config.leeway);
+                    let iss = issuer.config.name(&iss);
+                    return Ok(VerifiedDocument { iss, payload, leeway, now });
+                }
+                Ok(SignatureCheck::Pending(fetching)) => {
+                    fetching.finished().await;
+                    waits += 1;
+                }
+                Err(Error::InvalidToken(_)) => return Err(DocumentError::BadSignature),
+                Err(_) => return Err(DocumentError::Unavailable),
+            }
+        }
+    }
+}
