@@ -1,6 +1,7 @@
 //! Trusted issuers: their audience, keys and rules.
 
 pub(crate) mod active;
+pub(crate) mod fapi2;
 mod introspecting;
 pub(crate) mod issuers;
 mod key_options;
@@ -79,6 +80,8 @@ pub struct Issuer {
     pub(crate) token_source: Option<TokenSource>,
     /// How it is asked about its tokens, if it is.
     pub(crate) introspection: Option<Introspection>,
+    /// Whether its tokens must satisfy the FAPI 2.0 Security Profile.
+    pub(crate) is_fapi2: bool,
 }
 
 /// Where an issuer's keys come from.
@@ -207,6 +210,7 @@ impl Issuer {
             client: None,
             token_source: None,
             introspection: None,
+            is_fapi2: false,
         })
     }
 
@@ -257,6 +261,7 @@ impl Issuer {
             client,
             token_source,
             introspection,
+            is_fapi2,
         } = self;
         *iss == other.iss
             && *template == other.template
@@ -267,6 +272,7 @@ impl Issuer {
             && *algorithms == other.algorithms
             && *leeway == other.leeway
             && *max_token_age == other.max_token_age
+            && *is_fapi2 == other.is_fapi2
             && *key_policy == other.key_policy
             && *plain_http == other.plain_http
             && client.is_some() == other.client.is_some()

@@ -16,6 +16,7 @@ use crate::dpop::Dpop;
 use crate::dpop::check::ActiveDpop;
 use crate::error::ConfigError;
 use crate::http_client::{HttpClient, HttpClients};
+use crate::issuer::fapi2::VerifierSettings;
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
 use crate::revocation::Revocations;
@@ -181,6 +182,14 @@ impl VerifierBuilder {
             revocations.follow();
         }
         let dpop = self.dpop.map(|dpop| ActiveDpop::new(dpop, clock.clone()));
+        let settings = VerifierSettings {
+            proof_algorithms: dpop.as_ref().map(ActiveDpop::accepted_algorithms),
+            has_certificates: self.certificates.is_some(),
+            has_revocations: revocations.is_some(),
+        };
+        for issuer in issuers.configured() {
+            issuer.config.check_fapi2(&settings)?;
+        }
         let bindings = Bindings::new(dpop, self.certificates, clock.clone());
         let inner = Inner {
             id,

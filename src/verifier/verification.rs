@@ -286,6 +286,9 @@ impl Verifier {
             }
             Err(rejection) => return Err(clarify_microsoft_token(rejection.into(), &header)),
         }
+        if issuer.config.is_fapi2 && claims.thumbprints().is_none() {
+            return Err(InvalidToken::NotBound.into());
+        }
         issuer.check_profile(&jws, &header, &claims, now)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
         let (payload, keys) =

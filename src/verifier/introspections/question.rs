@@ -100,6 +100,11 @@ impl Question {
         let is_for_this_api = audience.claim() == AudienceClaim::Audience || jwt.is_some();
         claims.check_binding(verifier.0.bindings.verifiable())?;
         let is_bound = check_same_binding(&claims, token, jwt)?;
+        let has_binding =
+            claims.thumbprints().is_some() || jwt.is_some_and(|jwt| jwt.token.binding().is_some());
+        if issuer.config.is_fapi2 && !has_binding {
+            return Err(InvalidToken::NotBound);
+        }
         answer::check_kind(payload, !is_for_this_api, is_bound)?;
         // The `aud` of a JWT was checked before.
         if jwt.is_none() || claims.has_audience() {

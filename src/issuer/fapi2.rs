@@ -1,0 +1,77 @@
+//! [`Issuer::fapi2`]: the FAPI 2.0 Security Profile for resource servers.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::Issuer;
+use crate::algorithm::Algorithm;
+use crate::error::ConfigError;
+
+/// The algorithms of tokens and proofs (FAPI 2.0 Security Profile §5.4.1).
+pub(crate) const ALGORITHMS: [Algorithm; 3] =
+    [Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// Tokens that live this long need no revocation.
+const SHORT_LIFETIME: Duration = Duration::from_secs(600);
+
+/// What a verifier has beside its issuers.
+pub(crate) struct VerifierSettings<'a> {
+    /// The algorithms of DPoP proofs, if DPoP is configured.
+    pub(crate) proof_algorithms: Option<&'a [Algorithm]>,
+    pub(crate) has_certificates: bool,
+    pub(crate) has_revocations: bool,
+}
+
+impl Issuer {
+    /// Requires what the FAPI 2.0 Security Profile (§5.3.3) asks of a resource server:
+    ///
+    /// - Tokens are in the header `Authorization` only.
+    /// - Tokens and DPoP proofs are signed with PS256, ES256 or EdDSA.
+    /// - Tokens are bound to a key or a certificate of their client, and the request proves that:
+    ///   [`dpop`](crate::VerifierBuilder::dpop),
+    ///   [`client_certificates`](crate::VerifierBuilder::client_certificates), or both.
+    /// - A token can be revoked: [`introspection`](Self::introspection),
+    ///   [`revocations`](crate::VerifierBuilder::revocations), or a
+    ///   [`max_token_age`](Self::max_token_age) of at most 10 minutes.
+    ///
+    /// [`VerifierBuilder::build`](crate::VerifierBuilder::build) returns an error that names what is
+    /// missing. TLS is the server's affair (BCP 195).
+    pub fn fapi2(mut self) -> Self {
+        self.algorithms = Cow::Borrowed(&ALGORITHMS);
+        self.is_fapi2 = true;
+        self
+    }
+
+    /// Returns an error if something that FAPI 2.0 asks for is missing.
+    pub(crate) fn check_fapi2(&self, settings: &VerifierSettings<'_>) -> Result<(), ConfigError> {
+        if !self.is_fapi2 {
+            return Ok(());
+        }
+        let missing = |expected: String| {
+            Err(ConfigError::new(format!("FAPI 2.0 issuer {:?}: expected {expected}", self.iss)))
+        };
+        let other = |algorithms: &[Algorithm]| {
+            algorithms.iter().copied().find(|one| !ALGORITHMS.contains(one))
+        };
+        if self.token_source.is_some() {
+            return missing("tokens in `Authorization`, found another location".to_owned());
+        }
+        if let Some(other) = other(&self.algorithms) {
+            return missing(format!("the algorithms PS256, ES256 and EdDSA, found {other}"));
+        }
+        if settings.proof_algorithms.is_none() && !settings.has_certificates {
+            return missing("`dpop` or `client_certificates`, found neither".to_owned());
+        }
+        if let Some(other) = settings.proof_algorithms.and_then(other) {
+            return missing(format!("`Dpop::algorithms` of PS256, ES256 and EdDSA, found {other}"));
+        }
+        let is_short = self.max_token_age.is_some_and(|age| age <= SHORT_LIFETIME);
+        if self.introspection.is_none() && !settings.has_revocations && !is_short {
+            return missing(
+                "`introspection`, `revocations`, or a `max_token_age` of at most 10 minutes, found none of them"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}

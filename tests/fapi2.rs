@@ -1,0 +1,170 @@
+//! The FAPI 2.0 Security Profile: what a verifier must be configured with, and which tokens it
+//! rejects.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use portcullis::testing::{DpopClient, TestClock, TestIssuer, TokenBuilder};
+use portcullis::{
+    Algorithm, ClientAuth, ClientCertificates, ConfigError, Dpop, Error, Introspection, Issuer,
+    ProtectLayer, Revocations, Verifier, VerifierBuilder,
+};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA];
+const URL: &str = "https://api.example.com/";
+
+fn dpop() -> Dpop {
+    Dpop::new("https://api.example.com").unwrap().algorithms(ALGORITHMS).unwrap()
+}
+
+fn issuer() -> Issuer {
+    Issuer::new("https://issuer.example/", "https://api.example.com").unwrap().fapi2()
+}
+
+#[test]
+fn a_verifier_that_lacks_something_is_not_built() {
+    type Configure = fn(Issuer) -> Result<VerifierBuilder, ConfigError>;
+    let cases: [(&str, Configure, Option<&str>); 11] = [
+        (
+            "nothing",
+            |issuer| Ok(Verifier::builder(issuer)),
+            Some("`dpop` or `client_certificates`"),
+        ),
+        (
+            "no revocation",
+            |issuer| Ok(Verifier::builder(issuer).dpop(dpop())),
+            Some("`introspection`, `revocations`"),
+        ),
+        (
+            "RS256 proofs",
+            |issuer| {
+                let dpop = Dpop::new("https://api.example.com")?;
+                Ok(Verifier::builder(issuer).dpop(dpop).revocations(&Revocations::in_memory()))
+            },
+            Some("`Dpop::algorithms` of PS256, ES256 and EdDSA, found RS256"),
+        ),
+        (
+            "RS256 tokens",
+            |issuer| Ok(Verifier::builder(issuer.algorithms([Algorithm::RS256])?).dpop(dpop())),
+            Some("the algorithms PS256, ES256 and EdDSA, found RS256"),
+        ),
+        (
+            "tokens in a header of a gateway",
+            |issuer| Ok(Verifier::builder(issuer.token_in_header("x-token")?).dpop(dpop())),
+            Some("tokens in `Authorization`"),
+        ),
+        (
+            "tokens that live long",
+            |issuer| {
+                Ok(Verifier::builder(issuer.max_token_age(Duration::from_secs(601))?).dpop(dpop()))
+            },
+            Some("`introspection`, `revocations`"),
+        ),
+        (
+            "DPoP and revocations",
+            |issuer| {
+                Ok(Verifier::builder(issuer).dpop(dpop()).revocations(&Revocations::in_memory()))
+            },
+            None,
+        ),
+        (
+            "certificates and short lifetimes",
+            |issuer| {
+                let issuer = issuer.max_token_age(Duration::from_secs(600))?;
+                Ok(Verifier::builder(issuer)
+                    .client_certificates(ClientCertificates::from_connection()))
+            },
+            None,
+        ),
+        (
+            "DPoP and introspection",
+            |issuer| {
+                let auth = ClientAuth::client_secret("orders-api", "secret");
+                Ok(Verifier::builder(issuer.introspection(Introspection::new(auth))).dpop(dpop()))
+            },
+            None,
+        ),
+        (
+            "without the profile",
+            |_| {
+                Ok(Verifier::builder(Issuer::new(
+                    "https://issuer.example/",
+                    "https://api.example.com",
+                )?))
+            },
+            None,
+        ),
+        (
+            "one algorithm of the profile",
+            |issuer| {
+                let issuer = issuer.algorithms([Algorithm::ES256])?;
+                Ok(Verifier::builder(issuer).dpop(dpop()).revocations(&Revocations::in_memory()))
+            },
+            None,
+        ),
+    ];
+    for (name, configure, expected) in cases {
+        let built = configure(issuer()).and_then(VerifierBuilder::build).map(|_| ());
+        match expected {
+            None => assert!(built.is_ok(), "{name}: {built:?}"),
+            Some(expected) => {
+                let message = built.unwrap_err().to_string();
+                assert!(message.contains(expected), "{name}: {message}");
+                assert!(message.contains("https://issuer.example/"), "{name}: {message}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_bound_tokens_are_accepted() {
+    let (issuer, clock) = (
+        TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap(),
+        TestClock::new(),
+    );
+    issuer.set_clock(&clock);
+    let verifier = Verifier::builder(issuer.issuer().fapi2())
+        .dpop(dpop())
+        .revocations(&Revocations::in_memory())
+        .clock(&clock)
+        .build()
+        .unwrap();
+    let layer = ProtectLayer::new(verifier.clone());
+    let client = DpopClient::new().unwrap();
+    let rsa = DpopClient::with_algorithm(Algorithm::RS256).unwrap();
+    let call = async |scheme: &str, token: &str, proof: Option<String>| {
+        let request = Request::get("/").header("authorization", format!("{scheme} {token}"));
+        let request = proof.iter().fold(request, |request, proof| request.header("dpop", proof));
+        let inner =
+            service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        let request = request.body(Body::empty()).unwrap();
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
+        response.extensions().get::<Error>().map_or("ok", Error::code)
+    };
+    let bound = |client: &DpopClient| issuer.token().bound_to(client).build();
+    let proof = |client: &DpopClient, token: &str| {
+        Some(client.proof("GET", URL, token).at(clock.now()).build())
+    };
+    let (token, of_rsa) = (bound(&client), bound(&rsa));
+    let build = TokenBuilder::build;
+    for (name, scheme, token, proof, expected) in [
+        ("bound, with its proof", "DPoP", token.clone(), proof(&client, &token), "ok"),
+        ("bound, without a proof", "DPoP", token.clone(), None, "proof_missing"),
+        ("bound, as a bearer token", "Bearer", token.clone(), None, "sender_constrained"),
+        ("not bound", "Bearer", build(issuer.token()), None, "not_bound"),
+        (
+            "an RS256 proof",
+            "DPoP",
+            of_rsa.clone(),
+            proof(&rsa, &of_rsa),
+            "proof_unsupported_algorithm",
+        ),
+    ] {
+        assert_eq!(call(scheme, &token, proof).await, expected, "{name}");
+    }
+    let unbound = verifier.verify(&issuer.token().build()).await;
+    assert_eq!(unbound.unwrap_err().code(), "not_bound");
+}
