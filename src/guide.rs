@@ -57,6 +57,7 @@ guides! {
     performance = "performance.md";
     recipes = "recipes.md";
     resource_metadata = "resource-metadata.md";
+    revocation = "revocation.md";
     rules = "rules.md";
     sender_constrained = "sender-constrained.md";
     testing = "testing.md";

@@ -48,6 +48,7 @@
 //! - [Authorization](guide::authorization): checks that ask a database or a policy service
 //! - [Opaque tokens](guide::opaque_tokens): tokens that their issuer is asked about (RFC 7662)
 //! - [API keys](guide::api_keys): keys for machines, beside access tokens
+//! - [Revocation](guide::revocation): tokens that end before they expire; FAPI 2.0
 //! - [Sender-constrained tokens](guide::sender_constrained): DPoP, mutual TLS, shared used proofs
 //! - [Other frameworks](guide::frameworks): actix-web, poem, salvo, AWS Lambda
 //! - [Recipes](guide::recipes): what to write for which set-up

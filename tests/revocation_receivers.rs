@@ -58,9 +58,7 @@ impl Api {
     }
 
     fn event(&self, name: &str, subject: Value, event: Value) -> TokenBuilder {
-        let token = self.issuer.token().header("typ", "secevent+jwt").audience(RECEIVER);
-        let token = token.without_claim("sub").without_claim("exp").claim("jti", "event-1");
-        let token = token.claim("sub_id", subject);
+        let token = self.issuer.security_event(RECEIVER, name, subject);
         token.claim("events", json!({ name: event }))
     }
 

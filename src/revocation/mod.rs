@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::access_token::AccessToken;
+use crate::access_token::{AccessToken, TokenKind};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, InvalidToken};
 use crate::shared_store::{SharedStore, StoreError};
@@ -267,9 +267,15 @@ impl Revocations {
     fn look_up(&self, token: &AccessToken, count: Count, now: Now) -> Result<(), Error> {
         self.follow();
         let issued_at = token.issued_at();
+        // Without it, it is not known whether the entry about the token has ended already. The
+        // issuer was asked about the others.
+        if issued_at.is_none() && token.kind() == TokenKind::Jwt {
+            return Err(InvalidToken::MissingClaim("iat").into());
+        }
         let is_forgotten =
             issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
-        if is_forgotten || self.0.revoked.contains(&entry::of(token), issued_at, now.unix) {
+        let is_revoked = || self.0.revoked.contains(&entry::of(token), issued_at, now.unix);
+        if is_forgotten || self.0.revoked.len() > 0 && is_revoked() {
             return Err(InvalidToken::Revoked.into());
         }
         token.set_looked_up_at(count);

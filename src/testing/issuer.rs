@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use serde_json::{Map, Value, json};
 
@@ -15,6 +17,7 @@ use super::signing_key::SigningKey;
 use super::token_builder::TokenBuilder;
 use crate::algorithm::Algorithm;
 use crate::clock::TestClock;
+use crate::crypto;
 use crate::issuer::Issuer;
 use crate::keys::jwks::Jwks;
 
@@ -191,6 +194,26 @@ impl TestIssuer {
     pub fn token(&self) -> TokenBuilder {
         let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
         TokenBuilder::new(&self.shared.iss, now, self.shared.lock().keys.last().cloned())
+    }
+
+    /// Starts a logout token for a client (OpenID Connect Back-Channel Logout 1.0 §2.4). Set its
+    /// `sid` with [`claim`](TokenBuilder::claim), or its [`subject`](TokenBuilder::subject).
+    pub fn logout_token(&self, client_id: &str) -> TokenBuilder {
+        let event = "http://schemas.openid.net/event/backchannel-logout";
+        self.document("logout+jwt", client_id).claim("events", json!({ event: {} }))
+    }
+
+    /// Starts a security event token (RFC 8417) for a receiver: `event` is the URI of the event, and
+    /// `subject` what it is about (RFC 9493 §3).
+    pub fn security_event(&self, audience: &str, event: &str, subject: Value) -> TokenBuilder {
+        let token = self.document("secevent+jwt", audience).without_claim("exp");
+        token.claim("sub_id", subject).claim("events", json!({ event: {} }))
+    }
+
+    fn document(&self, typ: &str, audience: &str) -> TokenBuilder {
+        let random = crypto::random::<16>().unwrap_or_default();
+        let jti = URL_SAFE_NO_PAD.encode(random);
+        self.token().header("typ", typ).audience(audience).without_claim("sub").claim("jti", jti)
     }
 
     /// Issues an opaque token with these claims. Only the issuer can read it; an API asks about it
