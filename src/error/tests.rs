@@ -27,6 +27,7 @@ fn errors() -> Vec<Error> {
         },
         Error::TooManyProofs,
         Error::ReplaysUnavailable { reason: Arc::new(StoreError::new("down")) },
+        Error::RevocationsUnavailable,
     ];
     let proofs = [
         ProofError::Missing,
