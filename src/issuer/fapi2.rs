@@ -34,8 +34,8 @@ impl Issuer {
     ///   [`revocations`](crate::VerifierBuilder::revocations), or a
     ///   [`max_token_age`](Self::max_token_age) of at most 10 minutes.
     ///
-    /// [`VerifierBuilder::build`](crate::VerifierBuilder::build) returns an error that names what is
-    /// missing. TLS is the server's affair (BCP 195).
+    /// [`VerifierBuilder::build`](crate::VerifierBuilder::build) returns an error that names what
+    /// is missing. TLS is the server's affair (BCP 195).
     pub fn fapi2(mut self) -> Self {
         self.algorithms = Cow::Borrowed(&ALGORITHMS);
         self.is_fapi2 = true;

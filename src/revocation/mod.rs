@@ -1,11 +1,12 @@
 //! Revocation of tokens that their signature still makes valid: by token, subject, session, client
 //! or issuer.
 //!
-//! `entry.rs` is one revocation, `revoked.rs` the set of all of them with a counter, and `follow.rs`
-//! the task that reads what other replicas have revoked.
+//! `entry.rs` is one revocation, `revoked.rs` the set of all of them with a counter, and
+//! `follow.rs` the task that reads what other replicas have revoked.
 //!
-//! Each replica has the whole set, so no request asks another server. A verified token remembers the
-//! count at which it was last looked up, so a token in use is looked up once after each revocation.
+//! Each replica has the whole set, so no request asks another server. A verified token remembers
+//! the count at which it was last looked up, so a token in use is looked up once after each
+//! revocation.
 
 mod entry;
 mod follow;
@@ -75,8 +76,8 @@ impl Revocations {
         Self::new(None)
     }
 
-    /// Shares the entries with all replicas through the log of a store. Each replica reads the whole
-    /// log at its start, and then once a second.
+    /// Shares the entries with all replicas through the log of a store. Each replica reads the
+    /// whole log at its start, and then once a second.
     pub fn shared(store: impl SharedStore) -> Self {
         Self::new(Some(Follower::new(Arc::new(store))))
     }
@@ -136,8 +137,8 @@ impl Revocations {
         })
     }
 
-    /// Revokes one token: the one with this `jti` of this issuer. `until` is its `exp`; the entry is
-    /// not needed after that.
+    /// Revokes one token: the one with this `jti` of this issuer. `until` is its `exp`; the entry
+    /// is not needed after that.
     ///
     /// # Errors
     ///

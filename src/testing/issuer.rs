@@ -203,8 +203,8 @@ impl TestIssuer {
         self.document("logout+jwt", client_id).claim("events", json!({ event: {} }))
     }
 
-    /// Starts a security event token (RFC 8417) for a receiver: `event` is the URI of the event, and
-    /// `subject` what it is about (RFC 9493 §3).
+    /// Starts a security event token (RFC 8417) for a receiver: `event` is the URI of the event,
+    /// and `subject` what it is about (RFC 9493 §3).
     pub fn security_event(&self, audience: &str, event: &str, subject: Value) -> TokenBuilder {
         let token = self.document("secevent+jwt", audience).without_claim("exp");
         token.claim("sub_id", subject).claim("events", json!({ event: {} }))

@@ -54,8 +54,8 @@ pub(super) enum Pending {
 }
 
 impl Verifier {
-    /// Verifies a token, and rejects one that was revoked. Completes synchronously if nothing has to
-    /// be looked up, asked or fetched, without a future.
+    /// Verifies a token, and rejects one that was revoked. Completes synchronously if nothing has
+    /// to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
         let verification = self.begin_unrevoked(token);
         let Some(revocations) = &self.0.revocations else { return verification };
