@@ -25,6 +25,8 @@ use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::schedule::KeyPolicy;
 use crate::keys::url::{PlainHttp, normal_url};
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusLists;
 use crate::token::audience::{Audience, AudienceClaim};
 use crate::token::profile::{Condition, TokenProfile};
 use crate::token::tenant;
@@ -79,6 +81,9 @@ pub struct Issuer {
     pub(crate) token_source: Option<TokenSource>,
     /// How it is asked about its tokens, if it is.
     pub(crate) introspection: Option<Introspection>,
+    /// Where the status of its tokens is looked up, if it is.
+    #[cfg(feature = "status-list")]
+    pub(crate) status_lists: Option<StatusLists>,
 }
 
 /// Where an issuer's keys come from.
@@ -207,6 +212,8 @@ impl Issuer {
             client: None,
             token_source: None,
             introspection: None,
+            #[cfg(feature = "status-list")]
+            status_lists: None,
         })
     }
 
@@ -257,7 +264,13 @@ impl Issuer {
             client,
             token_source,
             introspection,
+            #[cfg(feature = "status-list")]
+            status_lists,
         } = self;
+        #[cfg(feature = "status-list")]
+        if *status_lists != other.status_lists {
+            return false;
+        }
         *iss == other.iss
             && *template == other.template
             && *audience == other.audience
