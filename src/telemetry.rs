@@ -173,15 +173,14 @@ pub(crate) fn status_list_failed(
     }
 }
 
-/// Tokens of the issuer name more status lists than are kept.
+/// Tokens of the issuer name more status lists than are kept. `suppressed` is as in
+/// [`lookup_failed`].
 #[cfg(feature = "status-list")]
-pub(crate) fn status_lists_full(issuer: &IssuerName, now: Now) {
-    if let Some(suppressed) = issuer.admit(now) {
-        tracing::error!(
-            target: "portcullis", event = "status_lists_full", issuer = &*issuer.iss, suppressed,
-            "tokens of the issuer name more status lists than are kept; those of further lists are answered 503"
-        );
-    }
+pub(crate) fn status_lists_full(issuer: &IssuerName, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "status_lists_full", issuer = &*issuer.iss, suppressed,
+        "tokens of the issuer name more status lists than are kept; those of further lists are answered 503"
+    );
 }
 
 /// How a question about a token ended (RFC 7662).

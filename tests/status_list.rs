@@ -213,6 +213,22 @@ async fn failing_servers_are_answered_503_and_recover() {
 }
 
 #[tokio::test]
+async fn a_hanging_server_delays_a_request_for_a_bounded_time() {
+    let issuer = TestIssuer::start().unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+    let config = config.keys_fetch_timeout(Duration::from_millis(50)).unwrap();
+    let clock = TestClock::new();
+    let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+    let token = issuer.token().status(&issuer.status_list(), 0).build();
+    issuer.set_status_list_behavior(Behavior::Hang);
+    for _ in 0..2 {
+        assert_eq!(verdict(&verifier, &token).await, "revocations_unavailable");
+        // The second one does not wait: it has an answer without a future.
+        assert!(verifier.try_verify(&token).is_some());
+    }
+}
+
+#[tokio::test]
 async fn concurrent_requests_share_a_fetch() {
     let api = Api::new();
     assert_eq!(api.verdict(&api.issuer.token().build()).await, "ok", "keys are fetched");

@@ -26,7 +26,7 @@ use crate::keys::remote::limits::{FetchClass, OriginLimit};
 use crate::keys::remote::schedule::{ABANDON_AFTER, Budget, Decision, KeyPolicy, Schedule};
 use crate::keys::remote::{AddressPolicy, Fetching, jitter};
 use crate::keys::url::{PlainHttp, secure_url};
-use crate::telemetry::{self, IssuerName};
+use crate::telemetry::{self, IssuerName, LogThrottle};
 use crate::token::jws::Jws;
 use crate::token::token_type;
 
@@ -60,6 +60,8 @@ pub(crate) struct ActiveStatusLists {
     plain_http: PlainHttp,
     fetches: Fetches,
     slots: Mutex<HashMap<Box<str>, Arc<Slot>>>,
+    /// Of tokens with one list too many.
+    full: LogThrottle,
 }
 
 /// How all lists of an issuer are fetched.
@@ -152,8 +154,8 @@ impl ActiveStatusLists {
         let policy = KeyPolicy { max_stale, ..config.key_policy.clone() };
         let (issuer, clock, leeway) = (issuer.clone(), clock.clone(), config.leeway);
         let fetches = Fetches { issuer, client, addresses, clock, policy, leeway };
-        let slots = Mutex::default();
-        Ok(Some(Self { origins, plain_http: config.plain_http, fetches, slots }))
+        let (slots, full) = (Mutex::default(), LogThrottle::default());
+        Ok(Some(Self { origins, plain_http: config.plain_http, fetches, slots, full }))
     }
 
     /// Reads where the status of a token is. The payload is unverified: it can only cause a
@@ -197,7 +199,9 @@ impl ActiveStatusLists {
                 .map(Arc::clone);
             let Some(oldest) = oldest else {
                 drop(slots);
-                telemetry::status_lists_full(&self.fetches.issuer, now);
+                if let Some(suppressed) = self.full.admit(now.uptime) {
+                    telemetry::status_lists_full(&self.fetches.issuer, suppressed);
+                }
                 return Err(Error::RevocationsUnavailable);
             };
             slots.remove(&oldest.uri);
