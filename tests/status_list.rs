@@ -5,10 +5,15 @@ mod eventually;
 #[path = "support/verdict.rs"]
 mod verdict;
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use axum::http::header::{CACHE_CONTROL, ETAG};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventually::eventually;
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer, TokenBuilder};
 use portcullis::{Issuer, Issuers, StatusLists, Verifier};
 use serde_json::json;
@@ -54,6 +59,13 @@ impl Api {
     /// A token with this claim `status`.
     fn with_status(&self, status: serde_json::Value) -> String {
         self.issuer.token().claim("status", status).build()
+    }
+
+    /// One of many lists, and a token whose status is in it.
+    fn list_at(&self, number: usize) -> (TokenBuilder, String) {
+        let uri = format!("{}?{number}", self.issuer.status_list().uri());
+        let list = self.issuer.status_list_token().subject(&uri);
+        (list, self.with_status(json!({ "status_list": { "idx": 0, "uri": uri } })))
     }
 
     async fn verdict(&self, token: &str) -> &'static str {
@@ -387,11 +399,7 @@ async fn an_unchanged_list_is_not_sent_again() {
 #[tokio::test]
 async fn an_issuer_has_at_most_64_lists() {
     let api = Api::new();
-    let at = |number: usize| {
-        let uri = format!("{}?{number}", api.issuer.status_list().uri());
-        let list = api.issuer.status_list_token().subject(&uri);
-        (list, api.with_status(json!({ "status_list": { "idx": 0, "uri": uri } })))
-    };
+    let at = |number| api.list_at(number);
     for number in 0..64 {
         let (list, token) = at(number);
         api.serve(list);
@@ -404,6 +412,27 @@ async fn an_issuer_has_at_most_64_lists() {
     // One that is no longer used makes room.
     api.clock.advance(LIFETIME + seconds(1));
     assert_eq!(api.verdict(&token).await, "ok");
+}
+
+#[tokio::test]
+async fn the_lists_of_an_issuer_take_at_most_64_mib() {
+    let api = Api::new();
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::default());
+    packed.write_all(&vec![0; 16 * 1024 * 1024]).unwrap();
+    let lst = URL_SAFE_NO_PAD.encode(packed.finish().unwrap());
+    for (number, expected) in
+        [(0, "ok"), (1, "ok"), (2, "ok"), (3, "ok"), (4, "revocations_unavailable")]
+    {
+        let (list, token) = api.list_at(number);
+        api.serve(list.claim("status_list", json!({ "bits": 1, "lst": lst })));
+        assert_eq!(api.verdict(&token).await, expected, "{number}");
+    }
+    // A refresh takes the place of the list that it replaces.
+    let (list, token) = api.list_at(0);
+    api.serve(list.claim("status_list", json!({ "bits": 1, "lst": lst })));
+    api.clock.advance(LIFETIME);
+    assert_eq!(api.verdict(&token).await, "ok");
+    assert_eq!(api.fetches(), 6);
 }
 
 #[tokio::test]
