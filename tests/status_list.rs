@@ -437,15 +437,23 @@ async fn the_lists_of_an_issuer_take_at_most_64_mib() {
 
 #[tokio::test]
 async fn forgotten_lists_are_fetched_again() {
-    let api = Api::new();
-    let token = api.token(0);
-    for _ in 0..3 {
-        assert_eq!(api.verdict(&token).await, "ok");
+    let fetched: fn(&TestIssuer) -> Issuer = TestIssuer::issuer;
+    for (name, config) in [
+        ("keys that are fetched", fetched),
+        ("keys that never change", |issuer| issuer.issuer().jwks(issuer.jwks())),
+    ] {
+        let issuer = TestIssuer::start().unwrap();
+        let config = config(&issuer).status_lists(StatusLists::new());
+        let verifier = Verifier::new(config).unwrap();
+        let token = issuer.token().status(&issuer.status_list(), 0).build();
+        for _ in 0..3 {
+            assert_eq!(verdict(&verifier, &token).await, "ok", "{name}");
+        }
+        issuer.set_status(0, 1);
+        assert!(verifier.forget(issuer.iss()), "{name}");
+        assert_eq!(verdict(&verifier, &token).await, "revoked", "{name}");
+        assert_eq!(issuer.status_list_fetches(), 2, "{name}");
     }
-    api.issuer.set_status(0, 1);
-    assert!(api.verifier.forget(api.issuer.iss()));
-    assert_eq!(api.verdict(&token).await, "revoked");
-    assert_eq!(api.fetches(), 2);
 }
 
 #[tokio::test]
