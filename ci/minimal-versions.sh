@@ -27,7 +27,7 @@ check() {
 
 sed --expression '/^redis = {/d' --expression 's/^redis = .*/redis = []/' Cargo.toml.all >Cargo.toml
 RUSTC_BOOTSTRAP=1 cargo update --quiet -Z direct-minimal-versions
-check "--features aws-lc-rs,rust-crypto,axum,mcp,metrics,testing" "--features aws-lc-rs" "--features rust-crypto"
+check "--features aws-lc-rs,rust-crypto,axum,mcp,metrics,status-list,testing" "--features aws-lc-rs" "--features rust-crypto"
 
 cp Cargo.toml.all Cargo.toml
 rm Cargo.lock

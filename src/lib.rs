@@ -35,6 +35,7 @@
 //! - [`ApiKeys`]: API keys that are accepted beside access tokens.
 //! - [`Dpop`]: access tokens that are bound to a key of their client (RFC 9449).
 //! - [`ClientCertificates`]: access tokens that are bound to a certificate (RFC 8705).
+//! - `StatusLists` (feature `status-list`): the status lists of an issuer.
 //! - [`SharedStore`]: state that the replicas of an API share.
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
 //! - [`Jwks::verify`]: verifies signed documents that are not access tokens.
@@ -71,6 +72,7 @@
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
 //! | `mcp` | | [`mcp::McpLayer`]: rules for the tools, resources and prompts of an MCP server |
 //! | `metrics` | | counters, gauges and histograms, recorded with the `metrics` facade |
+//! | `status-list` | | `StatusLists`: tokens are rejected by the status lists of their issuers |
 //! | `redis` | | `RedisStore`: replicas share which DPoP proofs were used |
 //! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
@@ -115,6 +117,8 @@ mod revocation;
 mod rule;
 mod shared_store;
 mod single_flight;
+#[cfg(feature = "status-list")]
+mod status_list;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -165,6 +169,8 @@ pub use rule::Rule;
 #[cfg(feature = "redis")]
 pub use shared_store::redis::RedisStore;
 pub use shared_store::{LogEntries, LogPosition, SharedStore, StoreError, StoreFuture};
+#[cfg(feature = "status-list")]
+pub use status_list::StatusLists;
 pub use token::audience::Audience;
 pub use token::scope::{InvalidScope, Scope};
 pub use token_source::TokenSource;

@@ -137,6 +137,52 @@ pub(crate) fn unknown_kid(issuer: &IssuerName, outcome: &'static str) {
     meters::unknown_kid(issuer, outcome);
 }
 
+/// A status list was fetched, or found unchanged.
+#[cfg(feature = "status-list")]
+pub(crate) fn status_list_fetched(
+    issuer: &IssuerName,
+    changed: bool,
+    lifetime: Duration,
+    took: Duration,
+    now: Now,
+) {
+    if let Some(suppressed) = issuer.admit(now) {
+        let (lifetime_s, took_s) = (lifetime.as_secs(), took.as_secs_f64());
+        tracing::info!(
+            target: "portcullis", event = "status_list_fetched", issuer = &*issuer.iss, changed, lifetime_s, took_s,
+            suppressed, "status list fetched"
+        );
+    }
+}
+
+/// The fetch of a status list failed.
+#[cfg(feature = "status-list")]
+pub(crate) fn status_list_failed(
+    issuer: &IssuerName,
+    error: &FetchError,
+    retry_after: Duration,
+    took: Duration,
+    now: Now,
+) {
+    if let Some(suppressed) = issuer.admit(now) {
+        let (retry_after_s, took_s) = (retry_after.as_secs_f64(), took.as_secs_f64());
+        tracing::warn!(
+            target: "portcullis", event = "status_list_failed", issuer = &*issuer.iss, %error, retry_after_s, took_s,
+            suppressed, "failed to fetch status list"
+        );
+    }
+}
+
+/// Tokens of the issuer name more status lists than are kept. `suppressed` is as in
+/// [`lookup_failed`].
+#[cfg(feature = "status-list")]
+pub(crate) fn status_lists_full(issuer: &IssuerName, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "status_lists_full", issuer = &*issuer.iss, suppressed,
+        "tokens of the issuer name more status lists than are kept; those of further lists are answered 503"
+    );
+}
+
 /// How a question about a token ended (RFC 7662).
 #[derive(Clone, Copy)]
 pub(crate) enum IntrospectionOutcome {

@@ -26,7 +26,7 @@ use portcullis::testing::{
 };
 use portcullis::{
     AccessToken, Algorithm, CertificateHeader, ClientAuth, ClientCertificates, Dpop, Introspection,
-    Issuer, Issuers, ProtectLayer, Verifier,
+    Issuer, Issuers, ProtectLayer, StatusLists, Verifier,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
@@ -422,6 +422,30 @@ async fn events_and_metrics_have_stable_names() {
     assert!(!token.has_role("admin") && !token.has_role("admin"));
     said(&["WARN dotted_claim_path configured=realm_access.roles pointer=/realm_access/roles"]);
 
+    // A status list: fetched, then missing, and one more than are kept.
+    let (lists, time) = (TestIssuer::start_with(Algorithm::EdDSA).unwrap(), TestClock::new());
+    lists.set_clock(&time);
+    let config = lists.issuer().jwks(lists.jwks()).status_lists(StatusLists::new());
+    let listed = Verifier::builder(config).clock(&time).build().unwrap();
+    let token = lists.token().status(&lists.status_list(), 0).build();
+    log.take();
+    assert_eq!(verdict(&listed, &token).await, "ok");
+    said(&["INFO status_list_fetched changed=true issuer lifetime_s suppressed=0 took_s"]);
+    lists.set_status_list_behavior(Behavior::Status(404));
+    time.advance(Duration::from_secs(400));
+    assert_eq!(verdict(&listed, &token).await, "revocations_unavailable");
+    said(&[
+        "WARN status_list_failed error issuer retry_after_s suppressed=0 took_s",
+        "DEBUG token_rejected alg detail issuer kid reason=revocations_unavailable",
+    ]);
+    for number in 0..64 {
+        let uri = format!("{}?{number}", lists.status_list().uri());
+        let status = serde_json::json!({ "status_list": { "idx": 0, "uri": uri } });
+        let token = lists.token().claim("status", status).build();
+        assert_eq!(verdict(&listed, &token).await, "revocations_unavailable");
+    }
+    assert!(log.take().contains(&"ERROR status_lists_full issuer suppressed=0".to_owned()));
+
     // An MCP server, whose bodies are read.
     let mcp = portcullis::mcp::McpLayer::new(layer.clone()).unwrap();
     let mcp = mcp.tool("admin", portcullis::Rule::role("admin"));
@@ -522,6 +546,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=proof_malformed: 1",
             "portcullis_rejections_total reason=proof_used: 1",
             "portcullis_rejections_total reason=replays_unavailable: 4",
+            "portcullis_rejections_total reason=revocations_unavailable: 65",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_rejections_total reason=wrong_audience: 1",
@@ -532,7 +557,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_requests_total outcome=unavailable: 8",
             "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_token_cache_total outcome=hit: 8",
-            "portcullis_token_cache_total outcome=miss: 53",
+            "portcullis_token_cache_total outcome=miss: 119",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

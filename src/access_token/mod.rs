@@ -4,9 +4,15 @@ pub(crate) mod charge;
 
 use std::any::Any;
 use std::fmt;
+#[cfg(feature = "status-list")]
+use std::future::poll_fn;
 use std::ops::Range;
+#[cfg(feature = "status-list")]
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "status-list")]
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
@@ -20,6 +26,8 @@ use crate::error::{ClaimsError, Error};
 use crate::introspection::answer::IntrospectedPayload;
 use crate::keys::jwk::SignedPayload;
 use crate::revocation::Revocations;
+#[cfg(feature = "status-list")]
+use crate::status_list::lists::TokenStatus;
 use crate::telemetry;
 use crate::token::claim_path::{ClaimPath, listed_strings};
 use crate::token::claims::RegisteredClaims;
@@ -133,6 +141,9 @@ pub(crate) struct Terms {
     pub(crate) clock: Clock,
     pub(crate) implies: Option<Arc<Implies>>,
     pub(crate) revocations: Option<Revocations>,
+    /// Where the status of the token is looked up on each request.
+    #[cfg(feature = "status-list")]
+    pub(crate) status: Option<TokenStatus>,
 }
 
 /// The text of a claim: a range of the payload, or a copy if the payload contains escapes.
@@ -234,6 +245,12 @@ impl AccessToken {
     /// What the token is bound to (RFC 9449 §6, RFC 8705 §3).
     pub(crate) fn binding(&self) -> Option<&Binding> {
         self.0.binding.as_deref()
+    }
+
+    /// Where its status is, if it is in a list.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn status(&self) -> Option<&TokenStatus> {
+        self.0.terms.status.as_ref()
     }
 
     /// `iat` (RFC 7519 §4.1.6).
@@ -369,12 +386,31 @@ impl AccessToken {
         }
     }
 
-    /// Waits until the token is revoked ([`Revocations`](crate::Revocations)). Never ends without
-    /// them. For open streams, beside [`until_expired`](Self::until_expired).
+    /// Waits until the token is revoked ([`Revocations`](crate::Revocations)), or its status in a
+    /// list of its issuer is no longer valid (feature `status-list`), which is looked up every
+    /// minute. Never ends without either. For open streams, beside
+    /// [`until_expired`](Self::until_expired).
     pub async fn until_revoked(&self) {
-        match &self.0.terms.revocations {
-            Some(revocations) => revocations.until_revoked(self).await,
-            None => std::future::pending().await,
+        let by_revocations = async {
+            match &self.0.terms.revocations {
+                Some(revocations) => revocations.until_revoked(self).await,
+                None => std::future::pending().await,
+            }
+        };
+        #[cfg(not(feature = "status-list"))]
+        by_revocations.await;
+        #[cfg(feature = "status-list")]
+        match self.status() {
+            None => by_revocations.await,
+            Some(status) => {
+                let (mut one, mut other) = (pin!(by_revocations), pin!(status.until_revoked()));
+                poll_fn(|context| {
+                    let is_revoked = one.as_mut().poll(context).is_ready()
+                        || other.as_mut().poll(context).is_ready();
+                    if is_revoked { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
         }
     }
 

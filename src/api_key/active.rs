@@ -81,6 +81,8 @@ impl TokenMaker {
                 clock: self.clock.clone(),
                 implies: self.implies.clone(),
                 revocations: None,
+                #[cfg(feature = "status-list")]
+                status: None,
             };
             let payload = VerifiedPayload::ApiKey(ConfiguredClaims(&claims));
             // Not the key itself, which is not stored.

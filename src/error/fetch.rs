@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::ConfigError;
 
-/// Why an issuer's keys could not be fetched, or why the issuer could not be asked about a token
-/// (RFC 7662).
+/// Why an issuer's keys or status list could not be fetched, or why the issuer could not be asked
+/// about a token (RFC 7662).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -72,7 +72,7 @@ pub enum FetchError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The response is not the expected JSON document.
+    /// The response is not the expected document.
     #[error("{url}: expected {expected}")]
     #[non_exhaustive]
     InvalidDocument {

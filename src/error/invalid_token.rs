@@ -181,7 +181,8 @@ pub enum InvalidToken {
     #[error("bound to another client certificate than that of the connection")]
     OtherCertificate,
     /// The token, its subject, session, client or issuer was revoked
-    /// ([`Revocations`](crate::Revocations)), or the token is older than revocations are kept.
+    /// ([`Revocations`](crate::Revocations)), or the token is older than revocations are kept, or
+    /// its status in a list of its issuer is not 0 ([feature `status-list`](crate#features)).
     #[error("was revoked")]
     Revoked,
     /// The key set of the issuer has no key with this `kid` for this `alg`.

@@ -70,7 +70,8 @@ pub enum Error {
         reason: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// What was revoked is not known: the log of [`Revocations`](crate::Revocations) was not read
-    /// yet, or cannot be read for longer than allowed.
+    /// yet, or cannot be read for longer than allowed; or the status list that the token names
+    /// ([feature `status-list`](crate#features)) is not available.
     #[error("revocations are not known")]
     RevocationsUnavailable,
     /// The access token is valid, but lacks a scope that the operation requires (RFC 6750 §3.1

@@ -19,6 +19,8 @@ use crate::keys::remote::{
     Source,
 };
 use crate::keys::url::PlainHttp;
+#[cfg(feature = "status-list")]
+use crate::status_list::lists::{ActiveStatusLists, CheckedReference, TokenStatus};
 use crate::telemetry::{IssuerName, LogThrottle};
 use crate::token::claims::RegisteredClaims;
 use crate::token::json::most_bytes_read;
@@ -35,6 +37,9 @@ pub(crate) struct ActiveIssuer {
     keys: ActiveKeys,
     /// Asks the issuer about its tokens.
     pub(crate) introspection: Option<IntrospectionClient>,
+    /// The lists with the status of its tokens.
+    #[cfg(feature = "status-list")]
+    pub(crate) status_lists: Option<ActiveStatusLists>,
 }
 
 /// How an issuer came to be trusted.
@@ -125,8 +130,16 @@ impl ActiveIssuer {
         };
         let name = IssuerName { iss: Arc::clone(&config.iss), throttle };
         let introspection = client_of(&config, &name, addresses, clients, clock)?;
+        #[cfg(feature = "status-list")]
+        let status_lists = ActiveStatusLists::new(&config, &name, addresses, clients, clock)?;
         let keys = ActiveKeys::of(&config, name, addresses, clients, clock)?;
-        Ok(Self { config, keys, introspection })
+        Ok(Self {
+            config,
+            keys,
+            introspection,
+            #[cfg(feature = "status-list")]
+            status_lists,
+        })
     }
 
     /// draft-ietf-oauth-rfc8725bis §3.1: the issuer's configuration determines the accepted
@@ -177,6 +190,29 @@ impl ActiveIssuer {
         } else {
             // The payload is unverified: it can only cause a rejection.
             self.check_claims(jws, now)
+        }
+    }
+
+    /// Reads where the status of a token is, if it is in a list that is looked up. The payload is
+    /// unverified: it can only cause a rejection.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn status_reference(
+        &self,
+        jws: &Jws<'_>,
+    ) -> Result<Option<CheckedReference>, InvalidToken> {
+        let Some(lists) = &self.status_lists else { return Ok(None) };
+        lists.reference(jws.unverified_payload())
+    }
+
+    /// The status of a token that was verified.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn status(
+        self: &Arc<Self>,
+        reference: Option<CheckedReference>,
+    ) -> Result<Option<TokenStatus>, Error> {
+        match (&self.status_lists, reference) {
+            (Some(lists), Some(reference)) => lists.status(reference, self).map(Some),
+            _ => Ok(None),
         }
     }
 
@@ -318,8 +354,12 @@ impl ActiveIssuer {
         }
     }
 
-    /// Drops fetched keys: the next token causes another fetch.
-    pub(crate) fn forget_keys(&self) {
+    /// Drops fetched keys and status lists: the next token causes another fetch.
+    pub(crate) fn forget_fetched(&self) {
+        #[cfg(feature = "status-list")]
+        if let Some(lists) = &self.status_lists {
+            lists.forget();
+        }
         if let ActiveKeys::Remote(remote) = &self.keys {
             remote.forget();
         }

@@ -31,7 +31,8 @@ impl Issuer {
     ///   [`dpop`](crate::VerifierBuilder::dpop),
     ///   [`client_certificates`](crate::VerifierBuilder::client_certificates), or both.
     /// - A token can be revoked: [`introspection`](Self::introspection),
-    ///   [`revocations`](crate::VerifierBuilder::revocations), or a
+    ///   [`revocations`](crate::VerifierBuilder::revocations), status lists (feature
+    ///   `status-list`), or a
     ///   [`max_token_age`](Self::max_token_age) of at most 10 minutes.
     ///
     /// [`VerifierBuilder::build`](crate::VerifierBuilder::build) returns an error that names what
@@ -65,8 +66,14 @@ impl Issuer {
         if let Some(other) = settings.proof_algorithms.and_then(other) {
             return missing(format!("`Dpop::algorithms` of PS256, ES256 and EdDSA, found {other}"));
         }
+        #[cfg(feature = "status-list")]
+        let has_status_lists = self.status_lists.is_some();
+        #[cfg(not(feature = "status-list"))]
+        let has_status_lists = false;
         let is_short = self.max_token_age.is_some_and(|age| age <= SHORT_LIFETIME);
-        if self.introspection.is_none() && !settings.has_revocations && !is_short {
+        let can_revoke =
+            self.introspection.is_some() || settings.has_revocations || has_status_lists;
+        if !can_revoke && !is_short {
             return missing(
                 "`introspection`, `revocations`, or a `max_token_age` of at most 10 minutes, found none of them"
                     .to_owned(),

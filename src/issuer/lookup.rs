@@ -258,7 +258,7 @@ impl ResolvedIssuers {
             caches.into_iter().for_each(|cache| cache.invalidate(&**name));
             was_negative |= self.negative.remove(&**name).is_some();
         }
-        issuers.iter().for_each(|issuer| issuer.forget_keys());
+        issuers.iter().for_each(|issuer| issuer.forget_fetched());
         was_negative || !issuers.is_empty()
     }
 

@@ -26,6 +26,8 @@ use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::schedule::KeyPolicy;
 use crate::keys::url::{PlainHttp, normal_url};
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusLists;
 use crate::token::audience::{Audience, AudienceClaim};
 use crate::token::profile::{Condition, TokenProfile};
 use crate::token::tenant;
@@ -82,6 +84,9 @@ pub struct Issuer {
     pub(crate) introspection: Option<Introspection>,
     /// Whether its tokens must satisfy the FAPI 2.0 Security Profile.
     pub(crate) is_fapi2: bool,
+    /// Where the status of its tokens is looked up, if it is.
+    #[cfg(feature = "status-list")]
+    pub(crate) status_lists: Option<StatusLists>,
 }
 
 /// Where an issuer's keys come from.
@@ -211,6 +216,8 @@ impl Issuer {
             token_source: None,
             introspection: None,
             is_fapi2: false,
+            #[cfg(feature = "status-list")]
+            status_lists: None,
         })
     }
 
@@ -262,7 +269,13 @@ impl Issuer {
             token_source,
             introspection,
             is_fapi2,
+            #[cfg(feature = "status-list")]
+            status_lists,
         } = self;
+        #[cfg(feature = "status-list")]
+        if *status_lists != other.status_lists {
+            return false;
+        }
         *iss == other.iss
             && *template == other.template
             && *audience == other.audience

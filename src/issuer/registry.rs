@@ -157,7 +157,7 @@ impl IssuerRegistry {
     pub(crate) fn forget(&self, iss: &str) -> bool {
         match self.configured.get(iss).or_else(|| self.template(iss)) {
             Some(issuer) => {
-                issuer.forget_keys();
+                issuer.forget_fetched();
                 true
             }
             None => self.resolved.as_ref().is_some_and(|resolved| resolved.forget(iss)),

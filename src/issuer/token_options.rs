@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::{Issuer, checked_audience};
 use crate::error::ConfigError;
 use crate::introspection::Introspection;
+#[cfg(feature = "status-list")]
+use crate::status_list::StatusLists;
 use crate::token::audience::Audience;
 use crate::token::claim_path::ClaimPath;
 use crate::token::profile::{ClaimRequirement, Condition};
@@ -201,6 +203,30 @@ impl Issuer {
     /// ```
     pub fn introspection(mut self, introspection: Introspection) -> Self {
         self.introspection = Some(introspection);
+        self
+    }
+
+    /// Looks up the status of its JWTs in the lists that they name (draft-ietf-oauth-status-list),
+    /// on each request. A token whose status is not 0 is rejected
+    /// ([`InvalidToken::Revoked`](crate::InvalidToken::Revoked)). While its list is not available,
+    /// requests are answered 503
+    /// ([`Error::RevocationsUnavailable`](crate::Error::RevocationsUnavailable)).
+    ///
+    /// Without this setting, the claim `status` is ignored. If the issuer is asked about each JWT
+    /// ([`Introspection::instead_of_keys`]), its answer counts, and a
+    /// [`Verifier`](crate::Verifier) with both settings cannot be built.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, StatusLists};
+    ///
+    /// let issuer = Issuer::new("https://issuer.example.com/", "https://api.example.com")?
+    ///     .status_lists(StatusLists::new());
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    #[cfg(feature = "status-list")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "status-list")))]
+    pub fn status_lists(mut self, lists: StatusLists) -> Self {
+        self.status_lists = Some(lists);
         self
     }
 }

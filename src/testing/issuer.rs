@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::server::{Port, Server};
 use super::signing_key::SigningKey;
+#[cfg(feature = "status-list")]
+use super::status_list::Statuses;
 use super::token_builder::TokenBuilder;
 use crate::algorithm::Algorithm;
 use crate::clock::TestClock;
@@ -42,6 +44,8 @@ pub(super) struct Shared {
     metadata_fetches: AtomicUsize,
     jwks_fetches: AtomicUsize,
     introspections: AtomicUsize,
+    #[cfg(feature = "status-list")]
+    pub(super) statuses: Statuses,
 }
 
 pub(super) struct State {
@@ -156,6 +160,8 @@ impl TestIssuer {
             metadata_fetches: AtomicUsize::new(0),
             jwks_fetches: AtomicUsize::new(0),
             introspections: AtomicUsize::new(0),
+            #[cfg(feature = "status-list")]
+            statuses: Statuses::new(),
         };
         let issuer = Self { shared: Arc::new(shared), server: None };
         issuer.add(key);
@@ -192,8 +198,7 @@ impl TestIssuer {
     /// Returns a builder for a token of this issuer: for [`AUDIENCE`], valid for an hour, signed
     /// with the newest key.
     pub fn token(&self) -> TokenBuilder {
-        let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        TokenBuilder::new(&self.shared.iss, now, self.shared.lock().keys.last().cloned())
+        self.shared.token()
     }
 
     /// Starts a logout token for a client (OpenID Connect Back-Channel Logout 1.0 §2.4). Set its
@@ -355,7 +360,7 @@ impl TestIssuer {
     /// Returns the time of the clock set with [`set_clock`](Self::set_clock), or else of the system
     /// clock.
     pub fn now(&self) -> SystemTime {
-        self.shared.lock().clock.as_ref().map_or_else(SystemTime::now, TestClock::now)
+        self.shared.now()
     }
 
     /// Returns how often the metadata were requested.
@@ -412,6 +417,20 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(feature = "status-list")]
+    pub(super) fn iss(&self) -> &str {
+        &self.iss
+    }
+
+    fn now(&self) -> SystemTime {
+        self.lock().clock.as_ref().map_or_else(SystemTime::now, TestClock::now)
+    }
+
+    pub(super) fn token(&self) -> TokenBuilder {
+        let now = self.now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        TokenBuilder::new(&self.iss, now, self.lock().keys.last().cloned())
+    }
+
     /// The path of `iss`, without a trailing slash.
     fn base_path(&self) -> String {
         url::Url::parse(&self.iss)
@@ -460,26 +479,32 @@ impl Shared {
             let token = pairs.find(|(name, _)| name == "token");
             self.introspect(&token.map(|(_, token)| token).unwrap_or_default())
         };
-        let (counter, body): (_, &dyn Fn() -> Value) =
+        const JSON: &str = "application/json";
+        let document = || self.lock().behavior.clone();
+        let (counter, behavior, content_type, body): (_, _, _, &dyn Fn() -> String) =
             match (path.strip_prefix(&self.base_path()), form) {
                 (Some("/.well-known/openid-configuration"), None) => {
-                    (&self.metadata_fetches, &|| self.metadata_json())
+                    (&self.metadata_fetches, document(), JSON, &|| self.metadata_json().to_string())
                 }
                 (Some("/.well-known/jwks.json"), None) => {
-                    (&self.jwks_fetches, &|| self.jwks_json())
+                    (&self.jwks_fetches, document(), JSON, &|| self.jwks_json().to_string())
                 }
-                (Some("/introspect"), Some(form)) => (&self.introspections, &|| asked(form)),
+                #[cfg(feature = "status-list")]
+                (Some("/status-list"), None) => {
+                    let (behavior, jwt) = (self.statuses.behavior(), "application/statuslist+jwt");
+                    (&self.statuses.fetches, behavior, jwt, &|| self.status_list_token().build())
+                }
+                (Some("/introspect"), Some(form)) => {
+                    let behavior = self.lock().introspection_behavior.clone();
+                    (&self.introspections, behavior, JSON, &|| asked(form).to_string())
+                }
                 _ => return Answered::NotHere,
             };
         counter.fetch_add(1, Ordering::SeqCst);
-        let behavior = match form {
-            None => self.lock().behavior.clone(),
-            Some(_) => self.lock().introspection_behavior.clone(),
-        };
         let mut response = http::Response::new(String::new());
         let mut location = None;
         match behavior {
-            Behavior::Serve => *response.body_mut() = body().to_string(),
+            Behavior::Serve => *response.body_mut() = body(),
             Behavior::Body(body) => *response.body_mut() = body,
             Behavior::Status(status) => {
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
@@ -492,7 +517,7 @@ impl Shared {
             Behavior::Hang => return Answered::Never,
         }
         *response.headers_mut() = self.lock().headers.clone();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if let Some(location) = location {
             response.headers_mut().insert(LOCATION, location);
         }

@@ -40,6 +40,8 @@ mod issuer;
 mod providers;
 mod server;
 mod signing_key;
+#[cfg(feature = "status-list")]
+mod status_list;
 mod store;
 mod token_builder;
 
@@ -51,6 +53,8 @@ pub use challenge::{
 pub use discovery::assert_discoverable;
 pub use dpop_client::{DpopClient, ProofBuilder};
 pub use issuer::{AUDIENCE, Behavior, TestIssuer};
+#[cfg(feature = "status-list")]
+pub use status_list::TestStatusList;
 pub use store::{StoreBehavior, TestStore};
 pub use token_builder::TokenBuilder;
 

@@ -3,6 +3,8 @@
 mod builder;
 pub(crate) mod documents;
 mod introspections;
+#[cfg(feature = "status-list")]
+mod statuses;
 mod verification;
 
 use std::fmt;
@@ -115,15 +117,16 @@ impl Verifier {
     /// certificate is rejected, because only a request proves the binding: use
     /// [`ProtectLayer::verify_request`](crate::ProtectLayer::verify_request).
     ///
-    /// Waits only if an issuer must be looked up or asked about the token, or keys must be fetched.
+    /// Waits only if an issuer must be looked up or asked about the token, or keys or a status list
+    /// must be fetched.
     /// Asking and fetching need a Tokio runtime with I/O and time enabled.
     ///
     /// # Errors
     ///
     /// Returns [`Error::InvalidToken`] if the token is rejected, [`Error::KeysUnavailable`] if the
     /// issuer is trusted but its keys are not available, [`Error::IntrospectionUnavailable`] if the
-    /// issuer cannot be asked about the token, or [`Error::LookupFailed`] if the lookup of the
-    /// issuer fails.
+    /// issuer cannot be asked about the token, [`Error::RevocationsUnavailable`] if it is not known
+    /// whether the token was revoked, or [`Error::LookupFailed`] if the lookup of the issuer fails.
     pub async fn verify(&self, token: &str) -> Result<AccessToken, Error> {
         match self.begin(token) {
             Verification::Ready(result) => {
@@ -348,7 +351,8 @@ impl Verifier {
         let now = self.0.clock.now();
         token.verifier() == self.0.id
             && token.is_good_at(now)
-            && self.0.revocations.as_ref().is_none_or(|one| one.check(token, now).is_ok())
+            && self.check_revoked(token, now).is_ok()
+            && self.has_valid_status(token, now)
     }
 }
 

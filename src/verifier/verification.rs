@@ -19,7 +19,6 @@ use crate::issuer::Issuer;
 use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
-use crate::revocation::Revocations;
 use crate::telemetry;
 use crate::token::claims::RegisteredClaims;
 use crate::token::jws::{Header, Jws};
@@ -58,25 +57,46 @@ impl Verifier {
     /// to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
         let verification = self.begin_unrevoked(token);
-        let Some(revocations) = &self.0.revocations else { return verification };
-        let check =
-            |verifier: &Self, revocations: &Revocations, verified: AccessToken| match revocations
-                .check(&verified, verifier.0.clock.now())
-            {
-                Ok(()) => Ok(verified),
-                Err(error) => Err(verifier.log_rejection(verified.expose_token(), error)),
-            };
+        if self.0.revocations.is_none() && !cfg!(feature = "status-list") {
+            return verification;
+        }
         match verification {
-            Verification::Ready(verified) => {
-                Verification::Ready(verified.and_then(|token| check(self, revocations, token)))
-            }
+            Verification::Ready(Err(error)) => Verification::Ready(Err(error)),
+            Verification::Ready(Ok(token)) => self.begin_revocation_check(token),
             Verification::Pending(future) => {
-                let (verifier, revocations) = (self.clone(), revocations.clone());
+                let verifier = self.clone();
                 Verification::Pending(Box::pin(async move {
-                    future.await.and_then(|token| check(&verifier, &revocations, token))
+                    match verifier.begin_revocation_check(future.await?) {
+                        Verification::Ready(result) => result,
+                        Verification::Pending(future) => future.await,
+                    }
                 }))
             }
         }
+    }
+
+    /// Rejects a verified token that was revoked, or whose status is not valid.
+    fn begin_revocation_check(&self, token: AccessToken) -> Verification {
+        match self.check_revoked(&token, self.0.clock.now()) {
+            Ok(()) => self.begin_status(token),
+            Err(error) => Verification::Ready(Err(self.log_rejection(token.expose_token(), error))),
+        }
+    }
+
+    pub(super) fn check_revoked(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
+        let revocations = self.0.revocations.as_ref();
+        revocations.map_or(Ok(()), |revocations| revocations.check(token, now))
+    }
+
+    /// Looks up the status of a verified token in the list that it names.
+    #[cfg(not(feature = "status-list"))]
+    fn begin_status(&self, token: AccessToken) -> Verification {
+        Verification::Ready(Ok(token))
+    }
+
+    #[cfg(not(feature = "status-list"))]
+    pub(super) fn has_valid_status(&self, _: &AccessToken, _: Now) -> bool {
+        true
     }
 
     /// Verifies a token, whether or not it was revoked.
@@ -192,6 +212,10 @@ impl Verifier {
 
     /// Whether the issuer of a cached token is still trusted, with the same keys.
     pub(super) fn is_trusted(&self, entry: &Entry, now: Now) -> bool {
+        #[cfg(feature = "status-list")]
+        if entry.token().status().is_some_and(|status| !status.is_kept()) {
+            return false;
+        }
         let recheck = |issuer: &ActiveIssuer| match entry.token().kind() {
             TokenKind::Jwt => issuer.recheck(entry.keys(), now),
             TokenKind::Introspected | TokenKind::ApiKey => true,
@@ -290,6 +314,8 @@ impl Verifier {
             return Err(InvalidToken::NotBound.into());
         }
         issuer.check_profile(&jws, &header, &claims, now)?;
+        #[cfg(feature = "status-list")]
+        let reference = issuer.status_reference(&jws)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
         let (payload, keys) =
             match signature.map_err(|error| clarify_microsoft_token(error, &header))? {
@@ -302,6 +328,8 @@ impl Verifier {
             issuer.check_claims(&jws, now)?;
         }
         let terms = self.terms(issuer, &claims.issuer);
+        #[cfg(feature = "status-list")]
+        let terms = Terms { status: issuer.status(reference)?, ..terms };
         let payload = VerifiedPayload::Signed(payload);
         let verified = AccessToken::new(token, payload, claims, terms);
         if jwts == Some(JwtPolicy::VerifyAndAsk) {
@@ -327,6 +355,8 @@ impl Verifier {
             clock: self.0.clock.clone(),
             implies: self.0.implies.clone(),
             revocations: self.0.revocations.clone(),
+            #[cfg(feature = "status-list")]
+            status: None,
         }
     }
 
@@ -336,7 +366,7 @@ impl Verifier {
     }
 
     /// Logs the rejection, without the token and its verified or unverified claims.
-    fn log_rejection(&self, token: &str, error: Error) -> Error {
+    pub(super) fn log_rejection(&self, token: &str, error: Error) -> Error {
         if !tracing::enabled!(target: "portcullis", tracing::Level::DEBUG) {
             telemetry::token_rejected(&error, None, None, None);
             return error;

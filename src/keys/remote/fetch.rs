@@ -17,8 +17,20 @@ use super::cache_control::lifetime;
 use super::hedge::first_good;
 use crate::error::{ConfigError, FetchError, TransportError};
 
-/// Maximum size of a document, in bytes. Sets of a dozen keys with certificates stay under 50 KiB.
+/// Maximum size of a JSON document, in bytes. Sets of a dozen keys with certificates stay under
+/// 50 KiB.
 const MAX_BODY: usize = 256 * 1024;
+
+/// What a document is requested as, and how much of it is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Document {
+    pub(crate) accept: &'static str,
+    pub(crate) max_bytes: usize,
+}
+
+impl Document {
+    const JSON: Self = Self { accept: "application/json", max_bytes: MAX_BODY };
+}
 
 /// The connections of a client.
 #[derive(Clone, Copy)]
@@ -109,21 +121,32 @@ pub(crate) struct Http<'a> {
 
 impl Http<'_> {
     /// GETs a JSON document, unless it is still the one that `cached` belongs to.
+    pub(crate) async fn get(&self, url: &Url, cached: &Validators) -> Result<Fetched, FetchError> {
+        self.get_document(url, cached, Document::JSON).await
+    }
+
+    /// GETs a document, unless it is still the one that `cached` belongs to.
     ///
     /// Retries once if the connection is lost or the server is overloaded. Hedges: if the first
     /// request has not ended after `hedge_after`, a second one is sent, and the first success wins.
     /// Pooled connections that died meanwhile are the most common failure, and they may do so
     /// silently. The caller limits the time of both requests together.
-    pub(crate) async fn get(&self, url: &Url, cached: &Validators) -> Result<Fetched, FetchError> {
+    pub(crate) async fn get_document(
+        &self,
+        url: &Url,
+        cached: &Validators,
+        document: Document,
+    ) -> Result<Fetched, FetchError> {
         check_address(url, self.addresses)?;
-        let mut first = pin!(try_get(self.client, url, cached));
+        let attempt = || try_get(self.client, url, cached, document);
+        let mut first = pin!(attempt());
         let answer = match timeout(self.hedge_after, first.as_mut()).await {
             Ok(Err(Failure { retry_after: Some(after), .. })) => {
                 sleep(after).await;
-                try_get(self.client, url, cached).await
+                attempt().await
             }
             Ok(answer) => answer,
-            Err(_) => first_good([first, pin!(try_get(self.client, url, cached))]).await,
+            Err(_) => first_good([first, pin!(attempt())]).await,
         };
         answer.map_err(|failure| failure.error)
     }
@@ -149,12 +172,17 @@ impl From<FetchError> for Failure {
     }
 }
 
-async fn try_get(client: &Client, url: &Url, cached: &Validators) -> Result<Fetched, Failure> {
+async fn try_get(
+    client: &Client,
+    url: &Url,
+    cached: &Validators,
+    document: Document,
+) -> Result<Fetched, Failure> {
     let transport = |source: reqwest::Error| Failure {
         retry_after: Some(Duration::ZERO),
         error: FetchError::Transport { url: redacted(url), reason: TransportError::new(source) },
     };
-    let mut request = client.get(url.clone()).header(ACCEPT, "application/json");
+    let mut request = client.get(url.clone()).header(ACCEPT, document.accept);
     for (name, value) in [(IF_NONE_MATCH, &cached.etag), (IF_MODIFIED_SINCE, &cached.last_modified)]
     {
         if let Some(value) = value {
@@ -182,10 +210,11 @@ async fn try_get(client: &Client, url: &Url, cached: &Validators) -> Result<Fetc
     let short = |value: &&HeaderValue| value.len() <= MAX_VALIDATOR;
     let validator = |name| response.headers().get(name).filter(short).and_then(copied);
     let validators = Validators { etag: validator(ETAG), last_modified: validator(LAST_MODIFIED) };
-    let body = match read_body(&mut response, MAX_BODY).await {
+    let body = match read_body(&mut response, document.max_bytes).await {
         Ok(Some(body)) => body,
         Ok(None) => {
-            return Err(FetchError::TooLarge { url: redacted(url), limit: MAX_BODY }.into());
+            let limit = document.max_bytes;
+            return Err(FetchError::TooLarge { url: redacted(url), limit }.into());
         }
         Err(error) => return Err(transport(error)),
     };

@@ -118,6 +118,12 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
+    /// `ended`: closed when the fetch has ended. `limit`: how long that takes at most.
+    #[cfg(feature = "status-list")]
+    pub(crate) fn new(ended: watch::Receiver<()>, limit: Duration) -> Self {
+        Self { ended, limit }
+    }
+
     /// Waits until the fetch has ended, or until it should have.
     pub(crate) async fn finished(mut self) {
         // Nothing is ever sent. `changed` returns an error when the sender is dropped, which
