@@ -165,6 +165,19 @@ async fn without_the_log_tokens_are_accepted_for_a_minute() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn warm_up_does_not_wait_for_a_store_that_is_down() {
+    let (api, store) = (Api::new(), TestStore::new());
+    store.set_behavior(StoreBehavior::Fail);
+    let verifier = api.verifier(&Revocations::shared(store.clone()));
+    let error = verifier.warm_up().await.unwrap_err();
+    assert!(error.to_string().contains("revocations"), "{error}");
+    assert_eq!(verdict(&verifier, &api.token().build()).await, "revocations_unavailable");
+    store.set_behavior(StoreBehavior::Normal);
+    verifier.warm_up().await.unwrap();
+    assert_eq!(verdict(&verifier, &api.token().build()).await, "ok");
+}
+
 #[tokio::test]
 async fn open_streams_end_when_their_token_is_revoked() {
     let (api, revocations) = (Api::new(), Revocations::in_memory());

@@ -19,8 +19,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::access_token::{AccessToken, TokenKind};
 use crate::clock::{Clock, Now};
-use crate::error::{ConfigError, Error, InvalidToken};
+use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::shared_store::{SharedStore, StoreError};
+use tokio::time::timeout;
+
 use entry::{Entry, Kind};
 use follow::Follower;
 use revoked::{Count, Revoked};
@@ -36,6 +38,9 @@ const LEEWAY: Duration = Duration::from_secs(120);
 /// How long tokens are accepted while the log cannot be read.
 const MAX_STALE: Duration = Duration::from_secs(60);
 const LONGEST_STALE: Duration = Duration::from_secs(3600);
+
+/// How long `warm_up` waits for the log. Reading continues in the background.
+const LOADED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Tokens that are rejected though their issuer's signature is valid, for
 /// [`VerifierBuilder::revocations`](crate::VerifierBuilder::revocations).
@@ -229,12 +234,12 @@ impl Revocations {
         }
     }
 
-    /// Waits until the log was read once.
-    pub(crate) async fn loaded(&self) {
-        if let Some(follower) = &self.0.follower {
-            follower.start(self);
-            follower.loaded().await;
-        }
+    /// Waits until the log was read once, at most for a while.
+    pub(crate) async fn loaded(&self) -> Result<(), FetchError> {
+        let Some(follower) = &self.0.follower else { return Ok(()) };
+        follower.start(self);
+        let loaded = timeout(LOADED_WITHIN, follower.loaded()).await;
+        loaded.map_err(|_| FetchError::Timeout { limit: LOADED_WITHIN })
     }
 
     /// Whether a verified token is still accepted. For a token in use, this is one atomic load.

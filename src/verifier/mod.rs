@@ -202,9 +202,10 @@ impl Verifier {
             }
         }
         while fetches.join_next().await.is_some() {}
-        if let Some(revocations) = &self.0.revocations {
-            revocations.loaded().await;
-        }
+        let loaded = match &self.0.revocations {
+            Some(revocations) => revocations.loaded().await,
+            None => Ok(()),
+        };
         let failed = issuers
             .iter()
             .filter(|issuer| issuer.can_warm_up())
@@ -215,8 +216,9 @@ impl Verifier {
                 health.introspection.and_then(|introspection| introspection.last_error);
             health.last_error.or(of_endpoint).unwrap_or(FetchError::NoRuntime)
         };
-        let failed: Vec<_> =
-            failed.map(|health| (Arc::clone(&health.iss), reason(health))).collect();
+        let failed = failed.map(|health| (Arc::clone(&health.iss), reason(health)));
+        let of_log = loaded.err().map(|error| (Arc::from("revocations"), error));
+        let failed: Vec<_> = failed.chain(of_log).collect();
         if failed.is_empty() { Ok(()) } else { Err(WarmUpError::new(failed)) }
     }
 
