@@ -5,6 +5,7 @@
 #
 # Needs node, npm and cargo. Everything listens on free ports of 127.0.0.1. Takes about half a
 # minute, mostly waiting until the API may fetch keys again. Can be run from any directory.
+# PROTECTED_API names a built demo to check instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -68,7 +69,10 @@ await() {
 }
 
 (cd ci/oidc-provider && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/oidc-provider"
-cargo build --quiet --example protected_api
+if [ -z "${PROTECTED_API:-}" ]; then
+  cargo build --quiet --example protected_api
+  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+fi
 
 # Open both sockets at the same time, so that the ports differ.
 read -r port api_port < <(node -e '
@@ -92,7 +96,7 @@ await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorizatio
 # that of the demo.
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 INTROSPECTION=1 INTROSPECTION_CLIENT_ID=orders-api \
   INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 \
-  LOGOUT_AUDIENCE=native-logout "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" \
+  LOGOUT_AUDIENCE=native-logout "$PROTECTED_API" \
   --listen "127.0.0.1:$api_port" --issuer "$issuer" --audience https://api.example.com >"$logs/api.log" 2>&1 &
 api_pid=$!
 await "$api/public" "$api_pid" "the demo API"
