@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # soak-revocation.sh MINUTES: calls two replicas of the demo (examples/protected_api) with revoked
-# and other tokens for so long, while sessions end, and while Redis is killed and restarted every two
-# minutes. Fails if a revoked token is accepted, or another one rejected, outside the time that is
+# and other tokens for so long, while sessions end, and while Redis is killed and restarted every
+# two minutes. Fails if a revoked token is accepted, or another one rejected, outside the time that is
 # documented for a Redis that is down. Prints the memory of both replicas each minute.
 #
 # For figures that count, build the demo with --release and name it in PROTECTED_API. Needs the same

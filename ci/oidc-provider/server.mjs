@@ -100,8 +100,8 @@ function newProvider(keys) {
     cookies: { keys: cookieKeys },
     pkce: { required: () => true },
     findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
-    // The access tokens of oidc-provider do not name the session. Without `sid`, a logout token that
-    // names one would end nothing.
+    // By default, access tokens do not name the session. The logout token does, and would then end
+    // nothing. `sid` is known for clients with `backchannel_logout_session_required` only.
     extraTokenClaims: (ctx, token) => (token.sid ? { sid: token.sid } : undefined),
     fetch: send,
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },

@@ -1,6 +1,6 @@
 // An issuer on a free port of 127.0.0.1: its key, and the JWTs that it signs, which are access
-// tokens (RFC 9068), logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4) and security events
-// (RFC 8417, RFC 8935). Each may have other claims than a correct one. A claim that is `undefined`
+// tokens (RFC 9068), logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4) and security
+// events (RFC 8417, RFC 8935). Each may have other claims than a correct one. A claim that is `undefined`
 // is left out.
 import { createHmac, randomUUID, webcrypto } from 'node:crypto';
 import { once } from 'node:events';

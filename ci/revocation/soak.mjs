@@ -1,5 +1,5 @@
-// Calls two replicas of the demo with good and revoked tokens for a while. Meanwhile, sessions end at
-// one of the replicas, and Redis is killed and restarted every two minutes.
+// Calls two replicas of the demo with good and revoked tokens for a while. Meanwhile, sessions end
+// at one of the replicas, and Redis is killed and restarted every two minutes.
 //
 // Fails if a replica accepts a revoked token, or rejects a good one, at a time at which
 // `Revocations` promises that it does not (see `Outages`).
