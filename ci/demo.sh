@@ -2,7 +2,7 @@
 # End-to-end check of the demo: processes on loopback, called with curl. Checks the responses of the
 # README's table, also to browsers of other origins; the native client through all its steps, also
 # with tokens that are bound to a key; the issuer stopped before its first use and started again;
-# invalid flags; and Ctrl-C.
+# the API told of sign-outs; invalid flags; and Ctrl-C.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -144,6 +144,58 @@ echo "ok  DPoP off: bearer tokens only"
 api=$embedded
 expect "an operator action" 200 'signed with key-2' -X POST "$api/demo/issuer/rotate" -H "X-Demo: 1"
 
+# Sign-out: the issuer tells the API, which rejects the tokens from then on.
+start signout --issuer-listen 127.0.0.1:0 --events-authorization 'Bearer stream-secret'
+signout=$api
+own=$(sed -n 's/.*embedded issuer on \(http:[^ ]*\).*/\1/p' "$logs/signout.log")
+# sign_in: the token response of a new session, with the verifier of RFC 7636, appendix B.
+sign_in() {
+  local code
+  code=$(curl --silent --output /dev/null --write-out '%{redirect_url}' --get "${own}authorize" -d response_type=code \
+    -d client_id=single-page-app --data-urlencode "redirect_uri=$signout/" -d audience=https://api.example.com \
+    --data-urlencode 'scope=openid offline_access' -d code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM \
+    -d code_challenge_method=S256 -d prompt=none | sed 's/.*[?&]code=\([^&]*\).*/\1/')
+  curl --silent "${own}oauth/token" -d grant_type=authorization_code -d client_id=single-page-app -d "code=$code" \
+    --data-urlencode "redirect_uri=$signout/" -d code_verifier=dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk
+}
+member() { sed "s/.*\"$1\":\"\([^\"]*\)\".*/\1/"; }
+# What the issuer sent: `logout` or `event`.
+sent() { sed "s/.*\"$1\":{[^}]*\"token\":\"\([^\"]*\)\".*/\1/" <<<"$told"; }
+first=$(sign_in)
+second=$(sign_in)
+first_token=$(member access_token <<<"$first")
+second_token=$(member access_token <<<"$second")
+expect "a token of a session" 200 '"sid":"[A-Za-z0-9_-]{43}"' "$signout/private" -H "Authorization: Bearer $first_token"
+expect "sign-out needs an ID token" 400 'id_token_hint' "${own}oauth/logout" -d "id_token_hint=$first_token"
+told=$(curl --silent "${own}oauth/logout" --data-urlencode "id_token_hint=$(member id_token <<<"$first")")
+grep --quiet '"event":{"status":202,.*"logout":{"status":200,' <<<"$told" || fail "sign-out: expected 202 and 200 of the API: $told"
+echo "ok  sign-out: the API accepts the logout token and the security event"
+expect "signed out: the token" 401 '^x-demo-reason: revoked' "$signout/private" -H "Authorization: Bearer $first_token"
+expect "signed out: the refresh token" 400 'invalid_grant' "${own}oauth/token" -d grant_type=refresh_token \
+  -d client_id=single-page-app -d "refresh_token=$(member refresh_token <<<"$first")"
+expect "signed out: another session is not" 200 '"claims"' "$signout/private" -H "Authorization: Bearer $second_token"
+logout=$(sent logout)
+event=$(sent event)
+expect "/backchannel-logout: the same logout token again" 200 '^cache-control: no-store' "$signout/backchannel-logout" -d "logout_token=$logout"
+expect "/backchannel-logout: a forged one" 400 '"error":"invalid_request"' "$signout/backchannel-logout" -d "logout_token=${logout%????}AAAA"
+expect "/backchannel-logout: an access token" 400 '"error":"invalid_request"' "$signout/backchannel-logout" -d "logout_token=$second_token"
+expect "/backchannel-logout: not a form" 415 '^cache-control: no-store' "$signout/backchannel-logout" -H 'Content-Type: application/json' -d '{}'
+# push NAME STATUS PATTERN AUTHORIZATION EVENT
+push() {
+  expect "/events: $1" "$2" "$3" "$signout/events" -H 'Content-Type: application/secevent+jwt' ${4:+-H "Authorization: $4"} --data-raw "$5"
+}
+push "the same event again" 202 '^cache-control: no-store' 'Bearer stream-secret' "$event"
+push "a forged one" 400 '"err":"invalid_key"' 'Bearer stream-secret' "${event%????}AAAA"
+push "a logout token" 400 '"err":"invalid_request"' 'Bearer stream-secret' "$logout"
+push "another Authorization" 400 '"err":"authentication_failed"' 'Bearer guessed' "$event"
+push "no Authorization" 400 '"err":"authentication_failed"' '' "$event"
+curl --silent --output /dev/null "${own}oauth/logout" -d everywhere=true --data-urlencode "id_token_hint=$(member id_token <<<"$second")"
+expect "signed out everywhere: another session as well" 401 '^x-demo-reason: revoked' "$signout/private" -H "Authorization: Bearer $second_token"
+start client --issuer "$own" --logout-audience orders-web
+expect "/backchannel-logout: of another client" 400 '"error":"invalid_request"' "$api/backchannel-logout" -d "logout_token=$logout"
+expect "/events is off without --events-audience" 404 '^HTTP' -X POST "$api/events"
+api=$embedded
+
 inspect() {
   "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$logs/inspect.log" 2>&1 <<<"$2" || true
   grep --quiet "$3" "$logs/inspect.log" || fail "inspect: expected $3 in: $(cat "$logs/inspect.log")"
@@ -199,8 +251,12 @@ refused "an unknown mode of DPoP" 'off, accept, require' "${free[@]}" --dpop on
 refused "an invalid public URL" '--public-url: .*https or http' "${free[@]}" --public-url api.example.com
 refused "a short secret of nonces" '--dpop-nonce-secret: .*32 bytes' "${free[@]}" --dpop-nonce-secret c2VjcmV0
 refused "a secret of nonces that is not base64url" '--dpop-nonce-secret: .*base64url' "${free[@]}" --dpop-nonce-secret 'a+b'
+refused "an Authorization without events" '--events-audience' --listen 127.0.0.1:0 --issuer http://127.0.0.1:1/ --events-authorization x
+refused "an invalid Authorization" '--events-authorization: ' "${free[@]}" --events-authorization $'a\nb'
+refused "an empty client of logout tokens" '--logout-audience' "${free[@]}" --logout-audience ''
 refused "nonces without DPoP" '--dpop off' "${free[@]}" --dpop off --dpop-nonce-secret c2VjcmV0
 grep --quiet c2VjcmV0 <<<"$(DPOP_NONCE_SECRET=c2VjcmV0 "$programs/protected_api" --help)" && fail "--help: expected no secret"
+grep --quiet c2VjcmV0 <<<"$(EVENTS_AUTHORIZATION=c2VjcmV0 "$programs/protected_api" --help)" && fail "--help: expected no secret"
 echo "ok  --help prints no secret"
 grep --quiet 'With a tenant of yours' <<<"$("$programs/protected_api" --help)" || fail "--help: expected examples"
 echo "ok  --help has examples"

@@ -6,15 +6,17 @@
 mod embedded_issuer;
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use embedded_issuer::sign_out::{Receiver, Receivers};
 use embedded_issuer::{EmbeddedIssuer, MACHINE, NATIVE_APP, SINGLE_PAGE_APP, opaque_tokens};
-use portcullis::testing::{DpopClient, ProofBuilder, TestClock};
+use portcullis::testing::{DpopClient, ProofBuilder, TestClock, TestIssuer};
 use portcullis::{AccessToken, Algorithm, Dpop, Issuer, ProtectLayer, Verifier};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::{Value, json};
@@ -172,6 +174,19 @@ impl Demo {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
         let text = |name: &str| body[name].as_str().unwrap().to_owned();
         (text("error"), text("error_description"))
+    }
+
+    /// The token response of a new sign-in.
+    async fn sign_in(&self) -> Value {
+        self.token(&exchange(&self.code().await)).await.1
+    }
+
+    /// A request to end a session.
+    async fn sign_out(&self, form: &[(&str, &str)]) -> (u16, Value) {
+        let url = format!("{}oauth/logout", self.iss);
+        let response = self.http.post(url).form(form).send().await.unwrap();
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        (response.status().as_u16(), response.json().await.unwrap())
     }
 
     async fn post_json(&self, body: &Value) -> (StatusCode, Value) {
@@ -859,7 +874,9 @@ async fn claims_have_limits() {
         assert_eq!(error, "invalid_request", "{name}");
         assert!(sentence.ends_with(found), "{name}: {sentence}");
     }
-    for name in ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"] {
+    for name in
+        ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf", "events"]
+    {
         let claims = json!({ "org_id": "org_1", name: 1 }).to_string();
         let (error, sentence) = demo.error(&with(machine(), "claims", &claims)).await;
         assert_eq!(error, "invalid_request", "{name}");
@@ -893,6 +910,9 @@ async fn clients_can_use_the_metadata() {
     ] {
         assert!(!metadata[required].is_null(), "{required}");
     }
+    assert_eq!(metadata["end_session_endpoint"], format!("{}oauth/logout", demo.iss));
+    assert_eq!(metadata["backchannel_logout_supported"], true);
+    assert_eq!(metadata["backchannel_logout_session_supported"], true);
     let keys: Value = demo
         .http
         .get(metadata["jwks_uri"].as_str().unwrap())
@@ -1395,4 +1415,247 @@ async fn refresh_tokens_are_bound_to_the_key() {
     let token = tokens["refresh_token"].as_str().unwrap();
     assert_eq!(refresh(token, Some(&other)).await["error"], "invalid_grant", "bound by the code");
     assert_eq!(refresh(token, Some(&own)).await["token_type"], "DPoP", "bound by the code");
+}
+
+const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+const STREAM: &str = "Bearer secret-of-the-stream";
+
+/// A request to an endpoint of the API.
+struct Told {
+    path: String,
+    content_type: String,
+    authorization: Option<String>,
+    body: String,
+}
+
+/// Starts an API that keeps what the issuer tells it.
+async fn told_by(issuer: &EmbeddedIssuer) -> Arc<Mutex<Vec<Told>>> {
+    let told: Arc<Mutex<Vec<Told>>> = Arc::default();
+    let kept = Arc::clone(&told);
+    let app = Router::new().fallback(async move |uri: Uri, headers: HeaderMap, body: String| {
+        let header = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        kept.lock().unwrap().push(Told {
+            path: uri.path().to_owned(),
+            content_type: header("content-type").unwrap_or_default(),
+            authorization: header("authorization"),
+            body,
+        });
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    issuer.notify(receivers(&api));
+    told
+}
+
+fn receivers(api: &str) -> Receivers {
+    Receivers {
+        logout: Receiver {
+            url: format!("{api}/backchannel-logout"),
+            audience: SINGLE_PAGE_APP.to_owned(),
+        },
+        events: Receiver { url: format!("{api}/events"), audience: format!("{api}/events") },
+        authorization: Some(STREAM.to_owned()),
+    }
+}
+
+fn header_of(token: &str) -> Value {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    serde_json::from_slice(&header).unwrap()
+}
+
+fn text<'a>(tokens: &'a Value, name: &str) -> &'a str {
+    tokens[name].as_str().unwrap()
+}
+
+/// The tokens of a sign-in have the same `sid`, also after a refresh, and a machine's have none.
+#[tokio::test]
+async fn the_tokens_of_a_sign_in_name_their_session() {
+    let demo = demo().await;
+    let first = demo.sign_in().await;
+    let sid = claims_of(text(&first, "access_token"))["sid"].clone();
+    assert!(sid.is_string());
+    let refresh = text(&first, "refresh_token");
+    assert!(!refresh.contains(sid.as_str().unwrap()), "not the name of the family");
+    let form =
+        [("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", refresh)];
+    let (_, renewed) = demo.token(&form.to_vec()).await;
+    let second = demo.sign_in().await;
+    let (_, machine) = demo.token(&machine()).await;
+    for (name, token, is_same) in [
+        ("the ID token", text(&first, "id_token"), true),
+        ("after a refresh", text(&renewed, "access_token"), true),
+        ("another sign-in", text(&second, "access_token"), false),
+        ("a machine", text(&machine, "access_token"), false),
+    ] {
+        let claims = claims_of(token);
+        assert_eq!(claims["sid"] == sid, is_same, "{name}");
+        assert_eq!(claims["sid"].is_null(), name == "a machine", "{name}");
+    }
+    let jti = |tokens: &Value| claims_of(text(tokens, "access_token"))["jti"].clone();
+    assert!(jti(&first).is_string());
+    assert_ne!(jti(&first), jti(&renewed), "each access token has its own jti");
+}
+
+/// OpenID Connect Back-Channel Logout 1.0 §2.4, §2.5, RFC 8935 §2.1, CAEP 1.0 §3.1.
+#[tokio::test]
+async fn a_sign_out_is_told_to_the_api() {
+    for (name, everywhere) in [("one session", ""), ("all sessions", "true")] {
+        let demo = demo().await;
+        let told = told_by(&demo.issuer).await;
+        let tokens = demo.sign_in().await;
+        let claims = claims_of(text(&tokens, "id_token"));
+        let form = [("id_token_hint", text(&tokens, "id_token")), ("everywhere", everywhere)];
+        let (status, answer) = demo.sign_out(&form).await;
+        assert_eq!(status, 200, "{name}: {answer}");
+        assert_eq!(answer["logout"]["status"], 200, "{name}");
+        assert_eq!(answer["event"]["status"], 200, "{name}");
+
+        let mut told = std::mem::take(&mut *told.lock().unwrap());
+        told.sort_by(|one, other| one.path.cmp(&other.path));
+        let [logout, event] = &told[..] else { panic!("{name}: {} requests", told.len()) };
+        assert_eq!(logout.path, "/backchannel-logout");
+        assert_eq!(logout.content_type, "application/x-www-form-urlencoded");
+        assert_eq!(logout.authorization, None, "the logout token is its own proof");
+        let token = logout.body.strip_prefix("logout_token=").unwrap();
+        assert_eq!(token, answer["logout"]["token"], "{name}");
+        demo.issuer.keys().jwks().verify(token).unwrap();
+        let found = claims_of(token);
+        let sid = if everywhere.is_empty() { claims["sid"].clone() } else { Value::Null };
+        let age = found["exp"].as_u64().unwrap() - found["iat"].as_u64().unwrap();
+        for (claim, found, expected) in [
+            ("typ", &header_of(token)["typ"], json!("logout+jwt")),
+            ("iss", &found["iss"], json!(demo.iss)),
+            ("aud", &found["aud"], json!(SINGLE_PAGE_APP)),
+            ("sub", &found["sub"], claims["sub"].clone()),
+            ("sid", &found["sid"], sid.clone()),
+            ("events", &found["events"], json!({ LOGOUT: {} })),
+            ("exp", &json!(age), json!(120)),
+            ("nonce", &found["nonce"], Value::Null),
+            ("client_id", &found["client_id"], Value::Null),
+            ("jti", &json!(found["jti"].is_string()), json!(true)),
+        ] {
+            assert_eq!(*found, expected, "{name}: {claim} of the logout token");
+        }
+
+        assert_eq!(event.path, "/events");
+        assert_eq!(event.content_type, "application/secevent+jwt");
+        assert_eq!(event.authorization.as_deref(), Some(STREAM));
+        assert_eq!(event.body, answer["event"]["token"], "{name}");
+        demo.issuer.keys().jwks().verify(&event.body).unwrap();
+        let found = claims_of(&event.body);
+        let user = json!({ "format": "iss_sub", "iss": demo.iss, "sub": claims["sub"] });
+        let subject = match everywhere {
+            "" => json!({
+                "format": "complex",
+                "user": user,
+                "session": { "format": "opaque", "id": sid },
+            }),
+            _ => user,
+        };
+        let revoked = &found["events"][SESSION_REVOKED];
+        for (claim, found, expected) in [
+            ("typ", &header_of(&event.body)["typ"], json!("secevent+jwt")),
+            ("iss", &found["iss"], json!(demo.iss)),
+            ("aud", &found["aud"], answer["event"]["url"].clone()),
+            ("sub_id", &found["sub_id"], subject),
+            ("sub", &found["sub"], Value::Null),
+            ("exp", &found["exp"], Value::Null),
+            ("jti", &json!(found["jti"].is_string()), json!(true)),
+            ("event_timestamp", &json!(revoked["event_timestamp"].is_u64()), json!(true)),
+        ] {
+            assert_eq!(*found, expected, "{name}: {claim} of the event");
+        }
+    }
+}
+
+/// The refresh tokens and the opaque tokens of what ended are useless; those of other sessions are
+/// not.
+#[tokio::test]
+async fn a_sign_out_ends_one_session_or_all() {
+    let form = |token| {
+        vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", token)]
+    };
+    for (name, everywhere, other) in [("one", "false", 200), ("all", "true", 400)] {
+        let demo = demo().await;
+        let opaque = |code| with(exchange(code), "token_format", "opaque");
+        let (_, first) = demo.token(&opaque(&demo.code().await)).await;
+        let (_, second) = demo.token(&opaque(&demo.code().await)).await;
+        let code = demo.code().await;
+        let active =
+            async |tokens| demo.introspect(text(tokens, "access_token")).await["active"] == true;
+        assert!(active(&first).await && active(&second).await, "{name}");
+        // Without receivers, nothing is told.
+        let hint = [("id_token_hint", text(&first, "id_token")), ("everywhere", everywhere)];
+        assert_eq!(demo.sign_out(&hint).await, (200, json!({})), "{name}");
+        assert!(!active(&first).await, "{name}");
+        assert_eq!(active(&second).await, other == 200, "{name}");
+        assert_eq!(demo.refusal(&form(text(&first, "refresh_token"))).await.0, 400, "{name}");
+        assert_eq!(demo.refusal(&form(text(&second, "refresh_token"))).await.0, other, "{name}");
+        assert_eq!(demo.refusal(&exchange(&code)).await.0, other, "{name}: an unused code");
+    }
+}
+
+/// OpenID Connect RP-Initiated Logout 1.0 §2: only with an ID token of this issuer.
+#[tokio::test]
+async fn invalid_sign_outs_are_rejected() {
+    let (demo, clock) = (demo().await, TestClock::new());
+    demo.issuer.keys().set_clock(&clock);
+    let told = told_by(&demo.issuer).await;
+    let tokens = demo.sign_in().await;
+    let id_token = text(&tokens, "id_token");
+    let forger = TestIssuer::offline(&demo.iss).unwrap();
+    let claims = claims_of(id_token);
+    let builder = |issuer: &TestIssuer| {
+        let token = issuer.token().subject(text(&claims, "sub")).audience(NATIVE_APP);
+        token.claim("sid", claims["sid"].clone())
+    };
+    let forged = builder(&forger).build();
+    let tampered = builder(demo.issuer.keys()).tampered().build();
+    let unsigned = builder(demo.issuer.keys()).unsigned().build();
+    let machine = with(machine(), "audience", NATIVE_APP);
+    let sid = json!({ "sid": claims["sid"] }).to_string();
+    let (_, machine) = demo.token(&with(machine, "claims", &sid)).await;
+    for (name, form) in [
+        ("no hint", vec![]),
+        ("an empty hint", vec![("id_token_hint", "")]),
+        ("no JWT", vec![("id_token_hint", "x")]),
+        ("an access token", vec![("id_token_hint", text(&tokens, "access_token"))]),
+        ("a machine's token", vec![("id_token_hint", text(&machine, "access_token"))]),
+        ("forged", vec![("id_token_hint", &forged)]),
+        ("tampered", vec![("id_token_hint", &tampered)]),
+        ("unsigned", vec![("id_token_hint", &unsigned)]),
+        ("twice", vec![("id_token_hint", id_token), ("id_token_hint", id_token)]),
+        ("another client", vec![("id_token_hint", id_token), ("client_id", SINGLE_PAGE_APP)]),
+    ] {
+        let (status, answer) = demo.sign_out(&form).await;
+        assert_eq!((status, text(&answer, "error")), (400, "invalid_request"), "{name}");
+    }
+    assert_eq!(told.lock().unwrap().len(), 0);
+    // §2: an expired ID token still names the session. By GET as by POST.
+    clock.advance(Duration::from_secs(86_400));
+    let query = format!("id_token_hint={id_token}&client_id={NATIVE_APP}");
+    let url = format!("{}oauth/logout?{query}", demo.iss);
+    assert_eq!(demo.http.get(url).send().await.unwrap().status(), 200);
+    assert_eq!(told.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_sign_out_succeeds_when_the_api_does_not_answer() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for (name, api) in [
+        ("a closed port", format!("http://{closed}")),
+        ("not on loopback", "http://192.0.2.1".to_owned()),
+        ("a name", "http://localhost.example".to_owned()),
+    ] {
+        let demo = demo().await;
+        demo.issuer.notify(receivers(&api));
+        let tokens = demo.sign_in().await;
+        let (status, answer) = demo.sign_out(&[("id_token_hint", text(&tokens, "id_token"))]).await;
+        assert_eq!(status, 200, "{name}: {answer}");
+        for receiver in ["logout", "event"] {
+            assert!(answer[receiver]["status"].is_null(), "{name}: {answer}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 // Tests the demo's page in a real browser: what it shows while a user signs in, calls the API,
-// tries to break in, uses copies of the token and operates the issuer; with a keyboard, on a phone,
-// in dark mode; and that it sends requests only to the demo. `--nonces` is the page of a demo that
-// requires tokens bound to a key, and nonces; `--off`, of one without DPoP.
+// tries to break in, uses copies of the token, signs out everywhere and operates the issuer; with a
+// keyboard, on a phone, in dark mode; and that it sends requests only to the demo. `--nonces` is the
+// page of a demo that requires tokens bound to a key, and nonces; `--off`, of one without DPoP.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -172,6 +172,30 @@ async function accessible(where) {
   const found = await page.evaluate((tags) => axe.run({ runOnly: tags }), tags);
   const told = found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
   assert.deepEqual(told, [], where);
+}
+
+/** Signs out everywhere, with another session `sid` of the same user, and checks what the page shows. */
+async function signOutEverywhere(sid) {
+  const claims = JSON.parse(await text("verified-claims"));
+  assert.match(claims.sid, /^[\w-]{43}$/);
+  assert.notEqual(claims.sid, sid, "a session for each sign-in");
+  await $("sign-out-everywhere").click();
+  await $("signed-out").waitFor();
+  const [, took] = (await text("everywhere-time")).match(/rejects the token .* (\d+) ms after the sign-out/);
+  assert.ok(Number(took) < 2_000, `${took} ms`);
+  const form = `client_id=single-page-app\nid_token_hint=\\S+\neverywhere=true`;
+  assert.match(await text("everywhere-sign-out"), new RegExp(`^POST ${config.issuer}oauth/logout\n${form}$`));
+  assert.match(await text("everywhere-logout"), /\/backchannel-logout: the API responded with 200/);
+  assert.match(await text("everywhere-event"), /\/events: the API responded with 202/);
+  assert.match(await text("everywhere-request"), /^GET \/private\nAuthorization: DPoP \S+/);
+  assert.match(await text("everywhere-status"), /^401/);
+  assert.match(await text("everywhere-challenge"), /error="invalid_token"/);
+  assert.match(await text("reason-everywhere"), /^Rejected by: revoked\. .+\.$/);
+  assert.ok(await $("signed-out").evaluate((place) => place.contains(document.activeElement)), "the focus leads there");
+  assert.equal(await text("session"), "no token");
+  assert.ok(!(await $("sign-out-everywhere").isVisible()));
+  await accessible("signed out everywhere");
+  await part("signed-out", "#signed-out");
 }
 
 const sha256 = (text) => createHash("sha256").update(text).digest("base64url");
@@ -353,6 +377,33 @@ await check("an opaque token: the API asks the issuer, and rejects it once it is
   assert.equal((await call("private")).status, 200, "the refresh token is not revoked");
   await signIn({ scope: true });
   await allow();
+});
+
+await check("sign out everywhere: the API rejects the token that it accepted, and the tokens of other tabs", async () => {
+  await inTab(flags.page, async () => {
+    await signInAs("Bearer", { key: false });
+    await state("step-5", "done");
+    const { sid } = decoded(await text("access-token"))[1];
+    const other = page;
+    [page] = context.pages();
+    try {
+      await signOutEverywhere(sid);
+    } finally {
+      page = other;
+    }
+    assert.equal((await call("private")).status, 401, "the other tab");
+    assert.match(await text("reason-call"), /^Rejected by: revoked\./);
+    await $("refresh").click();
+    await state("step-6", "failed");
+  });
+  // What is issued in the second of the sign-out is revoked as well.
+  const second = () => Math.floor(Date.now() / 1000);
+  const last = second();
+  await until(() => second() > last, true);
+  await signIn({ scope: true });
+  await allow();
+  assert.ok(!(await $("signed-out").isVisible()), "the result is shown until the next sign-in");
+  assert.equal((await call("private")).status, 200, "what is issued later is good");
 });
 
 await check("each attack is rejected, by the expected check", async () => {

@@ -5,19 +5,21 @@
 //! the protocol: exact redirect URIs, PKCE with S256 only, codes that are used once and by the
 //! client they were issued to, resource indicators (RFC 8707), dynamic registration of native apps
 //! (RFC 7591), refresh tokens that are rotated and revoked, tokens that are bound to a key of the
-//! client (DPoP, RFC 9449), errors by their RFC names. Keys, signatures and the clock come from
-//! `portcullis::testing::TestIssuer`.
+//! client (DPoP, RFC 9449), sign-out that the API is told about, errors by their RFC names. Keys,
+//! signatures and the clock come from `portcullis::testing::TestIssuer`.
 
 // Paths, so that tests and other examples can include this file.
 #[path = "opaque_tokens.rs"]
 pub(crate) mod opaque_tokens;
 #[path = "proofs.rs"]
 mod proofs;
+#[path = "sign_out.rs"]
+pub(crate) mod sign_out;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -38,6 +40,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use opaque_tokens::OpaqueTokens;
 use proofs::Proofs;
+use sign_out::{Receivers, session_of};
 
 /// A public client: a native app (RFC 8252).
 pub(crate) const NATIVE_APP: &str = "native-app";
@@ -67,9 +70,10 @@ const MAX_SCOPE: usize = 1_024;
 const MAX_CLAIMS_MEMBERS: usize = 50;
 const MAX_CLAIMS: usize = 4_096;
 /// Claims that a client cannot choose. The issuer sets issuer, dates, subject and client; audience
-/// and scope have their own parameters; `cnf` would bind the token to a key without a proof.
-const RESERVED_CLAIMS: [&str; 10] =
-    ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf"];
+/// and scope have their own parameters; `cnf` would bind the token to a key without a proof; with
+/// `events`, it could pass for a logout token.
+const RESERVED_CLAIMS: [&str; 11] =
+    ["iss", "aud", "exp", "iat", "nbf", "jti", "sub", "client_id", "scope", "cnf", "events"];
 
 /// An issuer with the endpoints that an app needs to obtain a token.
 #[derive(Clone)]
@@ -86,6 +90,8 @@ struct Inner {
     state: Mutex<Grants>,
     opaque: OpaqueTokens,
     proofs: Proofs,
+    /// Whom the issuer tells about sign-outs.
+    receivers: OnceLock<Receivers>,
 }
 
 #[derive(Default)]
@@ -158,8 +164,17 @@ impl EmbeddedIssuer {
         let audiences = audiences.iter().map(|&audience| audience.to_owned()).collect();
         let page = page.to_owned();
         let (state, opaque) = (Mutex::default(), OpaqueTokens::default());
-        let proofs = Proofs::default();
-        Ok(Self(Arc::new(Inner { issuer, audiences, api_scopes, page, state, opaque, proofs })))
+        let (proofs, receivers) = (Proofs::default(), OnceLock::new());
+        Ok(Self(Arc::new(Inner {
+            issuer,
+            audiences,
+            api_scopes,
+            page,
+            state,
+            opaque,
+            proofs,
+            receivers,
+        })))
     }
 
     pub(crate) fn iss(&self) -> &str {
@@ -182,6 +197,7 @@ impl EmbeddedIssuer {
         Router::new()
             .route("/oauth/token", post(token))
             .route("/oauth/revoke", post(revoke))
+            .route("/oauth/logout", get(sign_out::end_session).post(sign_out::end_session))
             .route("/oauth/register", post(register))
             .fallback(metadata_or_keys)
             .layer(cors)
@@ -457,10 +473,12 @@ impl EmbeddedIssuer {
                 "resource: differs from the authorization request",
             ));
         }
+        let sid = session_of(&family);
         let token = self.access_token(USER, client, &request.audience, &request.scope);
+        let token = token.claim("sid", sid.as_str());
         let mut answer = self.token_response(token, &request.scope, parameters, jkt);
         if has(&request.scope, "openid") {
-            answer["id_token"] = self.id_token(client, request.nonce.as_deref()).into();
+            answer["id_token"] = self.id_token(client, &sid, request.nonce.as_deref()).into();
         }
         if has(&request.scope, "offline_access") {
             let request = Authorization { jkt: jkt.map(str::to_owned), ..request };
@@ -486,10 +504,11 @@ impl EmbeddedIssuer {
         let Some(family) = family else {
             return Err(TokenError::grant("refresh_token: unknown, revoked or already used"));
         };
+        let name = name_of(presented).to_owned();
         let token = self.access_token(USER, client, &family.audience, &family.scope);
+        let token = token.claim("sid", session_of(&name));
         let mut answer = self.token_response(token, &family.scope, parameters, jkt);
         let family = Family { jkt: jkt.map(str::to_owned), ..family };
-        let name = name_of(presented).to_owned();
         let refresh_token = grants.next_token(name, family, self.keys().now());
         answer["refresh_token"] = refresh_token.into();
         Ok(answer)
@@ -611,9 +630,10 @@ impl EmbeddedIssuer {
         token.claim("jti", random())
     }
 
-    fn id_token(&self, client: &str, nonce: Option<&str>) -> String {
+    fn id_token(&self, client: &str, sid: &str, nonce: Option<&str>) -> String {
         let token = self.0.issuer.token().header("typ", "JWT").subject(USER).audience(client);
-        let token = token.without_claim("client_id").claim("name", "Alice Example");
+        let token =
+            token.without_claim("client_id").claim("name", "Alice Example").claim("sid", sid);
         match nonce {
             Some(nonce) => token.claim("nonce", nonce).build(),
             None => token.build(),
@@ -764,6 +784,9 @@ async fn metadata_or_keys(State(issuer): State<EmbeddedIssuer>, uri: Uri) -> Res
             metadata["introspection_endpoint"] = format!("{iss}oauth/introspect").into();
             metadata["introspection_endpoint_auth_methods_supported"] =
                 json!(["client_secret_basic", "client_secret_post"]);
+            metadata["end_session_endpoint"] = format!("{iss}oauth/logout").into();
+            metadata["backchannel_logout_supported"] = true.into();
+            metadata["backchannel_logout_session_supported"] = true.into();
             metadata["registration_endpoint"] = format!("{iss}oauth/register").into();
             metadata["token_endpoint_auth_methods_supported"] =
                 json!(["none", "client_secret_post"]);
@@ -867,13 +890,7 @@ impl Parameters {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         if !media_type.starts_with("application/json") {
-            let repeated = "each parameter: expected at most once (RFC 6749 §3.2)";
-            let parameters = once_each(body).ok_or(TokenError::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                repeated,
-            ));
-            return parameters.map(Self);
+            return Self::from_form(body);
         }
         let expected = "body: expected a JSON object of strings";
         let members: HashMap<String, Value> =
@@ -885,6 +902,12 @@ impl Parameters {
             _ => Err(TokenError::request(expected)),
         };
         members.into_iter().map(as_text).collect::<Result<_, TokenError>>().map(Self)
+    }
+
+    /// Reads a form or a query.
+    fn from_form(form: &[u8]) -> Result<Self, TokenError> {
+        let repeated = "each parameter: expected at most once (RFC 6749 §3.2)";
+        once_each(form).map(Self).ok_or(TokenError::request(repeated))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -903,6 +926,7 @@ impl Parameters {
                     "refresh_token" => "refresh_token: missing",
                     "token" => "token: missing",
                     "audience" => "audience: missing",
+                    "id_token_hint" => "id_token_hint: missing",
                     _ => "grant_type: missing",
                 },
             )

@@ -9,6 +9,7 @@
 mod embedded_issuer;
 mod issuer_port;
 mod page;
+mod revocation;
 mod sender_constrained;
 
 use std::error::Error;
@@ -39,6 +40,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use embedded_issuer::{EmbeddedIssuer, SINGLE_PAGE_APP, opaque_tokens};
 use issuer_port::IssuerPort;
 use page::Page;
+use revocation::Revocation;
 use sender_constrained::{Mode, SenderConstrained};
 
 const EXAMPLES: &str = "\
@@ -50,6 +52,8 @@ Open http://127.0.0.1:3000 in a browser, or run the commands that the demo print
   GET /scoped    requires a token with --required-scope
   GET /readyz    whether the issuers' keys are loaded
   GET /.well-known/oauth-protected-resource    the metadata of the API (RFC 9728)
+  POST /backchannel-logout    logout tokens, with --logout-audience
+  POST /events   security events, with --events-audience
 
 `cargo run --example native_client` signs in at the demo as a native app does. With `-- --dpop`, its
 tokens are bound to a key.
@@ -132,6 +136,8 @@ struct Arguments {
     introspection_max_age: Option<u64>,
     #[command(flatten)]
     sender_constrained: SenderConstrained,
+    #[command(flatten)]
+    revocation: Revocation,
 }
 
 #[tokio::main]
@@ -152,7 +158,7 @@ async fn main() {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+async fn run(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.client_id.is_some() && arguments.issuer.is_empty() {
         return Err(
             "--client-id: expected with --issuer; the embedded issuer knows this page".into()
@@ -177,6 +183,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             let scope = arguments.required_scope.as_str();
             let audiences = [&*arguments.audience, &api, &page_at];
             let issuer = EmbeddedIssuer::new(&iss, &audiences, scope, &page_at)?;
+            issuer.notify(arguments.revocation.receive_from_embedded(&api));
             let page = AllowOrigin::exact(HeaderValue::from_str(&api)?);
             let port = IssuerPort::serve(listener, issuer.router(page))?;
             (vec![iss], Some((issuer, port)))
@@ -191,11 +198,21 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             .map(|iss| trust(iss, &api, &arguments, introspection.as_ref()))
             .collect::<Result<Vec<_>, _>>()?,
     );
-    if let Some(dpop) = arguments.sender_constrained.dpop(&api)? {
+    let store = arguments.sender_constrained.store()?;
+    if let Some(dpop) = arguments.sender_constrained.dpop(&api, store.as_ref())? {
         verifier = verifier.dpop(dpop);
     }
     if let Some(certificates) = arguments.sender_constrained.certificates()? {
         verifier = verifier.client_certificates(certificates);
+    }
+    // Tokens that are rejected before they expire, because their issuer has said so.
+    let revocations = arguments.revocation.revocations(store.as_ref())?;
+    match &revocations {
+        Some(revocations) => verifier = verifier.revocations(revocations),
+        None if store.is_some() && arguments.sender_constrained.dpop == Mode::Off => {
+            return Err("--redis-url: expected without --dpop off".into());
+        }
+        None => {}
     }
     let verifier = verifier.build()?;
     // Where a client without configuration finds out which issuer has tokens for this API.
@@ -218,6 +235,11 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 .allow_headers([AUTHORIZATION, HeaderName::from_static("dpop")])
                 .expose_headers(EXPOSED_HEADERS),
         );
+    // Only issuers send these requests, so pages of other origins may not.
+    let receivers = match &revocations {
+        Some(revocations) => arguments.revocation.router(&verifier, revocations),
+        None => Router::new(),
+    };
     // ---------------------------------------------------------------------------------------------
 
     let page = Page {
@@ -242,6 +264,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let app = api_routes
         .layer(middleware::map_response(tell_reason))
         .route("/readyz", get(async move || ready(&probed).await))
+        .merge(receivers)
         .merge(page.router())
         .layer(metadata.layer());
 
@@ -266,10 +289,12 @@ async fn public() -> Json<Value> {
 }
 
 /// Returns 200 if every issuer's keys are cached or can be fetched now, otherwise 503 with the
-/// reasons.
+/// reasons. Until what is revoked has been read once from a Redis, the API is not ready either.
 async fn ready(verifier: &Verifier) -> (StatusCode, Json<Value>) {
-    let warm = verifier.warm_up().await;
-    let status = if warm.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    // Without a limit, a probe would wait as long as Redis is down.
+    let warm = tokio::time::timeout(Duration::from_secs(8), verifier.warm_up()).await;
+    let is_ready = warm.is_ok_and(|warm| warm.is_ok());
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(page::health(verifier)))
 }
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
 
 /// What opaque tokens begin with.
 pub(crate) const PREFIX: &str = "demo_at_";
@@ -42,6 +43,19 @@ impl OpaqueTokens {
     pub(crate) fn revoke(&self, token: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
     }
+
+    /// Revokes the tokens of the sessions (`sid`) for which `is_over` returns `true`.
+    pub(crate) fn revoke_sessions(&self, is_over: impl Fn(&str) -> bool) {
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, (_, jwt)| !session_in(jwt).is_some_and(|sid| is_over(&sid)));
+    }
+}
+
+/// The `sid` of a JWT of this issuer.
+fn session_in(jwt: &str) -> Option<String> {
+    let payload = URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    claims["sid"].as_str().map(str::to_owned)
 }
 
 /// Whether the request comes from the demo's API: `client_secret_basic` or `client_secret_post`

@@ -24,8 +24,8 @@ pub(crate) struct SenderConstrained {
     /// have a nonce of this API
     #[arg(long, env = "DPOP_NONCE_SECRET", hide_env_values = true)]
     dpop_nonce_secret: Option<String>,
-    /// Redis or Valkey in which replicas of this demo share which DPoP proofs were used, such as
-    /// redis://127.0.0.1/
+    /// Redis or Valkey in which replicas of this demo share which DPoP proofs were used and which
+    /// tokens are revoked, such as redis://127.0.0.1/
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<String>,
     /// Header in which a proxy on this machine forwards the client's certificate: rfc9440, envoy,
@@ -61,17 +61,31 @@ impl SenderConstrained {
         self.public_url.as_deref().unwrap_or(api)
     }
 
-    /// How proofs are verified, or `None` if bound tokens are rejected.
+    /// What replicas share, if they share anything.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the flag is not the URL of a Redis.
+    pub(crate) fn store(&self) -> Result<Option<RedisStore<ConnectionManager>>, Box<dyn Error>> {
+        let store = self.redis_url.as_deref().map(redis).transpose();
+        store.map_err(|error| format!("--redis-url: {error}").into())
+    }
+
+    /// How proofs are verified, or `None` if bound tokens are rejected. With `store`, replicas
+    /// share which proofs were used.
     ///
     /// # Errors
     ///
     /// Returns an error that names the flag with the wrong value.
-    pub(crate) fn dpop(&self, api: &str) -> Result<Option<Dpop>, Box<dyn Error>> {
+    pub(crate) fn dpop(
+        &self,
+        api: &str,
+        store: Option<&RedisStore<ConnectionManager>>,
+    ) -> Result<Option<Dpop>, Box<dyn Error>> {
         if self.dpop == Mode::Off {
-            return match (&self.dpop_nonce_secret, &self.redis_url) {
-                (Some(_), _) => Err("--dpop-nonce-secret: expected without --dpop off".into()),
-                (None, Some(_)) => Err("--redis-url: expected without --dpop off".into()),
-                (None, None) => Ok(None),
+            return match &self.dpop_nonce_secret {
+                Some(_) => Err("--dpop-nonce-secret: expected without --dpop off".into()),
+                None => Ok(None),
             };
         }
         let dpop = Dpop::new(self.public_url(api));
@@ -83,8 +97,8 @@ impl SenderConstrained {
             dpop = dpop
                 .nonces(nonces(secret).map_err(|error| format!("--dpop-nonce-secret: {error}"))?);
         }
-        if let Some(url) = &self.redis_url {
-            dpop = dpop.share_replays(redis(url).map_err(|error| format!("--redis-url: {error}"))?);
+        if let Some(store) = store {
+            dpop = dpop.share_replays(store.clone());
         }
         Ok(Some(dpop))
     }

@@ -10,13 +10,16 @@ const PATIENCE_MS = 20_000;
 const POLL_MS = 1_000;
 /** After three fetches for unknown keys, portcullis allows one more per this many seconds. */
 const BUDGET_SECONDS = 5;
+/** How long the page waits until the API rejects a token after the sign-out, and between two calls. */
+const REJECTION_MS = 5_000;
+const REJECTION_POLL_MS = 50;
 const LOG_LENGTH = 40;
 
 /** The response of `/demo/config`. */
 let config;
 /**
  * The tokens, and the key that they are bound to, if any. In memory only, because any script on the
- * page can read storage.
+ * page can read storage. The ID token is for signing out.
  */
 let session = null;
 /** Counts sign-ins that were started or discarded, to ignore late results of discarded ones. */
@@ -345,6 +348,8 @@ const CHECKS = {
   missing_claim: "The token must have all required claims.",
   unknown_key: "The token must be signed with a known key (kid) of the issuer.",
   bad_signature: "The signature must be valid: the token was not changed.",
+  revoked: "The token, its session and its user must not be revoked. The issuer has told the API that one is.",
+  revocations_unavailable: "The API must know what is revoked. The token itself may be valid.",
   insufficient_scope: "The token must have the scope that this route requires.",
   keys_unavailable: "The keys of the issuer must be available. The token itself may be valid.",
   sender_constrained: "A token that is bound to a key (cnf) must come with a proof of that key.",
@@ -460,6 +465,7 @@ function forget() {
   signIns += 1;
   session = null;
   $("paste-token").value = "";
+  document.getElementById("signed-out").hidden = true;
   discardPending();
   for (let number = 1; number <= 6; number++) setStep(number, "waiting");
   showLink(null);
@@ -700,7 +706,7 @@ async function exchangeCode(code, verifier, key) {
     return;
   }
   if (signIns !== begun) return;
-  setSession(tokens.access_token, tokens.refresh_token, tokens.key);
+  setSession(tokens.access_token, tokens.refresh_token, tokens.key, tokens.id_token);
   const scope = el("code", { testid: "granted-scope" }, tokens.scope ?? "as requested");
   const type = el("span", { testid: "token-type" }, tokens.token_type);
   if (key && !tokens.key) type.append(" (the issuer ignored the proof: the tokens are not bound to the key)");
@@ -740,7 +746,8 @@ async function refresh() {
   }
   // The user has signed out meanwhile: discard the tokens.
   if (session !== before) return;
-  setSession(tokens.access_token, tokens.refresh_token ?? before.refreshToken, tokens.key);
+  const { id_token: idToken = before.idToken, refresh_token: refreshToken = before.refreshToken } = tokens;
+  setSession(tokens.access_token, refreshToken, tokens.key, idToken);
   const replaced = session.refreshToken !== before.refreshToken;
   const old = replaced ? "The refresh token was replaced: the old one is invalid." : "The refresh token did not change.";
   setStep(
@@ -772,12 +779,76 @@ function signOut() {
   $("sign-in").focus();
 }
 
+/**
+ * Ends all sessions of the user, and measures how long the API still accepts the token of this one.
+ * OpenID Connect RP-Initiated Logout 1.0 §2, without leaving the page; `everywhere` is a parameter of
+ * the embedded issuer.
+ */
+async function signOutEverywhere() {
+  const before = session;
+  const { end_session_endpoint: url } = await issuerMetadata();
+  const { status } = await callApi("/private", before);
+  if (status !== 200) throw new Told(`There is nothing to measure: the API responded with ${status} to this token.`);
+  const form = { client_id: config.client_id, id_token_hint: before.idToken, everywhere: "true" };
+  const began = performance.now();
+  const { ok, json, ...ended } = await askIssuer(url, { method: "POST", body: new URLSearchParams(form) });
+  if (json?.error) throw new Told(`Not signed out: ${withDescription(json)}.`);
+  if (!ok || !json) throw new Told(`Not signed out: the issuer responded with ${ended.status}.`);
+  const { answer, took } = await callUntilRejected(before, began);
+  // The tokens of another sign-in, started meanwhile, are kept.
+  if (session !== before) return;
+  forget();
+  showSignedOut({ url, form, told: json, answer, took });
+}
+
+/** Calls the API until it rejects the token. Returns its last response, and the time since `began`. */
+async function callUntilRejected(from, began) {
+  for (;;) {
+    const answer = await callApi("/private", from);
+    const took = performance.now() - began;
+    if (answer.status !== 200 || took > REJECTION_MS) return { answer, took: Math.max(1, Math.round(took)) };
+    await new Promise((resolve) => setTimeout(resolve, REJECTION_POLL_MS));
+  }
+}
+
+function showSignedOut({ url, form, told, answer, took }) {
+  const rejected = answer.status === 401;
+  const after = `${took} ms after the sign-out`;
+  const words = rejected
+    ? `The API rejects the token that it accepted a moment ago: ${after}.`
+    : `The API still responded with ${statusText(answer)}, ${after}.`;
+  const sent = Object.entries(form).map(([name, value]) => `${name}=${shortened(value)}`);
+  const entries = [["Sign-out", el("pre", { testid: "everywhere-sign-out" }, [`POST ${url}`, ...sent].join("\n"))]];
+  if (told.logout) entries.push(["Logout token", toldView(told.logout, "everywhere-logout")]);
+  if (told.event) entries.push(["Security event", toldView(told.event, "everywhere-event")]);
+  const place = document.getElementById("signed-out");
+  place.dataset.verdict = rejected ? "refused" : "unanswered";
+  place.replaceChildren(
+    el("h3", {}, "Signed out everywhere"),
+    el("p", { className: "verdict", testid: "everywhere-time" }, words),
+    list(entries),
+    answerView(answer, "everywhere"),
+  );
+  place.hidden = false;
+  announce(words);
+  lookAt(place);
+}
+
+/** What the issuer sent to an endpoint of the API, and the response. */
+function toldView({ url, token, status }, testid) {
+  const { header, payload } = decodeToken(token);
+  const parts = [header, payload].map((part) => el("pre", {}, ...jsonLines(part)));
+  const answered = status ? `the API responded with ${status}` : "no response";
+  const line = el("p", { testid }, el("code", {}, `POST ${url}`), `: ${answered}.`);
+  return el("div", {}, line, folded("The token, decoded", `${testid}-token`, ...parts));
+}
+
 /** For a tenant without --client-id: uses a pasted token. */
 async function useToken() {
   const token = $("paste-token").value.trim().replace(/^Bearer\s+/i, "");
   if (!/^[\w.~+/-]+=*$/.test(token)) throw new Told("This is not an access token: paste the complete token and nothing else.");
   forget();
-  setSession(token, undefined, null);
+  setSession(token, undefined, null, undefined);
   $("send-token").checked = true;
   await showCall("/private");
   lookAt(document.getElementById("call"));
@@ -785,8 +856,8 @@ async function useToken() {
 
 // --- The token -----------------------------------------------------------------------------------
 
-function setSession(accessToken, refreshToken, key) {
-  session = { accessToken, refreshToken, key };
+function setSession(accessToken, refreshToken, key, idToken) {
+  session = { accessToken, refreshToken, key, idToken };
   showSession();
 }
 
@@ -799,6 +870,7 @@ function showSession() {
   $("decoded-payload").replaceChildren(...(decoded ? jsonLines(decoded.payload) : []));
   badge($("session"), session ? "good" : "none", session ? "signed in" : "no token");
   $("sign-out").hidden = !session;
+  $("sign-out-everywhere").hidden = !config.embedded || !session?.idToken;
   $("revoke").hidden = !config.embedded || !session || Boolean(decoded);
   $("revoked").hidden = true;
   $("refresh").disabled = !session?.refreshToken;
@@ -1151,6 +1223,7 @@ function showConfig() {
 function listen() {
   onPress($("sign-in"), prepareSignIn);
   onPress($("sign-out"), signOut);
+  onPress($("sign-out-everywhere"), signOutEverywhere);
   onPress($("revoke"), revoke);
   onPress($("refresh"), refresh);
   onPress($("forget-token"), forget);
