@@ -5,7 +5,7 @@
 # and after a restart. ci/revocation/check.mjs lists the cases.
 #
 # Needs node, redis-server or valkey-server, and cargo. Everything listens on free ports of
-# 127.0.0.1. Takes two and a half minutes once built: for one of them, Redis is stopped. Can be run
+# 127.0.0.1. Takes two minutes once built: for one of them, Redis is stopped. Can be run
 # from any directory. PROTECTED_API names a built demo to check instead.
 #
 # `--soak MINUTES` runs ci/revocation/soak.mjs instead of the cases; see ci/soak-revocation.sh.
