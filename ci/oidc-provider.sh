@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # End-to-end check: the demo API (examples/protected_api) accepts the tokens of an independent,
-# certified authorization server, npm's `oidc-provider`. ci/oidc-provider/check.mjs lists the cases.
+# certified authorization server, npm's `oidc-provider`, and rejects those of a session that ends
+# there. ci/oidc-provider/check.mjs lists the cases.
 #
 # Needs node, npm and cargo. Everything listens on free ports of 127.0.0.1. Takes about half a
 # minute, mostly waiting until the API may fetch keys again. Can be run from any directory.
+# PROTECTED_API names a built demo to check instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -67,7 +69,10 @@ await() {
 }
 
 (cd ci/oidc-provider && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/oidc-provider"
-cargo build --quiet --example protected_api
+if [ -z "${PROTECTED_API:-}" ]; then
+  cargo build --quiet --example protected_api
+  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+fi
 
 # Open both sockets at the same time, so that the ports differ.
 read -r port api_port < <(node -e '
@@ -83,14 +88,15 @@ read -r port api_port < <(node -e '
 issuer=http://127.0.0.1:$port
 api=http://127.0.0.1:$api_port
 
-node ci/oidc-provider/server.mjs --port "$port" >"$logs/server.log" 2>&1 &
+node ci/oidc-provider/server.mjs --port "$port" --logout-uri "$api/backchannel-logout" >"$logs/server.log" 2>&1 &
 server_pid=$!
 await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorization server"
 
 # Bypass a proxy of the environment. Run the built file instead of `cargo run`, so that the pid is
 # that of the demo.
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 INTROSPECTION=1 INTROSPECTION_CLIENT_ID=orders-api \
-  INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" \
+  INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 \
+  LOGOUT_AUDIENCE=native-logout "$PROTECTED_API" \
   --listen "127.0.0.1:$api_port" --issuer "$issuer" --audience https://api.example.com >"$logs/api.log" 2>&1 &
 api_pid=$!
 await "$api/public" "$api_pid" "the demo API"

@@ -35,8 +35,11 @@ function expect(wanted, actual, ok = isDeepStrictEqual(wanted, actual)) {
 
 // ---- the API ------------------------------------------------------------------------------------
 
-/** GETs `path`. Checks the status, and that the challenge has all of `has`, none of `lacks`. */
-async function call(path, token, status, { has = [], lacks = [] } = {}) {
+/**
+ * GETs `path`. Checks the status, that the challenge has all of `has`, none of `lacks`, and the
+ * library's code of a rejected request.
+ */
+async function call(path, token, status, { has = [], lacks = [], code } = {}) {
   const response = await fetch(api + path, { headers: token ? { authorization: `Bearer ${token}` } : {} });
   const challenge = response.headers.get('www-authenticate') ?? '(no challenge)';
   const body = await response.text();
@@ -44,6 +47,7 @@ async function call(path, token, status, { has = [], lacks = [] } = {}) {
   if (status === 401 || status === 403) expect('a Bearer challenge', challenge, /^Bearer\b/i.test(challenge));
   for (const text of has) expect(`a challenge with ${text}`, challenge, challenge.includes(text));
   for (const text of lacks) expect(`a challenge without ${text}`, challenge, !challenge.includes(text));
+  if (code) expect(code, response.headers.get('x-demo-reason'));
   return body;
 }
 const INVALID_TOKEN = { has: ['error="invalid_token"'] };
@@ -76,11 +80,25 @@ async function clientCredentials(name, scope) {
   return (await tokenRequest(parameters, { authorization: `Basic ${basic}` })).access_token;
 }
 
-/**
- * Authorization code + S256 PKCE. Also acts as the browser: follows redirects, with one cookie jar
- * per flow.
- */
-async function codeFlow(name) {
+/** A browser with cookies of its own. */
+class Browser {
+  #cookies = new Map();
+
+  /** Sends a request, and does not follow a redirect. */
+  async open(url, options = {}) {
+    const cookie = [...this.#cookies].map((pair) => pair.join('=')).join('; ');
+    const response = await fetch(url, { ...options, redirect: 'manual', headers: { cookie } });
+    for (const line of response.headers.getSetCookie()) {
+      const [, key, value] = /^([^=]+)=([^;]*)/.exec(line);
+      if (value) this.#cookies.set(key, value);
+      else this.#cookies.delete(key); // an empty value deletes the cookie
+    }
+    return response;
+  }
+}
+
+/** Authorization code + S256 PKCE. Also acts as the user, who follows redirects in the browser. */
+async function codeFlow(name, browser = new Browser()) {
   const client_id = `native-${name}`;
   const redirect_uri = 'http://127.0.0.1:49152/callback'; // any port: nothing is sent there
   const code_verifier = randomBytes(32).toString('base64url');
@@ -97,16 +115,9 @@ async function codeFlow(name) {
     code_challenge_method: 'S256',
   });
   let at = new URL(`${metadata.authorization_endpoint}?${parameters}`);
-  const cookies = new Map();
   for (let hops = 0; !at.href.startsWith(redirect_uri); hops += 1) {
     expect('a redirect back to the client', at.href, hops < 10);
-    const cookie = [...cookies].map((pair) => pair.join('=')).join('; ');
-    const response = await fetch(at, { redirect: 'manual', headers: { cookie } });
-    for (const line of response.headers.getSetCookie()) {
-      const [, key, value] = /^([^=]+)=([^;]*)/.exec(line);
-      if (value) cookies.set(key, value);
-      else cookies.delete(key); // an empty value deletes the cookie
-    }
+    const response = await browser.open(at);
     const location = response.headers.get('location');
     expect('a redirect', `${response.status} ${await response.text()}`, location !== null);
     at = new URL(location, at);
@@ -115,6 +126,17 @@ async function codeFlow(name) {
   expect('a code with our state', answer, Boolean(answer.code) && answer.state === state);
   expect(issuer, answer.iss ?? null);
   return tokenRequest({ grant_type: 'authorization_code', client_id, redirect_uri, code_verifier, code: answer.code });
+}
+
+/** Ends the session of a browser (OpenID Connect RP-Initiated Logout 1.0), and confirms it. */
+async function endSession(browser, id_token_hint) {
+  const page = await browser.open(`${metadata.end_session_endpoint}?${new URLSearchParams({ id_token_hint })}`);
+  const form = await page.text();
+  const [, action] = /<form [^>]*action="([^"]+)"/.exec(form) ?? [];
+  const [, xsrf] = /name="xsrf" value="([^"]+)"/.exec(form) ?? [];
+  expect('a form to confirm', form, Boolean(action && xsrf));
+  const body = new URLSearchParams({ xsrf, logout: 'yes' });
+  expect(303, (await browser.open(action, { method: 'POST', body })).status);
 }
 
 const jwksRequests = async () => (await fetch(`${issuer}/ci/jwks-requests`)).json();
@@ -228,6 +250,64 @@ test('opaque: a revoked token gets 401 when its answer ends', async () => {
     await sleep(100);
   }
   await call('/private', opaque, 401, INVALID_TOKEN);
+});
+
+// ---- sessions, which end at the authorization server --------------------------------------------
+
+const logouts = async () => (await fetch(`${issuer}/ci/logouts`)).json();
+async function logOut(logout_token) {
+  const body = new URLSearchParams({ logout_token });
+  return (await fetch(`${api}/backchannel-logout`, { method: 'POST', body })).status;
+}
+
+const browsers = [new Browser(), new Browser()];
+const sessions = []; // of the same user
+test('logout: the access token has the sid of the ID token', async () => {
+  for (const browser of browsers) {
+    const session = await codeFlow('logout', browser);
+    sessions.push(session);
+    const { sid, sub } = await acceptedByPrivate(session.access_token);
+    expect('alice', sub);
+    expect('a sid', sid ?? null, Boolean(sid));
+    expect(sid, decode(session.id_token.split('.')[1]).sid);
+  }
+});
+test('logout: an access token, an ID token, and one without a signature are rejected, and end nothing', async () => {
+  const [{ access_token, id_token }] = sessions;
+  const head = Buffer.from(JSON.stringify({ alg: 'none', typ: 'logout+jwt' })).toString('base64url');
+  const unsigned = [head, id_token.split('.')[1], ''].join('.');
+  for (const token of [access_token, id_token, unsigned]) expect(400, await logOut(token));
+  for (const { access_token } of sessions) await acceptedByPrivate(access_token);
+});
+let sent; // the logout token
+test('logout: when a session ends, its access token gets 401, and that of another session stays good', async () => {
+  await endSession(browsers[0], sessions[0].id_token);
+  const all = await logouts();
+  expect('one logout token, answered 200', all, isDeepStrictEqual([200], all.map(({ status }) => status)));
+  sent = all[0].token;
+  await call('/private', sessions[0].access_token, 401, { ...INVALID_TOKEN, code: 'revoked' });
+  await acceptedByPrivate(sessions[1].access_token);
+  const { typ } = header(sent);
+  const { iat, jti, ...claims } = decode(sent.split('.')[1]);
+  return `typ ${typ}, with ${Object.keys(claims).sort().join(', ')}`;
+});
+test('logout: the same logout token again changes nothing, and is no access token', async () => {
+  expect(200, await logOut(sent));
+  await call('/private', sessions[0].access_token, 401, { ...INVALID_TOKEN, code: 'revoked' });
+  await acceptedByPrivate(sessions[1].access_token);
+  await call('/private', sent, 401, INVALID_TOKEN);
+});
+test('logout: a changed logout token is rejected', async () => {
+  const [head, body, signature] = sent.split('.');
+  const { sid } = await acceptedByPrivate(sessions[1].access_token);
+  const changed = Buffer.from(JSON.stringify({ ...decode(body), sid })).toString('base64url');
+  expect(400, await logOut([head, changed, signature].join('.')));
+  await acceptedByPrivate(sessions[1].access_token);
+});
+test('logout: after the user signs in again, the new access token is accepted', async () => {
+  const { access_token } = await codeFlow('logout', browsers[0]);
+  await acceptedByPrivate(access_token);
+  await call('/private', sessions[0].access_token, 401, { ...INVALID_TOKEN, code: 'revoked' });
 });
 
 let fetchesBefore; // the latest rotation

@@ -1,6 +1,9 @@
 // The authorization server of this check: oidc-provider on 127.0.0.1, in memory, without a UI.
 //
-// Usage: node server.mjs --port N
+// Usage: node server.mjs --port N --logout-uri URL
+//
+// At the end of a session of the client `native-logout`, the server sends a logout token to URL
+// (OpenID Connect Back-Channel Logout 1.0).
 //
 // The name of a client determines the algorithm of its tokens. `rs256`, `ps256`, `es256` and
 // `eddsa` use the client credentials grant (the secret is the name + `-secret`); `native-rs256` …
@@ -11,9 +14,9 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { Provider, errors } from 'oidc-provider';
 
-const { values: args } = parseArgs({ options: { port: { type: 'string' } } });
-if (!/^\d+$/.test(args.port ?? '')) {
-  console.error('usage: node server.mjs --port N');
+const { values: args } = parseArgs({ options: { port: { type: 'string' }, 'logout-uri': { type: 'string' } } });
+if (!/^\d+$/.test(args.port ?? '') || !URL.canParse(args['logout-uri'] ?? '')) {
+  console.error('usage: node server.mjs --port N --logout-uri URL');
   process.exit(2);
 }
 const issuer = `http://127.0.0.1:${args.port}`;
@@ -28,7 +31,8 @@ const ALGORITHMS = {
 };
 const OPAQUE = 'opaque';
 const INTROSPECTING = 'orders-api';
-const algOf = (client) => ALGORITHMS[client.clientId.replace('native-', '')].alg;
+const LOGOUT = 'native-logout';
+const algOf = (client) => (ALGORITHMS[client.clientId.replace('native-', '')] ?? ALGORITHMS.es256).alg;
 
 let generation = 0;
 function newKeys() {
@@ -41,6 +45,16 @@ function newKeys() {
   }));
 }
 
+/** A public client that uses authorization code + PKCE. */
+const native = (client_id, alg) => ({
+  client_id,
+  application_type: 'native', // any port for loopback redirects (RFC 8252)
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code'],
+  response_types: ['code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+  id_token_signed_response_alg: alg,
+});
 const clients = Object.entries(ALGORITHMS).flatMap(([name, { alg }]) => [
   {
     client_id: name,
@@ -50,16 +64,13 @@ const clients = Object.entries(ALGORITHMS).flatMap(([name, { alg }]) => [
     response_types: [],
     redirect_uris: [],
   },
-  {
-    client_id: `native-${name}`,
-    application_type: 'native', // any port for loopback redirects (RFC 8252)
-    token_endpoint_auth_method: 'none',
-    grant_types: ['authorization_code'],
-    response_types: ['code'],
-    redirect_uris: ['http://127.0.0.1/callback'],
-    id_token_signed_response_alg: alg,
-  },
+  native(`native-${name}`, alg),
 ]);
+clients.push({
+  ...native(LOGOUT, ALGORITHMS.es256.alg),
+  backchannel_logout_uri: args['logout-uri'],
+  backchannel_logout_session_required: true, // `sid` in logout tokens and ID tokens
+});
 for (const client_id of [OPAQUE, INTROSPECTING]) {
   clients.push({
     client_id,
@@ -72,6 +83,16 @@ for (const client_id of [OPAQUE, INTROSPECTING]) {
 }
 const cookieKeys = [randomBytes(32).toString('base64url')];
 
+/** The logout tokens that were sent, and what the receiver answered. */
+const logouts = [];
+
+/** Sends a request. Without the dispatcher of oidc-provider, which allows no loopback addresses. */
+async function send(url, { dispatcher, ...options }) {
+  const response = await fetch(url, options);
+  logouts.push({ token: options.body.get('logout_token'), status: response.status });
+  return response;
+}
+
 function newProvider(keys) {
   const provider = new Provider(issuer, {
     jwks: { keys },
@@ -79,12 +100,17 @@ function newProvider(keys) {
     cookies: { keys: cookieKeys },
     pkce: { required: () => true },
     findAccount: (ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    // By default, access tokens do not name the session. The logout token does, and would then end
+    // nothing. `sid` is known for clients with `backchannel_logout_session_required` only.
+    extraTokenClaims: (ctx, token) => (token.sid ? { sid: token.sid } : undefined),
+    fetch: send,
     interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
       introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === INTROSPECTING },
       revocation: { enabled: true },
+      backchannelLogout: { enabled: true },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo(ctx, resource, client) {
@@ -101,7 +127,9 @@ function newProvider(keys) {
       },
     },
   });
-  provider.on('server_error', (ctx, error) => console.error(error));
+  for (const event of ['server_error', 'backchannel.error']) {
+    provider.on(event, (ctx, error) => console.error(error));
+  }
   return provider;
 }
 
@@ -136,6 +164,7 @@ async function handle(req, res) {
   if (url.pathname === '/ci/jwks-requests') {
     return json({ count: jwks.requests, millisSinceLast: Date.now() - jwks.last });
   }
+  if (url.pathname === '/ci/logouts') return json(logouts);
   if (url.pathname === '/ci/introspections') return json({ count: introspections });
   if (url.pathname === '/token/introspection') introspections += 1;
   if (url.pathname.startsWith('/interaction/')) return interaction(provider, req, res);

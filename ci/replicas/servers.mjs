@@ -57,30 +57,65 @@ export class Replica {
   /** The URL of its API, and of its embedded issuer, if it has one. */
   api;
   issuer;
+  #child;
+  #log;
 
   static async start(command, work, name, env) {
+    const replica = await Replica.launch(command, work, name, env);
+    await replica.ready();
+    return replica;
+  }
+
+  /** Starts a replica, and waits until it listens. It may not be ready. Its `name` is unique. */
+  static async launch(command, work, name, env) {
     const replica = new Replica();
-    const log = join(work, `${name}.log`);
+    replica.#log = join(work, `${name}.log`);
     const own = { LISTEN: '127.0.0.1:0', ISSUER_LISTEN: '127.0.0.1:0', RUST_LOG: 'portcullis=debug' };
     if (env.ISSUER) delete own.ISSUER_LISTEN;
-    const child = start(command, [], { ...own, ...env }, log);
-    replica.api = await until(async () => /^API on (http:[^,]*),/m.exec(readFileSync(log, 'utf8'))?.[1], child, log);
-    replica.issuer = /embedded issuer on (http:[^ ]*)/.exec(readFileSync(log, 'utf8'))?.[1];
-    await until(async () => (await send(replica.api, '/readyz')).status === 200, child, log);
+    replica.#child = start(command, [], { ...own, ...env }, replica.#log);
+    const address = async () => /^API on (http:[^,]*),/m.exec(replica.log)?.[1];
+    replica.api = await until(address, replica.#child, replica.#log);
+    replica.issuer = /embedded issuer on (http:[^ ]*)/.exec(replica.log)?.[1];
     return replica;
+  }
+
+  /** Waits until its keys, and what else it needs, are loaded. */
+  async ready() {
+    await until(async () => (await send(this.api, '/readyz')).status === 200, this.#child, this.#log);
+  }
+
+  get pid() {
+    return this.#child.pid;
+  }
+
+  /** What it has written to its log. */
+  get log() {
+    return readFileSync(this.#log, 'utf8');
+  }
+
+  /** Ends the process as a crash does. */
+  async end() {
+    const ended = once(this.#child, 'exit');
+    this.#child.kill('SIGKILL');
+    await ended;
   }
 }
 
-/** A Redis server without persistence, which refuses to write when its memory is full. */
+/**
+ * A Redis server, which refuses to write when its memory is full. Without persistence, unless the
+ * options ask for it.
+ */
 export class RedisServer {
   port;
   #command;
   #work;
+  #options;
   #child;
 
-  constructor(command, work) {
+  constructor(command, work, options = {}) {
     this.#command = command;
     this.#work = work;
+    this.#options = options;
   }
 
   get url() {
@@ -99,6 +134,7 @@ export class RedisServer {
       'maxmemory-policy': 'noeviction',
       dir: this.#work,
       loglevel: 'warning',
+      ...this.#options,
     };
     const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
     const log = join(this.#work, 'redis.log');
@@ -106,9 +142,10 @@ export class RedisServer {
     await until(async () => (await this.command('PING')) === 'PONG', this.#child, log);
   }
 
-  async stop() {
+  /** With `SIGKILL`, it ends as in a crash. */
+  async stop(signal = 'SIGTERM') {
     const ended = once(this.#child, 'exit');
-    this.#child.kill();
+    this.#child.kill(signal);
     await ended;
   }
 

@@ -16,6 +16,9 @@ use crate::telemetry::{self, LogThrottle};
 /// How often the log is read. A revocation takes effect at another replica within two of these.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// The same after a failed read: one slow answer must not delay a revocation by a second more.
+const AFTER_FAILURE: Duration = Duration::from_millis(250);
+
 /// How long one read or one append may take.
 const LIMIT: Duration = Duration::from_millis(250);
 
@@ -83,20 +86,18 @@ async fn run(running: Running) {
     loop {
         let Some(inner) = running.0.upgrade() else { return };
         let revocations = Revocations(inner);
-        let has_more = match &revocations.0.follower {
+        let pause = match &revocations.0.follower {
             Some(follower) => follower.read(&revocations).await,
             None => return,
         };
         drop(revocations);
-        if !has_more {
-            sleep(EVERY).await;
-        }
+        sleep(pause).await;
     }
 }
 
 impl Follower {
-    /// Reads what is new. Returns whether there may be more.
-    async fn read(&self, revocations: &Revocations) -> bool {
+    /// Reads what is new. Returns how long to wait before the next read.
+    async fn read(&self, revocations: &Revocations) -> Duration {
         let position = self.position.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Before the read: what is appended meanwhile may be missing.
         let began = revocations.now();
@@ -110,7 +111,7 @@ impl Follower {
                 if !fits {
                     // The set is not complete, so it ends to count as such.
                     self.report(revocations, &StoreError::new("more than a million revocations"));
-                    return false;
+                    return EVERY;
                 }
                 if let Some(position) = found.position {
                     *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
@@ -121,11 +122,11 @@ impl Follower {
                     revocations.0.revoked.is_complete_until(until + EVERY);
                     self.loaded.send_replace(true);
                 }
-                has_more
+                if has_more { Duration::ZERO } else { EVERY }
             }
             Err(error) => {
                 self.report(revocations, &error);
-                false
+                AFTER_FAILURE
             }
         }
     }

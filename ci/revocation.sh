@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# End-to-end check of revocation with several replicas: sessions end at one of two processes of the
+# demo (examples/protected_api) that share a Redis, by OpenID Connect Back-Channel Logout 1.0 and by
+# security events (RFC 8935). Both reject their tokens within two seconds, while Redis is stopped,
+# and after a restart. ci/revocation/check.mjs lists the cases.
+#
+# Needs node, redis-server or valkey-server, and cargo. Everything listens on free ports of
+# 127.0.0.1. Takes two minutes once built: for one of them, Redis is stopped. Can be run
+# from any directory. PROTECTED_API names a built demo to check instead.
+#
+# `--soak MINUTES` runs ci/revocation/soak.mjs instead of the cases; see ci/soak-revocation.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+  echo "revocation check: $*" >&2
+  exit 1
+}
+
+script=(ci/revocation/check.mjs)
+passed="Replicas reject what was revoked at one of them."
+if [ "${1:-}" = --soak ]; then
+  script=(ci/revocation/soak.mjs --minutes "${2:-}")
+  passed="In ${2:-} minutes, no revoked token was accepted, and no other one rejected."
+fi
+
+. ci/requirements.sh
+require revocation node redis-server
+redis=$(find_tool redis-server)
+
+work=$(mktemp -d)
+pid=
+finish() {
+  local status=$?
+  trap - EXIT INT TERM
+  # It ends Redis and the replicas.
+  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
+  wait
+  if [ "$status" -ne 0 ]; then
+    for log in "$work"/*.log; do
+      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
+    done >&2
+  fi
+  rm -rf "$work"
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [ -z "${PROTECTED_API:-}" ]; then
+  cargo build --quiet --example protected_api
+  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+fi
+
+# In the background, so that a signal to this script ends it at once.
+node "${script[@]}" --demo "$PROTECTED_API" --redis "$redis" --work "$work" &
+pid=$!
+wait "$pid" || fail "failed; see above"
+pid=
+
+echo "$passed"
