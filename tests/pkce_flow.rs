@@ -1574,7 +1574,6 @@ async fn a_sign_out_is_told_to_the_api() {
 /// not.
 #[tokio::test]
 async fn a_sign_out_ends_one_session_or_all() {
-<<<<<<< HEAD
     fn refresh(tokens: &Value) -> Pairs<'_> {
         let token = text(tokens, "refresh_token");
         vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", token)]
@@ -1586,17 +1585,6 @@ async fn a_sign_out_ends_one_session_or_all() {
         let [first, second, unused] = codes.each_ref().map(|code| exchange(code));
         let (_, first) = demo.token(&with(first, "token_format", "opaque")).await;
         let (_, second) = demo.token(&with(second, "token_format", "opaque")).await;
-=======
-    let form = |token| {
-        vec![("grant_type", "refresh_token"), ("client_id", NATIVE_APP), ("refresh_token", token)]
-    };
-    for (name, everywhere, other) in [("one", "false", 200), ("all", "true", 400)] {
-        let demo = demo().await;
-        let opaque = |code| with(exchange(code), "token_format", "opaque");
-        let (_, first) = demo.token(&opaque(&demo.code().await)).await;
-        let (_, second) = demo.token(&opaque(&demo.code().await)).await;
-        let code = demo.code().await;
->>>>>>> h-ci17
         let active =
             async |tokens| demo.introspect(text(tokens, "access_token")).await["active"] == true;
         assert!(active(&first).await && active(&second).await, "{name}");
@@ -1605,15 +1593,9 @@ async fn a_sign_out_ends_one_session_or_all() {
         assert_eq!(demo.sign_out(&hint).await, (200, json!({})), "{name}");
         assert!(!active(&first).await, "{name}");
         assert_eq!(active(&second).await, other == 200, "{name}");
-<<<<<<< HEAD
         assert_eq!(demo.refusal(&refresh(&first)).await.0, 400, "{name}");
         assert_eq!(demo.refusal(&refresh(&second)).await.0, other, "{name}");
         assert_eq!(demo.refusal(&unused).await.0, other, "{name}: an unused code");
-=======
-        assert_eq!(demo.refusal(&form(text(&first, "refresh_token"))).await.0, 400, "{name}");
-        assert_eq!(demo.refusal(&form(text(&second, "refresh_token"))).await.0, other, "{name}");
-        assert_eq!(demo.refusal(&exchange(&code)).await.0, other, "{name}: an unused code");
->>>>>>> h-ci17
     }
 }
 

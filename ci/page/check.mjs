@@ -176,11 +176,8 @@ async function accessible(where) {
 
 /** Signs out everywhere, with another session `sid` of the same user, and checks what the page shows. */
 async function signOutEverywhere(sid) {
-<<<<<<< HEAD
   // A tab in the background is not painted completely, which the screenshot would show.
   await page.bringToFront();
-=======
->>>>>>> h-ci17
   const claims = JSON.parse(await text("verified-claims"));
   assert.match(claims.sid, /^[\w-]{43}$/);
   assert.notEqual(claims.sid, sid, "a session for each sign-in");

@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 //! Sign-out at the demo's issuer (OpenID Connect RP-Initiated Logout 1.0). The issuer then tells
 //! the API, with a logout token (OpenID Connect Back-Channel Logout 1.0) and a security event (CAEP
 //! 1.0, pushed as RFC 8935 describes).
-=======
-//! Sign-out at the demo's issuer (OpenID Connect RP-Initiated Logout 1.0). The issuer then tells the
-//! API, with a logout token (OpenID Connect Back-Channel Logout 1.0) and a security event (CAEP 1.0,
-//! pushed as RFC 8935 describes).
->>>>>>> h-ci17
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
