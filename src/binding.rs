@@ -25,18 +25,34 @@ pub(crate) enum Scheme {
     Dpop,
 }
 
+/// Where in a request the token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the header `Authorization`.
+    Authorization,
+    /// In another header, a cookie, the query, or a websocket's subprotocol.
+    Elsewhere,
+}
+
 /// What an access token is bound to.
 pub(crate) struct Binding {
+    /// The only place where it is accepted, if its issuer requires one.
+    place: Option<Place>,
     key: Option<KeyBinding>,
     certificate: Option<[u8; 32]>,
 }
 
 impl Binding {
-    pub(crate) fn new(bound_to: Thumbprints, token: &str) -> Self {
+    pub(crate) fn new(bound_to: Thumbprints, token: &str, place: Option<Place>) -> Self {
         Self {
+            place,
             key: bound_to.key.map(|jkt| KeyBinding::new(jkt, token)),
             certificate: bound_to.certificate,
         }
+    }
+
+    fn accepts(&self, found: Place) -> bool {
+        self.place.is_none_or(|place| place == found)
     }
 
     pub(crate) fn thumbprints(&self) -> Thumbprints {
@@ -52,6 +68,7 @@ impl Binding {
 /// What a request presents beside its token.
 pub(crate) struct Presented<'a> {
     pub(crate) scheme: Scheme,
+    place: Place,
     pub(crate) token: Cow<'a, str>,
     request: Head<'a>,
 }
@@ -77,8 +94,8 @@ struct Facts<'a> {
 }
 
 impl<'a> Presented<'a> {
-    pub(crate) fn new(request: &'a Parts, token: &'a str, scheme: Scheme) -> Self {
-        Self { scheme, token: token.into(), request: Head::Request(request) }
+    pub(crate) fn new(request: &'a Parts, token: &'a str, scheme: Scheme, place: Place) -> Self {
+        Self { scheme, place, token: token.into(), request: Head::Request(request) }
     }
 }
 
@@ -122,6 +139,7 @@ impl Bindings {
         });
         Presented {
             scheme: presented.scheme,
+            place: presented.place,
             token: Cow::Owned(presented.token.into_owned()),
             request: Head::Read(Box::new(read)),
         }
@@ -193,6 +211,9 @@ impl Bindings {
                 _ => Err(InvalidToken::NotBound.into()),
             };
         };
+        if !binding.accepts(presented.place) {
+            return Err(InvalidToken::OutsideAuthorization.into());
+        }
         let key = match (&binding.key, presented.scheme) {
             (None, Scheme::Dpop) => return Err(InvalidToken::NotBound.into()),
             (None, Scheme::Bearer) if requires_key => return Err(InvalidToken::NotBound.into()),
@@ -220,7 +241,7 @@ impl Bindings {
         binding: &Binding,
         proof: Option<&DpopProof>,
         request: &Parts,
-        scheme: Scheme,
+        (scheme, place): (Scheme, Place),
     ) -> bool {
         let is_of = |proof: &DpopProof| {
             let url = self.dpop.as_ref().and_then(|dpop| dpop.url(request).ok());
@@ -231,6 +252,6 @@ impl Bindings {
             self.certificate(request)
                 .is_some_and(|found| crypto::is_equal(expected, found.sha256()))
         });
-        has_proof && has_certificate
+        has_proof && has_certificate && binding.accepts(place)
     }
 }

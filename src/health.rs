@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{FetchError, IgnoredKeyReason};
+use crate::shared_store::StoreError;
 
 /// The state of one issuer's keys, from [`Verifier::health`](crate::Verifier::health).
 ///
@@ -111,6 +112,35 @@ impl IssuerHealth {
         let is_known = self.introspection.as_ref().is_none_or(|endpoint| endpoint.is_discovered);
         is_known && (self.keys > 0 || !self.needs_keys)
     }
+}
+
+/// The state of [`Revocations`](crate::Revocations), from
+/// [`Revocations::health`](crate::Revocations::health).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RevocationsHealth {
+    /// How many entries are kept, of at most a million. Entries that have ended are dropped once a
+    /// minute at most.
+    pub entries: usize,
+    /// Whether tokens can be accepted: the log was read within
+    /// [`max_stale`](crate::Revocations::max_stale). Otherwise, requests are answered 503.
+    pub is_available: bool,
+    /// The state of the log that replicas share. `None` for entries in memory.
+    pub log: Option<RevocationLogHealth>,
+}
+
+/// The state of the log of revocations that replicas share. All counts are since the start.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RevocationLogHealth {
+    /// How long ago the log was read to its end. `None` before that.
+    pub age: Option<Duration>,
+    /// How many reads have ended, successful or not. A long log takes several reads.
+    pub reads: u64,
+    /// How many of these reads failed.
+    pub failed_reads: u64,
+    /// The error of the last read, if it failed.
+    pub last_error: Option<StoreError>,
 }
 
 /// The issuers whose keys could not be fetched, from

@@ -144,7 +144,9 @@ pub use error::{
 };
 #[cfg(feature = "axum")]
 pub use extract::{AccessTokenRejection, Claims};
-pub use health::{IntrospectionHealth, IssuerHealth, WarmUpError};
+pub use health::{
+    IntrospectionHealth, IssuerHealth, RevocationLogHealth, RevocationsHealth, WarmUpError,
+};
 pub use http_client::HttpClient;
 pub use introspection::Introspection;
 pub use introspection::client_auth::ClientAuth;
@@ -163,7 +165,7 @@ pub use middleware::resource_metadata::service::{
 pub use middleware::service::Protect;
 pub use middleware::verify_request::Rejection;
 pub use revocation::Revocations;
-pub use revocation::receiver::events::SecurityEvents;
+pub use revocation::receiver::events::{SecurityEvent, SecurityEvents};
 pub use revocation::receiver::logout::BackChannelLogout;
 pub use rule::Rule;
 #[cfg(feature = "redis")]

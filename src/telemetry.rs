@@ -387,12 +387,43 @@ pub(crate) fn replays_available() {
     tracing::info!(target: "portcullis", event = "replays_available", "used DPoP proofs are recorded again");
 }
 
-/// The log of revocations cannot be read. `suppressed` is as in [`lookup_failed`].
-pub(crate) fn revocations_stale(error: &dyn std::fmt::Display, suppressed: u64) {
+/// The log of revocations was read to its end, at the start or after a failure.
+pub(crate) fn revocations_read(entries: usize) {
+    tracing::info!(target: "portcullis", event = "revocations_read", entries, "the log of revocations was read");
+}
+
+/// The log of revocations cannot be read. `age`: how long ago it was last read to its end.
+/// `suppressed` is as in [`lookup_failed`].
+pub(crate) fn revocations_stale(
+    error: &dyn std::fmt::Display,
+    age: Option<Duration>,
+    suppressed: u64,
+) {
+    let age_s = age.map(|age| age.as_secs_f64());
     tracing::error!(
-        target: "portcullis", event = "revocations_stale", %error, suppressed,
+        target: "portcullis", event = "revocations_stale", %error, age_s, suppressed,
         "the log of revocations cannot be read; tokens are accepted for a limited time, then requests are answered 503"
     );
+}
+
+/// An entry was appended, or could not be.
+pub(crate) fn revocation(outcome: &'static str) {
+    meters::revocation(outcome);
+}
+
+/// How many revocations are kept.
+pub(crate) fn revocations_kept(number: usize) {
+    meters::revocations_kept(number);
+}
+
+/// When the log of revocations was last read to its end.
+pub(crate) fn revocations_read_at(unix: Duration) {
+    meters::revocations_read_at(unix);
+}
+
+/// A logout token or a security event revoked something. Whom it names is not logged.
+pub(crate) fn revocation_received(issuer: &str, kind: &'static str) {
+    tracing::info!(target: "portcullis", event = "revocation_received", issuer, kind, "an issuer revoked tokens");
 }
 
 /// A receiver could not record a revocation; the sender is told to try again.
@@ -568,6 +599,19 @@ mod meters {
         gauge!("portcullis_replays_kept").set(number as f64);
     }
 
+    pub(super) fn revocation(outcome: &'static str) {
+        counter!("portcullis_revocations_total", "outcome" => outcome).increment(1);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge, and fewer than 2^53 entries")]
+    pub(super) fn revocations_kept(number: usize) {
+        gauge!("portcullis_revocations_kept").set(number as f64);
+    }
+
+    pub(super) fn revocations_read_at(unix: Duration) {
+        gauge!("portcullis_revocations_read_at_seconds").set(unix.as_secs_f64());
+    }
+
     pub(super) fn lookup_failure() {
         counter!("portcullis_lookup_failures_total").increment(1);
     }
@@ -590,5 +634,8 @@ mod meters {
     pub(super) fn introspection(_: &IssuerName, _: &'static str, _: Duration) {}
     pub(super) fn proof(_: &'static str) {}
     pub(super) fn replays_kept(_: usize) {}
+    pub(super) fn revocation(_: &'static str) {}
+    pub(super) fn revocations_kept(_: usize) {}
+    pub(super) fn revocations_read_at(_: Duration) {}
     pub(super) fn lookup_failure() {}
 }

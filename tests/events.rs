@@ -22,11 +22,12 @@ use axum::routing::get;
 use eventually::eventually;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use portcullis::testing::{
-    AUDIENCE, Behavior, DpopClient, StoreBehavior, TestClock, TestIssuer, TestStore,
+    AUDIENCE, Behavior, DpopClient, StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder,
 };
 use portcullis::{
-    AccessToken, Algorithm, CertificateHeader, ClientAuth, ClientCertificates, Dpop, Introspection,
-    Issuer, Issuers, ProtectLayer, StatusLists, Verifier,
+    AccessToken, Algorithm, BackChannelLogout, CertificateHeader, ClientAuth, ClientCertificates,
+    Dpop, Introspection, Issuer, Issuers, ProtectLayer, Revocations, SecurityEvents, StatusLists,
+    Verifier,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
@@ -446,6 +447,53 @@ async fn events_and_metrics_have_stable_names() {
     }
     assert!(log.take().contains(&"ERROR status_lists_full issuer suppressed=0".to_owned()));
 
+    // Revocations that replicas share, and what issuers send.
+    tokio::time::pause();
+    let (store, time) = (TestStore::new(), TestClock::new());
+    let sender = TestIssuer::offline("https://sender.example/").unwrap();
+    sender.set_clock(&time);
+    let revocations = Revocations::shared(store.clone());
+    let revoking = Verifier::builder(sender.issuer()).clock(&time).revocations(&revocations);
+    let revoking = revoking.build().unwrap();
+    revoking.warm_up().await.unwrap();
+    said(&["INFO revocations_read entries"]);
+    let token = sender.token().subject("alice").build();
+    store.set_behavior(StoreBehavior::Fail);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    said(&["ERROR revocations_stale age_s error suppressed=0"]);
+    let logout = BackChannelLogout::new(&revoking, &revocations, ["app"]);
+    let log_out = async |token: TokenBuilder| {
+        let request = Request::post("/");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let request = request.body(Body::from(format!("logout_token={}", token.build()))).unwrap();
+        logout.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    let logout_token = || sender.logout_token("app").subject("alice");
+    assert_eq!(log_out(logout_token()).await, 503);
+    said(&["ERROR revocation_not_recorded error"]);
+    store.set_behavior(StoreBehavior::Normal);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    said(&["INFO revocations_read entries"]);
+    assert_eq!(log_out(logout_token()).await, 200);
+    said(&["INFO revocation_received issuer kind"]);
+    assert_eq!(log_out(logout_token().audience("other")).await, 400);
+    said(&["WARN logout_rejected expected"]);
+    assert_eq!(verdict(&revoking, &token).await, "revoked");
+    said(&["DEBUG token_rejected alg detail issuer kid reason=revoked"]);
+    let events = SecurityEvents::new(&revoking, &revocations, "receiver");
+    let subject = serde_json::json!({ "format": "email", "email": "a@b" });
+    for (audience, event) in [
+        ("receiver", "INFO security_event_ignored issuer name"),
+        ("other", "WARN security_event_rejected expected reason=invalid_audience"),
+    ] {
+        let token = sender.security_event(audience, "urn:event", subject.clone()).build();
+        let request = Request::post("/").header("content-type", "application/secevent+jwt");
+        let request = request.body(Body::from(token)).unwrap();
+        events.clone().oneshot(request).await.unwrap();
+        said(&[event]);
+    }
+    tokio::time::resume();
+
     // An MCP server, whose bodies are read.
     let mcp = portcullis::mcp::McpLayer::new(layer.clone()).unwrap();
     let mcp = mcp.tool("admin", portcullis::Rule::role("admin"));
@@ -547,6 +595,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=proof_used: 1",
             "portcullis_rejections_total reason=replays_unavailable: 4",
             "portcullis_rejections_total reason=revocations_unavailable: 65",
+            "portcullis_rejections_total reason=revoked: 1",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_rejections_total reason=wrong_audience: 1",
@@ -555,9 +604,13 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_requests_total outcome=anonymous: 1",
             "portcullis_requests_total outcome=rejected: 11",
             "portcullis_requests_total outcome=unavailable: 8",
+            "portcullis_revocations_kept : a value",
+            "portcullis_revocations_read_at_seconds : a value",
+            "portcullis_revocations_total outcome=failed: 1",
+            "portcullis_revocations_total outcome=recorded: 1",
             "portcullis_stale_serves_total issuer=ISS: 5",
             "portcullis_token_cache_total outcome=hit: 8",
-            "portcullis_token_cache_total outcome=miss: 119",
+            "portcullis_token_cache_total outcome=miss: 120",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

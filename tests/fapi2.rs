@@ -8,8 +8,9 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use portcullis::testing::{DpopClient, TestClock, TestIssuer, TokenBuilder};
 use portcullis::{
-    Algorithm, ClientAuth, ClientCertificates, ConfigError, Dpop, Error, Introspection, Issuer,
-    ProtectLayer, Revocations, Verifier, VerifierBuilder,
+    Algorithm, ClientAuth, ClientCertificate, ClientCertificates, ConfigError, Dpop, Error,
+    Introspection, Issuer, Issuers, ProtectLayer, Revocations, TokenSource, Verifier,
+    VerifierBuilder,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -167,4 +168,61 @@ async fn only_bound_tokens_are_accepted() {
     }
     let unbound = verifier.verify(&issuer.token().build()).await;
     assert_eq!(unbound.unwrap_err().code(), "not_bound");
+}
+
+#[tokio::test]
+async fn tokens_are_accepted_in_authorization_only() {
+    let certificate = ClientCertificate::from_der(b"a certificate");
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    let builder = |issuer: Issuer| {
+        Verifier::builder(issuer)
+            .client_certificates(ClientCertificates::from_connection())
+            .revocations(&Revocations::in_memory())
+            .build()
+            .unwrap()
+    };
+    let token = issuer.token().bound_to_certificate(b"a certificate").build();
+    let origins: [&str; 0] = [];
+    for (name, verifier, header, value, expected) in [
+        ("Authorization", builder(issuer.issuer().fapi2()), "authorization", "Bearer ", "ok"),
+        ("a cookie", builder(issuer.issuer().fapi2()), "cookie", "s=", "outside_authorization"),
+        ("a header", builder(issuer.issuer().fapi2()), "x-jwt", "", "outside_authorization"),
+        ("a cookie, without the profile", builder(issuer.issuer()), "cookie", "s=", "ok"),
+    ] {
+        let layer = || {
+            ProtectLayer::new(verifier.clone()).token_sources([
+                TokenSource::authorization(),
+                TokenSource::cookie("s", origins).unwrap(),
+                TokenSource::header("x-jwt").unwrap(),
+            ])
+        };
+        let inner =
+            service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        let request = Request::get("/").header(header, format!("{value}{token}"));
+        let request = request.extension(certificate).body(Body::empty()).unwrap();
+        // Nested layers agree.
+        let response = layer().layer(layer().layer(inner)).oneshot(request).await.unwrap();
+        let code = response.extensions().get::<Error>().map_or("ok", Error::code);
+        assert_eq!(code, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn issuers_of_a_lookup_are_not_trusted_without_what_the_profile_requires() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    for (name, with_revocations, expected) in
+        [("without revocations", false, "unknown_issuer"), ("with", true, "sender_constrained")]
+    {
+        let found = issuer.issuer().fapi2();
+        let builder =
+            Verifier::builder(Issuers::lookup(move |_: &str| Some(found.clone()))).dpop(dpop());
+        let builder = match with_revocations {
+            true => builder.revocations(&Revocations::in_memory()),
+            false => builder,
+        };
+        let verifier = builder.build().unwrap();
+        let token = issuer.token().bound_to(&DpopClient::new().unwrap()).build();
+        let code = verifier.verify(&token).await.unwrap_err().code();
+        assert_eq!(code, expected, "{name}");
+    }
 }

@@ -6,7 +6,7 @@ mod verdict;
 use std::time::Duration;
 
 use portcullis::testing::{StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder};
-use portcullis::{Revocations, Verifier};
+use portcullis::{ApiKey, ApiKeys, Revocations, Verifier};
 use verdict::verdict;
 
 const ISS: &str = "https://issuer.example/";
@@ -220,4 +220,56 @@ fn settings_are_checked() {
     let cloned = Revocations::in_memory();
     let _other = cloned.clone();
     assert!(cloned.keep_for(HOUR).is_err(), "cloned before");
+}
+
+#[tokio::test]
+async fn a_cached_token_that_is_older_than_entries_are_kept_is_rejected() {
+    let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
+    let api = Api::new();
+    let verifier = api.verifier(&revocations);
+    let token = api.token().build();
+    for _ in 0..3 {
+        assert_eq!(verdict(&verifier, &token).await, "ok");
+    }
+    api.clock.advance(HOUR + Duration::from_secs(1));
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+}
+
+#[tokio::test]
+async fn api_keys_are_not_revoked() {
+    let (api, revocations) = (Api::new(), Revocations::in_memory());
+    const KEYS: &str = "https://keys.example/";
+    let key = ApiKey::generate("acme_live").unwrap();
+    let keys = ApiKeys::new(KEYS, [ApiKey::new("alice", key.hash().clone())]).unwrap();
+    let builder = Verifier::builder(api.issuer.issuer()).api_keys(keys).clock(&api.clock);
+    let verifier = builder.revocations(&revocations).build().unwrap();
+    revocations.subject(KEYS, "alice").await.unwrap();
+    assert_eq!(verdict(&verifier, key.expose_key()).await, "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_describes_the_log() {
+    let (api, store) = (Api::new(), TestStore::new());
+    let revocations = Revocations::shared(store.clone());
+    let verifier = api.verifier(&revocations);
+    let health = || {
+        let health = revocations.health();
+        let log = health.log.unwrap();
+        (health.is_available, health.entries, log.age, log.last_error.is_some())
+    };
+    assert_eq!(health(), (false, 0, None, false), "at the start");
+    verifier.warm_up().await.unwrap();
+    assert_eq!(health(), (true, 0, Some(Duration::ZERO), false));
+    revocations.subject(ISS, "alice").await.unwrap();
+    store.set_behavior(StoreBehavior::Fail);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(health(), (true, 1, Some(Duration::ZERO), true), "the log cannot be read");
+    api.clock.advance(Duration::from_secs(62));
+    assert_eq!(health(), (false, 1, Some(Duration::from_secs(62)), true), "for too long");
+    assert!(verifier.warm_up().await.is_err());
+    store.set_behavior(StoreBehavior::Normal);
+    verifier.warm_up().await.unwrap();
+    assert_eq!(health(), (true, 1, Some(Duration::ZERO), false));
+    let entries = Revocations::in_memory().health();
+    assert!(entries.is_available && entries.log.is_none());
 }

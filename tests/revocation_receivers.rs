@@ -3,13 +3,17 @@
 #[path = "support/verdict.rs"]
 mod verdict;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use portcullis::testing::{StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder};
-use portcullis::{BackChannelLogout, Revocations, SecurityEvents, Verifier};
+use portcullis::{
+    BackChannelLogout, Revocations, SecurityEvent, SecurityEvents, StoreError, Verifier,
+};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use verdict::verdict;
@@ -23,6 +27,7 @@ struct Api {
     issuer: TestIssuer,
     clock: TestClock,
     store: TestStore,
+    revocations: Revocations,
     verifier: Verifier,
     app: Router,
 }
@@ -39,7 +44,7 @@ async fn api() -> Api {
     let logout = BackChannelLogout::new(&verifier, &revocations, ["web", "app"]);
     let events = SecurityEvents::new(&verifier, &revocations, RECEIVER).authorization("secret");
     let app = Router::new().route_service("/logout", logout).route_service("/events", events);
-    Api { issuer, clock, store, verifier, app }
+    Api { issuer, clock, store, revocations, verifier, app }
 }
 
 impl Api {
@@ -250,7 +255,7 @@ async fn invalid_events_are_rejected() {
         ("no type", event().without_header("typ"), "invalid_request"),
         ("no events", event().without_claim("events"), "invalid_request"),
         ("no jti", event().without_claim("jti"), "invalid_request"),
-        ("old", event().claim("iat", api.clock.unix_seconds() - 3600), "invalid_request"),
+        ("in the future", event().claim("iat", api.clock.unix_seconds() + 3600), "invalid_request"),
         ("another audience", event().audience("x"), "invalid_audience"),
         ("another issuer", event().issued_by("https://other.example/"), "invalid_issuer"),
         ("signed by another", event().signed_by(&other), "invalid_key"),
@@ -275,6 +280,89 @@ async fn invalid_events_are_rejected() {
         assert!(body.contains("authentication_failed"), "{name}: {body}");
     }
     assert_eq!(api.accepted().await, [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_arrives_late_revokes_what_was_issued_before_it() {
+    let api = api().await;
+    let revoked = format!("{CAEP}session-revoked");
+    let old = api.access_token("alice", "1");
+    let subject = json!({ "format": "opaque", "id": "alice" });
+    let event = api.event(&revoked, subject, &json!({}));
+    // Its sender could not reach the API for minutes.
+    let event = event.claim("iat", api.clock.unix_seconds());
+    api.clock.advance(Duration::from_secs(300));
+    api.verifier.warm_up().await.unwrap();
+    assert_eq!(api.push(event).await.0, 202);
+    assert_eq!(verdict(&api.verifier, &old).await, "revoked");
+    assert_eq!(api.accepted().await, [true; 3], "what was issued since");
+}
+
+#[tokio::test]
+async fn other_events_are_left_to_the_application() {
+    let api = api().await;
+    let compliance = format!("{CAEP}device-compliance-change");
+    let revoked = format!("{CAEP}session-revoked");
+    let email = json!({ "format": "email", "email": "alice" });
+    let (seen, fails) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(true)));
+    let (record, failing, revocations) = (seen.clone(), fails.clone(), api.revocations.clone());
+    let receiver = SecurityEvents::new(&api.verifier, &api.revocations, RECEIVER).on_other(
+        move |event: SecurityEvent| {
+            record.lock().unwrap().push(event.name.clone());
+            let (fails, revocations) = (failing.load(Ordering::Relaxed), revocations.clone());
+            async move {
+                if fails {
+                    return Err(StoreError::new("the database is down"));
+                }
+                let subject = event.subject.unwrap_or_default();
+                match subject["email"].as_str() {
+                    Some(email) => revocations.subject(&event.issuer, email).await,
+                    None => Ok(()),
+                }
+            }
+        },
+    );
+    let push = async |event: TokenBuilder| {
+        let request = Request::post("/").header("content-type", "application/secevent+jwt");
+        let request = request.body(Body::from(event.build())).unwrap();
+        receiver.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    let event = || api.event(&compliance, email.clone(), &json!({})).claim("jti", "1");
+    assert_eq!(push(event()).await, 503, "the application fails");
+    fails.store(false, Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(push(event()).await, 202);
+    }
+    assert_eq!(*seen.lock().unwrap(), [compliance.clone(), compliance.clone()], "once handled");
+    assert_eq!(api.accepted().await, [false, false, true]);
+    // A subject without a meaning here, and an event with one.
+    assert_eq!(push(api.event(&revoked, email, &json!({}))).await, 202);
+    let bob = json!({ "format": "iss_sub", "iss": ISS, "sub": "bob" });
+    assert_eq!(push(api.event(&revoked, bob, &json!({}))).await, 202);
+    assert_eq!(*seen.lock().unwrap(), [compliance.clone(), compliance, revoked]);
+    assert_eq!(api.accepted().await, [false; 3]);
+}
+
+#[tokio::test]
+async fn an_issuer_revokes_by_any_of_its_names() {
+    const ALIAS: &str = "https://alias.example/";
+    let issuer = TestIssuer::offline(ISS).unwrap();
+    let revocations = Revocations::in_memory();
+    let builder = Verifier::builder(issuer.issuer().alias(ALIAS).unwrap());
+    let verifier = builder.revocations(&revocations).build().unwrap();
+    let events = SecurityEvents::new(&verifier, &revocations, RECEIVER);
+    let of = |iss: &str| issuer.token().issued_by(iss).subject("alice").build();
+    for iss in [ISS, ALIAS] {
+        assert_eq!(verdict(&verifier, &of(iss)).await, "ok", "{iss}");
+    }
+    let subject = json!({ "format": "iss_sub", "iss": ALIAS, "sub": "alice" });
+    let event = issuer.security_event(RECEIVER, &format!("{CAEP}session-revoked"), subject);
+    let request = Request::post("/").header("content-type", "application/secevent+jwt");
+    let request = request.body(Body::from(event.build())).unwrap();
+    assert_eq!(events.oneshot(request).await.unwrap().status(), StatusCode::ACCEPTED);
+    for iss in [ISS, ALIAS] {
+        assert_eq!(verdict(&verifier, &of(iss)).await, "revoked", "{iss}");
+    }
 }
 
 #[tokio::test]

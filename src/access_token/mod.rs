@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::api_key::active::ConfiguredClaims;
-use crate::binding::Binding;
+use crate::binding::{Binding, Place};
 use crate::clock::{Clock, Now};
 use crate::dpop::accepted::DpopProof;
 use crate::error::{ClaimsError, Error};
@@ -136,6 +136,8 @@ pub(crate) struct Terms {
     pub(crate) profile: Arc<TokenProfile>,
     pub(crate) leeway: Duration,
     pub(crate) max_token_age: Option<Duration>,
+    /// The only place of a request where the token is accepted.
+    pub(crate) place: Option<Place>,
     /// The number of the verifier. Each verifier accepts only its own tokens.
     pub(crate) verifier: u64,
     pub(crate) clock: Clock,
@@ -214,7 +216,9 @@ impl AccessToken {
     ) -> Self {
         let (kind, payload) = (payload.kind(), payload.text());
         let text = |text: &str| Text::new(text, payload);
-        let binding = claims.thumbprints().map(|bound_to| Box::new(Binding::new(bound_to, token)));
+        let binding = claims
+            .thumbprints()
+            .map(|bound_to| Box::new(Binding::new(bound_to, token, terms.place)));
         let good_from = claims.good_from();
         let good_until = claims.good_until(terms.max_token_age);
         let issued_at = claims.issued_at();
@@ -256,6 +260,12 @@ impl AccessToken {
     /// `iat` (RFC 7519 §4.1.6).
     pub(crate) fn issued_at(&self) -> Option<Duration> {
         self.0.issued_at
+    }
+
+    /// Rejects the token if it was revoked since it was verified.
+    pub(crate) fn check_revoked(&self, now: Now) -> Result<(), Error> {
+        let revocations = self.0.terms.revocations.as_ref();
+        revocations.map_or(Ok(()), |revocations| revocations.check(self, now))
     }
 
     /// Whether nothing was revoked since the token was last looked up.

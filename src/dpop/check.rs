@@ -20,7 +20,6 @@ use super::request::{ProofRequest, only_proof};
 use super::request_url::RequestUrl;
 use super::shared_replays::{NotRecorded, SharedReplays};
 use super::target::Base;
-use crate::algorithm::Algorithm;
 use crate::clock::{Clock, Now};
 use crate::crypto;
 use crate::error::{Error, InvalidRequest, InvalidToken, ProofError};
@@ -125,11 +124,6 @@ impl ActiveDpop {
         let is_current =
             own.and_then(|own| nonces.find(&own, now)).is_some_and(|(_, is_current)| is_current);
         (!is_current).then(|| nonces.current(now))
-    }
-
-    /// The accepted algorithms.
-    pub(crate) fn accepted_algorithms(&self) -> &[Algorithm] {
-        &self.config.algorithms
     }
 
     /// The accepted algorithms, as the challenge lists them (RFC 9449 §7.1).

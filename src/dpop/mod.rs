@@ -52,7 +52,7 @@ const MAX_PROOFS: usize = 1_000_000;
 pub struct Dpop {
     bases: Vec<Base>,
     required: bool,
-    algorithms: Vec<Algorithm>,
+    pub(crate) algorithms: Vec<Algorithm>,
     past: Duration,
     future: Duration,
     nonces: Option<Nonces>,

@@ -180,6 +180,10 @@ pub enum InvalidToken {
     /// The token is bound to another certificate than that of the connection (RFC 8705 §3).
     #[error("bound to another client certificate than that of the connection")]
     OtherCertificate,
+    /// The token is elsewhere than in the header `Authorization`, and its issuer requires that
+    /// ([`Issuer::fapi2`](crate::Issuer::fapi2)).
+    #[error("outside of the header `Authorization`, where FAPI 2.0 expects it")]
+    OutsideAuthorization,
     /// The token, its subject, session, client or issuer was revoked
     /// ([`Revocations`](crate::Revocations)), or the token is older than revocations are kept, or
     /// its status in a list of its issuer is not 0 ([feature `status-list`](crate#features)).
@@ -230,6 +234,7 @@ impl InvalidToken {
             Self::OtherKey => "other_key",
             Self::CertificateMissing => "certificate_missing",
             Self::OtherCertificate => "other_certificate",
+            Self::OutsideAuthorization => "outside_authorization",
             Self::Revoked => "revoked",
             Self::UnknownKey { .. } => "unknown_key",
             Self::BadSignature => "bad_signature",

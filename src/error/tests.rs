@@ -71,6 +71,7 @@ fn errors() -> Vec<Error> {
         InvalidToken::OtherKey,
         InvalidToken::CertificateMissing,
         InvalidToken::OtherCertificate,
+        InvalidToken::OutsideAuthorization,
         InvalidToken::Revoked,
         InvalidToken::UnknownKey { kid: None },
         InvalidToken::BadSignature,

@@ -15,9 +15,10 @@ pub(crate) const ALGORITHMS: [Algorithm; 3] =
 const SHORT_LIFETIME: Duration = Duration::from_secs(600);
 
 /// What a verifier has beside its issuers.
-pub(crate) struct VerifierSettings<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct VerifierSettings {
     /// The algorithms of DPoP proofs, if DPoP is configured.
-    pub(crate) proof_algorithms: Option<&'a [Algorithm]>,
+    pub(crate) proof_algorithms: Option<Vec<Algorithm>>,
     pub(crate) has_certificates: bool,
     pub(crate) has_revocations: bool,
 }
@@ -44,7 +45,7 @@ impl Issuer {
     }
 
     /// Returns an error if something that FAPI 2.0 asks for is missing.
-    pub(crate) fn check_fapi2(&self, settings: &VerifierSettings<'_>) -> Result<(), ConfigError> {
+    pub(crate) fn check_fapi2(&self, settings: &VerifierSettings) -> Result<(), ConfigError> {
         if !self.is_fapi2 {
             return Ok(());
         }
@@ -63,7 +64,7 @@ impl Issuer {
         if settings.proof_algorithms.is_none() && !settings.has_certificates {
             return missing("`dpop` or `client_certificates`, found neither".to_owned());
         }
-        if let Some(other) = settings.proof_algorithms.and_then(other) {
+        if let Some(other) = settings.proof_algorithms.as_deref().and_then(other) {
             return missing(format!("`Dpop::algorithms` of PS256, ES256 and EdDSA, found {other}"));
         }
         #[cfg(feature = "status-list")]

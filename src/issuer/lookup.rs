@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Issuer;
 use super::active::{ActiveIssuer, Provenance};
+use super::fapi2::VerifierSettings;
 use super::issuers::{Lookup, LookupFn};
 use super::resolution::{CachedIssuer, RETRY_AFTER, Resolution, ResolvedIssuer};
 use crate::clock::{Clock, Now, nanos};
@@ -53,6 +54,7 @@ pub(super) struct ResolvedIssuers {
     reserved: Option<Arc<str>>,
     clients: Arc<HttpClients>,
     clock: Clock,
+    settings: VerifierSettings,
     /// Issuers with a verified token, by every name that was looked up.
     established: Cache<Arc<str>, Arc<CachedIssuer>>,
     /// Issuers without a verified token. They have a cache of their own, so that forged `iss`
@@ -81,6 +83,7 @@ impl ResolvedIssuers {
         reserved: Option<Arc<str>>,
         clients: Arc<HttpClients>,
         clock: Clock,
+        settings: VerifierSettings,
     ) -> Result<Arc<Self>, ConfigError> {
         if lookup.capacity == 0 {
             return Err(ConfigError::new("max_cached: expected at least 1 issuer, found 0"));
@@ -104,6 +107,7 @@ impl ResolvedIssuers {
             reserved,
             clients,
             clock,
+            settings,
             negative: negative.eviction_policy(EvictionPolicy::lru()).build(),
             changing: Mutex::default(),
             under_way: Arc::default(),
@@ -340,7 +344,10 @@ impl ResolvedIssuers {
         let name = Arc::clone(&config.iss);
         let addresses = self.lookup.addresses;
         let provenance = Provenance::Resolved { addresses, throttle: Arc::clone(&self.fetches) };
-        match ActiveIssuer::new(config, provenance, &self.clients, &self.clock) {
+        let active = config
+            .check_fapi2(&self.settings)
+            .and_then(|()| ActiveIssuer::new(config, provenance, &self.clients, &self.clock));
+        match active {
             Ok(issuer) => Some(Arc::new(issuer)),
             Err(error) => {
                 self.report_unusable(&name, &error, at);

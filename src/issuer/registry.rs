@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::active::{ActiveIssuer, Provenance};
+use super::fapi2::VerifierSettings;
 use super::introspecting::IntrospectingIssuers;
 use super::issuers::Issuers;
 use super::lookup::{ResolvedIssuers, is_plausible};
@@ -30,6 +31,7 @@ impl IssuerRegistry {
         reserved: Option<Arc<str>>,
         clients: HttpClients,
         clock: Clock,
+        settings: VerifierSettings,
     ) -> Result<Self, ConfigError> {
         if let Some(setting) = issuers.unused {
             return Err(ConfigError::new(format!(
@@ -40,6 +42,7 @@ impl IssuerRegistry {
         let (mut configured, mut templates) = (HashMap::new(), Vec::new());
         let mut introspecting = Vec::new();
         for config in issuers.configured {
+            config.check_fapi2(&settings)?;
             let issuer =
                 Arc::new(ActiveIssuer::new(config, Provenance::Configured, &clients, &clock)?);
             if issuer.config.template.is_some() {
@@ -53,7 +56,7 @@ impl IssuerRegistry {
         }
         let resolved = issuers
             .lookup
-            .map(|lookup| ResolvedIssuers::new(lookup, reserved, clients, clock))
+            .map(|lookup| ResolvedIssuers::new(lookup, reserved, clients, clock, settings))
             .transpose()?;
         let introspecting = IntrospectingIssuers::new(introspecting)?;
         Ok(Self { configured, templates, resolved, introspecting })

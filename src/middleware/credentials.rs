@@ -6,7 +6,7 @@ use http::header::{
 use http::request::Parts;
 
 use super::origin::{is_upgrade, may_use};
-use crate::binding::Scheme;
+use crate::binding::{Place, Scheme};
 use crate::error::{Error, InvalidRequest};
 use crate::token_source::{TokenLocation, TokenSource};
 
@@ -16,6 +16,15 @@ pub(crate) struct Credentials<'a> {
     pub(crate) token: &'a str,
     pub(crate) location: &'a TokenLocation,
     pub(crate) scheme: Scheme,
+}
+
+impl Credentials<'_> {
+    pub(crate) fn place(&self) -> Place {
+        match self.location {
+            TokenLocation::Authorization => Place::Authorization,
+            _ => Place::Elsewhere,
+        }
+    }
 }
 
 /// Returns the token that the request has in one of the `sources`. A second token is an error: a

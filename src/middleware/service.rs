@@ -74,17 +74,18 @@ impl<A> ProtectConfig<A> {
             Some(verified)
                 if self.verifier.still_accepts(verified)
                     && verified.kind() != TokenKind::ApiKey
-                    && self.still_bound(verified, request, credentials.scheme)
+                    && self.still_bound(verified, request, &credentials)
                     && verified.expose_token() == credentials.token =>
             {
                 (Verification::Ready(Ok(verified.clone())), effects)
             }
             _ => {
                 let Credentials { token, scheme, .. } = credentials;
+                let place = credentials.place();
                 let verification = if self.verifier.bindings().are_none() {
                     self.verifier.begin(token)
                 } else {
-                    self.verifier.begin_bound(Presented::new(request, token, scheme))
+                    self.verifier.begin_bound(Presented::new(request, token, scheme, place))
                 };
                 (verification, effects)
             }
@@ -92,9 +93,15 @@ impl<A> ProtectConfig<A> {
     }
 
     /// Whether the binding of a token that an outer layer verified still holds.
-    fn still_bound(&self, token: &AccessToken, request: &Parts, scheme: Scheme) -> bool {
+    fn still_bound(
+        &self,
+        token: &AccessToken,
+        request: &Parts,
+        credentials: &Credentials<'_>,
+    ) -> bool {
         token.binding().is_none_or(|binding| {
-            self.verifier.bindings().still_hold(binding, token.dpop_proof(), request, scheme)
+            let used = (credentials.scheme, credentials.place());
+            self.verifier.bindings().still_hold(binding, token.dpop_proof(), request, used)
         })
     }
 

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::access_token::AccessToken;
 use crate::crypto;
+use crate::token::json::{self, Value};
 
 /// The version of the form, so that replicas of different versions can share a log.
 const VERSION: u8 = 1;
@@ -20,10 +19,33 @@ pub(super) enum Kind {
     Session = 3,
     Client = 4,
     Issuer = 5,
+    /// Not a revocation: a security event that the application has handled.
+    Event = 6,
 }
 
-/// The first 16 bytes of a hash of kind, issuer and value.
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Subject => "subject",
+            Self::Session => "session",
+            Self::Client => "client",
+            Self::Issuer => "issuer",
+            Self::Event => "event",
+        }
+    }
+}
+
+/// The first 4 bytes of a hash of the issuer, then the first 12 of one of kind, issuer and value.
 pub(super) type Hash = [u8; 16];
+
+/// The part of a [`Hash`] that is the issuer's, by which entries are counted.
+pub(super) type IssuerHash = [u8; 4];
+
+pub(super) fn issuer_of(hash: &Hash) -> IssuerHash {
+    let [one, two, three, four, ..] = *hash;
+    [one, two, three, four]
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
@@ -43,7 +65,8 @@ impl Entry {
         issued_before: Duration,
         until: Duration,
     ) -> Self {
-        Self { kind: kind as u8, hash: hash(kind, iss, value), issued_before, until }
+        let hash = Hasher::new(iss).hash(kind, value);
+        Self { kind: kind as u8, hash, issued_before, until }
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -71,28 +94,52 @@ impl Entry {
     }
 }
 
-fn hash(kind: Kind, iss: &str, value: &str) -> Hash {
-    let mut named = Vec::with_capacity(2 + iss.len() + value.len());
-    named.push(kind as u8);
-    named.extend_from_slice(iss.as_bytes());
-    named.push(0);
-    named.extend_from_slice(value.as_bytes());
-    let [hash @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = crypto::sha256(&named);
-    hash
+/// Hashes the values of one issuer.
+struct Hasher<'a> {
+    iss: &'a str,
+    of_issuer: IssuerHash,
+}
+
+impl<'a> Hasher<'a> {
+    fn new(iss: &'a str) -> Self {
+        let [one, two, three, four, ..] = crypto::sha256(iss.as_bytes());
+        Self { iss, of_issuer: [one, two, three, four] }
+    }
+
+    fn hash(&self, kind: Kind, value: &str) -> Hash {
+        let mut named = Vec::with_capacity(2 + self.iss.len() + value.len());
+        named.push(kind as u8);
+        named.extend_from_slice(self.iss.as_bytes());
+        named.push(0);
+        named.extend_from_slice(value.as_bytes());
+        let mut hash = Hash::default();
+        let parts = self.of_issuer.into_iter().chain(crypto::sha256(&named));
+        hash.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        hash
+    }
 }
 
 /// The hashes under which a token may be revoked.
 pub(super) fn of(token: &AccessToken) -> Vec<Hash> {
-    let iss = token.issuer();
-    let claim = |name| token.claim(name).and_then(Value::as_str);
+    let hasher = Hasher::new(token.issuer());
+    // Not from the tree of claims, which most tokens never need, and which takes memory.
+    let members = json::read_object(token.raw_claims(), &["jti", "sid"]);
+    let [jti, sid] = members.unwrap_or_default();
     let named = [
-        (Kind::Token, claim("jti")),
+        (Kind::Token, text(jti.as_ref())),
         (Kind::Subject, token.subject()),
-        (Kind::Session, claim("sid")),
+        (Kind::Session, text(sid.as_ref())),
         (Kind::Client, token.client_id()),
         (Kind::Issuer, Some("")),
     ];
-    named.into_iter().filter_map(|(kind, value)| Some(hash(kind, iss, value?))).collect()
+    named.into_iter().filter_map(|(kind, value)| Some(hasher.hash(kind, value?))).collect()
+}
+
+fn text<'a>(value: Option<&'a Value<'_>>) -> Option<&'a str> {
+    match value {
+        Some(Value::Text(text)) => Some(text),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +164,7 @@ mod tests {
 
     #[test]
     fn hashes_separate_kind_issuer_and_value() {
+        let hash = |kind, iss, value| Hasher::new(iss).hash(kind, value);
         let hashes = [
             hash(Kind::Subject, "a", "bc"),
             hash(Kind::Session, "a", "bc"),

@@ -1,7 +1,7 @@
 //! Reads the log of a shared store: from its beginning at the start, then once a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -10,6 +10,8 @@ use tokio::time::{sleep, timeout};
 
 use super::entry::Entry;
 use super::{Inner, Revocations};
+use crate::clock::Now;
+use crate::health::RevocationLogHealth;
 use crate::shared_store::{LogPosition, SharedStore, StoreError};
 use crate::telemetry::{self, LogThrottle};
 
@@ -31,8 +33,20 @@ pub(super) struct Follower {
     /// Up to where the log was read.
     position: Mutex<Option<LogPosition>>,
     is_running: AtomicBool,
-    loaded: watch::Sender<bool>,
+    /// Each time that the log was read to its end.
+    read: watch::Sender<()>,
+    state: Mutex<State>,
     failures: LogThrottle,
+}
+
+/// How reading goes.
+#[derive(Default)]
+struct State {
+    /// The uptime when the log was last read to its end.
+    read_at: Option<Duration>,
+    reads: u64,
+    failed_reads: u64,
+    last_error: Option<StoreError>,
 }
 
 /// A task that reads the log. However it ends, the next request starts another one.
@@ -53,7 +67,8 @@ impl Follower {
             store,
             position: Mutex::default(),
             is_running: AtomicBool::new(false),
-            loaded: watch::Sender::new(false),
+            read: watch::Sender::new(()),
+            state: Mutex::default(),
             failures: LogThrottle::default(),
         }
     }
@@ -75,10 +90,25 @@ impl Follower {
         runtime.spawn(run(running));
     }
 
-    pub(super) async fn loaded(&self) {
-        let mut loaded = self.loaded.subscribe();
+    /// Waits until `is_available`, which is asked whenever the log was read.
+    pub(super) async fn wait_until(&self, is_available: impl Fn() -> bool) {
+        let mut read = self.read.subscribe();
         // The sender lives as long as `self`.
-        let _ = loaded.wait_for(|loaded| *loaded).await;
+        while !is_available() && read.changed().await.is_ok() {}
+    }
+
+    pub(super) fn health(&self, now: Duration) -> RevocationLogHealth {
+        let state = self.state();
+        RevocationLogHealth {
+            age: state.read_at.map(|at| now.saturating_sub(at)),
+            reads: state.reads,
+            failed_reads: state.failed_reads,
+            last_error: state.last_error.clone(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,38 +132,59 @@ impl Follower {
         // Before the read: what is appended meanwhile may be missing.
         let began = revocations.now();
         let read = timeout(LIMIT, self.store.read(position.as_ref())).await;
-        match read.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT))) {
-            Ok(found) => {
-                let mut fits = true;
-                for entry in found.entries.iter().filter_map(|bytes| Entry::from_bytes(bytes)) {
-                    fits &= revocations.0.revoked.insert(&entry, began.unix);
-                }
-                if !fits {
-                    // The set is not complete, so it ends to count as such.
-                    self.report(revocations, &StoreError::new("more than a million revocations"));
-                    return EVERY;
-                }
-                if let Some(position) = found.position {
-                    *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
-                }
-                let has_more = found.entries.len() >= AT_ONCE;
-                if !has_more {
-                    let until = began.uptime.saturating_add(revocations.0.max_stale);
-                    revocations.0.revoked.is_complete_until(until + EVERY);
-                    self.loaded.send_replace(true);
-                }
-                if has_more { Duration::ZERO } else { EVERY }
-            }
+        let revoked = &revocations.0.revoked;
+        let found = match read.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT))) {
+            Ok(found) => found,
             Err(error) => {
-                self.report(revocations, &error);
-                AFTER_FAILURE
+                self.failed(revocations, &error);
+                return AFTER_FAILURE;
             }
+        };
+        let entries = found.entries.iter().filter_map(|bytes| Entry::from_bytes(bytes));
+        if !revoked.insert(entries, began.unix) {
+            // The set is not complete, so it ends to count as such.
+            self.failed(revocations, &StoreError::new("more than a million revocations"));
+            return EVERY;
+        }
+        if let Some(position) = found.position {
+            *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+        }
+        if found.entries.len() >= AT_ONCE {
+            return Duration::ZERO;
+        }
+        revoked.tidy(began.unix);
+        revoked.is_complete_until(began.uptime.saturating_add(revocations.0.max_stale) + EVERY);
+        self.succeeded(began, revoked.len());
+        EVERY
+    }
+
+    fn succeeded(&self, at: Now, entries: usize) {
+        let (is_first, has_failed) = {
+            let mut state = self.state();
+            let before = (state.read_at.is_none(), state.last_error.take().is_some());
+            state.read_at = Some(at.uptime);
+            state.reads += 1;
+            before
+        };
+        self.read.send_replace(());
+        telemetry::revocations_kept(entries);
+        telemetry::revocations_read_at(at.unix);
+        if is_first || has_failed {
+            telemetry::revocations_read(entries);
         }
     }
 
-    fn report(&self, revocations: &Revocations, error: &StoreError) {
-        if let Some(suppressed) = self.failures.admit(revocations.now().uptime) {
-            telemetry::revocations_stale(error, suppressed);
+    fn failed(&self, revocations: &Revocations, error: &StoreError) {
+        let now = revocations.now().uptime;
+        let age = {
+            let mut state = self.state();
+            state.reads += 1;
+            state.failed_reads += 1;
+            state.last_error = Some(error.clone());
+            state.read_at.map(|at| now.saturating_sub(at))
+        };
+        if let Some(suppressed) = self.failures.admit(now) {
+            telemetry::revocations_stale(error, age, suppressed);
         }
     }
 }

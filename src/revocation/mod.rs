@@ -20,12 +20,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::access_token::{AccessToken, TokenKind};
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
+use crate::health::RevocationsHealth;
 use crate::shared_store::{SharedStore, StoreError};
-use tokio::time::timeout;
+use crate::telemetry;
+use crate::verifier::documents::VerifiedDocument;
+use tokio::time::{sleep, timeout};
 
 use entry::{Entry, Kind};
 use follow::Follower;
 use revoked::{Count, Revoked};
+
+pub(crate) use revoked::Source;
 
 /// How long an entry about all tokens of a subject, session, client or issuer is kept: the longest
 /// lifetime of a token that most issuers allow without a change of their defaults.
@@ -38,6 +43,10 @@ const LEEWAY: Duration = Duration::from_secs(120);
 /// How long tokens are accepted while the log cannot be read.
 const MAX_STALE: Duration = Duration::from_secs(60);
 const LONGEST_STALE: Duration = Duration::from_secs(3600);
+
+/// How often an open stream looks its token up, at most. Many streams and many revocations would
+/// otherwise take all of the processor.
+const LOOKED_UP_EVERY: Duration = Duration::from_millis(250);
 
 /// How long `warm_up` waits for the log. Reading continues in the background.
 const LOADED_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +73,15 @@ const LOADED_WITHIN: Duration = Duration::from_secs(5);
 /// ```
 #[derive(Clone)]
 pub struct Revocations(Arc<Inner>);
+
+/// What an issuer has told to revoke, of its own tokens.
+#[derive(Debug, PartialEq)]
+struct Revoke<'a> {
+    kind: Kind,
+    value: &'a str,
+    /// Up to when the tokens were issued. For one token, [`Duration::MAX`].
+    issued_before: Duration,
+}
 
 struct Inner {
     keep_for: Duration,
@@ -151,7 +169,7 @@ impl Revocations {
     /// are a million entries. The caller should try again.
     pub async fn token(&self, iss: &str, jti: &str, until: SystemTime) -> Result<(), StoreError> {
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(LEEWAY);
-        self.append(Entry::new(Kind::Token, iss, jti, Duration::MAX, until)).await
+        self.append(Entry::new(Kind::Token, iss, jti, Duration::MAX, until), Source::Trusted).await
     }
 
     /// Revokes all tokens of a subject (`sub`) that were issued up to now.
@@ -160,7 +178,7 @@ impl Revocations {
     ///
     /// As [`token`](Self::token).
     pub async fn subject(&self, iss: &str, sub: &str) -> Result<(), StoreError> {
-        self.append(self.issued_before(Kind::Subject, iss, sub)).await
+        self.revoke(Kind::Subject, iss, sub).await
     }
 
     /// Revokes all tokens of a session (`sid`) that were issued up to now.
@@ -169,7 +187,7 @@ impl Revocations {
     ///
     /// As [`token`](Self::token).
     pub async fn session(&self, iss: &str, sid: &str) -> Result<(), StoreError> {
-        self.append(self.issued_before(Kind::Session, iss, sid)).await
+        self.revoke(Kind::Session, iss, sid).await
     }
 
     /// Revokes all tokens of a client (`client_id`) that were issued up to now.
@@ -178,7 +196,7 @@ impl Revocations {
     ///
     /// As [`token`](Self::token).
     pub async fn client(&self, iss: &str, client_id: &str) -> Result<(), StoreError> {
-        self.append(self.issued_before(Kind::Client, iss, client_id)).await
+        self.revoke(Kind::Client, iss, client_id).await
     }
 
     /// Revokes all tokens of an issuer that were issued up to now.
@@ -187,11 +205,11 @@ impl Revocations {
     ///
     /// As [`token`](Self::token).
     pub async fn issuer(&self, iss: &str) -> Result<(), StoreError> {
-        self.append(self.issued_before(Kind::Issuer, iss, "")).await
+        self.revoke(Kind::Issuer, iss, "").await
     }
 
-    fn issued_before(&self, kind: Kind, iss: &str, value: &str) -> Entry {
-        self.entry(kind, iss, value, self.now().unix)
+    async fn revoke(&self, kind: Kind, iss: &str, value: &str) -> Result<(), StoreError> {
+        self.append(self.entry(kind, iss, value, self.now().unix), Source::Trusted).await
     }
 
     /// The entry that revokes what was issued up to a time.
@@ -199,24 +217,61 @@ impl Revocations {
         Entry::new(kind, iss, value, issued_before, self.now().unix.saturating_add(self.0.keep_for))
     }
 
-    /// The entry for one token, whose end is not known.
-    fn token_entry(&self, iss: &str, jti: &str) -> Entry {
-        self.entry(Kind::Token, iss, jti, Duration::MAX)
+    /// Records what an issuer has told, for each name that its tokens may have.
+    async fn record(
+        &self,
+        document: &VerifiedDocument,
+        told: &Revoke<'_>,
+    ) -> Result<(), StoreError> {
+        for iss in &document.names {
+            let entry = self.entry(told.kind, iss, told.value, told.issued_before);
+            self.append(entry, document.source).await.inspect_err(|error| {
+                telemetry::revocation_not_recorded(error);
+            })?;
+        }
+        telemetry::revocation_received(&document.iss, told.kind.name());
+        Ok(())
     }
 
-    async fn append(&self, entry: Entry) -> Result<(), StoreError> {
+    fn has(&self, entry: &Entry) -> bool {
+        self.0.revoked.covers(entry)
+    }
+
+    async fn append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
+        let appended = self.try_append(entry, source).await;
+        telemetry::revocation(if appended.is_ok() { "recorded" } else { "failed" });
+        appended
+    }
+
+    async fn try_append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
         // What arrives twice is recorded once.
         if self.0.revoked.covers(&entry) {
             return Ok(());
         }
-        if self.0.revoked.is_full(&entry, self.now().unix) {
-            return Err(StoreError::new("a million revocations, as many as are kept"));
+        if let Some(full) = self.0.revoked.full(&entry, source, self.now().unix) {
+            return Err(StoreError::new(full.reason()));
         }
         if let Some(follower) = &self.0.follower {
             follower.append(&entry, self.0.keep_for).await?;
         }
-        self.0.revoked.insert(&entry, self.now().unix);
+        self.0.revoked.insert([entry], self.now().unix);
+        telemetry::revocations_kept(self.0.revoked.len());
         Ok(())
+    }
+
+    /// The state of these revocations, for readiness checks and dashboards.
+    pub fn health(&self) -> RevocationsHealth {
+        let now = self.now().uptime;
+        RevocationsHealth {
+            entries: self.0.revoked.len(),
+            is_available: self.0.revoked.count(now).is_some(),
+            log: self.0.follower.as_ref().map(|follower| follower.health(now)),
+        }
+    }
+
+    /// How long entries are kept, which is how old a token may be.
+    pub(crate) fn kept_for(&self) -> Duration {
+        self.0.keep_for
     }
 
     pub(crate) fn set_clock(&self, clock: &Clock) {
@@ -234,11 +289,12 @@ impl Revocations {
         }
     }
 
-    /// Waits until the log was read once, at most for a while.
+    /// Waits until it is known what is revoked, at most for a while.
     pub(crate) async fn loaded(&self) -> Result<(), FetchError> {
         let Some(follower) = &self.0.follower else { return Ok(()) };
         follower.start(self);
-        let loaded = timeout(LOADED_WITHIN, follower.loaded()).await;
+        let is_available = || self.0.revoked.count(self.now().uptime).is_some();
+        let loaded = timeout(LOADED_WITHIN, follower.wait_until(is_available)).await;
         loaded.map_err(|_| FetchError::Timeout { limit: LOADED_WITHIN })
     }
 
@@ -266,6 +322,7 @@ impl Revocations {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            sleep(LOOKED_UP_EVERY).await;
         }
     }
 

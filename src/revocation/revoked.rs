@@ -1,19 +1,42 @@
 //! The set of all revocations, and the counter with which tokens in use notice a new one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::entry::{Entry, Hash};
+use super::entry::{Entry, Hash, IssuerHash, issuer_of};
 
-/// How many entries are kept: about 50 MB.
+/// How many entries are accepted: about 50 MB.
 const MOST: usize = 1_000_000;
+
+/// How many more are accepted from the log, which replicas that append at the same moment fill
+/// beyond [`MOST`].
+const MOST_IN_LOG: usize = MOST + MOST / 10;
+
+/// How many entries one issuer of a lookup may add with its logout tokens and security events: an
+/// eighth, so that one hostile tenant cannot take the room of the others.
+const MOST_OF_TENANT: usize = MOST / 8;
+
+/// How often entries that have ended are dropped, at most: this reads all of them.
+const DROP_EVERY: Duration = Duration::from_secs(60);
+
+/// A power of two. One lock for all entries would make requests wait while it grows.
+const SHARDS: usize = 16;
 
 /// How often the set has changed. Wraps around after four billion changes.
 pub(crate) type Count = u32;
+
+/// Who adds an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The application, or a configured issuer.
+    Trusted,
+    /// An issuer that the application's lookup returned, for its own tokens.
+    Tenant,
+}
 
 /// When an entry counts, in seconds since 1970. 32 bits last until 2106, and keep an entry small.
 #[derive(Clone, Copy)]
@@ -22,9 +45,15 @@ struct Times {
     until: u32,
 }
 
+type Shard = RwLock<HashMap<Hash, Times>>;
+
 /// The entries that have not ended.
 pub(super) struct Revoked {
-    entries: RwLock<HashMap<Hash, Times>>,
+    shards: [Shard; SHARDS],
+    /// Held while entries are added, so that they are counted once.
+    counted: Mutex<Counted>,
+    /// The number of entries.
+    len: AtomicUsize,
     /// Until which uptime the set counts as complete, in seconds, and how often it has changed. In
     /// one number, so that a request reads both at once.
     state: AtomicU64,
@@ -32,11 +61,20 @@ pub(super) struct Revoked {
     changes: watch::Sender<()>,
 }
 
+#[derive(Default)]
+struct Counted {
+    by_issuer: HashMap<IssuerHash, usize>,
+    /// Before this unix time, no entry is dropped.
+    drop_from: Duration,
+}
+
 impl Default for Revoked {
     fn default() -> Self {
-        // A new token has looked up nothing, which is count 0.
         Self {
-            entries: RwLock::default(),
+            shards: Default::default(),
+            counted: Mutex::default(),
+            len: AtomicUsize::new(0),
+            // A new token has looked up nothing, which is count 0.
             state: AtomicU64::new(1),
             changes: watch::Sender::new(()),
         }
@@ -63,56 +101,70 @@ impl Revoked {
         self.changes.subscribe()
     }
 
+    /// The number of entries, with those that have ended and are not dropped yet.
     pub(super) fn len(&self) -> usize {
-        self.entries().len()
+        self.len.load(Ordering::Acquire)
     }
 
-    fn entries(&self) -> RwLockReadGuard<'_, HashMap<Hash, Times>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self, hash: &Hash) -> Option<Times> {
+        let shard = self.shard(hash)?;
+        shard.read().unwrap_or_else(PoisonError::into_inner).get(hash).copied()
+    }
+
+    fn shard(&self, hash: &Hash) -> Option<&Shard> {
+        // Its last byte is one of the value's hash, so the entries of an issuer are spread.
+        let [.., last] = hash;
+        self.shards.get(usize::from(*last) % SHARDS)
     }
 
     /// Whether an entry like this one, which ends no earlier than a minute before it, is there.
     pub(super) fn covers(&self, entry: &Entry) -> bool {
-        self.entries().get(&entry.hash).is_some_and(|times| {
+        self.get(&entry.hash).is_some_and(|times| {
             times.issued_before >= seconds(entry.issued_before)
                 && times.until.saturating_add(60) >= seconds(entry.until)
         })
     }
 
-    /// Whether there is no room for an entry.
-    pub(super) fn is_full(&self, entry: &Entry, now: Duration) -> bool {
-        if self.len() < MOST || self.entries().contains_key(&entry.hash) {
-            return false;
-        }
-        self.drop_ended(now);
-        self.len() >= MOST
-    }
-
-    fn drop_ended(&self, now: Duration) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, times| u64::from(times.until) > now.as_secs());
-    }
-
-    /// Adds an entry, or extends the one with the same hash. Returns `false` if there is no room.
-    pub(super) fn insert(&self, entry: &Entry, now: Duration) -> bool {
-        if entry.until <= now {
-            return true;
-        }
-        if self.is_full(entry, now) {
-            return false;
-        }
-        let new =
-            Times { issued_before: seconds(entry.issued_before), until: seconds(entry.until) };
-        let has_changed = {
-            let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-            let old = entries.get(&entry.hash).copied();
-            let issued_before = old.map_or(0, |old| old.issued_before).max(new.issued_before);
-            let until = old.map_or(0, |old| old.until).max(new.until);
-            entries.insert(entry.hash, Times { issued_before, until });
-            old.is_none_or(|old| old.issued_before < issued_before || old.until < until)
+    /// Returns what is full if there is no room for an entry.
+    pub(super) fn full(&self, entry: &Entry, source: Source, now: Duration) -> Option<Full> {
+        let limit = match source {
+            Source::Trusted => None,
+            Source::Tenant => Some(MOST_OF_TENANT),
         };
+        if self.get(&entry.hash).is_some() {
+            return None;
+        }
+        let mut counted = self.counted();
+        let find = |counted: &Counted| {
+            let of_issuer = counted.by_issuer.get(&issuer_of(&entry.hash)).copied().unwrap_or(0);
+            if self.len() >= MOST {
+                Some(Full::All)
+            } else {
+                limit.filter(|limit| of_issuer >= *limit).map(|_| Full::OfIssuer)
+            }
+        };
+        find(&counted)?;
+        self.drop_ended(&mut counted, now);
+        find(&counted)
+    }
+
+    /// Adds entries, and extends those with the same hash. Returns `false` if there was no room for
+    /// all of them.
+    pub(super) fn insert(&self, entries: impl IntoIterator<Item = Entry>, now: Duration) -> bool {
+        let (mut has_changed, mut fits) = (false, true);
+        let mut counted = self.counted();
+        for entry in entries.into_iter().filter(|entry| entry.until > now) {
+            if self.len() >= MOST_IN_LOG {
+                self.drop_ended(&mut counted, now);
+            }
+            match self.add(&entry, &mut counted) {
+                Added::Nothing => {}
+                Added::Something => has_changed = true,
+                Added::NoRoom => fits = false,
+            }
+        }
         if has_changed {
-            // After the entry: a token that reads the new count finds it. Only the lower half
+            // After the entries: a token that reads the new count finds them. Only the lower half
             // changes, also when it wraps around.
             let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
                 let count = (state as u32).wrapping_add(1).max(1);
@@ -120,7 +172,54 @@ impl Revoked {
             });
             self.changes.send_replace(());
         }
-        true
+        fits
+    }
+
+    fn add(&self, entry: &Entry, counted: &mut Counted) -> Added {
+        let Some(shard) = self.shard(&entry.hash) else { return Added::Nothing };
+        let mut entries = write(shard);
+        let new =
+            Times { issued_before: seconds(entry.issued_before), until: seconds(entry.until) };
+        if let Some(old) = entries.get_mut(&entry.hash) {
+            let extends = old.issued_before < new.issued_before || old.until < new.until;
+            old.issued_before = old.issued_before.max(new.issued_before);
+            old.until = old.until.max(new.until);
+            return if extends { Added::Something } else { Added::Nothing };
+        }
+        if self.len() >= MOST_IN_LOG {
+            return Added::NoRoom;
+        }
+        entries.insert(entry.hash, new);
+        self.len.fetch_add(1, Ordering::AcqRel);
+        *counted.by_issuer.entry(issuer_of(&entry.hash)).or_default() += 1;
+        Added::Something
+    }
+
+    /// Drops the entries that have ended, unless that was done a moment ago.
+    pub(super) fn tidy(&self, now: Duration) {
+        self.drop_ended(&mut self.counted(), now);
+    }
+
+    fn drop_ended(&self, counted: &mut Counted, now: Duration) {
+        if now < counted.drop_from {
+            return;
+        }
+        counted.drop_from = now.saturating_add(DROP_EVERY);
+        counted.by_issuer.clear();
+        let mut len = 0;
+        for shard in &self.shards {
+            let mut entries = write(shard);
+            entries.retain(|_, times| u64::from(times.until) > now.as_secs());
+            len += entries.len();
+            for hash in entries.keys() {
+                *counted.by_issuer.entry(issuer_of(hash)).or_default() += 1;
+            }
+        }
+        self.len.store(len, Ordering::Release);
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one of the hashes is revoked for a token that was issued at this time. One that does
@@ -131,17 +230,85 @@ impl Revoked {
         issued_at: Option<Duration>,
         now: Duration,
     ) -> bool {
-        let entries = self.entries();
-        if entries.is_empty() {
-            return false;
-        }
         let issued_at = issued_at.map_or(0, |time| time.as_secs());
-        hashes.iter().filter_map(|hash| entries.get(hash)).any(|times| {
+        hashes.iter().filter_map(|hash| self.get(hash)).any(|times| {
             u64::from(times.until) > now.as_secs() && issued_at <= u64::from(times.issued_before)
         })
     }
 }
 
+/// What became of an entry.
+enum Added {
+    /// It was there.
+    Nothing,
+    Something,
+    NoRoom,
+}
+
+/// What has no room for a further entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    All,
+    OfIssuer,
+}
+
+impl Full {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::All => "a million revocations, as many as are kept",
+            Self::OfIssuer => "125,000 revocations of one issuer of a lookup, as many as are kept",
+        }
+    }
+}
+
+fn write(shard: &Shard) -> RwLockWriteGuard<'_, HashMap<Hash, Times>> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::Kind;
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    fn entry(iss: &str, number: usize, until: Duration) -> Entry {
+        Entry::new(Kind::Subject, iss, &number.to_string(), NOW, until)
+    }
+
+    #[test]
+    fn a_tenant_has_an_eighth_of_the_room() {
+        let (revoked, until) = (Revoked::default(), NOW + Duration::from_secs(100));
+        let of_tenant = (0..MOST_OF_TENANT).map(|number| entry("tenant", number, until));
+        assert!(revoked.insert(of_tenant, NOW));
+        let (next, new) = (entry("tenant", MOST_OF_TENANT, until), NOW + DROP_EVERY * 2);
+        for (name, entry, source, now, expected) in [
+            ("one more", &next, Source::Tenant, NOW, Some(Full::OfIssuer)),
+            ("one of them", &entry("tenant", 7, until), Source::Tenant, NOW, None),
+            ("another tenant", &entry("other", 0, until), Source::Tenant, NOW, None),
+            ("by the application", &next, Source::Trusted, NOW, None),
+            ("after they have ended", &next, Source::Tenant, new, None),
+        ] {
+            assert_eq!(revoked.full(entry, source, now), expected, "{name}");
+        }
+        assert_eq!(revoked.len(), 0);
+    }
+
+    #[test]
+    fn the_log_may_hold_a_tenth_more_than_is_accepted() {
+        let (revoked, until) = (Revoked::default(), NOW + Duration::from_secs(1000));
+        let numbered = |numbers: std::ops::Range<usize>| {
+            numbers.map(move |number| entry("issuer", number, until))
+        };
+        assert!(revoked.insert(numbered(0..MOST), NOW));
+        let next = entry("issuer", MOST, until);
+        assert_eq!(revoked.full(&next, Source::Trusted, NOW), Some(Full::All));
+        assert!(revoked.insert(numbered(MOST..MOST_IN_LOG), NOW), "appended by other replicas");
+        assert!(!revoked.insert(numbered(MOST_IN_LOG..MOST_IN_LOG + 1), NOW));
+        assert!(revoked.insert(numbered(0..1), NOW), "an entry that is there");
+    }
 }

@@ -158,7 +158,12 @@ impl VerifierBuilder {
         }
         let clients = HttpClients::new(self.client);
         let reserved = self.api_keys.as_ref().map(ApiKeys::iss);
-        let issuers = IssuerRegistry::new(issuers, reserved, clients, clock.clone())?;
+        let settings = VerifierSettings {
+            proof_algorithms: self.dpop.as_ref().map(|dpop| dpop.algorithms.clone()),
+            has_certificates: self.certificates.is_some(),
+            has_revocations: self.revocations.is_some(),
+        };
+        let issuers = IssuerRegistry::new(issuers, reserved, clients, clock.clone(), settings)?;
         if let Some(keys) = &self.api_keys {
             issuers.check_api_keys(keys)?;
         }
@@ -182,14 +187,6 @@ impl VerifierBuilder {
             revocations.follow();
         }
         let dpop = self.dpop.map(|dpop| ActiveDpop::new(dpop, clock.clone()));
-        let settings = VerifierSettings {
-            proof_algorithms: dpop.as_ref().map(ActiveDpop::accepted_algorithms),
-            has_certificates: self.certificates.is_some(),
-            has_revocations: revocations.is_some(),
-        };
-        for issuer in issuers.configured() {
-            issuer.config.check_fapi2(&settings)?;
-        }
         let bindings = Bindings::new(dpop, self.certificates, clock.clone());
         let inner = Inner {
             id,

@@ -8,12 +8,17 @@ use crate::clock::Now;
 use crate::error::{Error, InvalidToken};
 use crate::issuer::active::SignatureCheck;
 use crate::issuer::resolution::Resolution;
+use crate::revocation::Source;
 use crate::token::claims::{NotAnIssuer, issuer_of};
 use crate::token::jws::Jws;
 
 /// A document whose signature was verified with the keys of the issuer that it names.
 pub(crate) struct VerifiedDocument {
     pub(crate) iss: Arc<str>,
+    /// Every `iss` that tokens of this issuer may have. Of a template, only that of the tenant.
+    pub(crate) names: Vec<Arc<str>>,
+    /// Whether the issuer is configured, or of a lookup.
+    pub(crate) source: Source,
     /// The payload: one JSON object, in UTF-8.
     pub(crate) payload: String,
     pub(crate) leeway: Duration,
@@ -58,15 +63,25 @@ impl Verifier {
             Resolution::Pending(lookup) => lookup.await.map_err(failed)?,
         };
         let issuer = &resolved.issuer;
+        let source = match resolved.looked_up_as() {
+            None => Source::Trusted,
+            Some(_) => Source::Tenant,
+        };
+        // A key of one tenant of a template must not sign for another one.
+        let tenant = issuer.config.template.as_ref().and_then(|template| template.tenant(&iss));
         issuer.check_algorithm(&header).map_err(|_| DocumentError::BadSignature)?;
         let mut waits = 0;
         loop {
             let now = self.0.clock.now();
-            match issuer.verify_signature(&jws, &header, None, waits, now) {
+            match issuer.verify_signature(&jws, &header, tenant, waits, now) {
                 Ok(SignatureCheck::Ready(..)) => {
                     let (payload, leeway) = (text.to_owned(), issuer.config.leeway);
                     let iss = issuer.config.name(&iss);
-                    return Ok(VerifiedDocument { iss, payload, leeway, now });
+                    let names = match tenant {
+                        Some(_) => vec![Arc::clone(&iss)],
+                        None => issuer.config.names().map(Arc::clone).collect(),
+                    };
+                    return Ok(VerifiedDocument { iss, names, source, payload, leeway, now });
                 }
                 Ok(SignatureCheck::Pending(fetching)) => {
                     fetching.finished().await;

@@ -13,8 +13,8 @@ use crate::telemetry;
 impl Verifier {
     /// Looks up the status of a verified token in the list that it names. On each request, also of
     /// a cached token.
-    pub(super) fn begin_status(&self, token: AccessToken) -> Verification {
-        match self.status(&token, self.0.clock.now()) {
+    pub(super) fn begin_status(&self, token: AccessToken, now: Now) -> Verification {
+        match self.status(&token, now) {
             StatusCheck::Valid => Verification::Ready(Ok(token)),
             StatusCheck::Pending(fetching) => {
                 let waiting = self.clone().status_after(fetching, token);

@@ -11,7 +11,7 @@ use super::Verifier;
 use super::introspections::{Answering, VerifiedJwt};
 use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
 use crate::api_key::active::{ActiveApiKeys, KeyVerification};
-use crate::binding::Presented;
+use crate::binding::{Place, Presented};
 use crate::clock::Now;
 use crate::error::{Error, InvalidToken};
 use crate::introspection::JwtPolicy;
@@ -19,6 +19,7 @@ use crate::issuer::Issuer;
 use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::issuer::resolution::{LookupFuture, Resolution, ResolvedIssuer};
 use crate::keys::remote::Fetching;
+use crate::revocation::Revocations;
 use crate::telemetry;
 use crate::token::claims::RegisteredClaims;
 use crate::token::jws::{Header, Jws};
@@ -56,17 +57,20 @@ impl Verifier {
     /// Verifies a token, and rejects one that was revoked. Completes synchronously if nothing has
     /// to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        let verification = self.begin_unrevoked(token);
+        // Once for everything that is looked up about a cached token.
+        let now = self.0.clock.now();
+        let verification = self.begin_unrevoked(token, now);
         if self.0.revocations.is_none() && !cfg!(feature = "status-list") {
             return verification;
         }
         match verification {
             Verification::Ready(Err(error)) => Verification::Ready(Err(error)),
-            Verification::Ready(Ok(token)) => self.begin_revocation_check(token),
+            Verification::Ready(Ok(token)) => self.begin_revocation_check(token, now),
             Verification::Pending(future) => {
                 let verifier = self.clone();
                 Verification::Pending(Box::pin(async move {
-                    match verifier.begin_revocation_check(future.await?) {
+                    let token = future.await?;
+                    match verifier.begin_revocation_check(token, verifier.0.clock.now()) {
                         Verification::Ready(result) => result,
                         Verification::Pending(future) => future.await,
                     }
@@ -76,21 +80,16 @@ impl Verifier {
     }
 
     /// Rejects a verified token that was revoked, or whose status is not valid.
-    fn begin_revocation_check(&self, token: AccessToken) -> Verification {
-        match self.check_revoked(&token, self.0.clock.now()) {
-            Ok(()) => self.begin_status(token),
+    fn begin_revocation_check(&self, token: AccessToken, now: Now) -> Verification {
+        match token.check_revoked(now) {
+            Ok(()) => self.begin_status(token, now),
             Err(error) => Verification::Ready(Err(self.log_rejection(token.expose_token(), error))),
         }
     }
 
-    pub(super) fn check_revoked(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
-        let revocations = self.0.revocations.as_ref();
-        revocations.map_or(Ok(()), |revocations| revocations.check(token, now))
-    }
-
     /// Looks up the status of a verified token in the list that it names.
     #[cfg(not(feature = "status-list"))]
-    fn begin_status(&self, token: AccessToken) -> Verification {
+    fn begin_status(&self, token: AccessToken, _: Now) -> Verification {
         Verification::Ready(Ok(token))
     }
 
@@ -100,13 +99,13 @@ impl Verifier {
     }
 
     /// Verifies a token, whether or not it was revoked.
-    fn begin_unrevoked(&self, token: &str) -> Verification {
+    fn begin_unrevoked(&self, token: &str, now: Now) -> Verification {
         if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token)) {
             return self.begin_api_key(keys, token);
         }
         let asked = self.0.issuers.introspecting(token);
         let known = match asked {
-            None => self.cached(token).map(Ok),
+            None => self.cached(token, now).map(Ok),
             Some(_) => self.answered(token),
         };
         let known = known.or_else(|| {
@@ -201,9 +200,8 @@ impl Verifier {
 
     /// Returns the cached token if nothing has changed since it was verified. Otherwise, the full
     /// verification reports the reason.
-    fn cached(&self, token: &str) -> Option<AccessToken> {
+    fn cached(&self, token: &str, now: Now) -> Option<AccessToken> {
         self.0.cache.get(token, |entry| {
-            let now = self.0.clock.now();
             entry.holds(Duration::ZERO, now)
                 && entry.token().is_good_at(now)
                 && self.is_trusted(entry, now)
@@ -350,7 +348,8 @@ impl Verifier {
             issuer: issuer.config.name(iss),
             profile: Arc::clone(&issuer.config.profile),
             leeway: issuer.config.leeway,
-            max_token_age: issuer.config.max_token_age,
+            max_token_age: self.max_token_age(issuer),
+            place: issuer.config.is_fapi2.then_some(Place::Authorization),
             verifier: self.0.id,
             clock: self.0.clock.clone(),
             implies: self.0.implies.clone(),
@@ -358,6 +357,13 @@ impl Verifier {
             #[cfg(feature = "status-list")]
             status: None,
         }
+    }
+
+    /// How old a token may be: as the issuer is configured, and no older than it is known what was
+    /// revoked.
+    fn max_token_age(&self, issuer: &ActiveIssuer) -> Option<Duration> {
+        let kept_for = self.0.revocations.as_ref().map(Revocations::kept_for);
+        [issuer.config.max_token_age, kept_for].into_iter().flatten().min()
     }
 
     /// A rejection by a layer, before the token was verified.

@@ -1,9 +1,11 @@
 //! [`SecurityEvents`]: security events by push (RFC 8935) with the events of CAEP 1.0.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -15,8 +17,9 @@ use tower_service::Service;
 use super::{Answer, EventClaims, Wrong, read_body, respond};
 use crate::crypto;
 use crate::error::BoxError;
-use crate::revocation::Revocations;
-use crate::revocation::entry::{Entry, Kind};
+use crate::revocation::entry::Kind;
+use crate::revocation::{Revocations, Revoke};
+use crate::shared_store::StoreError;
 use crate::telemetry;
 use crate::token::json;
 use crate::token::token_type;
@@ -38,7 +41,8 @@ const MAX_EVENTS: usize = 16;
 /// Framework send them.
 ///
 /// `session-revoked`, and `credential-change` with `revoke` or `delete`, of CAEP 1.0 revoke what
-/// their subject names: a session, a user, or a token. Other events are acknowledged and logged. An
+/// their subject names: a session, a user, or a token. Other events are acknowledged and logged, or
+/// left to the application ([`on_other`](Self::on_other)). An
 /// event about a subject of another issuer than the one that signed it revokes nothing.
 ///
 /// ```
@@ -59,7 +63,11 @@ pub struct SecurityEvents {
     audience: Arc<str>,
     /// The hash of the expected header, so that comparing takes the same time for each value.
     authorization: Option<[u8; 32]>,
+    handler: Option<Arc<Handler>>,
 }
+
+type Handler = dyn Fn(SecurityEvent) -> Handling + Send + Sync;
+type Handling = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
 impl SecurityEvents {
     /// Creates the service. `audience`: the identifier of this receiver, as in the `aud` of the
@@ -74,7 +82,46 @@ impl SecurityEvents {
             revocations: revocations.clone(),
             audience: audience.into(),
             authorization: None,
+            handler: None,
         }
+    }
+
+    /// Hands the events that revoke nothing by themselves to the application: those of other types,
+    /// such as `device-compliance-change`, and those about a subject that no claim of a token
+    /// names, such as an email address. Each is handed over until `handler` returns `Ok`; then, all
+    /// replicas acknowledge it when it arrives again. After an error, the sender is told to try
+    /// again. Without a handler, such events are logged and acknowledged.
+    ///
+    /// ```
+    /// use portcullis::{Revocations, SecurityEvents, Verifier};
+    ///
+    /// fn receiver(verifier: &Verifier, revocations: &Revocations) -> SecurityEvents {
+    ///     let revoked = revocations.clone();
+    ///     SecurityEvents::new(verifier, revocations, "https://api.example.com/events").on_other(
+    ///         move |event| {
+    ///             let revoked = revoked.clone();
+    ///             async move {
+    ///                 let subject = event.subject.unwrap_or_default();
+    ///                 // An email address of a tenant's own users is their `sub` here.
+    ///                 match subject["email"].as_str() {
+    ///                     Some(email) => revoked.subject(&event.issuer, email).await,
+    ///                     None => Ok(()),
+    ///                 }
+    ///             }
+    ///         },
+    ///     )
+    /// }
+    /// ```
+    #[must_use]
+    pub fn on_other<F>(
+        mut self,
+        handler: impl Fn(SecurityEvent) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        self.handler = Some(Arc::new(move |event| Box::pin(handler(event))));
+        self
     }
 
     /// Requires this value of the header `Authorization` (RFC 8935 §2), which the stream was
@@ -104,90 +151,155 @@ impl SecurityEvents {
         if !claims.audience.iter().any(|one| **one == *self.audience) {
             return Err(Refused::Invalid("invalid_audience", "the audience of this receiver"));
         }
-        for entry in self.entries(&document, &claims) {
-            self.revocations.append(entry).await.map_err(|error| {
-                telemetry::revocation_not_recorded(&error);
-                Refused::Unavailable
-            })?;
-        }
-        Ok(())
-    }
-
-    /// What the events of a token revoke.
-    fn entries(&self, document: &VerifiedDocument, claims: &EventClaims<'_>) -> Vec<Entry> {
-        let mut entries = Vec::new();
         // It was checked to be an object without duplicate members.
         let events: Map<String, Value> = serde_json::from_str(claims.events).unwrap_or_default();
         let subject: Option<Value> = match json::read_object(&document.payload, &["sub_id"]) {
             Ok([Some(json::Value::Object(subject))]) => serde_json::from_str(subject).ok(),
             _ => None,
         };
-        for (name, event) in events.iter().take(MAX_EVENTS) {
-            let revokes = match &**name {
-                SESSION_REVOKED => true,
-                CREDENTIAL_CHANGE => {
-                    matches!(event["change_type"].as_str(), Some("revoke" | "delete"))
-                }
-                _ => false,
+        for (name, event) in events.into_iter().take(MAX_EVENTS) {
+            // Before `sub_id`, events had a subject each.
+            let subject = subject.as_ref().or_else(|| event.get("subject")).cloned();
+            let issued_before = issued_before(&event, claims.issued_at);
+            let event = SecurityEvent {
+                issuer: Arc::clone(&document.iss),
+                name,
+                subject,
+                event,
+                issued_before: UNIX_EPOCH + issued_before,
             };
-            // Before sub_id, events had a subject each.
-            let subject = subject.as_ref().or(event.get("subject"));
-            let before = issued_before(event, claims.issued_at);
-            let named = match subject {
-                Some(subject) if revokes => self.named(&document.iss, subject, before),
-                _ => Vec::new(),
-            };
-            if named.is_empty() {
-                telemetry::security_event_ignored(&document.iss, name);
-            }
-            entries.extend(named);
+            self.handle(&document, &claims, event, issued_before).await?;
         }
-        entries
+        Ok(())
     }
 
-    /// The entries for a subject (RFC 9493 §3).
-    fn named(&self, iss: &str, subject: &Value, before: Duration) -> Vec<Entry> {
-        let text = |name: &str| subject[name].as_str().filter(|text| !text.is_empty());
-        let of = |kind, value: &str| self.revocations.entry(kind, iss, value, before);
-        // A subject of another issuer is not this one's to revoke.
-        let is_own = text("iss").is_none_or(|own| own == iss);
-        match subject["format"].as_str() {
-            Some("iss_sub") if is_own && text("iss").is_some() => {
-                text("sub").map(|sub| of(Kind::Subject, sub)).into_iter().collect()
-            }
-            // It may be either. To revoke too much is safe.
-            Some("opaque") => text("id")
-                .map(|id| vec![of(Kind::Session, id), of(Kind::Subject, id)])
-                .unwrap_or_default(),
-            Some("jwt_id") if is_own && text("iss").is_some() => {
-                text("jti").map(|jti| self.revocations.token_entry(iss, jti)).into_iter().collect()
-            }
-            // The session if there is one, else the user.
-            Some("complex") | None => {
-                let session =
-                    subject.get("session").map(|session| self.session(iss, session, before));
-                match session.filter(|entries| !entries.is_empty()) {
-                    Some(entries) => entries,
-                    None => subject
-                        .get("user")
-                        .filter(|user| user["format"] != "complex" && user.get("format").is_some())
-                        .map(|user| self.named(iss, user, before))
-                        .unwrap_or_default(),
-                }
-            }
+    /// Revokes what an event names, or leaves it to the application.
+    async fn handle(
+        &self,
+        document: &VerifiedDocument,
+        claims: &EventClaims<'_>,
+        event: SecurityEvent,
+        issued_before: Duration,
+    ) -> Result<(), Refused> {
+        let told = match &event.subject {
+            Some(subject) if event.revokes() => told(document, subject, issued_before),
             _ => Vec::new(),
+        };
+        for told in &told {
+            let recorded = self.revocations.record(document, told).await;
+            recorded.map_err(|_| Refused::Unavailable)?;
         }
+        if told.is_empty() {
+            self.handle_other(document, claims, event).await?;
+        }
+        Ok(())
     }
 
-    fn session(&self, iss: &str, session: &Value, before: Duration) -> Vec<Entry> {
-        let id = match session["format"].as_str() {
-            Some("opaque") => session["id"].as_str(),
-            Some("iss_sub") if session["iss"] == iss => session["sub"].as_str(),
-            _ => None,
+    /// Hands an event to the application, once.
+    async fn handle_other(
+        &self,
+        document: &VerifiedDocument,
+        claims: &EventClaims<'_>,
+        event: SecurityEvent,
+    ) -> Result<(), Refused> {
+        let Some(handler) = &self.handler else {
+            telemetry::security_event_ignored(&event.issuer, &event.name);
+            return Ok(());
         };
-        let entry = |id| self.revocations.entry(Kind::Session, iss, id, before);
-        id.filter(|id| !id.is_empty()).map(entry).into_iter().collect()
+        let identifier = format!("{} {}", claims.jti, event.name);
+        let handled =
+            self.revocations.entry(Kind::Event, &event.issuer, &identifier, Duration::MAX);
+        if self.revocations.has(&handled) {
+            return Ok(());
+        }
+        let unavailable = |error: StoreError| {
+            telemetry::revocation_not_recorded(&error);
+            Refused::Unavailable
+        };
+        handler(event).await.map_err(unavailable)?;
+        self.revocations.append(handled, document.source).await.map_err(unavailable)
     }
+}
+
+/// A security event that [`SecurityEvents`] leaves to the application, for
+/// [`SecurityEvents::on_other`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SecurityEvent {
+    /// The issuer that signed it. It may name subjects of other issuers, for which it does not
+    /// speak.
+    pub issuer: Arc<str>,
+    /// The URI of the event, such as
+    /// `https://schemas.openid.net/secevent/caep/event-type/device-compliance-change`.
+    pub name: String,
+    /// Whom it is about (RFC 9493): `sub_id`, or the `subject` of older senders.
+    pub subject: Option<Value>,
+    /// The members of the event.
+    pub event: Value,
+    /// When it happened: `event_timestamp`, or else `iat`.
+    pub issued_before: SystemTime,
+}
+
+impl SecurityEvent {
+    /// Whether its subject's tokens are revoked.
+    fn revokes(&self) -> bool {
+        match &*self.name {
+            SESSION_REVOKED => true,
+            CREDENTIAL_CHANGE => {
+                let change = self.event.get("change_type").and_then(Value::as_str);
+                matches!(change, Some("revoke" | "delete"))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a subject (RFC 9493 §3) names of the tokens of the issuer. Empty if it names nothing that
+/// can be found in tokens, or something of another issuer.
+fn told<'a>(
+    document: &VerifiedDocument,
+    subject: &'a Value,
+    issued_before: Duration,
+) -> Vec<Revoke<'a>> {
+    let text = |name: &str| subject[name].as_str().filter(|text| !text.is_empty());
+    let is_own = text("iss").is_some_and(|iss| document.names.iter().any(|name| **name == *iss));
+    let of = |kind, value| Revoke { kind, value, issued_before };
+    match subject["format"].as_str() {
+        Some("iss_sub") if is_own => {
+            text("sub").map(|sub| of(Kind::Subject, sub)).into_iter().collect()
+        }
+        // It may be either. To revoke too much is safe.
+        Some("opaque") => text("id")
+            .map(|id| vec![of(Kind::Session, id), of(Kind::Subject, id)])
+            .unwrap_or_default(),
+        Some("jwt_id") if is_own => {
+            let of = |value| Revoke { kind: Kind::Token, value, issued_before: Duration::MAX };
+            text("jti").map(of).into_iter().collect()
+        }
+        // The session if there is one, else the user. Older senders state no format.
+        Some("complex") | None => {
+            let session = subject.get("session").and_then(|session| session_id(document, session));
+            if let Some(sid) = session {
+                return vec![of(Kind::Session, sid)];
+            }
+            let user = subject
+                .get("user")
+                .filter(|user| user["format"].as_str().is_some_and(|format| format != "complex"));
+            user.map(|user| told(document, user, issued_before)).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn session_id<'a>(document: &VerifiedDocument, session: &'a Value) -> Option<&'a str> {
+    let id = match session["format"].as_str() {
+        Some("opaque") => session["id"].as_str(),
+        Some("iss_sub") if document.names.iter().any(|name| session["iss"] == **name) => {
+            session["sub"].as_str()
+        }
+        _ => None,
+    };
+    id.filter(|id| !id.is_empty())
 }
 
 /// The time up to which tokens are revoked: `event_timestamp`, or else `iat`.

@@ -11,8 +11,8 @@ use url::form_urlencoded;
 
 use super::{Answer, EventClaims, Wrong, read_body, respond};
 use crate::error::BoxError;
-use crate::revocation::Revocations;
 use crate::revocation::entry::Kind;
+use crate::revocation::{Revocations, Revoke};
 use crate::telemetry;
 use crate::token::json::{self, Value};
 use crate::token::token_type;
@@ -68,6 +68,7 @@ impl BackChannelLogout {
         };
         let document = self.verifier.verify_document(&token, is_type).await?;
         let claims = EventClaims::read(&document)?;
+        claims.check_age(&document)?;
         if !claims.audience.iter().any(|one| self.clients.contains(one)) {
             return Err(Refused::Invalid("a configured client in `aud`"));
         }
@@ -80,11 +81,8 @@ impl BackChannelLogout {
             Subject::Session(sid) => (Kind::Session, sid),
             Subject::User(sub) => (Kind::Subject, sub),
         };
-        let entry = self.revocations.entry(kind, &document.iss, &value, claims.issued_at);
-        self.revocations.append(entry).await.map_err(|error| {
-            telemetry::revocation_not_recorded(&error);
-            Refused::Unavailable
-        })
+        let told = Revoke { kind, value: &value, issued_before: claims.issued_at };
+        self.revocations.record(&document, &told).await.map_err(|_| Refused::Unavailable)
     }
 }
 
