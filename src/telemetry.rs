@@ -431,14 +431,17 @@ pub(crate) fn revocation_not_recorded(error: &dyn std::fmt::Display) {
     tracing::error!(target: "portcullis", event = "revocation_not_recorded", %error, "a received revocation was not recorded");
 }
 
-/// A logout token was rejected.
-pub(crate) fn logout_rejected(expected: &str) {
-    tracing::warn!(target: "portcullis", event = "logout_rejected", expected, "logout token rejected");
+/// A logout token was rejected. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn logout_rejected(expected: &str, suppressed: u64) {
+    tracing::warn!(target: "portcullis", event = "logout_rejected", expected, suppressed, "logout token rejected");
 }
 
-/// A security event token was rejected.
-pub(crate) fn security_event_rejected(reason: &'static str, expected: &str) {
-    tracing::warn!(target: "portcullis", event = "security_event_rejected", reason, expected, "security event rejected");
+/// A security event token was rejected. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn security_event_rejected(reason: &'static str, expected: &str, suppressed: u64) {
+    tracing::warn!(
+        target: "portcullis", event = "security_event_rejected", reason, expected, suppressed,
+        "security event rejected"
+    );
 }
 
 /// A security event was acknowledged and revoked nothing.

@@ -477,14 +477,14 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(log_out(logout_token()).await, 200);
     said(&["INFO revocation_received issuer kind"]);
     assert_eq!(log_out(logout_token().audience("other")).await, 400);
-    said(&["WARN logout_rejected expected"]);
+    said(&["WARN logout_rejected expected suppressed=0"]);
     assert_eq!(verdict(&revoking, &token).await, "revoked");
     said(&["DEBUG token_rejected alg detail issuer kid reason=revoked"]);
     let events = SecurityEvents::new(&revoking, &revocations, "receiver");
     let subject = serde_json::json!({ "format": "email", "email": "a@b" });
     for (audience, event) in [
         ("receiver", "INFO security_event_ignored issuer name"),
-        ("other", "WARN security_event_rejected expected reason=invalid_audience"),
+        ("other", "WARN security_event_rejected expected reason=invalid_audience suppressed=0"),
     ] {
         let token = sender.security_event(audience, "urn:event", subject.clone()).build();
         let request = Request::post("/").header("content-type", "application/secevent+jwt");

@@ -28,7 +28,7 @@ fn issuer() -> Issuer {
 #[test]
 fn a_verifier_that_lacks_something_is_not_built() {
     type Configure = fn(Issuer) -> Result<VerifierBuilder, ConfigError>;
-    let cases: [(&str, Configure, Option<&str>); 11] = [
+    let cases: [(&str, Configure, Option<&str>); 13] = [
         (
             "nothing",
             |issuer| Ok(Verifier::builder(issuer)),
@@ -37,7 +37,7 @@ fn a_verifier_that_lacks_something_is_not_built() {
         (
             "no revocation",
             |issuer| Ok(Verifier::builder(issuer).dpop(dpop())),
-            Some("`introspection`, `revocations`"),
+            Some("`revocations`"),
         ),
         (
             "RS256 proofs",
@@ -62,7 +62,7 @@ fn a_verifier_that_lacks_something_is_not_built() {
             |issuer| {
                 Ok(Verifier::builder(issuer.max_token_age(Duration::from_secs(601))?).dpop(dpop()))
             },
-            Some("`introspection`, `revocations`"),
+            Some("`revocations`"),
         ),
         (
             "DPoP and revocations",
@@ -81,12 +81,29 @@ fn a_verifier_that_lacks_something_is_not_built() {
             None,
         ),
         (
-            "DPoP and introspection",
+            "introspection of its JWTs",
+            |issuer| {
+                let auth = ClientAuth::client_secret("orders-api", "secret");
+                let issuer = issuer.introspection(Introspection::new(auth).jwts_too());
+                Ok(Verifier::builder(issuer).dpop(dpop()))
+            },
+            None,
+        ),
+        (
+            "introspection of opaque tokens only",
             |issuer| {
                 let auth = ClientAuth::client_secret("orders-api", "secret");
                 Ok(Verifier::builder(issuer.introspection(Introspection::new(auth))).dpop(dpop()))
             },
-            None,
+            Some("`Introspection::jwts_too`"),
+        ),
+        (
+            "a shared secret",
+            |issuer| {
+                let issuer = issuer.secret(Algorithm::HS256, &[7; 32])?;
+                Ok(Verifier::builder(issuer).dpop(dpop()).revocations(&Revocations::in_memory()))
+            },
+            Some("public keys, found a shared secret"),
         ),
         (
             "without the profile",
@@ -216,13 +233,58 @@ async fn issuers_of_a_lookup_are_not_trusted_without_what_the_profile_requires()
         let found = issuer.issuer().fapi2();
         let builder =
             Verifier::builder(Issuers::lookup(move |_: &str| Some(found.clone()))).dpop(dpop());
-        let builder = match with_revocations {
-            true => builder.revocations(&Revocations::in_memory()),
-            false => builder,
-        };
+        let builder =
+            if with_revocations { builder.revocations(&Revocations::in_memory()) } else { builder };
         let verifier = builder.build().unwrap();
         let token = issuer.token().bound_to(&DpopClient::new().unwrap()).build();
         let code = verifier.verify(&token).await.unwrap_err().code();
         assert_eq!(code, expected, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_serves_only_the_tokens_that_are_bound_to_it() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    let gateway = TestIssuer::offline("https://gateway.example/").unwrap();
+    let of_gateway = gateway.issuer().token_in_header("x-jwt").unwrap();
+    let verifier = Verifier::builder([issuer.issuer().fapi2(), of_gateway])
+        .client_certificates(ClientCertificates::from_connection())
+        .revocations(&Revocations::in_memory())
+        .build()
+        .unwrap();
+    let layer = ProtectLayer::new(verifier);
+    let client = DpopClient::new().unwrap();
+    let bound = || issuer.token().bound_to_certificate(b"a certificate");
+    for (name, token, header, expected) in [
+        ("bound to it", bound(), "authorization", "ok"),
+        ("in the header of another issuer", bound(), "x-jwt", "outside_authorization"),
+        ("not bound", issuer.token(), "authorization", "not_bound"),
+        (
+            "bound to a key, which is not verified",
+            issuer.token().bound_to(&client),
+            "authorization",
+            "sender_constrained",
+        ),
+        (
+            "bound to another certificate",
+            issuer.token().bound_to_certificate(b"another one"),
+            "authorization",
+            "other_certificate",
+        ),
+        ("cnf is null", issuer.token().claim("cnf", ()), "authorization", "not_bound"),
+    ] {
+        let value = if header == "x-jwt" { token.build() } else { bearer(&token.build()) };
+        let request = Request::get("/").header(header, value);
+        let certificate = ClientCertificate::from_der(b"a certificate");
+        let request = request.extension(certificate).body(Body::empty()).unwrap();
+        let inner =
+            service_fn(async |_: Request<Body>| Ok::<_, Infallible>(Response::new(Body::empty())));
+        let response = layer.layer(inner).oneshot(request).await.unwrap();
+        let code = response.extensions().get::<Error>().map_or("ok", Error::code);
+        assert_eq!(code, expected, "{name}");
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }

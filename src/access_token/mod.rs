@@ -136,6 +136,8 @@ pub(crate) struct Terms {
     pub(crate) profile: Arc<TokenProfile>,
     pub(crate) leeway: Duration,
     pub(crate) max_token_age: Option<Duration>,
+    /// Every `iss` that tokens of the issuer may have, if there are several.
+    pub(crate) names: Option<Arc<[Arc<str>]>>,
     /// The only place of a request where the token is accepted.
     pub(crate) place: Option<Place>,
     /// The number of the verifier. Each verifier accepts only its own tokens.
@@ -260,6 +262,13 @@ impl AccessToken {
     /// `iat` (RFC 7519 §4.1.6).
     pub(crate) fn issued_at(&self) -> Option<Duration> {
         self.0.issued_at
+    }
+
+    /// Every `iss` that tokens of the issuer may have.
+    pub(crate) fn issuer_names(&self) -> impl Iterator<Item = &str> {
+        let others = self.0.terms.names.iter().flat_map(|names| names.iter());
+        let others = others.map(|name| &**name).filter(|name| *name != self.issuer());
+        std::iter::once(self.issuer()).chain(others)
     }
 
     /// Rejects the token if it was revoked since it was verified.

@@ -77,6 +77,7 @@ impl TokenMaker {
                 // This API sets the time itself.
                 leeway: std::time::Duration::ZERO,
                 max_token_age: None,
+                names: None,
                 place: None,
                 verifier: self.verifier,
                 clock: self.clock.clone(),

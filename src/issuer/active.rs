@@ -35,6 +35,8 @@ const MOST_BYTES_UNVERIFIED: usize = 64 * 1024;
 pub(crate) struct ActiveIssuer {
     pub(crate) config: Issuer,
     keys: ActiveKeys,
+    /// Every `iss` that its tokens may have, if there are several.
+    pub(crate) names: Option<Arc<[Arc<str>]>>,
     /// Asks the issuer about its tokens.
     pub(crate) introspection: Option<IntrospectionClient>,
     /// The lists with the status of its tokens.
@@ -133,9 +135,11 @@ impl ActiveIssuer {
         #[cfg(feature = "status-list")]
         let status_lists = ActiveStatusLists::new(&config, &name, addresses, clients, clock)?;
         let keys = ActiveKeys::of(&config, name, addresses, clients, clock)?;
+        let names = (!config.aliases.is_empty()).then(|| config.names().map(Arc::clone).collect());
         Ok(Self {
             config,
             keys,
+            names,
             introspection,
             #[cfg(feature = "status-list")]
             status_lists,
@@ -149,6 +153,14 @@ impl ActiveIssuer {
             return Ok(());
         }
         Err(InvalidToken::UnsupportedAlgorithm { presented: header.algorithm.name().to_owned() })
+    }
+
+    /// The tenant of a document, for which its key must be.
+    pub(crate) fn tenant_of<'a>(&'a self, iss: &'a str) -> Option<&'a str> {
+        match &self.config.template {
+            Some(template) => template.tenant(iss),
+            None => self.config.profile.tenant.as_deref(),
+        }
     }
 
     /// The tenant of the token. For an issuer with many tenants, also checks that `tid` matches

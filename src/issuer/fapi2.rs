@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::Issuer;
+use super::{Issuer, KeySource};
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
+use crate::introspection::JwtPolicy;
 
 /// The algorithms of tokens and proofs (FAPI 2.0 Security Profile §5.4.1).
 pub(crate) const ALGORITHMS: [Algorithm; 3] =
@@ -31,13 +32,13 @@ impl Issuer {
     /// - Tokens are bound to a key or a certificate of their client, and the request proves that:
     ///   [`dpop`](crate::VerifierBuilder::dpop),
     ///   [`client_certificates`](crate::VerifierBuilder::client_certificates), or both.
-    /// - A token can be revoked: [`introspection`](Self::introspection),
-    ///   [`revocations`](crate::VerifierBuilder::revocations), status lists (feature
-    ///   `status-list`), or a
-    ///   [`max_token_age`](Self::max_token_age) of at most 10 minutes.
+    /// - A token can be revoked: [`introspection`](Self::introspection) of its JWTs,
+    ///   [`revocations`](crate::VerifierBuilder::revocations), required status lists (feature
+    ///   `status-list`), or a [`max_token_age`](Self::max_token_age) of at most 10 minutes.
     ///
     /// [`VerifierBuilder::build`](crate::VerifierBuilder::build) returns an error that names what
-    /// is missing. TLS is the server's affair (BCP 195).
+    /// is missing. An issuer that a lookup returns is not trusted if something is missing. TLS is
+    /// left to the server (BCP 195).
     pub fn fapi2(mut self) -> Self {
         self.algorithms = Cow::Borrowed(&ALGORITHMS);
         self.is_fapi2 = true;
@@ -58,6 +59,9 @@ impl Issuer {
         if self.token_source.is_some() {
             return missing("tokens in `Authorization`, found another location".to_owned());
         }
+        if let KeySource::Secret(_) = self.key_source {
+            return missing("public keys, found a shared secret".to_owned());
+        }
         if let Some(other) = other(&self.algorithms) {
             return missing(format!("the algorithms PS256, ES256 and EdDSA, found {other}"));
         }
@@ -72,11 +76,11 @@ impl Issuer {
         #[cfg(not(feature = "status-list"))]
         let has_status_lists = false;
         let is_short = self.max_token_age.is_some_and(|age| age <= SHORT_LIFETIME);
-        let can_revoke =
-            self.introspection.is_some() || settings.has_revocations || has_status_lists;
-        if !can_revoke && !is_short {
+        // Otherwise, the issuer is not asked about its JWTs.
+        let asks = self.introspection.as_ref().is_some_and(|asked| asked.jwts != JwtPolicy::Verify);
+        if !asks && !settings.has_revocations && !has_status_lists && !is_short {
             return missing(
-                "`introspection`, `revocations`, or a `max_token_age` of at most 10 minutes, found none of them"
+                "`Introspection::jwts_too` or `instead_of_keys`, `revocations`, `StatusLists::required`, or a `max_token_age` of at most 10 minutes, found none of them"
                     .to_owned(),
             );
         }

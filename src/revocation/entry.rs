@@ -119,9 +119,8 @@ impl<'a> Hasher<'a> {
     }
 }
 
-/// The hashes under which a token may be revoked.
+/// The hashes under which a token may be revoked, by any name of its issuer.
 pub(super) fn of(token: &AccessToken) -> Vec<Hash> {
-    let hasher = Hasher::new(token.issuer());
     // Not from the tree of claims, which most tokens never need, and which takes memory.
     let members = json::read_object(token.raw_claims(), &["jti", "sid"]);
     let [jti, sid] = members.unwrap_or_default();
@@ -132,7 +131,11 @@ pub(super) fn of(token: &AccessToken) -> Vec<Hash> {
         (Kind::Client, token.client_id()),
         (Kind::Issuer, Some("")),
     ];
-    named.into_iter().filter_map(|(kind, value)| Some(hasher.hash(kind, value?))).collect()
+    let of_issuer = |iss| {
+        let hasher = Hasher::new(iss);
+        named.into_iter().filter_map(move |(kind, value)| Some(hasher.hash(kind, value?)))
+    };
+    token.issuer_names().flat_map(of_issuer).collect()
 }
 
 fn text<'a>(value: Option<&'a Value<'_>>) -> Option<&'a str> {

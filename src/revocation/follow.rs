@@ -1,6 +1,5 @@
 //! Reads the log of a shared store: from its beginning at the start, then once a second.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +23,12 @@ const AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// How long one read or one append may take.
 const LIMIT: Duration = Duration::from_millis(250);
 
+/// After how long without a read the task counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// How much the clock must go back to count as set back, rather than corrected.
+const SET_BACK: Duration = Duration::from_secs(60);
+
 /// How many entries are read at once, as [`SharedStore::read`] says.
 const AT_ONCE: usize = 1000;
 
@@ -32,7 +37,6 @@ pub(super) struct Follower {
     store: Arc<dyn SharedStore>,
     /// Up to where the log was read.
     position: Mutex<Option<LogPosition>>,
-    is_running: AtomicBool,
     /// Each time that the log was read to its end.
     read: watch::Sender<()>,
     state: Mutex<State>,
@@ -42,6 +46,12 @@ pub(super) struct Follower {
 /// How reading goes.
 #[derive(Default)]
 struct State {
+    /// The task that reads: its number, and the uptime of its last sign of life.
+    running: Option<(u64, Duration)>,
+    /// The number of the latest task.
+    tasks: u64,
+    /// The unix time of the last read.
+    wall: Duration,
     /// The uptime when the log was last read to its end.
     read_at: Option<Duration>,
     reads: u64,
@@ -50,13 +60,19 @@ struct State {
 }
 
 /// A task that reads the log. However it ends, the next request starts another one.
-struct Running(Weak<Inner>);
+struct Running {
+    number: u64,
+    inner: Weak<Inner>,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(follower) = self.0.upgrade().as_ref().and_then(|inner| inner.follower.as_ref())
-        {
-            follower.is_running.store(false, Ordering::Release);
+        let Some(inner) = self.inner.upgrade() else { return };
+        let Some(follower) = &inner.follower else { return };
+        let mut state = follower.state();
+        if state.running.is_some_and(|(number, _)| number == self.number) {
+            state.running = None;
+            inner.revoked.read_again_before(Duration::ZERO);
         }
     }
 }
@@ -66,7 +82,6 @@ impl Follower {
         Self {
             store,
             position: Mutex::default(),
-            is_running: AtomicBool::new(false),
             read: watch::Sender::new(()),
             state: Mutex::default(),
             failures: LogThrottle::default(),
@@ -79,15 +94,34 @@ impl Follower {
         appended.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT)))
     }
 
-    /// Starts the task, if none is running and there is a runtime for it.
+    /// Starts the task, if none is running and there is a runtime for it. One without a sign of
+    /// life is replaced: its runtime may exist, and not be driven any more.
     pub(super) fn start(&self, revocations: &Revocations) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if self.is_running.swap(true, Ordering::AcqRel) {
-            return;
-        }
+        let now = revocations.now().uptime;
+        let number = {
+            let mut state = self.state();
+            if state.running.is_some_and(|(_, seen)| now < seen.saturating_add(LOST_AFTER)) {
+                return;
+            }
+            state.tasks += 1;
+            state.running = Some((state.tasks, now));
+            state.tasks
+        };
         // Not an `Arc`: the task ends with the last handle.
-        let running = Running(Arc::downgrade(&revocations.0));
-        runtime.spawn(run(running));
+        runtime.spawn(run(Running { number, inner: Arc::downgrade(&revocations.0) }));
+    }
+
+    /// Whether the task with this number is still the one that reads.
+    fn is_current(&self, number: u64, now: Duration) -> bool {
+        let mut state = self.state();
+        match &mut state.running {
+            Some((current, seen)) if *current == number => {
+                *seen = now;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Waits until `is_available`, which is asked whenever the log was read.
@@ -114,11 +148,13 @@ impl Follower {
 
 async fn run(running: Running) {
     loop {
-        let Some(inner) = running.0.upgrade() else { return };
+        let Some(inner) = running.inner.upgrade() else { return };
         let revocations = Revocations(inner);
         let pause = match &revocations.0.follower {
-            Some(follower) => follower.read(&revocations).await,
-            None => return,
+            Some(follower) if follower.is_current(running.number, revocations.now().uptime) => {
+                follower.read(&revocations).await
+            }
+            _ => return,
         };
         drop(revocations);
         sleep(pause).await;
@@ -128,9 +164,9 @@ async fn run(running: Running) {
 impl Follower {
     /// Reads what is new. Returns how long to wait before the next read.
     async fn read(&self, revocations: &Revocations) -> Duration {
-        let position = self.position.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Before the read: what is appended meanwhile may be missing.
         let began = revocations.now();
+        let position = self.position(began);
         let read = timeout(LIMIT, self.store.read(position.as_ref())).await;
         let revoked = &revocations.0.revoked;
         let found = match read.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT))) {
@@ -141,7 +177,7 @@ impl Follower {
             }
         };
         let entries = found.entries.iter().filter_map(|bytes| Entry::from_bytes(bytes));
-        if !revoked.insert(entries, began.unix) {
+        if !revoked.insert(entries, began) {
             // The set is not complete, so it ends to count as such.
             self.failed(revocations, &StoreError::new("more than a million revocations"));
             return EVERY;
@@ -149,13 +185,35 @@ impl Follower {
         if let Some(position) = found.position {
             *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
         }
-        if found.entries.len() >= AT_ONCE {
+        let has_more = match found.entries.len() {
+            0 => false,
+            // At the start, also of a store with shorter pages.
+            some => some >= AT_ONCE || self.state().read_at.is_none(),
+        };
+        if has_more {
             return Duration::ZERO;
         }
-        revoked.tidy(began.unix);
-        revoked.is_complete_until(began.uptime.saturating_add(revocations.0.max_stale) + EVERY);
+        revoked.tidy(began);
+        let complete_until = began.uptime.saturating_add(revocations.0.max_stale) + EVERY;
+        revoked.was_read(began.uptime.saturating_add(LOST_AFTER), complete_until);
         self.succeeded(began, revoked.len());
         EVERY
+    }
+
+    /// Where to read on: from the beginning if the clock was set back, since entries may have been
+    /// dropped as ended that have not.
+    fn position(&self, now: Now) -> Option<LogPosition> {
+        let was_set_back = {
+            let mut state = self.state();
+            let was_set_back = now.unix.saturating_add(SET_BACK) < state.wall;
+            state.wall = now.unix;
+            was_set_back
+        };
+        let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        if was_set_back {
+            *position = None;
+        }
+        position.clone()
     }
 
     fn succeeded(&self, at: Now, entries: usize) {

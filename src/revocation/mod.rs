@@ -28,7 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use entry::{Entry, Kind};
 use follow::Follower;
-use revoked::{Count, Revoked};
+use revoked::Revoked;
 
 pub(crate) use revoked::Source;
 
@@ -37,11 +37,13 @@ pub(crate) use revoked::Source;
 const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
 const LONGEST: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// How long an entry about one token is kept beyond its end: the leeway of `exp`.
-const LEEWAY: Duration = Duration::from_secs(120);
+/// How long an entry about one token is kept beyond its end: the longest leeway of `exp`.
+const LEEWAY: Duration = Duration::from_secs(300);
 
 /// How long tokens are accepted while the log cannot be read.
 const MAX_STALE: Duration = Duration::from_secs(60);
+/// A few reads, so that one slow answer is no outage.
+const SHORTEST_STALE: Duration = Duration::from_secs(5);
 const LONGEST_STALE: Duration = Duration::from_secs(3600);
 
 /// How often an open stream looks its token up, at most. Many streams and many revocations would
@@ -108,7 +110,7 @@ impl Revocations {
     fn new(follower: Option<Follower>) -> Self {
         let revoked = Revoked::default();
         if follower.is_none() {
-            revoked.is_complete_until(Duration::MAX);
+            revoked.was_read(Duration::MAX, Duration::MAX);
         }
         Self(Arc::new(Inner {
             keep_for: KEEP_FOR,
@@ -142,12 +144,12 @@ impl Revocations {
     ///
     /// # Errors
     ///
-    /// Returns an error if `duration` is longer than an hour, or if these revocations were cloned
-    /// before.
+    /// Returns an error if `duration` is shorter than 5 seconds or longer than an hour, or if these
+    /// revocations were cloned before.
     pub fn max_stale(mut self, duration: Duration) -> Result<Self, ConfigError> {
-        if duration > LONGEST_STALE {
+        if !(SHORTEST_STALE..=LONGEST_STALE).contains(&duration) {
             return Err(ConfigError::new(format!(
-                "staleness of revocations: expected at most an hour, found {duration:?}"
+                "staleness of revocations: expected 5 seconds to an hour, found {duration:?}"
             )));
         }
         self.config()?.max_stale = duration;
@@ -214,21 +216,28 @@ impl Revocations {
 
     /// The entry that revokes what was issued up to a time.
     fn entry(&self, kind: Kind, iss: &str, value: &str, issued_before: Duration) -> Entry {
-        Entry::new(kind, iss, value, issued_before, self.now().unix.saturating_add(self.0.keep_for))
+        // The clock of the issuer may be ahead: until the youngest of these tokens is as old as
+        // tokens may be.
+        let from = match issued_before {
+            Duration::MAX => self.now().unix.saturating_add(LEEWAY),
+            before => self.now().unix.max(before).saturating_add(Duration::from_secs(1)),
+        };
+        Entry::new(kind, iss, value, issued_before, from.saturating_add(self.0.keep_for))
     }
 
-    /// Records what an issuer has told, for each name that its tokens may have.
+    /// Records what an issuer has told.
     async fn record(
         &self,
         document: &VerifiedDocument,
         told: &Revoke<'_>,
     ) -> Result<(), StoreError> {
-        for iss in &document.names {
-            let entry = self.entry(told.kind, iss, told.value, told.issued_before);
-            self.append(entry, document.source).await.inspect_err(|error| {
-                telemetry::revocation_not_recorded(error);
-            })?;
+        // Tokens that old are rejected in any case.
+        if told.issued_before.saturating_add(self.0.keep_for) < document.now.unix {
+            return Ok(());
         }
+        let entry = self.entry(told.kind, &document.iss, told.value, told.issued_before);
+        let appended = self.append(entry, document.source).await;
+        appended.inspect_err(|error| telemetry::revocation_not_recorded(error))?;
         telemetry::revocation_received(&document.iss, told.kind.name());
         Ok(())
     }
@@ -248,13 +257,13 @@ impl Revocations {
         if self.0.revoked.covers(&entry) {
             return Ok(());
         }
-        if let Some(full) = self.0.revoked.full(&entry, source, self.now().unix) {
+        if let Some(full) = self.0.revoked.full(&entry, source, self.now()) {
             return Err(StoreError::new(full.reason()));
         }
         if let Some(follower) = &self.0.follower {
             follower.append(&entry, self.0.keep_for).await?;
         }
-        self.0.revoked.insert([entry], self.now().unix);
+        self.0.revoked.insert([entry], self.now());
         telemetry::revocations_kept(self.0.revoked.len());
         Ok(())
     }
@@ -264,7 +273,7 @@ impl Revocations {
         let now = self.now().uptime;
         RevocationsHealth {
             entries: self.0.revoked.len(),
-            is_available: self.0.revoked.count(now).is_some(),
+            is_available: self.0.revoked.is_complete(now),
             log: self.0.follower.as_ref().map(|follower| follower.health(now)),
         }
     }
@@ -293,56 +302,61 @@ impl Revocations {
     pub(crate) async fn loaded(&self) -> Result<(), FetchError> {
         let Some(follower) = &self.0.follower else { return Ok(()) };
         follower.start(self);
-        let is_available = || self.0.revoked.count(self.now().uptime).is_some();
+        let is_available = || self.0.revoked.is_complete(self.now().uptime);
         let loaded = timeout(LOADED_WITHIN, follower.wait_until(is_available)).await;
         loaded.map_err(|_| FetchError::Timeout { limit: LOADED_WITHIN })
     }
 
     /// Whether a verified token is still accepted. For a token in use, this is one atomic load.
     pub(crate) fn check(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
-        match self.0.revoked.count(now.uptime) {
+        match self.0.revoked.count_at(now.uptime) {
             Some(count) if token.was_looked_up_at(count) => Ok(()),
-            Some(count) => self.look_up(token, count, now),
-            None => {
-                self.follow();
-                Err(Error::RevocationsUnavailable)
-            }
+            _ => self.look_up(token, now),
         }
     }
 
-    /// Waits until a token is revoked.
+    #[cold]
+    fn look_up(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
+        // The log should have been read by now: the task may have ended with its runtime.
+        self.follow();
+        if !self.0.revoked.is_complete(now.uptime) {
+            return Err(Error::RevocationsUnavailable);
+        }
+        // Before the look-up, so that an entry that is added meanwhile is looked up again.
+        let count = self.0.revoked.count();
+        if token.was_looked_up_at(count) {
+            return Ok(());
+        }
+        // Without it, it is not known whether the entry about the token has ended already. The
+        // issuer was asked about the others.
+        if token.issued_at().is_none() && token.kind() == TokenKind::Jwt {
+            return Err(InvalidToken::MissingClaim("iat").into());
+        }
+        if self.is_revoked(token, now) {
+            return Err(InvalidToken::Revoked.into());
+        }
+        token.set_looked_up_at(count);
+        Ok(())
+    }
+
+    /// Whether a token is revoked, by what is known.
+    fn is_revoked(&self, token: &AccessToken, now: Now) -> bool {
+        let issued_at = token.issued_at();
+        let is_forgotten =
+            issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
+        let is_listed = || self.0.revoked.contains(&entry::of(token), issued_at, now.unix);
+        is_forgotten || self.0.revoked.len() > 0 && is_listed()
+    }
+
+    /// Waits until a token is revoked. A log that cannot be read revokes nothing.
     pub(crate) async fn until_revoked(&self, token: &AccessToken) {
         let mut changes = self.0.revoked.changes();
-        loop {
-            // A log that cannot be read revokes nothing.
-            let checked = self.check(token, self.now());
-            if matches!(checked, Err(Error::InvalidToken(_))) {
-                return;
-            }
+        while !self.is_revoked(token, self.now()) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
             sleep(LOOKED_UP_EVERY).await;
         }
-    }
-
-    #[cold]
-    fn look_up(&self, token: &AccessToken, count: Count, now: Now) -> Result<(), Error> {
-        self.follow();
-        let issued_at = token.issued_at();
-        // Without it, it is not known whether the entry about the token has ended already. The
-        // issuer was asked about the others.
-        if issued_at.is_none() && token.kind() == TokenKind::Jwt {
-            return Err(InvalidToken::MissingClaim("iat").into());
-        }
-        let is_forgotten =
-            issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
-        let is_revoked = || self.0.revoked.contains(&entry::of(token), issued_at, now.unix);
-        if is_forgotten || self.0.revoked.len() > 0 && is_revoked() {
-            return Err(InvalidToken::Revoked.into());
-        }
-        token.set_looked_up_at(count);
-        Ok(())
     }
 }
 

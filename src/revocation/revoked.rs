@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::clock::Now;
+
 use super::entry::{Entry, Hash, IssuerHash, issuer_of};
 
 /// How many entries are accepted: about 50 MB.
@@ -54,9 +56,11 @@ pub(super) struct Revoked {
     counted: Mutex<Counted>,
     /// The number of entries.
     len: AtomicUsize,
-    /// Until which uptime the set counts as complete, in seconds, and how often it has changed. In
-    /// one number, so that a request reads both at once.
+    /// Until which uptime the log need not be read again, in seconds, and how often the set has
+    /// changed. In one number, so that a request reads both at once.
     state: AtomicU64,
+    /// Until which uptime the set counts as complete, in seconds.
+    complete_until: AtomicU64,
     /// For those that wait for a change.
     changes: watch::Sender<()>,
 }
@@ -64,7 +68,9 @@ pub(super) struct Revoked {
 #[derive(Default)]
 struct Counted {
     by_issuer: HashMap<IssuerHash, usize>,
-    /// Before this unix time, no entry is dropped.
+    /// How many entries each tenant has appended at this replica, and until when they count.
+    appended: HashMap<IssuerHash, (Duration, usize)>,
+    /// Before this uptime, no entry is dropped.
     drop_from: Duration,
 }
 
@@ -76,21 +82,38 @@ impl Default for Revoked {
             len: AtomicUsize::new(0),
             // A new token has looked up nothing, which is count 0.
             state: AtomicU64::new(1),
+            complete_until: AtomicU64::new(0),
             changes: watch::Sender::new(()),
         }
     }
 }
 
 impl Revoked {
-    /// How often the set has changed, or `None` if it does not count as complete at this uptime.
-    pub(super) fn count(&self, uptime: Duration) -> Option<Count> {
+    /// How often the set has changed, or `None` if the log should have been read again by now.
+    pub(super) fn count_at(&self, uptime: Duration) -> Option<Count> {
         let state = self.state.load(Ordering::Acquire);
-        let (complete_until, count) = (state >> 32, state as u32);
-        (uptime.as_secs() < complete_until).then_some(count)
+        let (read_until, count) = (state >> 32, state as u32);
+        (uptime.as_secs() < read_until).then_some(count)
     }
 
-    /// The set was complete a moment ago, and counts as complete until this uptime.
-    pub(super) fn is_complete_until(&self, uptime: Duration) {
+    pub(super) fn count(&self) -> Count {
+        self.state.load(Ordering::Acquire) as u32
+    }
+
+    /// Whether it is known what is revoked.
+    pub(super) fn is_complete(&self, uptime: Duration) -> bool {
+        uptime.as_secs() < self.complete_until.load(Ordering::Acquire)
+    }
+
+    /// The log was read to its end. It is to be read again before the uptime `next`, and the set
+    /// counts as complete until `complete_until`.
+    pub(super) fn was_read(&self, next: Duration, complete_until: Duration) {
+        self.complete_until.store(complete_until.as_secs(), Ordering::Release);
+        self.read_again_before(next);
+    }
+
+    /// From this uptime on, requests start the task that reads the log, if none is running.
+    pub(super) fn read_again_before(&self, uptime: Duration) {
         let until = u64::from(seconds(uptime)) << 32;
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             Some(until | state & u64::from(u32::MAX))
@@ -125,16 +148,18 @@ impl Revoked {
         })
     }
 
-    /// Returns what is full if there is no room for an entry.
-    pub(super) fn full(&self, entry: &Entry, source: Source, now: Duration) -> Option<Full> {
+    /// Returns what is full if there is no room for an entry. Otherwise, it counts as appended.
+    pub(super) fn full(&self, entry: &Entry, source: Source, now: Now) -> Option<Full> {
+        let mut counted = self.counted();
         let limit = match source {
             Source::Trusted => None,
+            // In the log, a later entry about the same subject takes room as well.
+            Source::Tenant if !counted.append(entry, now.unix) => return Some(Full::OfIssuer),
             Source::Tenant => Some(MOST_OF_TENANT),
         };
         if self.get(&entry.hash).is_some() {
             return None;
         }
-        let mut counted = self.counted();
         let find = |counted: &Counted| {
             let of_issuer = counted.by_issuer.get(&issuer_of(&entry.hash)).copied().unwrap_or(0);
             if self.len() >= MOST {
@@ -150,10 +175,11 @@ impl Revoked {
 
     /// Adds entries, and extends those with the same hash. Returns `false` if there was no room for
     /// all of them.
-    pub(super) fn insert(&self, entries: impl IntoIterator<Item = Entry>, now: Duration) -> bool {
+    pub(super) fn insert(&self, entries: impl IntoIterator<Item = Entry>, now: Now) -> bool {
         let (mut has_changed, mut fits) = (false, true);
         let mut counted = self.counted();
-        for entry in entries.into_iter().filter(|entry| entry.until > now) {
+        // Those that have ended too: the clock may be wrong for a moment.
+        for entry in entries {
             if self.len() >= MOST_IN_LOG {
                 self.drop_ended(&mut counted, now);
             }
@@ -196,16 +222,18 @@ impl Revoked {
     }
 
     /// Drops the entries that have ended, unless that was done a moment ago.
-    pub(super) fn tidy(&self, now: Duration) {
+    pub(super) fn tidy(&self, now: Now) {
         self.drop_ended(&mut self.counted(), now);
     }
 
-    fn drop_ended(&self, counted: &mut Counted, now: Duration) {
-        if now < counted.drop_from {
+    fn drop_ended(&self, counted: &mut Counted, now: Now) {
+        if now.uptime < counted.drop_from {
             return;
         }
-        counted.drop_from = now.saturating_add(DROP_EVERY);
+        counted.drop_from = now.uptime.saturating_add(DROP_EVERY);
+        let now = now.unix;
         counted.by_issuer.clear();
+        counted.appended.retain(|_, (until, _)| *until > now);
         let mut len = 0;
         for shard in &self.shards {
             let mut entries = write(shard);
@@ -223,17 +251,32 @@ impl Revoked {
     }
 
     /// Whether one of the hashes is revoked for a token that was issued at this time. One that does
-    /// not say when it was issued counts as old.
+    /// not say when it was issued is revoked only by itself: whether it was issued before the
+    /// others were revoked, the issuer knows, which was asked about it.
     pub(super) fn contains(
         &self,
         hashes: &[Hash],
         issued_at: Option<Duration>,
         now: Duration,
     ) -> bool {
-        let issued_at = issued_at.map_or(0, |time| time.as_secs());
+        let issued_at = issued_at.map_or(u64::from(u32::MAX), |time| time.as_secs());
         hashes.iter().filter_map(|hash| self.get(hash)).any(|times| {
             u64::from(times.until) > now.as_secs() && issued_at <= u64::from(times.issued_before)
         })
+    }
+}
+
+impl Counted {
+    /// Counts an entry of a tenant. Returns `false` if it has appended as many as it may until its
+    /// first ones have ended.
+    fn append(&mut self, entry: &Entry, now: Duration) -> bool {
+        let (until, count) =
+            self.appended.entry(issuer_of(&entry.hash)).or_insert((entry.until, 0));
+        if now >= *until {
+            (*until, *count) = (entry.until, 0);
+        }
+        *count += 1;
+        *count <= MOST_OF_TENANT
     }
 }
 
@@ -274,18 +317,21 @@ mod tests {
     use super::super::entry::Kind;
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(1_000_000);
+    const UNIX: Duration = Duration::from_secs(1_000_000);
+    const NOW: Now = Now { unix: UNIX, uptime: Duration::ZERO };
 
     fn entry(iss: &str, number: usize, until: Duration) -> Entry {
-        Entry::new(Kind::Subject, iss, &number.to_string(), NOW, until)
+        Entry::new(Kind::Subject, iss, &number.to_string(), UNIX, until)
     }
 
     #[test]
     fn a_tenant_has_an_eighth_of_the_room() {
-        let (revoked, until) = (Revoked::default(), NOW + Duration::from_secs(100));
+        let (revoked, until) = (Revoked::default(), UNIX + Duration::from_secs(100));
         let of_tenant = (0..MOST_OF_TENANT).map(|number| entry("tenant", number, until));
         assert!(revoked.insert(of_tenant, NOW));
-        let (next, new) = (entry("tenant", MOST_OF_TENANT, until), NOW + DROP_EVERY * 2);
+        let next = entry("tenant", MOST_OF_TENANT, until);
+        let later = DROP_EVERY * 2;
+        let new = Now { unix: UNIX + later, uptime: later };
         for (name, entry, source, now, expected) in [
             ("one more", &next, Source::Tenant, NOW, Some(Full::OfIssuer)),
             ("one of them", &entry("tenant", 7, until), Source::Tenant, NOW, None),
@@ -300,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_log_may_hold_a_tenth_more_than_is_accepted() {
-        let (revoked, until) = (Revoked::default(), NOW + Duration::from_secs(1000));
+        let (revoked, until) = (Revoked::default(), UNIX + Duration::from_secs(1000));
         let numbered = |numbers: std::ops::Range<usize>| {
             numbers.map(move |number| entry("issuer", number, until))
         };

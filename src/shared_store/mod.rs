@@ -29,13 +29,13 @@ pub trait SharedStore: Send + Sync + 'static {
     fn insert_if_absent<'a>(&'a self, key: &'a str, lifetime: Duration) -> StoreFuture<'a, bool>;
 
     /// Appends an entry to the log, from which entries may be removed when they are older than
-    /// `keep_for`. The entry has at most 1 KiB. It completes when the store has confirmed the
-    /// entry.
+    /// `keep_for`, by the clock of the store. The entry has at most 1 KiB. It completes when the
+    /// store has confirmed the entry.
     fn append<'a>(&'a self, entry: &'a [u8], keep_for: Duration) -> StoreFuture<'a, ()>;
 
-    /// Returns entries of the log in their order, at most 1,000: the first ones after `position`,
-    /// or from the beginning. Entries that were appended by any replica must be found by those that
-    /// have read up to an earlier one.
+    /// Returns entries of the log in their order: the first 1,000 after `position`, or from the
+    /// beginning. Fewer mean that there are no more. Entries that were appended by any replica must
+    /// be found by those that have read up to an earlier one.
     fn read<'a>(&'a self, position: Option<&'a LogPosition>) -> StoreFuture<'a, LogEntries>;
 }
 

@@ -1,7 +1,8 @@
 //! [`RedisStore`]: state that replicas share through Redis or Valkey.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
 use redis::{FromRedisValue, Value};
@@ -11,6 +12,9 @@ use crate::error::ConfigError;
 
 /// Maximum length of the prefix of keys, in bytes.
 const MAX_PREFIX_BYTES: usize = 100;
+
+/// How often entries that are too old are removed from the log.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
 
 /// How many entries of the log are read at once.
 const MAX_ENTRIES: usize = 1000;
@@ -47,6 +51,8 @@ const MAX_ENTRIES: usize = 1000;
 pub struct RedisStore<C> {
     connection: C,
     prefix: String,
+    /// When entries that are too old were last removed from the log.
+    trimmed_at: Arc<Mutex<Option<Instant>>>,
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
@@ -64,7 +70,16 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
                 prefix.len()
             )));
         }
-        Ok(Self { connection, prefix })
+        Ok(Self { connection, prefix, trimmed_at: Arc::default() })
+    }
+
+    fn trim_is_due(&self) -> bool {
+        let mut trimmed_at = self.trimmed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = trimmed_at.is_none_or(|at| at.elapsed() >= TRIM_EVERY);
+        if is_due {
+            *trimmed_at = Some(Instant::now());
+        }
+        is_due
     }
 
     async fn query<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
@@ -89,12 +104,21 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> SharedStore for RedisSto
     }
 
     fn append<'a>(&'a self, entry: &'a [u8], keep_for: Duration) -> StoreFuture<'a, ()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let oldest = now.saturating_sub(keep_for).as_millis();
+        let log = format!("{}:log", self.prefix);
         let mut command = redis::cmd("XADD");
-        command.arg(format!("{}:log", self.prefix)).arg("MINID").arg("~").arg(oldest.to_string());
-        command.arg("*").arg("e").arg(entry);
-        Box::pin(async move { self.query::<String>(command).await.map(drop) })
+        command.arg(&log).arg("*").arg("e").arg(entry);
+        Box::pin(async move {
+            let id: String = self.query(command).await?;
+            if self.trim_is_due()
+                && let Some(oldest) = oldest(&id, keep_for)
+            {
+                let mut command = redis::cmd("XTRIM");
+                command.arg(log).arg("MINID").arg("~").arg(oldest);
+                // The entry is recorded, and a log that is too long is trimmed the next time.
+                let _: Result<u64, StoreError> = self.query(command).await;
+            }
+            Ok(())
+        })
     }
 
     fn read<'a>(&'a self, position: Option<&'a LogPosition>) -> StoreFuture<'a, LogEntries> {
@@ -115,8 +139,33 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> SharedStore for RedisSto
     }
 }
 
+/// The oldest ID that stays, given the newest one: `<milliseconds>-<number>`. By the clock of
+/// Redis: one replica whose clock is ahead must not remove the entries of all.
+fn oldest(newest: &str, keep_for: Duration) -> Option<String> {
+    let milliseconds: u128 = newest.split('-').next()?.parse().ok()?;
+    Some(milliseconds.saturating_sub(keep_for.as_millis()).to_string())
+}
+
 impl<C> fmt::Debug for RedisStore<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_entries_are_removed_by_the_clock_of_the_server() {
+        for (newest, expected) in [
+            ("1700000000000-0", Some("1699996400000")),
+            ("1-5", Some("0")),
+            ("x", None),
+            ("", None),
+        ] {
+            let found = oldest(newest, Duration::from_secs(3600));
+            assert_eq!(found.as_deref(), expected, "{newest}");
+        }
     }
 }

@@ -20,8 +20,9 @@ pub(crate) const MAX_NUMERIC_DATE: f64 = 253_402_300_799.0;
 /// The `exp` of a token whose issuer states none: later than any time.
 const NEVER: Duration = Duration::from_secs(MAX_NUMERIC_DATE as u64);
 
-/// What the names of events of OpenID have in common: those of logout tokens and of CAEP.
-const OPENID_EVENT: &str = "schemas.openid.net/";
+/// What the names of events of OpenID have in common: those of logout tokens and of CAEP. Without a
+/// slash, which some encoders of JSON escape.
+const OPENID_EVENT: &str = "schemas.openid.net";
 
 /// The claims of a token, with their types, borrowed from the payload.
 ///

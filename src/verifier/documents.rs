@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Verifier;
 use crate::clock::Now;
 use crate::error::{Error, InvalidToken};
-use crate::issuer::active::SignatureCheck;
+use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::issuer::resolution::Resolution;
 use crate::revocation::Source;
 use crate::token::claims::{NotAnIssuer, issuer_of};
@@ -15,14 +15,22 @@ use crate::token::jws::Jws;
 /// A document whose signature was verified with the keys of the issuer that it names.
 pub(crate) struct VerifiedDocument {
     pub(crate) iss: Arc<str>,
-    /// Every `iss` that tokens of this issuer may have. Of a template, only that of the tenant.
-    pub(crate) names: Vec<Arc<str>>,
+    /// The issuer of the document.
+    pub(crate) issuer: Arc<ActiveIssuer>,
     /// Whether the issuer is configured, or of a lookup.
     pub(crate) source: Source,
     /// The payload: one JSON object, in UTF-8.
     pub(crate) payload: String,
     pub(crate) leeway: Duration,
     pub(crate) now: Now,
+}
+
+impl VerifiedDocument {
+    /// Whether tokens of its issuer may have this `iss`.
+    pub(crate) fn is_own(&self, iss: &str) -> bool {
+        *self.iss == *iss
+            || self.issuer.names.iter().flat_map(|names| &**names).any(|name| **name == *iss)
+    }
 }
 
 /// Why a document is not used.
@@ -67,8 +75,8 @@ impl Verifier {
             None => Source::Trusted,
             Some(_) => Source::Tenant,
         };
-        // A key of one tenant of a template must not sign for another one.
-        let tenant = issuer.config.template.as_ref().and_then(|template| template.tenant(&iss));
+        // The key of one tenant must not sign for another one.
+        let tenant = issuer.tenant_of(&iss);
         issuer.check_algorithm(&header).map_err(|_| DocumentError::BadSignature)?;
         let mut waits = 0;
         loop {
@@ -77,11 +85,8 @@ impl Verifier {
                 Ok(SignatureCheck::Ready(..)) => {
                     let (payload, leeway) = (text.to_owned(), issuer.config.leeway);
                     let iss = issuer.config.name(&iss);
-                    let names = match tenant {
-                        Some(_) => vec![Arc::clone(&iss)],
-                        None => issuer.config.names().map(Arc::clone).collect(),
-                    };
-                    return Ok(VerifiedDocument { iss, names, source, payload, leeway, now });
+                    let issuer = Arc::clone(issuer);
+                    return Ok(VerifiedDocument { iss, issuer, source, payload, leeway, now });
                 }
                 Ok(SignatureCheck::Pending(fetching)) => {
                     fetching.finished().await;

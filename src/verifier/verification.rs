@@ -349,6 +349,7 @@ impl Verifier {
             profile: Arc::clone(&issuer.config.profile),
             leeway: issuer.config.leeway,
             max_token_age: self.max_token_age(issuer),
+            names: issuer.names.clone(),
             place: issuer.config.is_fapi2.then_some(Place::Authorization),
             verifier: self.0.id,
             clock: self.0.clock.clone(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_LANGUAGE, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
@@ -20,7 +20,7 @@ use crate::error::BoxError;
 use crate::revocation::entry::Kind;
 use crate::revocation::{Revocations, Revoke};
 use crate::shared_store::StoreError;
-use crate::telemetry;
+use crate::telemetry::{self, LogThrottle};
 use crate::token::json;
 use crate::token::token_type;
 use crate::verifier::Verifier;
@@ -34,8 +34,9 @@ const CREDENTIAL_CHANGE: &str =
 /// Above this number, a time is in milliseconds: some transmitters send those.
 const FIRST_MILLISECONDS: f64 = 1e11;
 
-/// Maximum number of events in one token. RFC 8417 §2.2 means one occurrence.
-const MAX_EVENTS: usize = 16;
+/// Maximum number of events in one token that are left to the application. RFC 8417 §2.2 means one
+/// occurrence, so real tokens have one or two.
+const MAX_OTHERS: usize = 16;
 
 /// A service that receives security events by push (RFC 8935), as senders of the Shared Signals
 /// Framework send them.
@@ -64,6 +65,22 @@ pub struct SecurityEvents {
     /// The hash of the expected header, so that comparing takes the same time for each value.
     authorization: Option<[u8; 32]>,
     handler: Option<Arc<Handler>>,
+    handled: HandledEvents,
+    rejections: Arc<LogThrottle>,
+}
+
+/// Which events are left to the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandledEvents {
+    Others,
+    All,
+}
+
+/// Whether an event revoked something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    Yes,
+    No,
 }
 
 type Handler = dyn Fn(SecurityEvent) -> Handling + Send + Sync;
@@ -83,6 +100,8 @@ impl SecurityEvents {
             audience: audience.into(),
             authorization: None,
             handler: None,
+            handled: HandledEvents::Others,
+            rejections: Arc::default(),
         }
     }
 
@@ -124,6 +143,22 @@ impl SecurityEvents {
         self
     }
 
+    /// Hands all events to the application, as [`on_other`](Self::on_other) does, so that none
+    /// revokes anything by itself. For senders whose subjects are not those of the tokens: Okta's
+    /// events come from the issuer of the organization and name users by their ID, while the tokens
+    /// of a custom authorization server have another `iss`, and the login as `sub`.
+    #[must_use]
+    pub fn on_every<F>(
+        mut self,
+        handler: impl Fn(SecurityEvent) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), StoreError>> + Send + 'static,
+    {
+        self.handled = HandledEvents::All;
+        self.on_other(handler)
+    }
+
     /// Requires this value of the header `Authorization` (RFC 8935 §2), which the stream was
     /// configured with.
     #[must_use]
@@ -157,7 +192,8 @@ impl SecurityEvents {
             Ok([Some(json::Value::Object(subject))]) => serde_json::from_str(subject).ok(),
             _ => None,
         };
-        for (name, event) in events.into_iter().take(MAX_EVENTS) {
+        let mut others = 0;
+        for (name, event) in events {
             // Before `sub_id`, events had a subject each.
             let subject = subject.as_ref().or_else(|| event.get("subject")).cloned();
             let issued_before = issued_before(&event, claims.issued_at);
@@ -168,31 +204,34 @@ impl SecurityEvents {
                 event,
                 issued_before: UNIX_EPOCH + issued_before,
             };
-            self.handle(&document, &claims, event, issued_before).await?;
+            if self.revoke(&document, &event, issued_before).await? == Handled::No {
+                others += 1;
+                if others <= MAX_OTHERS {
+                    self.handle_other(&document, &claims, event).await?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Revokes what an event names, or leaves it to the application.
-    async fn handle(
+    /// Revokes what an event names, unless it is left to the application.
+    async fn revoke(
         &self,
         document: &VerifiedDocument,
-        claims: &EventClaims<'_>,
-        event: SecurityEvent,
+        event: &SecurityEvent,
         issued_before: Duration,
-    ) -> Result<(), Refused> {
+    ) -> Result<Handled, Refused> {
         let told = match &event.subject {
-            Some(subject) if event.revokes() => told(document, subject, issued_before),
+            Some(subject) if event.revokes() && self.handled == HandledEvents::Others => {
+                told(document, subject, issued_before)
+            }
             _ => Vec::new(),
         };
         for told in &told {
             let recorded = self.revocations.record(document, told).await;
             recorded.map_err(|_| Refused::Unavailable)?;
         }
-        if told.is_empty() {
-            self.handle_other(document, claims, event).await?;
-        }
-        Ok(())
+        Ok(if told.is_empty() { Handled::No } else { Handled::Yes })
     }
 
     /// Hands an event to the application, once.
@@ -262,7 +301,7 @@ fn told<'a>(
     issued_before: Duration,
 ) -> Vec<Revoke<'a>> {
     let text = |name: &str| subject[name].as_str().filter(|text| !text.is_empty());
-    let is_own = text("iss").is_some_and(|iss| document.names.iter().any(|name| **name == *iss));
+    let is_own = text("iss").is_some_and(|iss| document.is_own(iss));
     let of = |kind, value| Revoke { kind, value, issued_before };
     match subject["format"].as_str() {
         Some("iss_sub") if is_own => {
@@ -294,7 +333,7 @@ fn told<'a>(
 fn session_id<'a>(document: &VerifiedDocument, session: &'a Value) -> Option<&'a str> {
     let id = match session["format"].as_str() {
         Some("opaque") => session["id"].as_str(),
-        Some("iss_sub") if document.names.iter().any(|name| session["iss"] == **name) => {
+        Some("iss_sub") if session["iss"].as_str().is_some_and(|iss| document.is_own(iss)) => {
             session["sub"].as_str()
         }
         _ => None,
@@ -366,10 +405,17 @@ where
             Ok(match received {
                 Ok(()) => respond(StatusCode::ACCEPTED, String::new()),
                 Err(Refused::Invalid(error, expected)) => {
-                    telemetry::security_event_rejected(error, expected);
+                    let now = service.verifier.clock().now().uptime;
+                    if let Some(suppressed) = service.rejections.admit(now) {
+                        telemetry::security_event_rejected(error, expected, suppressed);
+                    }
                     let body =
                         format!(r#"{{"err":"{error}","description":"expected {expected}"}}"#);
-                    respond(StatusCode::BAD_REQUEST, body)
+                    let mut response = respond(StatusCode::BAD_REQUEST, body);
+                    // Of the description (RFC 8935 §2.3).
+                    let headers = response.headers_mut();
+                    headers.insert(CONTENT_LANGUAGE, HeaderValue::from_static("en"));
+                    response
                 }
                 Err(Refused::Unavailable) => {
                     respond(StatusCode::SERVICE_UNAVAILABLE, String::new())

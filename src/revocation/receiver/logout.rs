@@ -1,6 +1,7 @@
 //! [`BackChannelLogout`]: OpenID Connect Back-Channel Logout 1.0.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -13,7 +14,7 @@ use super::{Answer, EventClaims, Wrong, read_body, respond};
 use crate::error::BoxError;
 use crate::revocation::entry::Kind;
 use crate::revocation::{Revocations, Revoke};
-use crate::telemetry;
+use crate::telemetry::{self, LogThrottle};
 use crate::token::json::{self, Value};
 use crate::token::token_type;
 use crate::verifier::Verifier;
@@ -25,8 +26,10 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// A service that receives logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.5): it revokes
 /// the session that the token names, or all tokens of its subject.
 ///
-/// Access tokens must have the claim `sid`, as those of Keycloak have, for a single session to end.
-/// Issuers do not try again, so it is a complement to short lifetimes.
+/// Access tokens must have the claim `sid`, as those of Keycloak have, for a single session to end;
+/// otherwise, see [`all_sessions`](Self::all_sessions). Most issuers do not try again, so it is a
+/// complement to short lifetimes. The issuer must have keys: one that is asked about every token
+/// ([`instead_of_keys`](crate::Introspection::instead_of_keys)) has none.
 ///
 /// ```
 /// use portcullis::{BackChannelLogout, Issuer, Revocations, Verifier};
@@ -38,11 +41,20 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// let app: axum::Router = axum::Router::new().route_service("/backchannel-logout", logout);
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BackChannelLogout {
     verifier: Verifier,
     revocations: Revocations,
     clients: Arc<[String]>,
+    scope: Scope,
+    rejections: Arc<LogThrottle>,
+}
+
+/// What a logout token with a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Session,
+    AllSessions,
 }
 
 impl BackChannelLogout {
@@ -54,7 +66,22 @@ impl BackChannelLogout {
         clients: impl IntoIterator<Item = C>,
     ) -> Self {
         let clients = clients.into_iter().map(Into::into).collect();
-        Self { verifier: verifier.clone(), revocations: revocations.clone(), clients }
+        Self {
+            verifier: verifier.clone(),
+            revocations: revocations.clone(),
+            clients,
+            scope: Scope::Session,
+            rejections: Arc::default(),
+        }
+    }
+
+    /// Revokes all tokens of the subject, also if the logout token names one of its sessions. For
+    /// issuers whose access tokens have no `sid`, such as Auth0: otherwise, their logout tokens end
+    /// nothing here.
+    #[must_use]
+    pub fn all_sessions(mut self) -> Self {
+        self.scope = Scope::AllSessions;
+        self
     }
 
     async fn receive(&self, body: &[u8]) -> Result<(), Refused> {
@@ -77,7 +104,7 @@ impl BackChannelLogout {
         if !is_logout {
             return Err(Refused::Invalid("the event of a logout in `events`"));
         }
-        let (kind, value) = match subject(&document)? {
+        let (kind, value) = match subject(&document, self.scope)? {
             Subject::Session(sid) => (Kind::Session, sid),
             Subject::User(sub) => (Kind::Subject, sub),
         };
@@ -92,7 +119,7 @@ enum Subject {
 }
 
 /// Whom a logout token is about (§2.4). `nonce` is forbidden: an ID token has one.
-fn subject(document: &VerifiedDocument) -> Result<Subject, Refused> {
+fn subject(document: &VerifiedDocument, scope: Scope) -> Result<Subject, Refused> {
     let members = json::read_object(&document.payload, &["sub", "sid", "nonce"]);
     let text = |value: Option<Value<'_>>| match value {
         Some(Value::Text(text)) if !text.is_empty() => Some(text.into_owned()),
@@ -100,10 +127,12 @@ fn subject(document: &VerifiedDocument) -> Result<Subject, Refused> {
     };
     match members {
         Ok([_, _, Some(_)]) | Err(_) => Err(Refused::Invalid("no `nonce`")),
-        Ok([sub, sid, None]) => match (text(sid), text(sub)) {
-            (Some(sid), _) => Ok(Subject::Session(sid)),
-            (None, Some(sub)) => Ok(Subject::User(sub)),
-            (None, None) => Err(Refused::Invalid("`sid` or `sub`")),
+        Ok([sub, sid, None]) => match (text(sid), text(sub), scope) {
+            (_, Some(sub), Scope::AllSessions) | (None, Some(sub), Scope::Session) => {
+                Ok(Subject::User(sub))
+            }
+            (Some(sid), _, _) => Ok(Subject::Session(sid)),
+            (None, None, _) => Err(Refused::Invalid("`sid` or `sub`")),
         },
     }
 }
@@ -157,7 +186,10 @@ where
             Ok(match service.receive(&body).await {
                 Ok(()) => respond(StatusCode::OK, String::new()),
                 Err(Refused::Invalid(expected)) => {
-                    telemetry::logout_rejected(expected);
+                    let now = service.verifier.clock().now().uptime;
+                    if let Some(suppressed) = service.rejections.admit(now) {
+                        telemetry::logout_rejected(expected, suppressed);
+                    }
                     let body = r#"{"error":"invalid_request"}"#.to_owned();
                     respond(StatusCode::BAD_REQUEST, body)
                 }
@@ -166,5 +198,15 @@ where
                 }
             })
         })
+    }
+}
+
+impl fmt::Debug for BackChannelLogout {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("BackChannelLogout")
+            .field("clients", &self.clients)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,5 @@
 //! Logout tokens and security events: which are accepted, and what they revoke.
 
-#[path = "support/verdict.rs"]
-mod verdict;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +13,8 @@ use portcullis::{
 };
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use verdict::verdict;
+
+use crate::verdict::verdict;
 
 const ISS: &str = "https://issuer.example/";
 const RECEIVER: &str = "https://api.example.com/events";
@@ -341,6 +339,55 @@ async fn other_events_are_left_to_the_application() {
     assert_eq!(push(api.event(&revoked, bob, &json!({}))).await, 202);
     assert_eq!(*seen.lock().unwrap(), [compliance.clone(), compliance, revoked]);
     assert_eq!(api.accepted().await, [false; 3]);
+}
+
+#[tokio::test]
+async fn all_events_can_be_left_to_the_application() {
+    let api = api().await;
+    let revocations = api.revocations.clone();
+    // The sender names users by another identifier than the tokens do.
+    let receiver = SecurityEvents::new(&api.verifier, &api.revocations, RECEIVER).on_every(
+        move |event: SecurityEvent| {
+            let revocations = revocations.clone();
+            async move {
+                match event.subject.unwrap_or_default()["sub"].as_str() {
+                    Some("00u1") => revocations.subject(ISS, "alice").await,
+                    _ => Ok(()),
+                }
+            }
+        },
+    );
+    let push = async |sub: &str| {
+        let subject = json!({ "format": "iss_sub", "iss": ISS, "sub": sub });
+        let event = api.event(&format!("{CAEP}session-revoked"), subject, &json!({}));
+        let request = Request::post("/").header("content-type", "application/secevent+jwt");
+        let request = request.body(Body::from(event.build())).unwrap();
+        receiver.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    for (sub, expected) in [("bob", [true; 3]), ("00u1", [false, false, true])] {
+        assert_eq!(push(sub).await, 202, "{sub}");
+        assert_eq!(api.accepted().await, expected, "{sub}");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_token_can_end_all_sessions() {
+    for (name, without, expected) in [
+        ("sub and sid", None, [false, false, true]),
+        ("sid only", Some("sub"), [false, true, true]),
+        ("sub only", Some("sid"), [false, false, true]),
+    ] {
+        let api = api().await;
+        let logout = BackChannelLogout::new(&api.verifier, &api.revocations, ["web"]);
+        let token =
+            without.iter().fold(api.logout_token(), |token, name| token.without_claim(name));
+        let request = Request::post("/");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        let request = request.body(Body::from(format!("logout_token={}", token.build()))).unwrap();
+        let response = logout.all_sessions().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{name}");
+        assert_eq!(api.accepted().await, expected, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,11 @@
 //! Revoked tokens: which are rejected, since when, and at which replica.
 
-#[path = "support/verdict.rs"]
-mod verdict;
-
 use std::time::Duration;
 
 use portcullis::testing::{StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder};
 use portcullis::{ApiKey, ApiKeys, Revocations, Verifier};
-use verdict::verdict;
+
+use crate::verdict::verdict;
 
 const ISS: &str = "https://issuer.example/";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -95,7 +93,7 @@ async fn entries_end() {
     let token = api.token().build();
     assert_eq!(verdict(&verifier, &token).await, "revoked");
     // An hour, and the leeway.
-    api.clock.advance(HOUR + Duration::from_secs(119));
+    api.clock.advance(HOUR + Duration::from_secs(299));
     assert_eq!(verdict(&verifier, &token).await, "revoked");
     api.clock.advance(Duration::from_secs(1));
     assert_eq!(verdict(&verifier, &token).await, "ok");

@@ -1,0 +1,234 @@
+//! What hostile issuers and senders try, and what real senders need.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::testing::{AUDIENCE, StoreBehavior, TestClock, TestIssuer, TestStore};
+use portcullis::{
+    ClientAuth, Introspection, Issuer, Issuers, Jwks, Revocations, SharedStore as _, Verifier,
+};
+use serde_json::json;
+
+use crate::verdict::verdict;
+use crate::{
+    HOUR, ISS, LOGOUT, RECEIVER, REVOKED, SECOND, Slow, built, foreign_entry, issuer, log_out,
+    pass, push, receivers, user,
+};
+
+#[tokio::test]
+async fn the_key_of_one_tenant_signs_no_logout_token_of_another() {
+    const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    const EVIL: &str = "11111111-86f1-41af-91ab-2d7cd011db47";
+    let iss = |tenant: &str| format!("https://login.example/{tenant}/v2.0");
+    let (issuer, clock) = issuer();
+    let mut set = issuer.jwks_json();
+    set["keys"][0]["issuer"] = iss(EVIL).into();
+    let template = Issuer::template("https://login.example/{tenantid}/v2.0", AUDIENCE).unwrap();
+    let template = template.jwks(Jwks::from_json(set.to_string()).unwrap());
+    let revocations = Revocations::in_memory();
+    let verifier = built(template, &clock, &revocations);
+    let app = receivers(&verifier, &revocations);
+    let of_acme = issuer.token().issued_by(&iss(ACME)).claim("tid", ACME).build();
+    assert_ne!(verdict(&verifier, &of_acme).await, "ok", "as an access token");
+    let logout = issuer.logout_token("web").subject("alice").issued_by(&iss(ACME));
+    assert_eq!(log_out(&app, &logout.claim("tid", ACME).build()).await, 400, "as a logout token");
+}
+
+#[tokio::test]
+async fn a_revocation_counts_for_every_name_of_the_issuer() {
+    let (issuer, clock) = issuer();
+    let other = "https://login.custom.example/";
+    let revocations = Revocations::in_memory();
+    let verifier = built(issuer.issuer().alias(other).unwrap(), &clock, &revocations);
+    let app = receivers(&verifier, &revocations);
+    let token = issuer.token().subject("alice").issued_by(other).build();
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    let logout = issuer.logout_token("web").subject("alice").build();
+    assert_eq!(log_out(&app, &logout).await, 200);
+    assert_eq!(verdict(&verifier, &token).await, "revoked", "token by the alias");
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_beyond_a_million_leave_the_api_available() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let now = clock.unix_seconds();
+    for number in 0..999_999 {
+        store.append(&foreign_entry(number, now), HOUR).await.unwrap();
+    }
+    let slow = Slow { store, page: 1000, reads: Arc::default() };
+    let revocations = Revocations::shared(slow);
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    verifier.warm_up().await.unwrap();
+    let good = issuer.token().build();
+    assert_eq!(verdict(&verifier, &good).await, "ok");
+    // What two requests at once to /events do.
+    let (one, other) = tokio::join!(
+        revocations.session("https://evil.example/", "1"),
+        revocations.session("https://evil.example/", "2"),
+    );
+    assert!(one.is_ok() && other.is_ok(), "{one:?}, {other:?}");
+    pass(&clock, 70).await;
+    assert_eq!(verdict(&verifier, &good).await, "ok", "a token of another issuer");
+}
+
+#[tokio::test]
+async fn events_that_revoke_nothing_are_not_recorded() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let revocations = Revocations::shared(store.clone());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let app = receivers(&verifier, &revocations);
+    for timestamp in 1..=100 {
+        let event = issuer.security_event(RECEIVER, REVOKED, user(ISS, "alice"));
+        let event = event.claim("events", json!({ REVOKED: { "event_timestamp": timestamp } }));
+        assert_eq!(push(&app, &event.build()).await.status(), 202);
+    }
+    // No token of 1970 is accepted.
+    let log = store.read(None).await.unwrap().entries;
+    assert!(log.len() <= 1, "{} entries in the log about one subject", log.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_sent_again_after_an_outage_is_accepted() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let revocations = Revocations::shared(store.clone());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    verifier.warm_up().await.unwrap();
+    let app = receivers(&verifier, &revocations);
+    let token = issuer.token().subject("alice").build();
+    let event = issuer.security_event(RECEIVER, REVOKED, user(ISS, "alice")).build();
+    store.set_behavior(StoreBehavior::Fail);
+    assert_eq!(push(&app, &event).await.status(), 503);
+    pass(&clock, 200).await;
+    store.set_behavior(StoreBehavior::Normal);
+    pass(&clock, 2).await;
+    // RFC 8935: the sender tries again, with the same token.
+    assert_eq!(push(&app, &event).await.status(), 202);
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+}
+
+#[tokio::test]
+async fn errors_of_the_receiver_have_a_language() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let response = push(&receivers(&verifier, &revocations), "x").await;
+    assert_eq!(response.status(), 400);
+    // RFC 8935 §2.3.
+    assert!(response.headers().contains_key("content-language"), "{:?}", response.headers());
+}
+
+#[tokio::test]
+async fn an_event_among_many_is_not_lost() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let app = receivers(&verifier, &revocations);
+    let mut events = json!({ REVOKED: {} });
+    for number in 0..16 {
+        events[format!("https://a.example/{number}")] = json!({});
+    }
+    let event = issuer.security_event(RECEIVER, REVOKED, user(ISS, "alice"));
+    assert_eq!(push(&app, &event.claim("events", events).build()).await.status(), 202);
+    let token = issuer.token().subject("alice").build();
+    assert_eq!(verdict(&verifier, &token).await, "revoked", "202, and nothing was revoked");
+}
+
+#[tokio::test]
+async fn a_logout_token_with_escaped_slashes_is_no_access_token() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let now = clock.unix_seconds();
+    // As PHP writes JSON.
+    let payload = json!({
+        "iss": ISS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 120, "jti": "x",
+        "events": { LOGOUT: {} },
+    });
+    let payload = payload.to_string().replace('/', "\\/");
+    let token = issuer.token().header("typ", "JWT").payload(payload).build();
+    assert_ne!(verdict(&verifier, &token).await, "ok");
+}
+
+#[tokio::test]
+async fn times_of_events_are_read_safely() {
+    for (name, event, expected) in [
+        ("negative", json!({ "event_timestamp": -1 }), "revoked"),
+        ("a text", json!({ "event_timestamp": "1" }), "revoked"),
+        ("huge", json!({ "event_timestamp": 1e300 }), "revoked"),
+        ("in the future, in milliseconds", json!({ "event_timestamp": 9e12 }), "revoked"),
+    ] {
+        let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+        let verifier = built(issuer.issuer(), &clock, &revocations);
+        let app = receivers(&verifier, &revocations);
+        let set = issuer.security_event(RECEIVER, REVOKED, user(ISS, "alice"));
+        let set = set.claim("events", json!({ REVOKED: event })).build();
+        assert_eq!(push(&app, &set).await.status(), 202, "{name}");
+        let token = issuer.token().subject("alice").build();
+        assert_eq!(verdict(&verifier, &token).await, expected, "{name}");
+        clock.advance(SECOND);
+        let later = issuer.token().subject("alice").build();
+        assert_eq!(verdict(&verifier, &later).await, "ok", "{name}");
+        // Sent again: it does not reach tokens that were issued meanwhile.
+        clock.advance(Duration::from_secs(70));
+        assert_eq!(push(&app, &set).await.status(), 202, "{name}");
+        assert_eq!(verdict(&verifier, &later).await, "ok", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_revokes_no_tokens_of_another() {
+    let (issuer, clock) = issuer();
+    let evil = TestIssuer::offline("https://evil.example/").unwrap();
+    evil.set_clock(&clock);
+    let (own, of_evil) = (issuer.issuer(), evil.issuer());
+    let issuers = Issuers::lookup(move |iss| {
+        [&own, &of_evil].into_iter().find(|issuer| issuer.iss() == iss).cloned()
+    });
+    let revocations = Revocations::in_memory();
+    let verifier = Verifier::builder(issuers).clock(&clock).revocations(&revocations);
+    let verifier = verifier.build().unwrap();
+    let app = receivers(&verifier, &revocations);
+    let token = issuer.token().subject("alice").claim("sid", "1").claim("jti", "a").build();
+    for subject in [
+        user(ISS, "alice"),
+        json!({ "format": "jwt_id", "iss": ISS, "jti": "a" }),
+        json!({ "format": "opaque", "id": "1", "iss": ISS }),
+        json!({ "format": "opaque", "id": "alice" }),
+        json!({ "format": "complex", "user": user(ISS, "alice") }),
+        json!({ "format": "complex", "session": user(ISS, "1") }),
+        json!({ "user": user(ISS, "alice"), "session": { "format": "opaque", "id": "1" } }),
+        json!({ "format": "complex", "user": { "format": "complex", "user": user(ISS, "alice") } }),
+    ] {
+        let event = evil.security_event(RECEIVER, REVOKED, subject.clone()).build();
+        assert_eq!(push(&app, &event).await.status(), 202, "{subject}");
+        assert_eq!(verdict(&verifier, &token).await, "ok", "{subject}");
+    }
+    let forged = evil.security_event(RECEIVER, REVOKED, user(ISS, "alice")).issued_by(ISS).build();
+    assert_eq!(push(&app, &forged).await.status(), 400);
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+}
+
+#[tokio::test]
+async fn a_token_that_is_verified_while_it_is_revoked_is_rejected() {
+    let issuer = TestIssuer::start().unwrap();
+    issuer.set_delay(Duration::from_millis(100));
+    let revocations = Revocations::in_memory();
+    let verifier = Verifier::builder(issuer.issuer()).revocations(&revocations).build().unwrap();
+    let token = issuer.token().subject("alice").build();
+    let revoke = async {
+        tokio::task::yield_now().await;
+        revocations.subject(issuer.iss(), "alice").await.unwrap();
+    };
+    let (code, ()) = tokio::join!(verdict(&verifier, &token), revoke);
+    assert_eq!(code, "revoked");
+}
+
+#[tokio::test]
+async fn an_opaque_token_without_iat_that_is_issued_after_a_sign_out_is_good() {
+    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+    let revocations = Revocations::in_memory();
+    let verifier = built(issuer.issuer().introspection(asked), &clock, &revocations);
+    revocations.subject(issuer.iss(), "alice").await.unwrap();
+    clock.advance(HOUR);
+    let again = issuer.opaque_token(issuer.token().subject("alice").without_claim("iat"));
+    assert_eq!(verdict(&verifier, &again).await, "ok");
+}
