@@ -9,6 +9,7 @@
 macro_rules! links {
     () => {
         "
+[api-keys]: crate::guide::api_keys
 [comparison]: crate::guide::comparison
 [comparison-sources]: crate::guide::comparison_sources
 [cookies]: crate::guide::rules#cookies-and-gateways

@@ -33,12 +33,27 @@ pub(crate) struct Revocation {
         value_parser = NonEmptyStringValueParser::new()
     )]
     events_authorization: Option<String>,
+    #[arg(skip)]
+    asked_for_by: AskedForBy,
+}
+
+/// Who turned the endpoints on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum AskedForBy {
+    #[default]
+    Flags,
+    /// The embedded issuer, for its page. Without a flag, its tokens must not depend on a Redis that
+    /// was configured for DPoP proofs.
+    EmbeddedIssuer,
 }
 
 impl Revocation {
     /// Turns both endpoints on, for the embedded issuer, and returns what that issuer must know of
     /// them. `api`: the origin of this API.
     pub(crate) fn receive_from_embedded(&mut self, api: &str) -> Receivers {
+        if self.logout_audience.is_none() && self.events_audience.is_none() {
+            self.asked_for_by = AskedForBy::EmbeddedIssuer;
+        }
         let (logout, events) = (format!("{api}{LOGOUT}"), format!("{api}{EVENTS}"));
         let client = self.logout_audience.get_or_insert_with(|| SINGLE_PAGE_APP.to_owned());
         let receiver = self.events_audience.get_or_insert_with(|| events.clone());
@@ -49,7 +64,8 @@ impl Revocation {
         }
     }
 
-    /// What is revoked, or `None` if no endpoint is on. With `store`, replicas share it.
+    /// What is revoked, or `None` if no endpoint is on. With `store`, replicas share it if a flag
+    /// turned an endpoint on.
     ///
     /// # Errors
     ///
@@ -69,6 +85,7 @@ impl Revocation {
         if self.logout_audience.is_none() && self.events_audience.is_none() {
             return Ok(None);
         }
+        let store = store.filter(|_| self.asked_for_by == AskedForBy::Flags);
         Ok(Some(match store {
             Some(store) => Revocations::shared(store.clone()),
             None => Revocations::in_memory(),

@@ -322,7 +322,7 @@ impl Revocations {
         if !self.0.revoked.is_complete(now.uptime) {
             return Err(Error::RevocationsUnavailable);
         }
-        // Before the look-up, so that an entry that is added meanwhile is looked up again.
+        // First, so that an entry that is added now changes it.
         let count = self.0.revoked.count();
         if token.was_looked_up_at(count) {
             return Ok(());
