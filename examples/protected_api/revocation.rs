@@ -42,8 +42,8 @@ pub(crate) struct Revocation {
 enum AskedForBy {
     #[default]
     Flags,
-    /// The embedded issuer, for its page. Without a flag, its tokens must not depend on a Redis that
-    /// was configured for DPoP proofs.
+    /// The embedded issuer, for its page. Its tokens must not depend on a Redis that was configured
+    /// for DPoP proofs.
     EmbeddedIssuer,
 }
 
