@@ -5,18 +5,27 @@ mod eventually;
 #[path = "support/verdict.rs"]
 mod verdict;
 
+use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io::Write as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::Request;
 use axum::http::header::{CACHE_CONTROL, ETAG};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use eventually::eventually;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer, TokenBuilder};
-use portcullis::{Issuer, Issuers, StatusLists, Verifier};
+use portcullis::testing::{AUDIENCE, Behavior, DpopClient, TestClock, TestIssuer, TokenBuilder};
+use portcullis::{
+    Algorithm, ClientAuth, Dpop, Error, Introspection, Issuer, Issuers, Jwks, ProtectLayer,
+    StatusLists, Verifier,
+};
 use serde_json::json;
+use tower::{Layer as _, service_fn};
 use verdict::verdict;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -417,9 +426,7 @@ async fn an_issuer_has_at_most_64_lists() {
 #[tokio::test]
 async fn the_lists_of_an_issuer_take_at_most_64_mib() {
     let api = Api::new();
-    let mut packed = ZlibEncoder::new(Vec::new(), Compression::default());
-    packed.write_all(&vec![0; 16 * 1024 * 1024]).unwrap();
-    let lst = URL_SAFE_NO_PAD.encode(packed.finish().unwrap());
+    let lst = large_lst();
     for (number, expected) in
         [(0, "ok"), (1, "ok"), (2, "ok"), (3, "ok"), (4, "revocations_unavailable")]
     {
@@ -470,6 +477,438 @@ async fn lists_of_resolved_issuers_are_not_fetched_from_private_addresses() {
     assert_eq!(issuer.status_list_fetches(), 0);
     let allowed = Issuers::lookup(config).danger_allow_private_addresses();
     assert_eq!(verdict(&Verifier::new(allowed).unwrap(), &token).await, "ok");
+}
+
+#[tokio::test]
+async fn an_older_list_does_not_replace_a_newer_one() {
+    for (name, issued_before, first, second) in [
+        ("newer", -1, "ok", "revoked"),
+        ("at the same time", 0, "ok", "revoked"),
+        ("older", 1, "revoked", "ok"),
+    ] {
+        let api = Api::new();
+        let (one, other) = (api.token(0), api.token(1));
+        let now = i64::try_from(api.clock.unix_seconds()).unwrap();
+        api.issuer.set_status(0, 1);
+        assert_eq!(api.verdict(&one).await, "revoked", "{name}");
+        api.issuer.set_status(0, 0);
+        api.issuer.set_status(1, 1);
+        api.serve(api.issuer.status_list_token().claim("iat", now - issued_before));
+        api.clock.advance(LIFETIME);
+        assert_eq!(api.verdict(&one).await, first, "{name}");
+        assert_eq!(api.verdict(&other).await, second, "{name}");
+        assert_eq!(api.fetches(), 2, "{name}");
+        let lists = api.verifier.health()[0].status_lists.clone().unwrap();
+        assert_eq!(lists.failed_fetches, u64::from(issued_before > 0), "{name}");
+        let error = lists.last_error.map(|error| error.to_string()).unwrap_or_default();
+        let expected = format!("`iat` is {now} or later, found {}", now - 1);
+        assert_eq!(error.contains(&expected), issued_before > 0, "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_has_expired_must_be_sent_again() {
+    let api = Api::new();
+    api.issuer.set_header(ETAG, "\"1\"");
+    assert_eq!(api.verdict(&api.token(0)).await, "ok");
+    // The server still has the same list, and says so, if it is asked.
+    api.clock.advance(25 * HOUR);
+    assert_eq!(api.verdict(&api.token(0)).await, "ok");
+    assert_eq!(api.fetches(), 2);
+}
+
+/// A server with many lists, at an origin of its own.
+#[derive(Clone)]
+struct Lists {
+    origin: String,
+    served: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Lists {
+    async fn start() -> Self {
+        let served = Arc::<Mutex<HashMap<String, String>>>::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let lists = served.clone();
+        let app = axum::Router::new().fallback(async move |uri: axum::http::Uri| {
+            lists.lock().unwrap().get(uri.path()).cloned().unwrap_or_default()
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { origin, served }
+    }
+
+    /// Serves a list of this many bytes, signed by the issuer, and returns the claim `status` of a
+    /// token in it.
+    fn serve(&self, issuer: &TestIssuer, path: &str, lst: &str) -> serde_json::Value {
+        let uri = format!("{}{path}", self.origin);
+        let list = json!({ "bits": 1, "lst": lst });
+        let list = issuer.status_list_token().subject(&uri).claim("status_list", list).build();
+        self.served.lock().unwrap().insert(path.to_owned(), list);
+        json!({ "status_list": { "idx": 0, "uri": uri } })
+    }
+}
+
+/// A list of 16 MiB.
+fn large_lst() -> String {
+    lst_of(&vec![0; 16 * 1024 * 1024])
+}
+
+fn lst_of(statuses: &[u8]) -> String {
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(statuses).unwrap();
+    URL_SAFE_NO_PAD.encode(packed.finish().unwrap())
+}
+
+#[tokio::test]
+async fn lists_that_are_fetched_together_take_no_more_memory() {
+    let (issuer, lists) = (TestIssuer::start().unwrap(), Lists::start().await);
+    let allowed = StatusLists::new().allow_origin(&lists.origin).unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(allowed);
+    let verifier = Verifier::new(config.keys_fetch_timeout(seconds(30)).unwrap()).unwrap();
+    let lst = large_lst();
+    let mut requests = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let status = lists.serve(&issuer, &format!("/{number}"), &lst);
+        let (verifier, token) = (verifier.clone(), issuer.token().claim("status", status).build());
+        requests.spawn(async move { verdict(&verifier, &token).await });
+    }
+    let verdicts = requests.join_all().await;
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == "ok").count(), 4, "{verdicts:?}");
+    let health = verifier.health()[0].status_lists.clone().unwrap();
+    assert_eq!((health.lists, health.bytes), (8, 64 * 1024 * 1024));
+    assert_eq!((health.fetches, health.failed_fetches), (8, 4));
+}
+
+#[tokio::test]
+async fn a_list_may_shrink() {
+    let api = Api::new();
+    api.issuer.set_status(2047, 0);
+    let (first, last) = (api.token(0), api.token(2047));
+    assert_eq!(api.verdict(&last).await, "ok");
+    let lst = lst_of(&[0, 0]);
+    let list = json!({ "bits": 8, "lst": lst });
+    api.serve(api.issuer.status_list_token().claim("status_list", list));
+    api.clock.advance(LIFETIME);
+    for _ in 0..3 {
+        assert_eq!(api.verdict(&last).await, "claim_value");
+        assert_eq!(api.verdict(&first).await, "ok");
+    }
+    assert_eq!(api.verifier.health()[0].status_lists.clone().unwrap().bytes, 2);
+}
+
+/// Lists that unpack to more than they should, or not at all.
+#[tokio::test]
+async fn hostile_payloads_are_answered_503() {
+    let good = lst_of(&[0; 64]);
+    let bytes = URL_SAFE_NO_PAD.decode(&good).unwrap();
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        URL_SAFE_NO_PAD.encode(bytes)
+    };
+    let bomb = lst_of(&vec![0; 64 * 1024 * 1024]);
+    let unavailable = "revocations_unavailable";
+    for (name, lst, expected) in [
+        ("good", good.clone(), "ok"),
+        ("a bomb", bomb, unavailable),
+        ("truncated", changed(|bytes| bytes.truncate(bytes.len() - 5)), unavailable),
+        ("without its checksum", changed(|bytes| bytes.truncate(bytes.len() - 4)), unavailable),
+        ("a wrong checksum", changed(|bytes| *bytes.last_mut().unwrap() ^= 1), unavailable),
+        ("a wrong header", changed(|bytes| bytes[0] = 0), unavailable),
+        ("with a dictionary", changed(|bytes| bytes[1] |= 0x20), unavailable),
+        ("followed by bytes, which are signed too", changed(|bytes| bytes.extend([0; 8])), "ok"),
+        ("no compression", URL_SAFE_NO_PAD.encode([0; 64]), unavailable),
+    ] {
+        let api = Api::new();
+        let list = json!({ "bits": 8, "lst": lst });
+        api.serve(api.issuer.status_list_token().claim("status_list", list));
+        assert_eq!(api.verdict(&api.token(0)).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn uris_are_compared_as_tokens_spell_them() {
+    let unavailable = "revocations_unavailable";
+    let host = |uri: &str| uri.replace("127.0.0.1", "localhost");
+    type Change = fn(&str) -> String;
+    let cases: [(&str, Change, &str, usize); 8] = [
+        ("the same", str::to_owned, "ok", 1),
+        ("a fragment", |uri| format!("{uri}#1"), unavailable, 1),
+        ("a query", |uri| format!("{uri}?1"), unavailable, 1),
+        ("a dot segment", |uri| uri.replace("/status", "/x/../status"), unavailable, 1),
+        ("the scheme in uppercase", |uri| uri.replace("http", "HTTP"), unavailable, 1),
+        ("another path", |uri| format!("{uri}s"), unavailable, 1),
+        ("a user", |uri| uri.replace("://", "://user@"), "claim_value", 0),
+        (
+            "backslashes to another host",
+            |_| r"https:\\issuer.example\1".to_owned(),
+            "claim_value",
+            0,
+        ),
+    ];
+    for (name, change, expected, slots) in cases {
+        let api = Api::new();
+        let uri = change(api.issuer.status_list().uri());
+        let token = api.with_status(json!({ "status_list": { "idx": 0, "uri": uri } }));
+        assert_eq!(api.verdict(&token).await, expected, "{name}");
+        assert_eq!(api.verifier.health()[0].status_lists.clone().unwrap().lists, slots, "{name}");
+    }
+    let api = Api::new();
+    let uri = host(api.issuer.status_list().uri());
+    let token = api.with_status(json!({ "status_list": { "idx": 0, "uri": uri } }));
+    assert_eq!(api.verdict(&token).await, "claim_value", "another name of the host");
+    assert_eq!(api.fetches(), 0);
+}
+
+#[tokio::test]
+async fn tokens_are_not_lists_and_lists_are_not_tokens() {
+    let api = Api::new();
+    let status = json!({ "status_list": { "idx": 0, "uri": api.issuer.status_list().uri() } });
+    // A token with every claim of a list, and a list with every claim of a token.
+    let list = json!({ "bits": 1, "lst": "eNrbuRgAAhcBXQ" });
+    let token = api.issuer.token().subject(api.issuer.status_list().uri());
+    let token = token.claim("status_list", list).claim("status", status.clone());
+    api.serve(token.clone());
+    assert_eq!(api.verdict(&token.clone().build()).await, "revocations_unavailable");
+    let list = token.header("typ", "statuslist+jwt").build();
+    assert_eq!(api.verdict(&list).await, "unexpected_type");
+}
+
+#[tokio::test]
+async fn only_verified_tokens_take_the_place_of_lists() {
+    let api = Api::new();
+    let other = TestIssuer::offline("https://other.example/").unwrap();
+    let now = api.clock.unix_seconds();
+    type Change = fn(TokenBuilder, &TestIssuer, u64) -> TokenBuilder;
+    let cases: [(&str, Change, &str); 4] = [
+        ("tampered", |token, _, _| token.tampered(), "bad_signature"),
+        ("signed by another", |token, other, _| token.signed_by(other), "bad_signature"),
+        ("expired", |token, _, now| token.claim("exp", now - 3600), "expired"),
+        ("for another API", |token, _, _| token.audience("x"), "wrong_audience"),
+    ];
+    let lists = || api.verifier.health()[0].status_lists.clone().unwrap().lists;
+    for (name, change, expected) in cases {
+        for number in 0..80 {
+            let uri = format!("{}?{name}{number}", api.issuer.status_list().uri());
+            let status = json!({ "status_list": { "idx": 0, "uri": uri } });
+            let token = change(api.issuer.token().claim("status", status), &other, now).build();
+            assert_eq!(api.verdict(&token).await, expected, "{name}");
+        }
+        assert_eq!(lists(), 0, "{name}");
+    }
+    assert_eq!(api.verdict(&api.token(0)).await, "ok");
+    assert_eq!((api.fetches(), lists()), (1, 1));
+}
+
+#[tokio::test]
+async fn odd_members_of_a_list() {
+    let unavailable = "revocations_unavailable";
+    type Change = fn(TokenBuilder) -> TokenBuilder;
+    let cases: [(&str, Change, &str); 7] = [
+        ("a negative ttl", |list| list.claim("ttl", -1), unavailable),
+        ("a huge ttl", |list| list.claim("ttl", 1e300), unavailable),
+        ("a large ttl", |list| list.claim("ttl", 253_402_300_799_u64), "ok"),
+        ("a fraction of a second", |list| list.claim("ttl", 0.5), "ok"),
+        ("ttl as text", |list| list.claim("ttl", "60"), unavailable),
+        (
+            "aggregation_uri",
+            |list| {
+                let lst = "eNpjYAAAAAIAAQ";
+                let uri = "https://127.0.0.1:1/aggregation";
+                list.claim("status_list", json!({ "bits": 1, "lst": lst, "aggregation_uri": uri }))
+            },
+            "ok",
+        ),
+        ("an unknown claim", |list| list.claim("x", json!({ "y": [1] })), "ok"),
+    ];
+    for (name, change, expected) in cases {
+        let api = Api::new();
+        api.serve(change(api.issuer.status_list_token()));
+        assert_eq!(api.verdict(&api.token(0)).await, expected, "{name}");
+        // Nothing else is fetched, and a ttl that is too long is not taken at its word.
+        api.issuer.set_status(0, 1);
+        api.issuer.set_status_list_behavior(Behavior::Serve);
+        assert_eq!(api.verdict(&api.token(0)).await, expected, "{name}");
+        assert_eq!(api.fetches(), 1, "{name}");
+        api.clock.advance(24 * HOUR);
+        assert_eq!(api.verdict(&api.token(0)).await, "revoked", "{name}");
+    }
+}
+
+/// Entra ID: one issuer for many tenants, whose keys sign for one of them each.
+#[tokio::test]
+async fn a_list_is_signed_for_the_tenant_of_the_token() {
+    const TENANTS: [&str; 2] =
+        ["72f988bf-86f1-41af-91ab-2d7cd011db47", "9188040d-6c67-4c5b-b112-36a304b66dad"];
+    let template = "https://login.example/{tenantid}/v2.0";
+    let lists = Lists::start().await;
+    let keys: Vec<_> =
+        TENANTS.map(|_| TestIssuer::offline("https://login.example/common/v2.0").unwrap()).into();
+    let mut set = json!({ "keys": [] });
+    for (tenant, key) in TENANTS.iter().zip(&keys) {
+        let mut jwk = key.jwks_json()["keys"][0].clone();
+        jwk["issuer"] = json!(template.replace("{tenantid}", tenant));
+        set["keys"].as_array_mut().unwrap().push(jwk);
+    }
+    let issuer = Issuer::template(template, AUDIENCE).unwrap();
+    let allowed = StatusLists::new().allow_origin(&lists.origin).unwrap();
+    let issuer =
+        issuer.jwks(Jwks::from_json(set.to_string().as_bytes()).unwrap()).status_lists(allowed);
+    let verifier = Verifier::new(issuer).unwrap();
+    let lst = lst_of(&[0]);
+    let own = lists.serve(&keys[0], "/own", &lst);
+    let shared = lists.serve(&keys[0], "/shared", &lst);
+    let token = |tenant: usize, status: &serde_json::Value| {
+        let iss = template.replace("{tenantid}", TENANTS[tenant]);
+        let token = keys[tenant].token().issued_by(&iss).claim("tid", TENANTS[tenant]);
+        token.claim("status", status.clone()).build()
+    };
+    for (name, tenant, status, expected) in [
+        ("of its tenant", 0, &own, "ok"),
+        ("of another tenant", 1, &own, "revocations_unavailable"),
+        ("of another tenant first", 1, &shared, "revocations_unavailable"),
+        ("of its tenant, afterwards", 0, &shared, "ok"),
+    ] {
+        assert_eq!(verdict(&verifier, &token(tenant, status)).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn nested_layers_see_a_change_between_them() {
+    struct Case {
+        name: &'static str,
+        revoke: bool,
+        expected: (u16, Option<&'static str>),
+    }
+    for Case { name, revoke, expected } in [
+        Case { name: "valid", revoke: false, expected: (200, None) },
+        Case { name: "revoked in between", revoke: true, expected: (401, Some("revoked")) },
+    ] {
+        let api = Arc::new(Api::new());
+        let layer = ProtectLayer::new(api.verifier.clone());
+        let between = {
+            let api = Arc::clone(&api);
+            tower::util::MapRequestLayer::new(move |request: Request<Body>| {
+                if revoke {
+                    api.issuer.set_status(0, 1);
+                    api.clock.advance(LIFETIME);
+                }
+                request
+            })
+        };
+        let inner = service_fn(async |_: Request<Body>| {
+            Ok::<_, Infallible>(axum::http::Response::new(Body::empty()))
+        });
+        let service = layer.layer(between.layer(layer.layer(inner)));
+        let request = Request::get("/").header("authorization", format!("Bearer {}", api.token(0)));
+        let request = request.body(Body::empty()).unwrap();
+        let response = tower::ServiceExt::oneshot(service, request).await.unwrap();
+        let code = response.extensions().get::<Error>().map(Error::code);
+        assert_eq!((response.status().as_u16(), code), expected, "{name}");
+        assert_eq!(api.fetches(), if revoke { 2 } else { 1 }, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn bound_tokens_have_a_status_too() {
+    let issuer = TestIssuer::start_with(Algorithm::ES256).unwrap();
+    let dpop = Dpop::new("https://api.example.com").unwrap();
+    let dpop = dpop.algorithms([Algorithm::ES256, Algorithm::PS256, Algorithm::EdDSA]).unwrap();
+    // Status lists alone are a way to revoke tokens, as FAPI 2.0 requires one.
+    let config = issuer.issuer().fapi2();
+    assert!(Verifier::builder(config.clone()).dpop(dpop.clone()).build().is_err());
+    let config = config.status_lists(StatusLists::new());
+    let verifier = Verifier::builder(config).dpop(dpop).build().unwrap();
+    let layer = ProtectLayer::new(verifier).layer(service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(axum::http::Response::new(Body::empty()))
+    }));
+    let client = DpopClient::new().unwrap();
+    issuer.set_status(1, 1);
+    for (name, index, expected) in
+        [("valid", 0, "ok"), ("revoked", 1, "revoked"), ("out of range", 5000, "claim_value")]
+    {
+        let token = issuer.token().bound_to(&client).status(&issuer.status_list(), index).build();
+        for _ in 0..3 {
+            let proof = client.proof("GET", "https://api.example.com/", &token).build();
+            let request = Request::get("/").header("authorization", format!("DPoP {token}"));
+            let request = request.header("dpop", proof).body(Body::empty()).unwrap();
+            let response = tower::ServiceExt::oneshot(layer.clone(), request).await.unwrap();
+            let code = response.extensions().get::<Error>().map_or("ok", Error::code);
+            assert_eq!(code, expected, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_are_asked_about_have_a_status_too() {
+    let auth = || ClientAuth::client_secret("orders-api", "secret");
+    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let introspection = Introspection::new(auth()).jwts_too();
+    let config = issuer.issuer().introspection(introspection).status_lists(StatusLists::new());
+    let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+    issuer.set_status(1, 1);
+    let token = |index| issuer.token().valid_for(HOUR).status(&issuer.status_list(), index).build();
+    let (good, bad) = (token(0), token(1));
+    for _ in 0..3 {
+        assert_eq!(verdict(&verifier, &good).await, "ok");
+        assert_eq!(verdict(&verifier, &bad).await, "revoked");
+    }
+    assert_eq!(issuer.status_list_fetches(), 1);
+    issuer.set_status(0, 1);
+    clock.advance(LIFETIME);
+    assert_eq!(verdict(&verifier, &good).await, "revoked", "the answer is cached or asked again");
+
+    // Where the answer replaces the JWT, its claim `status` is not looked up.
+    for introspection in [
+        Introspection::new(auth()).instead_of_keys(),
+        Introspection::new(auth()).instead_of_keys().signed(),
+    ] {
+        let config = issuer.issuer().introspection(introspection).status_lists(StatusLists::new());
+        let error = Verifier::new(config).unwrap_err().to_string();
+        assert!(error.contains("instead_of_keys"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn callers_that_cannot_wait_start_the_fetch() {
+    let issuer = TestIssuer::start().unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+    let verifier = Verifier::new(config).unwrap();
+    issuer.set_status(1, 1);
+    let token = |index| issuer.token().status(&issuer.status_list(), index).build();
+    let (good, bad) = (token(0), token(1));
+    assert!(verifier.try_verify(&good).is_none());
+    let code = |token: &str| {
+        verifier.try_verify(token).map(|found| found.map_or_else(|error| error.code(), |_| "ok"))
+    };
+    eventually("the list", || code(&good).is_some()).await;
+    assert_eq!((code(&good), code(&bad)), (Some("ok"), Some("revoked")));
+    assert_eq!(issuer.status_list_fetches(), 1);
+}
+
+#[test]
+fn without_a_runtime_nothing_is_fetched() {
+    let issuer = TestIssuer::start().unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+    let clock = TestClock::new();
+    issuer.set_clock(&clock);
+    let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+    let token = issuer.token().valid_for(HOUR).status(&issuer.status_list(), 0).build();
+    let code = || verifier.try_verify(&token).map(|found| found.map(|_| ()).map_err(|e| e.code()));
+    assert_eq!(code(), Some(Err("revocations_unavailable")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(verdict(&verifier, &token)), "ok");
+    assert_eq!(code(), Some(Ok(())));
+    // A runtime that is gone does not leave a fetch behind that others wait for.
+    clock.advance(LIFETIME);
+    issuer.set_status_list_behavior(Behavior::Hang);
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert!(other.block_on(async { verifier.try_verify(&token).is_none() }));
+    drop(other);
+    issuer.set_status_list_behavior(Behavior::Serve);
+    clock.advance(seconds(30));
+    assert_eq!(runtime.block_on(verdict(&verifier, &token)), "ok");
 }
 
 #[test]

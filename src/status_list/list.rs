@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
 
+use crate::clock::Now;
 use crate::token::claims::numeric_date;
 use crate::token::json::{self, Value};
 
@@ -93,6 +94,11 @@ impl StatusList {
         let byte = self.statuses.get(usize::try_from(index / per_byte).ok()?)?;
         // The lowest bits are those of the first token (§4.1).
         Some(byte >> (index % per_byte * bits) & (u8::MAX >> (8 - bits)))
+    }
+
+    /// Whether `exp` has passed.
+    pub(super) fn has_expired(&self, leeway: Duration, now: Now) -> bool {
+        self.expires_at.is_some_and(|until| now.unix >= until.saturating_add(leeway))
     }
 
     /// The memory that it takes, in bytes.

@@ -2,11 +2,13 @@
 //! in compressed lists, and each token names its list and its place in it.
 //!
 //! `reference.rs` is what a token says, `list.rs` one list, and `lists.rs` the lists of one issuer
-//! at run time, fetched and cached.
+//! at run time, which `fetch.rs` fetches. `budget.rs` limits their number and their memory.
 
+pub(crate) mod budget;
+mod fetch;
 mod list;
 pub(crate) mod lists;
-pub(crate) mod reference;
+mod reference;
 
 use std::time::Duration;
 
@@ -28,8 +30,12 @@ const LONGEST_STALE: Duration = Duration::from_secs(3600);
 /// to look up.
 ///
 /// The list must be signed with the keys of the issuer (`typ` is `statuslist+jwt`). It is cached
-/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list has at most 2
-/// MiB, 16 MiB unpacked, and an issuer has at most 64 lists.
+/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list that was issued
+/// before the cached one (`iat`) does not replace it. `aggregation_uri` is ignored.
+///
+/// A list has at most 2 MiB, 16 MiB unpacked. An issuer has at most 64 lists of 64 MiB together; all
+/// issuers that come from a lookup have at most 256 MiB, and 1,024 lists beside the first of each.
+/// Tokens of a list for which there is no room are answered 503.
 ///
 /// ```
 /// use portcullis::{Issuer, StatusLists, Verifier};
