@@ -205,7 +205,7 @@ impl ActiveIssuer {
     }
 
     /// Reads where the status of a token is, if it is in a list that is looked up. The payload is
-    /// unverified: it can only cause a rejection. `tenant`: that of the token, for an issuer that has
+    /// unverified: it can only cause a rejection. `tenant`: that of the token, for an issuer with
     /// many.
     #[cfg(feature = "status-list")]
     pub(crate) fn status_reference(

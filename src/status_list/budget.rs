@@ -109,8 +109,8 @@ impl Account {
     }
 }
 
-/// Whether one issuer takes no more than what it leaves. Were the limit of all issuers the only one,
-/// a few hostile tenants could take all of it, and the lists of the others would not be read.
+/// Whether one issuer takes no more than it leaves. Were the limit of all issuers the only one, a
+/// few hostile tenants could take all of it, and the lists of the others would not be read.
 fn is_fair(own: usize, all: usize, limit: usize) -> bool {
     limit.checked_sub(all).is_some_and(|left| own <= left)
 }

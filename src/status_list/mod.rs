@@ -30,12 +30,12 @@ const LONGEST_STALE: Duration = Duration::from_secs(3600);
 /// to look up.
 ///
 /// The list must be signed with the keys of the issuer (`typ` is `statuslist+jwt`). It is cached
-/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list that was issued
-/// before the cached one (`iat`) does not replace it. `aggregation_uri` is ignored.
+/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list that was
+/// issued before the cached one (`iat`) does not replace it. `aggregation_uri` is ignored.
 ///
-/// A list has at most 2 MiB, 16 MiB unpacked. An issuer has at most 64 lists of 64 MiB together; all
-/// issuers that come from a lookup have at most 256 MiB, and 1,024 lists beside the first of each.
-/// Tokens of a list for which there is no room are answered 503.
+/// A list has at most 2 MiB, 16 MiB unpacked. An issuer has at most 64 lists of 64 MiB together.
+/// All issuers that come from a lookup have at most 256 MiB together, and 1,024 lists beside the
+/// first one of each. Tokens of a list for which there is no room are answered 503.
 ///
 /// ```
 /// use portcullis::{Issuer, StatusLists, Verifier};
