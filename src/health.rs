@@ -61,6 +61,10 @@ pub struct IssuerHealth {
     /// The state of the introspection endpoint, if the issuer is asked about tokens
     /// ([`Issuer::introspection`](crate::Issuer::introspection)).
     pub introspection: Option<IntrospectionHealth>,
+    /// The state of the status lists, if the status of tokens is looked up
+    /// ([`Issuer::status_lists`](crate::Issuer::status_lists)).
+    #[cfg(feature = "status-list")]
+    pub status_lists: Option<StatusListHealth>,
     /// Whether tokens are verified with the keys.
     pub(crate) needs_keys: bool,
 }
@@ -83,6 +87,23 @@ pub struct IntrospectionHealth {
     pub last_error: Option<FetchError>,
 }
 
+/// The state of an issuer's status lists (draft-ietf-oauth-status-list).
+#[cfg(feature = "status-list")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StatusListHealth {
+    /// How many lists tokens have named, including those that could not be fetched.
+    pub lists: usize,
+    /// The memory of the cached lists, in bytes.
+    pub bytes: usize,
+    /// How many fetches have ended since the start, successful or not.
+    pub fetches: u64,
+    /// How many of these fetches failed.
+    pub failed_fetches: u64,
+    /// The error of the last fetch of any of the lists, if it failed.
+    pub last_error: Option<FetchError>,
+}
+
 impl IssuerHealth {
     /// The state of an issuer whose keys are never fetched.
     pub(crate) fn fixed(iss: &Arc<str>, keys: usize, ignored: Vec<IgnoredKeyReason>) -> Self {
@@ -101,6 +122,8 @@ impl IssuerHealth {
             stale_serves: 0,
             unknown_kids: 0,
             introspection: None,
+            #[cfg(feature = "status-list")]
+            status_lists: None,
             needs_keys: true,
         }
     }

@@ -144,6 +144,8 @@ pub use error::{
 };
 #[cfg(feature = "axum")]
 pub use extract::{AccessTokenRejection, Claims};
+#[cfg(feature = "status-list")]
+pub use health::StatusListHealth;
 pub use health::{
     IntrospectionHealth, IssuerHealth, RevocationLogHealth, RevocationsHealth, WarmUpError,
 };

@@ -153,6 +153,7 @@ pub(crate) fn status_list_fetched(
             suppressed, "status list fetched"
         );
     }
+    meters::status_list_fetch(issuer, if changed { "changed" } else { "unchanged" }, took);
 }
 
 /// The fetch of a status list failed.
@@ -171,14 +172,15 @@ pub(crate) fn status_list_failed(
             suppressed, "failed to fetch status list"
         );
     }
+    meters::status_list_fetch(issuer, "failed", took);
 }
 
 /// Tokens of the issuer name more status lists than are kept. `suppressed` is as in
 /// [`lookup_failed`].
 #[cfg(feature = "status-list")]
-pub(crate) fn status_lists_full(issuer: &IssuerName, suppressed: u64) {
+pub(crate) fn status_lists_full(issuer: &IssuerName, expected: &str, suppressed: u64) {
     tracing::error!(
-        target: "portcullis", event = "status_lists_full", issuer = &*issuer.iss, suppressed,
+        target: "portcullis", event = "status_lists_full", issuer = &*issuer.iss, expected, suppressed,
         "tokens of the issuer name more status lists than are kept; those of further lists are answered 503"
     );
 }
@@ -563,6 +565,14 @@ mod meters {
             .record(took.as_secs_f64());
     }
 
+    #[cfg(feature = "status-list")]
+    pub(super) fn status_list_fetch(issuer: &IssuerName, outcome: &'static str, took: Duration) {
+        counter!("portcullis_status_list_fetches_total", "issuer" => label(issuer), "outcome" => outcome)
+            .increment(1);
+        histogram!("portcullis_status_list_fetch_duration_seconds", "issuer" => label(issuer), "outcome" => outcome)
+            .record(took.as_secs_f64());
+    }
+
     /// The time of the last fetch, as is common with Prometheus. The age of a key set is the
     /// current time minus this value; an age would be out of date when it is read. Resolved issuers
     /// share one label, so they have no such value.
@@ -630,6 +640,8 @@ mod meters {
     pub(super) fn request(_: &'static str) {}
     pub(super) fn token_cache(_: &'static str) {}
     pub(super) fn fetch(_: &IssuerName, _: &'static str, _: Duration) {}
+    #[cfg(feature = "status-list")]
+    pub(super) fn status_list_fetch(_: &IssuerName, _: &'static str, _: Duration) {}
     pub(super) fn fetched_at(_: &IssuerName, _: Duration) {}
     pub(super) fn stale_serve(_: &IssuerName) {}
     pub(super) fn unknown_kid(_: &IssuerName, _: &'static str) {}

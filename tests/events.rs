@@ -445,7 +445,9 @@ async fn events_and_metrics_have_stable_names() {
         let token = lists.token().claim("status", status).build();
         assert_eq!(verdict(&listed, &token).await, "revocations_unavailable");
     }
-    assert!(log.take().contains(&"ERROR status_lists_full issuer suppressed=0".to_owned()));
+    assert!(
+        log.take().contains(&"ERROR status_lists_full expected issuer suppressed=0".to_owned())
+    );
 
     // Revocations that replicas share, and what issuers send.
     tokio::time::pause();
@@ -536,6 +538,7 @@ async fn events_and_metrics_have_stable_names() {
                 iss if iss == issuer.iss() => "ISS",
                 iss if iss == large.iss() => "LARGE",
                 iss if iss == asked.iss() => "ASKED",
+                iss if iss == lists.iss() => "LISTS",
                 other => other,
             };
             format!("{}={value}", label.key())
@@ -609,6 +612,10 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_revocations_total outcome=failed: 1",
             "portcullis_revocations_total outcome=recorded: 1",
             "portcullis_stale_serves_total issuer=ISS: 5",
+            "portcullis_status_list_fetch_duration_seconds issuer=LISTS outcome=changed: 1 times",
+            "portcullis_status_list_fetch_duration_seconds issuer=LISTS outcome=failed: 64 times",
+            "portcullis_status_list_fetches_total issuer=LISTS outcome=changed: 1",
+            "portcullis_status_list_fetches_total issuer=LISTS outcome=failed: 64",
             "portcullis_token_cache_total outcome=hit: 8",
             "portcullis_token_cache_total outcome=miss: 120",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",

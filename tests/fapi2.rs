@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
+#[cfg(feature = "status-list")]
+use portcullis::StatusLists;
 use portcullis::testing::{DpopClient, TestClock, TestIssuer, TokenBuilder};
 use portcullis::{
     Algorithm, ClientAuth, ClientCertificate, ClientCertificates, ConfigError, Dpop, Error,
@@ -28,7 +30,7 @@ fn issuer() -> Issuer {
 #[test]
 fn a_verifier_that_lacks_something_is_not_built() {
     type Configure = fn(Issuer) -> Result<VerifierBuilder, ConfigError>;
-    let cases: [(&str, Configure, Option<&str>); 13] = [
+    let cases: Vec<(&str, Configure, Option<&str>)> = vec![
         (
             "nothing",
             |issuer| Ok(Verifier::builder(issuer)),
@@ -96,6 +98,21 @@ fn a_verifier_that_lacks_something_is_not_built() {
                 Ok(Verifier::builder(issuer.introspection(Introspection::new(auth))).dpop(dpop()))
             },
             Some("`Introspection::jwts_too`"),
+        ),
+        #[cfg(feature = "status-list")]
+        (
+            "status lists that tokens need not name",
+            |issuer| Ok(Verifier::builder(issuer.status_lists(StatusLists::new())).dpop(dpop())),
+            Some("`StatusLists::required`"),
+        ),
+        #[cfg(feature = "status-list")]
+        (
+            "required status lists",
+            |issuer| {
+                let lists = StatusLists::new().required();
+                Ok(Verifier::builder(issuer.status_lists(lists)).dpop(dpop()))
+            },
+            None,
         ),
         (
             "a shared secret",

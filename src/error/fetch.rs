@@ -139,6 +139,18 @@ pub enum FetchError {
         /// Why each key was ignored.
         ignored: Vec<IgnoredKeyReason>,
     },
+    /// The status list was issued before the cached one, which stays in use: an old list would make
+    /// revoked tokens valid again (draft-ietf-oauth-status-list §5.1).
+    #[error("{url}: expected a status list whose `iat` is {cached} or later, found {presented}")]
+    #[non_exhaustive]
+    OlderStatusList {
+        /// The fetched URL.
+        url: String,
+        /// `iat` of the cached list, in seconds since 1970.
+        cached: u64,
+        /// `iat` of the fetched list, in seconds since 1970.
+        presented: u64,
+    },
     /// There is no Tokio runtime to send the request on.
     #[error("fetching needs a Tokio runtime, and none is running")]
     NoRuntime,

@@ -20,6 +20,8 @@ use crate::keys::remote::{
 };
 use crate::keys::url::PlainHttp;
 #[cfg(feature = "status-list")]
+use crate::status_list::budget::ResolvedBudget;
+#[cfg(feature = "status-list")]
 use crate::status_list::lists::{ActiveStatusLists, CheckedReference, TokenStatus};
 use crate::telemetry::{IssuerName, LogThrottle};
 use crate::token::claims::RegisteredClaims;
@@ -53,6 +55,9 @@ pub(crate) enum Provenance {
         addresses: AddressPolicy,
         /// Limits the log events about resolved issuers.
         throttle: Arc<LogThrottle>,
+        /// Limits what the status lists of resolved issuers take.
+        #[cfg(feature = "status-list")]
+        status_lists: Arc<ResolvedBudget>,
     },
 }
 
@@ -109,6 +114,11 @@ impl ActiveIssuer {
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         config.check()?;
+        #[cfg(feature = "status-list")]
+        let of_resolved = match &provenance {
+            Provenance::Configured => None,
+            Provenance::Resolved { status_lists, .. } => Some(Arc::clone(status_lists)),
+        };
         let (throttle, addresses) = match provenance {
             Provenance::Configured => (None, AddressPolicy::Any),
             Provenance::Resolved { .. } if config.plain_http == PlainHttp::Anywhere => {
@@ -128,12 +138,13 @@ impl ActiveIssuer {
                     config.iss
                 )));
             }
-            Provenance::Resolved { throttle, addresses } => (Some(throttle), addresses),
+            Provenance::Resolved { throttle, addresses, .. } => (Some(throttle), addresses),
         };
         let name = IssuerName { iss: Arc::clone(&config.iss), throttle };
         let introspection = client_of(&config, &name, addresses, clients, clock)?;
         #[cfg(feature = "status-list")]
-        let status_lists = ActiveStatusLists::new(&config, &name, addresses, clients, clock)?;
+        let status_lists =
+            ActiveStatusLists::new(&config, &name, addresses, of_resolved, clients, clock)?;
         let keys = ActiveKeys::of(&config, name, addresses, clients, clock)?;
         let names = (!config.aliases.is_empty()).then(|| config.names().map(Arc::clone).collect());
         Ok(Self {
@@ -206,14 +217,16 @@ impl ActiveIssuer {
     }
 
     /// Reads where the status of a token is, if it is in a list that is looked up. The payload is
-    /// unverified: it can only cause a rejection.
+    /// unverified: it can only cause a rejection. `tenant`: that of the token, for an issuer with
+    /// many.
     #[cfg(feature = "status-list")]
     pub(crate) fn status_reference(
         &self,
         jws: &Jws<'_>,
+        tenant: Option<&str>,
     ) -> Result<Option<CheckedReference>, InvalidToken> {
         let Some(lists) = &self.status_lists else { return Ok(None) };
-        lists.reference(jws.unverified_payload())
+        lists.reference(jws.unverified_payload(), tenant)
     }
 
     /// The status of a token that was verified.
@@ -400,6 +413,8 @@ impl ActiveIssuer {
         };
         IssuerHealth {
             introspection: self.introspection.as_ref().map(IntrospectionClient::health),
+            #[cfg(feature = "status-list")]
+            status_lists: self.status_lists.as_ref().map(ActiveStatusLists::health),
             needs_keys: !matches!(self.keys, ActiveKeys::Unused),
             ..keys
         }

@@ -72,7 +72,7 @@ impl Issuer {
             return missing(format!("`Dpop::algorithms` of PS256, ES256 and EdDSA, found {other}"));
         }
         #[cfg(feature = "status-list")]
-        let has_status_lists = self.status_lists.is_some();
+        let has_status_lists = self.status_lists.as_ref().is_some_and(|lists| lists.is_required);
         #[cfg(not(feature = "status-list"))]
         let has_status_lists = false;
         let is_short = self.max_token_age.is_some_and(|age| age <= SHORT_LIFETIME);
@@ -80,7 +80,7 @@ impl Issuer {
         let asks = self.introspection.as_ref().is_some_and(|asked| asked.jwts != JwtPolicy::Verify);
         if !asks && !settings.has_revocations && !has_status_lists && !is_short {
             return missing(
-                "`Introspection::jwts_too` or `instead_of_keys`, `revocations`, `StatusLists::required`, or a `max_token_age` of at most 10 minutes, found none of them"
+                "`Introspection::jwts_too` or `instead_of_keys`, `revocations`, `StatusLists::required` (feature `status-list`), or a `max_token_age` of at most 10 minutes, found none of them"
                     .to_owned(),
             );
         }

@@ -19,6 +19,8 @@ use crate::error::{BoxError, ConfigError, Error, InvalidToken};
 use crate::http_client::{HttpClients, Purpose};
 use crate::permits::Permits;
 use crate::single_flight::SingleFlight;
+#[cfg(feature = "status-list")]
+use crate::status_list::budget::ResolvedBudget;
 use crate::telemetry::{self, LogThrottle};
 
 /// Size and lifetime of the negative cache. The size bounds the memory that forged `iss` values can
@@ -75,6 +77,8 @@ pub(super) struct ResolvedIssuers {
     failures: LogThrottle,
     unusable: LogThrottle,
     fetches: Arc<LogThrottle>,
+    #[cfg(feature = "status-list")]
+    status_lists: Arc<ResolvedBudget>,
 }
 
 impl ResolvedIssuers {
@@ -116,6 +120,8 @@ impl ResolvedIssuers {
             failures: LogThrottle::default(),
             unusable: LogThrottle::default(),
             fetches: Arc::default(),
+            #[cfg(feature = "status-list")]
+            status_lists: Arc::default(),
         }))
     }
 
@@ -343,7 +349,12 @@ impl ResolvedIssuers {
         }
         let name = Arc::clone(&config.iss);
         let addresses = self.lookup.addresses;
-        let provenance = Provenance::Resolved { addresses, throttle: Arc::clone(&self.fetches) };
+        let provenance = Provenance::Resolved {
+            addresses,
+            throttle: Arc::clone(&self.fetches),
+            #[cfg(feature = "status-list")]
+            status_lists: Arc::clone(&self.status_lists),
+        };
         let active = config
             .check_fapi2(&self.settings)
             .and_then(|()| ActiveIssuer::new(config, provenance, &self.clients, &self.clock));

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use miniz_oxide::inflate::{TINFLStatus, decompress_to_vec_zlib_with_limit};
 
+use crate::clock::Now;
 use crate::token::claims::numeric_date;
 use crate::token::json::{self, Value};
 
@@ -95,6 +96,11 @@ impl StatusList {
         Some(byte >> (index % per_byte * bits) & (u8::MAX >> (8 - bits)))
     }
 
+    /// Whether `exp` has passed.
+    pub(super) fn has_expired(&self, leeway: Duration, now: Now) -> bool {
+        self.expires_at.is_some_and(|until| now.unix >= until.saturating_add(leeway))
+    }
+
     /// The memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.statuses.capacity()
@@ -160,18 +166,80 @@ mod tests {
         }
     }
 
-    /// The first appendix of test vectors, 2^20 tokens with 1 bit each.
+    /// Test vectors of the appendix, of 2^20 tokens each.
     #[test]
-    fn the_long_example_of_the_draft_is_read() {
-        const LST: &str = "eNrt3AENwCAMAEGogklACtKQPg9LugC9k_ACvreiogEAAKkeCQAAAAAAAAAAAAAAAAAAAIBylgQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAXG9IAAAAAAAAAPwsJAAAAAAAAAAAAAAAvhsSAAAAAAAAAAAA7KpLAAAAAAAAAAAAAAAAAAAAAJsLCQAAAAAAAAAAADjelAAAAAAAAAAAKjDMAQAAAACAZC8L2AEb";
-        let list = list(1, LST);
-        let set: Vec<_> = (0..1 << 20).filter(|index| list.get(*index) == Some(1)).collect();
-        let expected = [
-            0, 1993, 25460, 159_495, 495_669, 554_353, 645_645, 723_232, 854_545, 934_534,
-            1_000_345,
-        ];
-        assert_eq!(set, expected);
-        assert_eq!((list.get((1 << 20) - 1), list.get(1 << 20)), (Some(0), None));
+    fn the_long_examples_of_the_draft_are_read() {
+        const ONE: &str = "eNrt3AENwCAMAEGogklACtKQPg9LugC9k_ACvreiogEAAKkeCQAAAAAAAAAAAAAAAAAAAIBylgQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAXG9IAAAAAAAAAPwsJAAAAAAAAAAAAAAAvhsSAAAAAAAAAAAA7KpLAAAAAAAAAAAAAAAAAAAAAJsLCQAAAAAAAAAAADjelAAAAAAAAAAAKjDMAQAAAACAZC8L2AEb";
+        const TWO: &str = "eNrt2zENACEQAEEuoaBABP5VIO01fCjIHTMStt9ovGVIAAAAAABAbiEBAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAEB5WwIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAID0ugQAAAAAAAAAAAAAAAAAQG12SgAAAAAAAAAAAAAAAAAAAAAAAAAAAOCSIQEAAAAAAAAAAAAAAAAAAAAAAAD8ExIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAwJEuAQAAAAAAAAAAAAAAAAAAAAAAAMB9SwIAAAAAAAAAAAAAAAAAAACoYUoAAAAAAAAAAAAAAEBqH81gAQw";
+        const FOUR: &str = "eNrt0EENgDAQADAIHwImkIIEJEwCUpCEBBQRHOy35Li1EjoOQGabAgAAAAAAAAAAAAAAAAAAACC1SQEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABADrsCAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAADoxaEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAIIoCgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAACArpwKAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAGhqVkAzlwIAAAAAiGVRAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAABx3AoAgLpVAQAAAAAAAAAAAAAAwM89rwMAAAAAAAAAAAjsA9xMBMA";
+        struct Case {
+            bits: u8,
+            lst: &'static str,
+            statuses: &'static [(u32, u8)],
+        }
+        for Case { bits, lst, statuses } in [
+            Case {
+                bits: 1,
+                lst: ONE,
+                statuses: &[
+                    (0, 1),
+                    (1993, 1),
+                    (25460, 1),
+                    (159_495, 1),
+                    (495_669, 1),
+                    (554_353, 1),
+                    (645_645, 1),
+                    (723_232, 1),
+                    (854_545, 1),
+                    (934_534, 1),
+                    (1_000_345, 1),
+                ],
+            },
+            Case {
+                bits: 2,
+                lst: TWO,
+                statuses: &[
+                    (0, 1),
+                    (1993, 2),
+                    (25460, 1),
+                    (159_495, 3),
+                    (495_669, 1),
+                    (554_353, 1),
+                    (645_645, 2),
+                    (723_232, 1),
+                    (854_545, 1),
+                    (934_534, 2),
+                    (1_000_345, 3),
+                ],
+            },
+            Case {
+                bits: 4,
+                lst: FOUR,
+                statuses: &[
+                    (0, 1),
+                    (1993, 2),
+                    (35460, 3),
+                    (459_495, 4),
+                    (595_669, 5),
+                    (754_353, 6),
+                    (845_645, 7),
+                    (923_232, 8),
+                    (924_445, 9),
+                    (934_534, 10),
+                    (1_000_345, 12),
+                    (1_004_534, 11),
+                    (1_030_203, 13),
+                    (1_030_204, 14),
+                    (1_030_205, 15),
+                ],
+            },
+        ] {
+            let list = list(bits, lst);
+            let found = (0..1 << 20).map(|index| (index, list.get(index).unwrap()));
+            let found: Vec<_> = found.filter(|(_, status)| *status != 0).collect();
+            assert_eq!(found, statuses, "{bits}");
+            assert_eq!(list.get(1 << 20), None, "{bits}");
+        }
     }
 
     #[test]

@@ -10,32 +10,27 @@ use arc_swap::ArcSwapOption;
 use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use url::{Origin, Url};
 
 use super::StatusLists;
-use super::list::{MAX_JWT, NotAList, StatusList};
+use super::budget::{Account, NoRoom, ResolvedBudget, Usage};
+use super::fetch::{Download, FetchTask, ResolvedLimit};
+use super::list::StatusList;
 use super::reference::Reference;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
+use crate::health::StatusListHealth;
 use crate::http_client::{HttpClients, Purpose};
+use crate::introspection::{Introspection, JwtPolicy};
 use crate::issuer::Issuer;
-use crate::issuer::active::{ActiveIssuer, SignatureCheck};
-use crate::keys::remote::fetch::{Document, Fetched, Http, Validators, redacted};
-use crate::keys::remote::limits::{FetchClass, OriginLimit};
+use crate::issuer::active::ActiveIssuer;
+use crate::keys::remote::fetch::{Validators, redacted};
+use crate::keys::remote::limits::OriginLimit;
 use crate::keys::remote::schedule::{ABANDON_AFTER, Budget, Decision, KeyPolicy, Schedule};
 use crate::keys::remote::{AddressPolicy, Fetching, jitter};
 use crate::keys::url::{PlainHttp, secure_url};
 use crate::telemetry::{self, IssuerName, LogThrottle};
-use crate::token::jws::Jws;
-use crate::token::token_type;
-
-/// Maximum number of lists of one issuer.
-const MAX_LISTS: usize = 64;
-
-/// Maximum memory of the lists of one issuer, in bytes: four of the largest. Lists of eight million
-/// tokens with 2 bits take 2 MB each.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long a list must have been unused before another one takes its place. Otherwise, the tokens
 /// of one list too many would fetch a list with each request.
@@ -57,31 +52,53 @@ const SHORTEST_BEFORE_END: Duration = Duration::from_secs(1);
 pub(crate) struct ActiveStatusLists {
     /// Where lists may be.
     origins: Vec<Origin>,
+    /// Whether each token must name a list.
+    is_required: bool,
     plain_http: PlainHttp,
     fetches: Fetches,
-    slots: Mutex<HashMap<Box<str>, Arc<Slot>>>,
+    slots: Mutex<HashMap<Place, Arc<Slot>>>,
     /// Of tokens with one list too many.
     full: LogThrottle,
 }
 
-/// How all lists of an issuer are fetched.
+/// How all lists of an issuer are fetched, and what they take.
 #[derive(Clone)]
-struct Fetches {
+pub(super) struct Fetches {
     issuer: IssuerName,
-    client: Client,
-    addresses: AddressPolicy,
-    clock: Clock,
-    policy: KeyPolicy,
-    leeway: Duration,
+    pub(super) client: Client,
+    pub(super) addresses: AddressPolicy,
+    pub(super) clock: Clock,
+    pub(super) policy: KeyPolicy,
+    pub(super) leeway: Duration,
+    pub(super) resolved_limit: ResolvedLimit,
+    account: Arc<Account>,
+    counters: Arc<Counters>,
+}
+
+/// Counts since the start, for [`StatusListHealth`].
+#[derive(Default)]
+struct Counters {
+    fetches: AtomicU64,
+    failed: AtomicU64,
+    /// The error of the last fetch, if it failed.
+    last_error: Mutex<Option<FetchError>>,
+}
+
+/// The list that a token names.
+#[derive(Clone, Eq, Hash, PartialEq)]
+struct Place {
+    uri: Box<str>,
+    /// For an issuer with many tenants, whose keys may each sign for one of them only.
+    tenant: Option<Box<str>>,
 }
 
 /// One list.
-struct Slot {
-    uri: Box<str>,
-    url: Url,
+pub(super) struct Slot {
+    place: Place,
+    pub(super) url: Url,
     issuer: Weak<ActiveIssuer>,
-    fetches: Fetches,
-    limit_at_origin: OriginLimit,
+    pub(super) fetches: Fetches,
+    pub(super) limit_at_origin: OriginLimit,
     current: ArcSwapOption<StatusList>,
     /// [`Schedule::next_decision`], in nanoseconds of uptime. Before that time, the lock is not
     /// needed.
@@ -101,6 +118,8 @@ struct State {
     under_way: Option<watch::Receiver<()>>,
     /// How to revalidate the cached list.
     validators: Validators,
+    /// The memory of the cached list, as it is counted.
+    bytes: usize,
 }
 
 /// Where the status of a verified token is.
@@ -120,7 +139,7 @@ pub(crate) enum StatusCheck {
 
 /// The place of a token's status, at an allowed URL.
 pub(crate) struct CheckedReference {
-    uri: Box<str>,
+    place: Place,
     url: Url,
     index: u32,
 }
@@ -130,6 +149,7 @@ impl ActiveStatusLists {
         config: &Issuer,
         issuer: &IssuerName,
         addresses: AddressPolicy,
+        of_resolved: Option<Arc<ResolvedBudget>>,
         clients: &HttpClients,
         clock: &Clock,
     ) -> Result<Option<Self>, ConfigError> {
@@ -143,28 +163,51 @@ impl ActiveStatusLists {
                 config.iss
             )));
         }
-        if !config.needs_keys() {
+        let is_asked = |introspection: &Introspection| introspection.jwts == JwtPolicy::Ask;
+        if config.introspection.as_ref().is_some_and(is_asked) {
             return Err(ConfigError::new(format!(
-                "status lists of issuer {:?}: expected an issuer with keys, found one that is asked about every token",
+                "status lists of issuer {:?}: expected JWTs that are verified, found `Introspection::instead_of_keys`, by which the issuer is asked about every token",
                 config.iss
             )));
         }
         let client = clients.get(config.client.as_ref(), addresses, Purpose::Keys)?;
-        let StatusLists { max_stale, .. } = *lists;
+        let StatusLists { is_required, max_stale, .. } = *lists;
         let policy = KeyPolicy { max_stale, ..config.key_policy.clone() };
         let (issuer, clock, leeway) = (issuer.clone(), clock.clone(), config.leeway);
-        let fetches = Fetches { issuer, client, addresses, clock, policy, leeway };
+        let resolved_limit = match of_resolved {
+            Some(_) => ResolvedLimit::new(),
+            None => ResolvedLimit::none(),
+        };
+        let (account, counters) = (Arc::new(Account::new(of_resolved)), Arc::default());
+        let fetches = Fetches {
+            issuer,
+            client,
+            addresses,
+            clock,
+            policy,
+            leeway,
+            resolved_limit,
+            account,
+            counters,
+        };
         let (slots, full) = (Mutex::default(), LogThrottle::default());
-        Ok(Some(Self { origins, plain_http: config.plain_http, fetches, slots, full }))
+        Ok(Some(Self { origins, is_required, plain_http: config.plain_http, fetches, slots, full }))
     }
 
     /// Reads where the status of a token is. The payload is unverified: it can only cause a
-    /// rejection.
+    /// rejection. `tenant`: that of the token, for an issuer that has many.
     pub(crate) fn reference(
         &self,
         payload: &[u8],
+        tenant: Option<&str>,
     ) -> Result<Option<CheckedReference>, InvalidToken> {
-        let Some(Reference { uri, index }) = Reference::read(payload)? else { return Ok(None) };
+        let Some(Reference { uri, index }) = Reference::read(payload)? else {
+            return if self.is_required {
+                Err(InvalidToken::MissingClaim("status.status_list"))
+            } else {
+                Ok(None)
+            };
+        };
         let expected = |expected: &str| InvalidToken::ClaimValue {
             claim: "status".to_owned(),
             expected: expected.to_owned(),
@@ -176,7 +219,8 @@ impl ActiveStatusLists {
                 "a status list at the issuer's origin, or at one that `StatusLists::allow_origin` names",
             ));
         }
-        Ok(Some(CheckedReference { uri: uri.into(), url, index }))
+        let place = Place { uri: uri.into(), tenant: tenant.map(Box::from) };
+        Ok(Some(CheckedReference { place, url, index }))
     }
 
     /// The status of a token that was verified. Fetches nothing.
@@ -185,30 +229,25 @@ impl ActiveStatusLists {
         reference: CheckedReference,
         issuer: &Arc<ActiveIssuer>,
     ) -> Result<TokenStatus, Error> {
-        let CheckedReference { uri, url, index } = reference;
+        let CheckedReference { place, url, index } = reference;
         let now = self.fetches.clock.now();
         let mut slots = self.slots();
-        if let Some(slot) = slots.get(&uri) {
+        if let Some(slot) = slots.get(&place) {
             return Ok(TokenStatus { slot: Arc::clone(slot), index });
         }
-        if slots.len() >= MAX_LISTS {
-            let oldest = slots.values().min_by_key(|slot| slot.used_at.load(Ordering::Relaxed));
-            let unused_since = nanos(now.uptime.saturating_sub(UNUSED_FOR));
-            let oldest = oldest
-                .filter(|slot| slot.used_at.load(Ordering::Relaxed) < unused_since)
-                .map(Arc::clone);
-            let Some(oldest) = oldest else {
-                drop(slots);
-                if let Some(suppressed) = self.full.admit(now.uptime) {
-                    telemetry::status_lists_full(&self.fetches.issuer, suppressed);
-                }
-                return Err(Error::RevocationsUnavailable);
-            };
-            slots.remove(&oldest.uri);
-            oldest.retire();
+        let account = &self.fetches.account;
+        let added = account.add_list().or_else(|no_room| {
+            if drop_unused(&mut slots, now) { account.add_list() } else { Err(no_room) }
+        });
+        if let Err(NoRoom(expected)) = added {
+            drop(slots);
+            if let Some(suppressed) = self.full.admit(now.uptime) {
+                telemetry::status_lists_full(&self.fetches.issuer, expected, suppressed);
+            }
+            return Err(Error::RevocationsUnavailable);
         }
-        let slot = Arc::new(Slot::new(uri.clone(), url, issuer, self.fetches.clone(), now));
-        slots.insert(uri, Arc::clone(&slot));
+        let slot = Arc::new(Slot::new(place.clone(), url, issuer, self.fetches.clone(), now));
+        slots.insert(place, Arc::clone(&slot));
         Ok(TokenStatus { slot, index })
     }
 
@@ -219,18 +258,40 @@ impl ActiveStatusLists {
         }
     }
 
-    /// Whether there is memory for this list, in place of the one of `slot`.
-    fn has_room(&self, slot: &Slot, list: &StatusList) -> bool {
-        let others = self.slots();
-        let others = others.values().filter(|other| !std::ptr::eq(&***other, slot));
-        let taken =
-            others.map(|other| other.current.load().as_ref().map_or(0, |list| list.bytes()));
-        taken.sum::<usize>() + list.bytes() <= MAX_BYTES
+    pub(crate) fn health(&self) -> StatusListHealth {
+        let Fetches { account, counters, .. } = &self.fetches;
+        let Usage { lists, bytes } = account.usage();
+        let last_error = counters.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        StatusListHealth {
+            lists,
+            bytes,
+            fetches: counters.fetches.load(Ordering::Relaxed),
+            failed_fetches: counters.failed.load(Ordering::Relaxed),
+            last_error: last_error.clone(),
+        }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<Place, Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Drop for ActiveStatusLists {
+    /// Tokens of an issuer that was evicted may be kept for long, and with them its lists.
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Drops the list that has not been used for the longest time, unless that is too short. Returns
+/// whether a list was dropped.
+fn drop_unused(slots: &mut HashMap<Place, Arc<Slot>>, now: Now) -> bool {
+    let used_at = |slot: &Arc<Slot>| slot.used_at.load(Ordering::Relaxed);
+    let unused_since = nanos(now.uptime.saturating_sub(UNUSED_FOR));
+    let oldest = slots.iter().min_by_key(|(_, slot)| used_at(slot));
+    let oldest = oldest.filter(|(_, slot)| used_at(slot) < unused_since);
+    let Some(place) = oldest.map(|(place, _)| place.clone()) else { return false };
+    slots.remove(&place).inspect(|slot| slot.retire()).is_some()
 }
 
 impl TokenStatus {
@@ -254,6 +315,9 @@ impl TokenStatus {
 
     /// Waits until the status is not valid. A list that is not available revokes nothing.
     pub(crate) async fn until_revoked(&self) {
+        // While the stream is open, its issuer may be evicted by others. Its lists are then still
+        // fetched.
+        let _issuer = self.slot.issuer.upgrade();
         let mut current = Self { slot: Arc::clone(&self.slot), index: self.index };
         let clock = &self.slot.fetches.clock;
         loop {
@@ -278,23 +342,18 @@ impl TokenStatus {
             return None;
         }
         let issuer = self.slot.issuer.upgrade()?;
-        let Slot { uri, url, .. } = &*self.slot;
-        let reference = CheckedReference { uri: uri.clone(), url: url.clone(), index: self.index };
+        let Slot { place, url, .. } = &*self.slot;
+        let (place, url, index) = (place.clone(), url.clone(), self.index);
+        let reference = CheckedReference { place, url, index };
         issuer.status(Some(reference)).ok()?
     }
 }
 
 impl Slot {
-    fn new(
-        uri: Box<str>,
-        url: Url,
-        issuer: &Arc<ActiveIssuer>,
-        fetches: Fetches,
-        now: Now,
-    ) -> Self {
+    fn new(place: Place, url: Url, issuer: &Arc<ActiveIssuer>, fetches: Fetches, now: Now) -> Self {
         Self {
             limit_at_origin: OriginLimit::at(&url),
-            uri,
+            place,
             url,
             issuer: Arc::downgrade(issuer),
             current: ArcSwapOption::empty(),
@@ -306,9 +365,19 @@ impl Slot {
                 fetch: 0,
                 under_way: None,
                 validators: Validators::default(),
+                bytes: 0,
             }),
             fetches,
         }
+    }
+
+    /// Where the list is, as tokens spell it.
+    pub(super) fn uri(&self) -> &str {
+        &self.place.uri
+    }
+
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.place.tenant.as_deref()
     }
 
     fn record_use(&self, now: Now) {
@@ -320,8 +389,7 @@ impl Slot {
     }
 
     fn status_in(&self, list: &StatusList, index: u32, now: Now) -> StatusCheck {
-        let has_expired = |until: Duration| now.unix >= until.saturating_add(self.fetches.leeway);
-        if list.expires_at.is_some_and(has_expired) {
+        if list.has_expired(self.fetches.leeway, now) {
             return StatusCheck::Unavailable;
         }
         match list.get(index) {
@@ -361,7 +429,7 @@ impl Slot {
                 slot: Arc::clone(self),
                 issuer,
                 number: state.fetch,
-                validators: state.validators.clone(),
+                validators: self.validators(&state, now),
                 has_failed: state.schedule.has_failed(),
                 answer: None,
                 since: Instant::now(),
@@ -386,10 +454,23 @@ impl Slot {
         }
     }
 
+    /// How to revalidate the cached list. A list that has expired must be sent again, even if its
+    /// server says that it has not changed.
+    fn validators(&self, state: &State, now: Now) -> Validators {
+        let has_expired = |list: &StatusList| list.has_expired(self.fetches.leeway, now);
+        if self.current.load().as_deref().is_some_and(has_expired) {
+            return Validators::default();
+        }
+        state.validators.clone()
+    }
+
     /// Drops the list for good, and discards the result of a fetch in progress.
     fn retire(&self) {
         let mut state = self.lock();
-        self.is_retired.store(true, Ordering::Relaxed);
+        if self.is_retired.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.fetches.account.remove_list(std::mem::take(&mut state.bytes));
         state.fetch += 1;
         state.under_way = None;
         self.next_decision.store(0, Ordering::Release);
@@ -405,15 +486,22 @@ impl Slot {
     }
 
     /// Stores the result of fetch `number`. Only a valid list replaces the cached one.
-    fn finish(&self, number: u64, answer: Result<Download, FetchError>, took: Duration) {
+    pub(super) fn finish(&self, number: u64, answer: Result<Download, FetchError>, took: Duration) {
         let now = self.fetches.clock.now();
+        let Fetches { issuer, counters, .. } = &self.fetches;
         let mut state = self.lock();
         if state.fetch != number {
             return;
         }
         state.under_way = None;
-        let issuer = &self.fetches.issuer;
-        match answer {
+        let stored = answer.and_then(|download| {
+            if let Some(list) = &download.list {
+                self.admit(&mut state, list)?;
+            }
+            Ok(download)
+        });
+        counters.record(stored.as_ref().err());
+        match stored {
             Ok(Download { list, validators, hint }) => {
                 let has_changed = list.is_some();
                 let list = list.or_else(|| self.current.load_full());
@@ -435,6 +523,29 @@ impl Slot {
             }
         }
     }
+
+    /// Whether this list may replace the cached one. An older one may be a replay, by which a
+    /// revoked token would be accepted again.
+    fn admit(&self, state: &mut State, list: &StatusList) -> Result<(), FetchError> {
+        let url = || redacted(&self.url);
+        let newest = self.current.load().as_ref().map(|cached| cached.issued_at);
+        if let Some(newest) = newest.filter(|newest| list.issued_at < *newest) {
+            let (cached, presented) = (newest.as_secs(), list.issued_at.as_secs());
+            return Err(FetchError::OlderStatusList { url: url(), cached, presented });
+        }
+        let resized = self.fetches.account.resize(state.bytes, list.bytes());
+        resized.map_err(|NoRoom(expected)| FetchError::InvalidDocument { url: url(), expected })?;
+        state.bytes = list.bytes();
+        Ok(())
+    }
+}
+
+impl Counters {
+    fn record(&self, error: Option<&FetchError>) {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error.cloned();
+    }
 }
 
 /// How long a list is used without asking for a newer one: its `ttl`, else what its server says,
@@ -444,132 +555,4 @@ fn lifetime(list: &StatusList, hint: Option<Duration>, now: Now) -> Duration {
     let lifetime = list.ttl.map_or(by_server, |ttl| ttl.clamp(SHORTEST, LONGEST));
     let left = list.expires_at.map(|until| until.saturating_sub(now.unix));
     left.map_or(lifetime, |left| lifetime.min(left.max(SHORTEST_BEFORE_END)))
-}
-
-/// The result of a fetch.
-struct Download {
-    /// `None`: the cached list has not changed.
-    list: Option<Arc<StatusList>>,
-    validators: Validators,
-    /// The lifetime that the server gives.
-    hint: Option<Duration>,
-}
-
-/// A fetch in a task of its own. However it ends (with a result, a panic, or a shutdown of its
-/// runtime), the state is updated first, and then the requests that wait are woken.
-struct FetchTask {
-    slot: Arc<Slot>,
-    issuer: Arc<ActiveIssuer>,
-    number: u64,
-    validators: Validators,
-    /// Whether the last fetch failed.
-    has_failed: bool,
-    answer: Option<Result<Download, FetchError>>,
-    since: Instant,
-    _ended: watch::Sender<()>,
-}
-
-impl FetchTask {
-    async fn run(mut self) {
-        let answer = self.fetch().await;
-        self.answer = Some(answer);
-    }
-
-    async fn fetch(&self) -> Result<Download, FetchError> {
-        let Fetches { client, addresses, policy, .. } = &self.slot.fetches;
-        let (limit, end) = (policy.timeout, self.since + policy.timeout);
-        // The token that names the list was verified, so its issuer is established.
-        let class = if self.has_failed { FetchClass::Failing } else { FetchClass::Established };
-        let Ok(permit) = timeout_at(end, self.slot.limit_at_origin.take(class)).await else {
-            return Err(FetchError::ConcurrencyLimit { limit });
-        };
-        let http = Http { client, addresses: *addresses, hedge_after: limit / 2 };
-        let download = async {
-            let fetched = http.get_document(&self.slot.url, &self.validators, DOCUMENT).await?;
-            // The keys that verify the list may have to be fetched.
-            drop(permit);
-            match fetched {
-                Fetched::NotModified { lifetime } => {
-                    let validators = self.validators.clone();
-                    Ok(Download { list: None, validators, hint: lifetime })
-                }
-                Fetched::Document { body, validators, lifetime } => {
-                    let list = Some(Arc::new(self.read(body).await?));
-                    Ok(Download { list, validators, hint: lifetime })
-                }
-            }
-        };
-        timeout_at(end, download).await.unwrap_or(Err(FetchError::Timeout { limit }))
-    }
-
-    async fn read(&self, body: Vec<u8>) -> Result<StatusList, FetchError> {
-        let payload = self.verified(body).await?;
-        let uri = self.slot.uri.clone();
-        // Unpacking a large list takes as long as a thousand requests.
-        let list = tokio::task::spawn_blocking(move || StatusList::read(&payload, &uri)).await;
-        let list = list.map_err(|_| FetchError::Interrupted)?;
-        let list = list.map_err(|NotAList(expected)| self.invalid(expected))?;
-        let (now, leeway) = (self.slot.fetches.clock.now(), self.slot.fetches.leeway);
-        if list.issued_at > now.unix.saturating_add(leeway) {
-            return Err(self.invalid("a status list that was not issued in the future"));
-        }
-        if list.expires_at.is_some_and(|until| now.unix >= until.saturating_add(leeway)) {
-            return Err(self.invalid("a status list that has not expired"));
-        }
-        let lists = self.issuer.status_lists.as_ref();
-        if lists.is_some_and(|lists| !lists.has_room(&self.slot, &list)) {
-            return Err(FetchError::TooLarge { url: self.url(), limit: MAX_BYTES });
-        }
-        Ok(list)
-    }
-
-    /// Verifies the signature of a list with the keys of the issuer, and returns its payload.
-    async fn verified(&self, body: Vec<u8>) -> Result<String, FetchError> {
-        const A_JWT: &str = "a status list that is a JWT of type `statuslist+jwt`";
-        let text = String::from_utf8(body).map_err(|_| self.invalid(A_JWT))?;
-        let malformed = |_: InvalidToken| self.invalid(A_JWT);
-        let jws = Jws::split_within(text.trim_ascii(), MAX_JWT).map_err(malformed)?;
-        jws.check_unpadded().map_err(malformed)?;
-        let header = jws.header().map_err(malformed)?;
-        if !header.typ.as_deref().is_some_and(|typ| token_type::is(typ, "statuslist+jwt")) {
-            return Err(self.invalid(A_JWT));
-        }
-        let forged = |_: InvalidToken| self.invalid("a status list that the issuer has signed");
-        self.issuer.check_algorithm(&header).map_err(forged)?;
-        let mut waits = 0;
-        loop {
-            let now = self.slot.fetches.clock.now();
-            match self.issuer.verify_signature(&jws, &header, None, waits, now) {
-                Ok(SignatureCheck::Ready(payload, _)) => {
-                    let payload = std::str::from_utf8(payload.bytes());
-                    return payload.map(str::to_owned).map_err(|_| self.invalid(A_JWT));
-                }
-                Ok(SignatureCheck::Pending(fetching)) => {
-                    fetching.finished().await;
-                    waits += 1;
-                }
-                Err(Error::KeysUnavailable { reason, .. }) => return Err(reason),
-                Err(Error::InvalidToken(error)) => return Err(forged(error)),
-                Err(_) => return Err(FetchError::Interrupted),
-            }
-        }
-    }
-
-    fn invalid(&self, expected: &'static str) -> FetchError {
-        FetchError::InvalidDocument { url: self.url(), expected }
-    }
-
-    fn url(&self) -> String {
-        redacted(&self.slot.url)
-    }
-}
-
-/// What a list is requested as, and how much of it is read.
-const DOCUMENT: Document = Document { accept: "application/statuslist+jwt", max_bytes: MAX_JWT };
-
-impl Drop for FetchTask {
-    fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));
-        self.slot.finish(self.number, answer, self.since.elapsed());
-    }
 }

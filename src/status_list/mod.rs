@@ -2,11 +2,13 @@
 //! in compressed lists, and each token names its list and its place in it.
 //!
 //! `reference.rs` is what a token says, `list.rs` one list, and `lists.rs` the lists of one issuer
-//! at run time, fetched and cached.
+//! at run time, which `fetch.rs` fetches. `budget.rs` limits their number and their memory.
 
+pub(crate) mod budget;
+mod fetch;
 mod list;
 pub(crate) mod lists;
-pub(crate) mod reference;
+mod reference;
 
 use std::time::Duration;
 
@@ -24,12 +26,16 @@ const LONGEST_STALE: Duration = Duration::from_secs(3600);
 ///
 /// A token with the claim `status.status_list` is accepted only if its status in that list is 0
 /// (`VALID`). A list is fetched when the first token names it, and then refreshed ahead of its end,
-/// so a request only reads memory. A token without that claim is accepted, since there is nothing
-/// to look up.
+/// so a request only reads memory. A token without that claim is accepted unless
+/// [`required`](Self::required) is set.
 ///
 /// The list must be signed with the keys of the issuer (`typ` is `statuslist+jwt`). It is cached
-/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list has at most 2
-/// MiB, 16 MiB unpacked, and an issuer has at most 64 lists.
+/// for its `ttl`, between a minute and a day, or for 5 minutes if it has none. A list that was
+/// issued before the cached one (`iat`) does not replace it. `aggregation_uri` is ignored.
+///
+/// A list has at most 2 MiB, 16 MiB unpacked. An issuer has at most 64 lists of 64 MiB together.
+/// All issuers that come from a lookup have at most 256 MiB together, and 1,024 lists beside the
+/// first one of each. Tokens of a list for which there is no room are answered 503.
 ///
 /// ```
 /// use portcullis::{Issuer, StatusLists, Verifier};
@@ -44,13 +50,15 @@ const LONGEST_STALE: Duration = Duration::from_secs(3600);
 pub struct StatusLists {
     /// Where lists may be, beside the origin of the issuer.
     origins: Vec<Origin>,
+    /// Whether each token must name a list.
+    pub(crate) is_required: bool,
     max_stale: Duration,
 }
 
 impl StatusLists {
     /// Lists at the origin (scheme, host and port) of the issuer.
     pub fn new() -> Self {
-        Self { origins: Vec::new(), max_stale: MAX_STALE }
+        Self { origins: Vec::new(), is_required: false, max_stale: MAX_STALE }
     }
 
     /// Also allows lists at another origin, such as `https://status.example.com`. Tokens that name
@@ -70,6 +78,13 @@ impl StatusLists {
         }
         self.origins.push(url.origin());
         Ok(self)
+    }
+
+    /// Rejects JWTs without the claim `status.status_list`, which could not be revoked. By default,
+    /// they are accepted.
+    pub fn required(mut self) -> Self {
+        self.is_required = true;
+        self
     }
 
     /// Sets for how long a list is used past its `ttl` while it cannot be fetched: 60 seconds by

@@ -313,7 +313,7 @@ impl Verifier {
         }
         issuer.check_profile(&jws, &header, &claims, now)?;
         #[cfg(feature = "status-list")]
-        let reference = issuer.status_reference(&jws)?;
+        let reference = issuer.status_reference(&jws, tenant)?;
         let signature = issuer.verify_signature(&jws, &header, tenant, progress.waits, now);
         let (payload, keys) =
             match signature.map_err(|error| clarify_microsoft_token(error, &header))? {

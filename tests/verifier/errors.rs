@@ -59,6 +59,7 @@ fn public_types_are_send_and_sync() {
     assert::<portcullis::ProtectLayer>();
     assert::<portcullis::Rule>();
     assert::<portcullis::Scope>();
+    assert::<portcullis::StatusListHealth>();
     assert::<portcullis::TokenSource>();
     assert::<portcullis::Verifier>();
     assert::<portcullis::WarmUpError>();

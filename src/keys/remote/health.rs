@@ -40,6 +40,8 @@ impl RemoteJwks {
             stale_serves: self.counters.stale_serves.load(Ordering::Relaxed),
             unknown_kids: self.counters.unknown_kids.load(Ordering::Relaxed),
             introspection: None,
+            #[cfg(feature = "status-list")]
+            status_lists: None,
             needs_keys: true,
         }
     }
