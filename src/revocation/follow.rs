@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::entry::Entry;
@@ -31,6 +32,9 @@ const SET_BACK: Duration = Duration::from_secs(60);
 
 /// How many entries are read at once, as [`SharedStore::read`] says.
 const AT_ONCE: usize = 1000;
+
+/// How many of them are inserted before the requests on the same thread have a turn.
+const AT_A_TIME: usize = 50;
 
 /// The log of a shared store.
 pub(super) struct Follower {
@@ -176,11 +180,14 @@ impl Follower {
                 return AFTER_FAILURE;
             }
         };
-        let entries = found.entries.iter().filter_map(|bytes| Entry::from_bytes(bytes));
-        if !revoked.insert(entries, began) {
-            // The set is not complete, so it ends to count as such.
-            self.failed(revocations, &StoreError::new("more than a million revocations"));
-            return EVERY;
+        for some in found.entries.chunks(AT_A_TIME) {
+            let entries = some.iter().filter_map(|bytes| Entry::from_bytes(bytes));
+            if !revoked.insert(entries, began) {
+                // The set is not complete, so it ends to count as such.
+                self.failed(revocations, &StoreError::new("more than a million revocations"));
+                return EVERY;
+            }
+            yield_now().await;
         }
         if let Some(position) = found.position {
             *self.position.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
