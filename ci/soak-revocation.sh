@@ -4,8 +4,8 @@
 # two minutes. Fails if a revoked token is accepted, or another one rejected, outside the time that is
 # documented for a Redis that is down. Prints the memory of both replicas each minute.
 #
-# Run it on a machine that does nothing else. If Redis takes longer than 250 ms for a read, the
-# replica reads again a second later, and the soak fails, because two seconds have passed.
+# Run it on a machine that does nothing else. The soak fails if Redis takes longer than 250 ms for a
+# logout, which is then answered 503.
 #
 # For figures that count, build the demo with --release and name it in PROTECTED_API. Needs the same
 # as ci/revocation.sh, and Linux for the memory.
