@@ -34,12 +34,12 @@ fn a_verifier_that_lacks_something_is_not_built() {
         (
             "nothing",
             |issuer| Ok(Verifier::builder(issuer)),
-            Some("`dpop` or `client_certificates`"),
+            Some("`VerifierBuilder::dpop` or `VerifierBuilder::client_certificates`"),
         ),
         (
             "no revocation",
             |issuer| Ok(Verifier::builder(issuer).dpop(dpop())),
-            Some("`revocations`"),
+            Some("`VerifierBuilder::revocations`"),
         ),
         (
             "RS256 proofs",
@@ -47,12 +47,12 @@ fn a_verifier_that_lacks_something_is_not_built() {
                 let dpop = Dpop::new("https://api.example.com")?;
                 Ok(Verifier::builder(issuer).dpop(dpop).revocations(&Revocations::in_memory()))
             },
-            Some("`Dpop::algorithms` of PS256, ES256 and EdDSA, found RS256"),
+            Some("only PS256, ES256 or EdDSA in `Dpop::algorithms`, found RS256"),
         ),
         (
             "RS256 tokens",
             |issuer| Ok(Verifier::builder(issuer.algorithms([Algorithm::RS256])?).dpop(dpop())),
-            Some("the algorithms PS256, ES256 and EdDSA, found RS256"),
+            Some("only PS256, ES256 or EdDSA in `algorithms`, found RS256"),
         ),
         (
             "tokens in a header of a gateway",
@@ -64,7 +64,7 @@ fn a_verifier_that_lacks_something_is_not_built() {
             |issuer| {
                 Ok(Verifier::builder(issuer.max_token_age(Duration::from_secs(601))?).dpop(dpop()))
             },
-            Some("`revocations`"),
+            Some("`VerifierBuilder::revocations`"),
         ),
         (
             "DPoP and revocations",
@@ -113,6 +113,24 @@ fn a_verifier_that_lacks_something_is_not_built() {
                 Ok(Verifier::builder(issuer.status_lists(lists)).dpop(dpop()))
             },
             None,
+        ),
+        (
+            "other algorithms only",
+            |_| {
+                let issuer = Issuer::new("https://issuer.example/", "https://api.example.com")?;
+                let issuer = issuer.algorithms([Algorithm::RS256])?.fapi2();
+                Ok(Verifier::builder(issuer).dpop(dpop()).revocations(&Revocations::in_memory()))
+            },
+            Some("only PS256, ES256 or EdDSA in `algorithms`, found RS256"),
+        ),
+        (
+            "keys over plain http",
+            |issuer| {
+                let revocations = Revocations::in_memory();
+                let issuer = issuer.danger_allow_http();
+                Ok(Verifier::builder(issuer).dpop(dpop()).revocations(&revocations))
+            },
+            Some("`https`, found `danger_allow_http`"),
         ),
         (
             "a shared secret",

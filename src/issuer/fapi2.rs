@@ -7,6 +7,7 @@ use super::{Issuer, KeySource};
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
 use crate::introspection::JwtPolicy;
+use crate::keys::url::PlainHttp;
 
 /// The algorithms of tokens and proofs (FAPI 2.0 Security Profile §5.4.1).
 pub(crate) const ALGORITHMS: [Algorithm; 3] =
@@ -28,7 +29,9 @@ impl Issuer {
     /// Requires what the FAPI 2.0 Security Profile (§5.3.3) asks of a resource server:
     ///
     /// - Tokens are in the header `Authorization` only.
-    /// - Tokens and DPoP proofs are signed with PS256, ES256 or EdDSA.
+    /// - Tokens and DPoP proofs are signed with PS256, ES256 or EdDSA. Of the algorithms that are
+    ///   configured before, the others are removed.
+    /// - Keys are fetched over TLS, except on loopback.
     /// - Tokens are bound to a key or a certificate of their client, and the request proves that:
     ///   [`dpop`](crate::VerifierBuilder::dpop),
     ///   [`client_certificates`](crate::VerifierBuilder::client_certificates), or both.
@@ -40,7 +43,12 @@ impl Issuer {
     /// is missing. An issuer that a lookup returns is not trusted if something is missing. TLS is
     /// left to the server (BCP 195).
     pub fn fapi2(mut self) -> Self {
-        self.algorithms = Cow::Borrowed(&ALGORITHMS);
+        let allowed: Vec<_> =
+            self.algorithms.iter().copied().filter(|one| ALGORITHMS.contains(one)).collect();
+        // Otherwise, the error names the algorithms that are configured.
+        if !allowed.is_empty() {
+            self.algorithms = Cow::Owned(allowed);
+        }
         self.is_fapi2 = true;
         self
     }
@@ -62,14 +70,22 @@ impl Issuer {
         if let KeySource::Secret(_) = self.key_source {
             return missing("public keys, found a shared secret".to_owned());
         }
+        if self.plain_http == PlainHttp::Anywhere {
+            return missing("`https`, found `danger_allow_http`".to_owned());
+        }
         if let Some(other) = other(&self.algorithms) {
-            return missing(format!("the algorithms PS256, ES256 and EdDSA, found {other}"));
+            return missing(format!("only PS256, ES256 or EdDSA in `algorithms`, found {other}"));
         }
         if settings.proof_algorithms.is_none() && !settings.has_certificates {
-            return missing("`dpop` or `client_certificates`, found neither".to_owned());
+            return missing(
+                "`VerifierBuilder::dpop` or `VerifierBuilder::client_certificates`, found neither"
+                    .to_owned(),
+            );
         }
         if let Some(other) = settings.proof_algorithms.as_deref().and_then(other) {
-            return missing(format!("`Dpop::algorithms` of PS256, ES256 and EdDSA, found {other}"));
+            return missing(format!(
+                "only PS256, ES256 or EdDSA in `Dpop::algorithms`, found {other}"
+            ));
         }
         #[cfg(feature = "status-list")]
         let has_status_lists = self.status_lists.as_ref().is_some_and(|lists| lists.is_required);
@@ -80,7 +96,7 @@ impl Issuer {
         let asks = self.introspection.as_ref().is_some_and(|asked| asked.jwts != JwtPolicy::Verify);
         if !asks && !settings.has_revocations && !has_status_lists && !is_short {
             return missing(
-                "`Introspection::jwts_too` or `instead_of_keys`, `revocations`, `StatusLists::required` (feature `status-list`), or a `max_token_age` of at most 10 minutes, found none of them"
+                "`Introspection::jwts_too` or `instead_of_keys`, `VerifierBuilder::revocations`, `StatusLists::required` (feature `status-list`), or a `max_token_age` of at most 10 minutes, found none of them"
                     .to_owned(),
             );
         }

@@ -1,15 +1,17 @@
 //! One revocation, and its form in the log: hashes only.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::access_token::AccessToken;
 use crate::crypto;
+use crate::error::InvalidToken;
 use crate::token::json::{self, Value};
 
 /// The version of the form, so that replicas of different versions can share a log.
 const VERSION: u8 = 1;
 
-const BYTES: usize = 2 + 16 + 8 + 8;
+const BYTES: usize = 2 + size_of::<Hash>() + 8 + 8;
 
 /// What is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +38,15 @@ impl Kind {
     }
 }
 
-/// The first 4 bytes of a hash of the issuer, then the first 12 of one of kind, issuer and value.
-pub(super) type Hash = [u8; 16];
+/// The first 8 bytes of a hash of the issuer, then the first 11 of one of kind, issuer and value.
+pub(super) type Hash = [u8; 19];
 
-/// The part of a [`Hash`] that is the issuer's, by which entries are counted.
-pub(super) type IssuerHash = [u8; 4];
+/// The part of a [`Hash`] that is the issuer's, by which entries are counted. With 4 bytes, a tenant
+/// that chooses its name could find one that shares the count of another tenant.
+pub(super) type IssuerHash = [u8; 8];
 
 pub(super) fn issuer_of(hash: &Hash) -> IssuerHash {
-    let [one, two, three, four, ..] = *hash;
-    [one, two, three, four]
+    hash.first_chunk().copied().unwrap_or_default()
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +83,7 @@ impl Entry {
     /// `None` for an entry of another version, or of another application with the same prefix.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&[VERSION, kind], rest) = bytes.split_first_chunk::<2>()? else { return None };
-        let (hash, rest) = rest.split_first_chunk::<16>()?;
+        let (hash, rest) = rest.split_first_chunk::<{ size_of::<Hash>() }>()?;
         let (issued_before, rest) = rest.split_first_chunk::<8>()?;
         let (until, rest) = rest.split_first_chunk::<8>()?;
         let seconds = |bytes: &[u8; 8]| Duration::from_secs(u64::from_be_bytes(*bytes));
@@ -102,8 +104,8 @@ struct Hasher<'a> {
 
 impl<'a> Hasher<'a> {
     fn new(iss: &'a str) -> Self {
-        let [one, two, three, four, ..] = crypto::sha256(iss.as_bytes());
-        Self { iss, of_issuer: [one, two, three, four] }
+        let hash = crypto::sha256(iss.as_bytes());
+        Self { iss, of_issuer: hash.first_chunk().copied().unwrap_or_default() }
     }
 
     fn hash(&self, kind: Kind, value: &str) -> Hash {
@@ -119,29 +121,47 @@ impl<'a> Hasher<'a> {
     }
 }
 
-/// The hashes under which a token may be revoked, by any name of its issuer.
-pub(super) fn of(token: &AccessToken) -> Vec<Hash> {
-    // Not from the tree of claims, which most tokens never need, and which takes memory.
-    let members = json::read_object(token.raw_claims(), &["jti", "sid"]);
-    let [jti, sid] = members.unwrap_or_default();
-    let named = [
-        (Kind::Token, text(jti.as_ref())),
-        (Kind::Subject, token.subject()),
-        (Kind::Session, text(sid.as_ref())),
-        (Kind::Client, token.client_id()),
-        (Kind::Issuer, Some("")),
-    ];
-    let of_issuer = |iss| {
-        let hasher = Hasher::new(iss);
-        named.into_iter().filter_map(move |(kind, value)| Some(hasher.hash(kind, value?)))
-    };
-    token.issuer_names().flat_map(of_issuer).collect()
+/// What a token may be revoked by.
+pub(super) struct Identifiers<'a> {
+    token: &'a AccessToken,
+    jti: Option<Cow<'a, str>>,
+    sid: Option<Cow<'a, str>>,
 }
 
-fn text<'a>(value: Option<&'a Value<'_>>) -> Option<&'a str> {
+impl<'a> Identifiers<'a> {
+    /// Returns an error if `jti` or `sid` is not a string: what revokes it names it by a string.
+    pub(super) fn read(token: &'a AccessToken) -> Result<Self, InvalidToken> {
+        // Not from the tree of claims, which most tokens never need, and which takes memory.
+        let members = json::read_object(token.raw_claims(), &["jti", "sid"]);
+        let [jti, sid] = members.unwrap_or_default();
+        Ok(Self { token, jti: text("jti", jti)?, sid: text("sid", sid)? })
+    }
+
+    /// The hashes of their entries, by any name of the issuer.
+    pub(super) fn hashes(&self) -> Vec<Hash> {
+        let named = [
+            (Kind::Token, self.jti.as_deref()),
+            (Kind::Subject, self.token.subject()),
+            (Kind::Session, self.sid.as_deref()),
+            (Kind::Client, self.token.client_id()),
+            (Kind::Issuer, Some("")),
+        ];
+        let of_issuer = |iss| {
+            let hasher = Hasher::new(iss);
+            named.into_iter().filter_map(move |(kind, value)| Some(hasher.hash(kind, value?)))
+        };
+        self.token.issuer_names().flat_map(of_issuer).collect()
+    }
+}
+
+fn text<'a>(
+    claim: &'static str,
+    value: Option<Value<'a>>,
+) -> Result<Option<Cow<'a, str>>, InvalidToken> {
     match value {
-        Some(Value::Text(text)) => Some(text),
-        _ => None,
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Text(text)) => Ok(Some(text)),
+        Some(_) => Err(InvalidToken::ClaimType { claim, expected: "a string" }),
     }
 }
 

@@ -26,9 +26,9 @@ use crate::telemetry;
 use crate::verifier::documents::VerifiedDocument;
 use tokio::time::{sleep, timeout};
 
-use entry::{Entry, Kind};
+use entry::{Entry, Identifiers, Kind};
 use follow::Follower;
-use revoked::Revoked;
+use revoked::{Full, Revoked};
 
 pub(crate) use revoked::Source;
 
@@ -168,9 +168,19 @@ impl Revocations {
     /// # Errors
     ///
     /// Returns an error if the store fails, so that other replicas do not learn of it, or if there
-    /// are a million entries. The caller should try again.
+    /// are a million entries. The caller should try again. Returns an error, too, if `until` is
+    /// further ahead than [`keep_for`](Self::keep_for): the log would lose the entry before.
     pub async fn token(&self, iss: &str, jti: &str, until: SystemTime) -> Result<(), StoreError> {
-        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_add(LEEWAY);
+        let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (kept_until, keep_for) =
+            (self.now().unix.saturating_add(self.0.keep_for), self.0.keep_for);
+        if until > kept_until.saturating_add(LEEWAY) {
+            return Err(StoreError::new(format!(
+                "expected a token that ends within `Revocations::keep_for` ({keep_for:?}), found one that ends {:?} later",
+                until.saturating_sub(kept_until)
+            )));
+        }
+        let until = until.saturating_add(LEEWAY);
         self.append(Entry::new(Kind::Token, iss, jti, Duration::MAX, until), Source::Trusted).await
     }
 
@@ -181,6 +191,23 @@ impl Revocations {
     /// As [`token`](Self::token).
     pub async fn subject(&self, iss: &str, sub: &str) -> Result<(), StoreError> {
         self.revoke(Kind::Subject, iss, sub).await
+    }
+
+    /// Revokes all tokens of a subject (`sub`) that were issued up to a time, such as that of an
+    /// event. A time in the future counts as now: it would revoke tokens that are issued later.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token).
+    pub async fn subject_before(
+        &self,
+        iss: &str,
+        sub: &str,
+        issued_before: SystemTime,
+    ) -> Result<(), StoreError> {
+        let time = issued_before.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let entry = self.entry(Kind::Subject, iss, sub, time.min(self.now().unix));
+        self.append(entry, Source::Trusted).await
     }
 
     /// Revokes all tokens of a session (`sid`) that were issued up to now.
@@ -232,7 +259,7 @@ impl Revocations {
         told: &Revoke<'_>,
     ) -> Result<(), StoreError> {
         // Tokens that old are rejected in any case.
-        if told.issued_before.saturating_add(self.0.keep_for) < document.now.unix {
+        if self.is_forgotten(told.issued_before) {
             return Ok(());
         }
         let entry = self.entry(told.kind, &document.iss, told.value, told.issued_before);
@@ -244,6 +271,11 @@ impl Revocations {
 
     fn has(&self, entry: &Entry) -> bool {
         self.0.revoked.covers(entry)
+    }
+
+    /// Whether something happened so long ago that entries about it have ended.
+    fn is_forgotten(&self, time: Duration) -> bool {
+        time.saturating_add(self.0.keep_for) < self.now().unix
     }
 
     async fn append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
@@ -263,7 +295,9 @@ impl Revocations {
         if let Some(follower) = &self.0.follower {
             follower.append(&entry, self.0.keep_for).await?;
         }
-        self.0.revoked.insert([entry], self.now());
+        if !self.0.revoked.insert([entry], self.now()) {
+            return Err(StoreError::new(Full::All.reason()));
+        }
         telemetry::revocations_kept(self.0.revoked.len());
         Ok(())
     }
@@ -332,7 +366,7 @@ impl Revocations {
         if token.issued_at().is_none() && token.kind() == TokenKind::Jwt {
             return Err(InvalidToken::MissingClaim("iat").into());
         }
-        if self.is_revoked(token, now) {
+        if self.is_revoked(token, now)? {
             return Err(InvalidToken::Revoked.into());
         }
         token.set_looked_up_at(count);
@@ -340,18 +374,18 @@ impl Revocations {
     }
 
     /// Whether a token is revoked, by what is known.
-    fn is_revoked(&self, token: &AccessToken, now: Now) -> bool {
-        let issued_at = token.issued_at();
+    fn is_revoked(&self, token: &AccessToken, now: Now) -> Result<bool, InvalidToken> {
+        let (identifiers, issued_at) = (Identifiers::read(token)?, token.issued_at());
         let is_forgotten =
             issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
-        let is_listed = || self.0.revoked.contains(&entry::of(token), issued_at, now.unix);
-        is_forgotten || self.0.revoked.len() > 0 && is_listed()
+        let is_listed = || self.0.revoked.contains(&identifiers.hashes(), issued_at, now.unix);
+        Ok(is_forgotten || self.0.revoked.len() > 0 && is_listed())
     }
 
     /// Waits until a token is revoked. A log that cannot be read revokes nothing.
     pub(crate) async fn until_revoked(&self, token: &AccessToken) {
         let mut changes = self.0.revoked.changes();
-        while !self.is_revoked(token, self.now()) {
+        while self.is_revoked(token, self.now()) == Ok(false) {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }

@@ -22,6 +22,10 @@ const MOST_IN_LOG: usize = MOST + MOST / 10;
 /// eighth, so that one hostile tenant cannot take the room of the others.
 const MOST_OF_TENANT: usize = MOST / 8;
 
+/// How many entries there may be for such an issuer to add one: the rest is for configured issuers
+/// and the application.
+const MOST_FOR_TENANTS: usize = MOST / 4 * 3;
+
 /// How often entries that have ended are dropped, at most: this reads all of them.
 const DROP_EVERY: Duration = Duration::from_secs(60);
 
@@ -40,11 +44,24 @@ pub(crate) enum Source {
     Tenant,
 }
 
-/// When an entry counts, in seconds since 1970. 32 bits last until 2106, and keep an entry small.
+/// When an entry counts: [`issued_before`](Self::issued_before) and [`until`](Self::until), in
+/// seconds since 1970. 32 bits last until 2106, and bytes need no alignment, which keeps an entry
+/// small.
 #[derive(Clone, Copy)]
-struct Times {
-    issued_before: u32,
-    until: u32,
+struct Times([u8; 4], [u8; 4]);
+
+impl Times {
+    fn new(issued_before: u32, until: u32) -> Self {
+        Self(issued_before.to_ne_bytes(), until.to_ne_bytes())
+    }
+
+    fn issued_before(self) -> u32 {
+        u32::from_ne_bytes(self.0)
+    }
+
+    fn until(self) -> u32 {
+        u32::from_ne_bytes(self.1)
+    }
 }
 
 type Shard = RwLock<HashMap<Hash, Times>>;
@@ -142,9 +159,12 @@ impl Revoked {
 
     /// Whether an entry like this one, which ends no earlier than a minute before it, is there.
     pub(super) fn covers(&self, entry: &Entry) -> bool {
+        // After an insertion in progress, which changes the count at its end: only then, no token
+        // that is revoked by the entry is accepted any more.
+        let _inserted = self.counted();
         self.get(&entry.hash).is_some_and(|times| {
-            times.issued_before >= seconds(entry.issued_before)
-                && times.until.saturating_add(60) >= seconds(entry.until)
+            times.issued_before() >= seconds(entry.issued_before)
+                && times.until().saturating_add(60) >= seconds(entry.until)
         })
     }
 
@@ -162,10 +182,11 @@ impl Revoked {
         }
         let find = |counted: &Counted| {
             let of_issuer = counted.by_issuer.get(&issuer_of(&entry.hash)).copied().unwrap_or(0);
-            if self.len() >= MOST {
-                Some(Full::All)
-            } else {
-                limit.filter(|limit| of_issuer >= *limit).map(|_| Full::OfIssuer)
+            match (self.len(), limit) {
+                (MOST.., _) => Some(Full::All),
+                (MOST_FOR_TENANTS.., Some(_)) => Some(Full::OfTenants),
+                (_, Some(limit)) if of_issuer >= limit => Some(Full::OfIssuer),
+                _ => None,
             }
         };
         find(&counted)?;
@@ -204,18 +225,16 @@ impl Revoked {
     fn add(&self, entry: &Entry, counted: &mut Counted) -> Added {
         let Some(shard) = self.shard(&entry.hash) else { return Added::Nothing };
         let mut entries = write(shard);
-        let new =
-            Times { issued_before: seconds(entry.issued_before), until: seconds(entry.until) };
+        let (issued_before, until) = (seconds(entry.issued_before), seconds(entry.until));
         if let Some(old) = entries.get_mut(&entry.hash) {
-            let extends = old.issued_before < new.issued_before || old.until < new.until;
-            old.issued_before = old.issued_before.max(new.issued_before);
-            old.until = old.until.max(new.until);
+            let extends = old.issued_before() < issued_before || old.until() < until;
+            *old = Times::new(old.issued_before().max(issued_before), old.until().max(until));
             return if extends { Added::Something } else { Added::Nothing };
         }
         if self.len() >= MOST_IN_LOG {
             return Added::NoRoom;
         }
-        entries.insert(entry.hash, new);
+        entries.insert(entry.hash, Times::new(issued_before, until));
         self.len.fetch_add(1, Ordering::AcqRel);
         *counted.by_issuer.entry(issuer_of(&entry.hash)).or_default() += 1;
         Added::Something
@@ -237,7 +256,7 @@ impl Revoked {
         let mut len = 0;
         for shard in &self.shards {
             let mut entries = write(shard);
-            entries.retain(|_, times| u64::from(times.until) > now.as_secs());
+            entries.retain(|_, times| u64::from(times.until()) > now.as_secs());
             len += entries.len();
             for hash in entries.keys() {
                 *counted.by_issuer.entry(issuer_of(hash)).or_default() += 1;
@@ -261,7 +280,8 @@ impl Revoked {
     ) -> bool {
         let issued_at = issued_at.map_or(u64::from(u32::MAX), |time| time.as_secs());
         hashes.iter().filter_map(|hash| self.get(hash)).any(|times| {
-            u64::from(times.until) > now.as_secs() && issued_at <= u64::from(times.issued_before)
+            u64::from(times.until()) > now.as_secs()
+                && issued_at <= u64::from(times.issued_before())
         })
     }
 }
@@ -292,6 +312,7 @@ enum Added {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
     All,
+    OfTenants,
     OfIssuer,
 }
 
@@ -299,6 +320,7 @@ impl Full {
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::All => "a million revocations, as many as are kept",
+            Self::OfTenants => "750,000 revocations, as many as issuers of a lookup may add to",
             Self::OfIssuer => "125,000 revocations of one issuer of a lookup, as many as are kept",
         }
     }
@@ -342,6 +364,17 @@ mod tests {
             assert_eq!(revoked.full(entry, source, now), expected, "{name}");
         }
         assert_eq!(revoked.len(), 0);
+    }
+
+    #[test]
+    fn tenants_leave_a_quarter_of_the_room() {
+        let (revoked, until) = (Revoked::default(), UNIX + Duration::from_secs(100));
+        let all =
+            (0..MOST_FOR_TENANTS).map(|number| entry(&(number % 8).to_string(), number, until));
+        assert!(revoked.insert(all, NOW));
+        let next = entry("another", 0, until);
+        assert_eq!(revoked.full(&next, Source::Tenant, NOW), Some(Full::OfTenants));
+        assert_eq!(revoked.full(&next, Source::Trusted, NOW), None);
     }
 
     #[test]

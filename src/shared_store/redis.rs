@@ -82,6 +82,20 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> RedisStore<C> {
         is_due
     }
 
+    /// Reads the entries after an ID.
+    async fn read_after(&self, log: &str, id: &str) -> Result<LogEntries, StoreError> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(MAX_ENTRIES).arg("STREAMS").arg(log).arg(id);
+        // Streams, each with its entries.
+        let streams: Option<Vec<(String, Vec<StreamEntry>)>> = self.query(command).await?;
+        let mut found = LogEntries::default();
+        for (id, fields) in streams.into_iter().flatten().flat_map(|(_, entries)| entries) {
+            found.entries.extend(fields.into_iter().nth(1));
+            found.position = Some(LogPosition(id));
+        }
+        Ok(found)
+    }
+
     async fn query<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
         // Cheap: all clones share one connection.
         let mut connection = self.connection.clone();
@@ -122,21 +136,33 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> SharedStore for RedisSto
     }
 
     fn read<'a>(&'a self, position: Option<&'a LogPosition>) -> StoreFuture<'a, LogEntries> {
-        let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(MAX_ENTRIES).arg("STREAMS").arg(format!("{}:log", self.prefix));
-        command.arg(position.map_or("0", |position| &position.0));
         Box::pin(async move {
-            // Streams, each with its entries, each with its ID, its fields and their values.
-            type Streams = Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>;
-            let streams: Option<Streams> = self.query(command).await?;
-            let mut found = LogEntries::default();
-            for (id, fields) in streams.into_iter().flatten().flat_map(|(_, entries)| entries) {
-                found.entries.extend(fields.into_iter().nth(1));
-                found.position = Some(LogPosition(id));
+            let log = format!("{}:log", self.prefix);
+            let found = self.read_after(&log, position.map_or("0", |position| &position.0)).await?;
+            match position {
+                Some(position) if found.entries.is_empty() => {
+                    // A server that took over may lack the newest entries, and give new ones lower
+                    // IDs if its clock is behind. These would not be found after `position`.
+                    let mut command = redis::cmd("XREVRANGE");
+                    command.arg(&log).arg("+").arg("-").arg("COUNT").arg(1);
+                    let newest: Vec<StreamEntry> = self.query(command).await?;
+                    let is_lower =
+                        newest.first().is_some_and(|(id, _)| parsed(id) < parsed(&position.0));
+                    if is_lower { self.read_after(&log, "0").await } else { Ok(found) }
+                }
+                _ => Ok(found),
             }
-            Ok(found)
         })
     }
+}
+
+/// The ID of an entry, and its fields and their values in turn.
+type StreamEntry = (String, Vec<Vec<u8>>);
+
+/// The two numbers of an ID, which are in its order.
+fn parsed(id: &str) -> Option<(u64, u64)> {
+    let (milliseconds, number) = id.split_once('-').unwrap_or((id, "0"));
+    Some((milliseconds.parse().ok()?, number.parse().ok()?))
 }
 
 /// The oldest ID that stays, given the newest one: `<milliseconds>-<number>`. By the clock of
@@ -154,7 +180,102 @@ impl<C> fmt::Debug for RedisStore<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use redis::{Cmd, Pipeline, RedisFuture};
+
     use super::*;
+
+    /// A server that has these answers.
+    #[derive(Clone)]
+    struct Answers(Arc<Mutex<VecDeque<Value>>>);
+
+    impl ConnectionLike for Answers {
+        fn req_packed_command<'a>(&'a mut self, _: &'a Cmd) -> RedisFuture<'a, Value> {
+            let answer = self.0.lock().unwrap().pop_front().unwrap();
+            Box::pin(async { Ok(answer) })
+        }
+
+        fn req_packed_commands<'a>(
+            &'a mut self,
+            _: &'a Pipeline,
+            _: usize,
+            _: usize,
+        ) -> RedisFuture<'a, Vec<Value>> {
+            unimplemented!("no pipeline is used")
+        }
+
+        fn get_db(&self) -> i64 {
+            0
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn entry(id: &str, value: &str) -> Value {
+        Value::Array(vec![text(id), Value::Array(vec![text("e"), text(value)])])
+    }
+
+    fn streams(entries: Vec<Value>) -> Value {
+        Value::Array(vec![Value::Array(vec![text("p:log"), Value::Array(entries)])])
+    }
+
+    #[tokio::test]
+    async fn a_log_that_went_back_is_read_from_the_beginning() {
+        struct Case {
+            name: &'static str,
+            answers: Vec<Value>,
+            expected: (&'static [&'static str], Option<&'static str>),
+        }
+        for Case { name, answers, expected } in [
+            Case {
+                name: "new entries",
+                answers: vec![streams(vec![entry("100-2", "a"), entry("101-0", "b")])],
+                expected: (&["a", "b"], Some("101-0")),
+            },
+            Case {
+                name: "nothing new",
+                answers: vec![Value::Nil, Value::Array(vec![entry("100-1", "x")])],
+                expected: (&[], None),
+            },
+            Case {
+                name: "an empty log",
+                answers: vec![Value::Nil, Value::Array(vec![])],
+                expected: (&[], None),
+            },
+            Case {
+                name: "a server whose clock is behind",
+                answers: vec![
+                    Value::Nil,
+                    Value::Array(vec![entry("99-7", "b")]),
+                    streams(vec![entry("98-0", "a"), entry("99-7", "b")]),
+                ],
+                expected: (&["a", "b"], Some("99-7")),
+            },
+            Case {
+                name: "the same millisecond",
+                answers: vec![
+                    Value::Nil,
+                    Value::Array(vec![entry("100-0", "a")]),
+                    streams(vec![entry("100-0", "a")]),
+                ],
+                expected: (&["a"], Some("100-0")),
+            },
+        ] {
+            let connection = Answers(Arc::new(Mutex::new(answers.into())));
+            let store = RedisStore::new(connection.clone(), "p").unwrap();
+            let position = LogPosition("100-1".to_owned());
+            let found = store.read(Some(&position)).await.unwrap();
+            let entries: Vec<_> =
+                found.entries.iter().map(|one| std::str::from_utf8(one).unwrap()).collect();
+            let position = found.position.as_ref().map(|position| &*position.0);
+            assert_eq!((&entries[..], position), expected, "{name}");
+            assert!(connection.0.lock().unwrap().is_empty(), "{name}");
+        }
+    }
 
     #[test]
     fn old_entries_are_removed_by_the_clock_of_the_server() {

@@ -71,9 +71,10 @@ impl Verifier {
             Resolution::Pending(lookup) => lookup.await.map_err(failed)?,
         };
         let issuer = &resolved.issuer;
-        let source = match resolved.looked_up_as() {
-            None => Source::Trusted,
-            Some(_) => Source::Tenant,
+        let source = if resolved.looked_up_as().is_some() || issuer.config.template.is_some() {
+            Source::Tenant
+        } else {
+            Source::Trusted
         };
         // The key of one tenant must not sign for another one.
         let tenant = issuer.tenant_of(&iss);

@@ -39,7 +39,10 @@ impl Verifier {
         token: AccessToken,
     ) -> Result<AccessToken, Error> {
         fetching.finished().await;
-        match self.status(&token, self.0.clock.now()) {
+        let now = self.0.clock.now();
+        // It may have been revoked, or may have expired, while the list was fetched.
+        self.check_still_good(&token, now)?;
+        match self.status(&token, now) {
             StatusCheck::Valid => Ok(token),
             rejected => Err(self.log_status(&token, rejected)),
         }

@@ -87,6 +87,17 @@ impl Verifier {
         }
     }
 
+    /// Checks a verified token again after a wait.
+    pub(super) fn check_still_good(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
+        let checked = if token.is_good_at(now) {
+            token.check_revoked(now)
+        } else {
+            let (expires_at, now) = (token.expires_at(), now.wall());
+            Err(InvalidToken::Expired { expires_at, now, verified: true }.into())
+        };
+        checked.map_err(|error| self.log_rejection(token.expose_token(), error))
+    }
+
     /// Looks up the status of a verified token in the list that it names.
     #[cfg(not(feature = "status-list"))]
     fn begin_status(&self, token: AccessToken, _: Now) -> Verification {
@@ -170,7 +181,11 @@ impl Verifier {
         let bindings = &self.0.bindings;
         let checked = bindings.check(presented, token.binding());
         match (checked.map_err(|error| self.log_binding(presented, error))?, &bindings.dpop) {
-            (Some(proven), Some(dpop)) => Ok(token.with_proof(dpop.share(proven).await?)),
+            (Some(proven), Some(dpop)) => {
+                let proof = dpop.share(proven).await?;
+                self.check_still_good(&token, self.0.clock.now())?;
+                Ok(token.with_proof(proof))
+            }
             _ => Ok(token),
         }
     }

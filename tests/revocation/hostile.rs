@@ -1,18 +1,22 @@
 //! What hostile issuers and senders try, and what real senders need.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use portcullis::testing::{AUDIENCE, StoreBehavior, TestClock, TestIssuer, TestStore};
 use portcullis::{
-    ClientAuth, Introspection, Issuer, Issuers, Jwks, Revocations, SharedStore as _, Verifier,
+    ClientAuth, Introspection, Issuer, Issuers, Jwks, Revocations, SecurityEvents,
+    SharedStore as _, Verifier,
 };
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::verdict::verdict;
 use crate::{
-    HOUR, ISS, LOGOUT, RECEIVER, REVOKED, SECOND, Slow, built, foreign_entry, issuer, log_out,
-    pass, push, receivers, user,
+    HOUR, ISS, LOGOUT, RECEIVER, REVOKED, SECOND, Slow, built, foreign_entry, foreign_entry_of,
+    issuer, log_out, pass, push, receivers, user,
 };
 
 #[tokio::test]
@@ -231,4 +235,125 @@ async fn an_opaque_token_without_iat_that_is_issued_after_a_sign_out_is_good() {
     clock.advance(HOUR);
     let again = issuer.opaque_token(issuer.token().subject("alice").without_claim("iat"));
     assert_eq!(verdict(&verifier, &again).await, "ok");
+}
+
+#[tokio::test]
+async fn identifiers_that_are_no_strings_are_rejected() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    for (claim, value, expected) in [
+        ("jti", json!("42"), "ok"),
+        ("jti", json!(42), "claim_type"),
+        ("jti", json!(["42"]), "claim_type"),
+        ("jti", json!(null), "ok"),
+        ("sid", json!("42"), "ok"),
+        ("sid", json!(42), "claim_type"),
+        ("sid", json!({ "id": "42" }), "claim_type"),
+        ("sid", json!(null), "ok"),
+    ] {
+        let token = issuer.token().claim(claim, value.clone()).build();
+        assert_eq!(verdict(&verifier, &token).await, expected, "{claim} {value}");
+    }
+}
+
+/// A tenant chooses its name, as one of a lookup does.
+#[tokio::test]
+async fn a_tenant_of_a_template_has_an_eighth_of_the_room() {
+    const EVIL: &str = "11111111-86f1-41af-91ab-2d7cd011db47";
+    const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let iss = |tenant: &str| format!("https://login.example/{tenant}/v2.0");
+    let (issuer, clock) = issuer();
+    let hash: [u8; 8] = Sha256::digest(iss(EVIL))[..8].try_into().unwrap();
+    let (store, now) = (TestStore::new(), clock.unix_seconds());
+    for number in 0..125_000 {
+        store.append(&foreign_entry_of(hash, number, now), HOUR).await.unwrap();
+    }
+    let revocations = Revocations::shared(store);
+    let template = Issuer::template("https://login.example/{tenantid}/v2.0", AUDIENCE).unwrap();
+    let verifier = built(template.jwks(issuer.jwks()), &clock, &revocations);
+    verifier.warm_up().await.unwrap();
+    let app = receivers(&verifier, &revocations);
+    for (tenant, expected) in [(EVIL, 503), (ACME, 200)] {
+        let logout = issuer.logout_token("web").claim("sid", "1").claim("tid", tenant);
+        assert_eq!(log_out(&app, &logout.issued_by(&iss(tenant)).build()).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_ends_after_its_entry_is_not_revoked_in_silence() {
+    let ((_, clock), revocations) = (issuer(), Revocations::in_memory());
+    let revocations = revocations.keep_for(24 * HOUR).unwrap();
+    let _verifier = built(issuer().0.issuer(), &clock, &revocations);
+    for (hours, expected) in [(1, None), (24, None), (25, Some("`Revocations::keep_for`"))] {
+        let revoked = revocations.token(ISS, "1", clock.now() + hours * HOUR).await;
+        let error = revoked.err().map(|error| error.to_string());
+        let is_expected = match (&error, expected) {
+            (None, None) => true,
+            (Some(error), Some(expected)) => error.contains(expected),
+            _ => false,
+        };
+        assert!(is_expected, "{hours} hours: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_is_not_handled_again_when_it_is_forgotten() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let (handled, own) = (Arc::new(AtomicUsize::new(0)), revocations.clone());
+    let count = Arc::clone(&handled);
+    let events = SecurityEvents::new(&verifier, &revocations, RECEIVER).on_other(move |event| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let own = own.clone();
+        async move { own.subject_before(ISS, "alice", event.issued_before).await }
+    });
+    let app = Router::new().route_service("/events", events);
+    let subject = json!({ "format": "email", "email": "alice@example.com" });
+    let event = issuer.security_event(RECEIVER, REVOKED, subject).build();
+    let before = issuer.token().subject("alice").build();
+    for (name, hours, times) in
+        [("first", 0, 1), ("again", 0, 1), ("a month later", 30 * 24, 1), ("later still", 1, 1)]
+    {
+        clock.advance(hours * HOUR);
+        assert_eq!(push(&app, &event).await.status(), 202, "{name}");
+        assert_eq!(handled.load(Ordering::SeqCst), times, "{name}");
+        let token = issuer.token().subject("alice").build();
+        if hours > 0 {
+            assert_eq!(verdict(&verifier, &token).await, "ok", "{name}");
+        } else {
+            assert_eq!(verdict(&verifier, &before).await, "revoked", "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_in_the_future_revokes_no_later_token() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let (old, late) = (issuer.token().build(), clock.now() + HOUR);
+    revocations.subject_before(ISS, "test-subject", late).await.unwrap();
+    assert_eq!(verdict(&verifier, &old).await, "revoked");
+    clock.advance(2 * SECOND);
+    assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
+}
+
+/// Hundreds of events about one large subject.
+#[tokio::test]
+async fn many_events_about_a_large_subject_are_answered() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let events = SecurityEvents::new(&verifier, &revocations, RECEIVER).on_other(move |event| {
+        assert!(event.subject.is_some());
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok(()) }
+    });
+    let app = Router::new().route_service("/events", events);
+    let all: serde_json::Map<_, _> =
+        (0..700).map(|number| (format!("{number:03x}"), json!(0))).collect();
+    let empty: Vec<_> = (0..750).map(|_| json!({ "": 0 })).collect();
+    let event = issuer.security_event(RECEIVER, "x", json!({ "a": empty })).claim("events", all);
+    assert_eq!(push(&app, &event.build()).await.status(), 202);
+    assert_eq!(handled.load(Ordering::SeqCst), 16);
 }

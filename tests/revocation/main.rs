@@ -72,8 +72,14 @@ fn user(iss: &str, sub: &str) -> Value {
 
 /// An entry of the log about a session that no token has.
 fn foreign_entry(number: u64, now: u64) -> Vec<u8> {
+    foreign_entry_of([7; 8], number, now)
+}
+
+/// `iss`: the first bytes of its hash.
+fn foreign_entry_of(iss: [u8; 8], number: u64, now: u64) -> Vec<u8> {
     let mut entry = vec![1, 3];
-    entry.extend([7; 8]);
+    entry.extend(iss);
+    entry.extend([0; 3]);
     entry.extend(number.to_be_bytes());
     entry.extend(now.to_be_bytes());
     entry.extend((now + 3600).to_be_bytes());

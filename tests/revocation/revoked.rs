@@ -200,7 +200,7 @@ async fn the_log_has_hashes_only() {
     let log = store.read(None).await.unwrap().entries;
     assert_eq!(log.len(), ALL.len());
     for entry in log {
-        assert_eq!(entry.len(), 34);
+        assert_eq!(entry.len(), 37);
         assert!(!String::from_utf8_lossy(&entry).contains("alice"));
     }
 }

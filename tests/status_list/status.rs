@@ -1,14 +1,17 @@
 //! Which tokens are rejected, on which path through the verifier.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
 use portcullis::testing::{AUDIENCE, DpopClient, TestClock, TestIssuer};
 use portcullis::{
-    Algorithm, ClientAuth, Dpop, Error, Introspection, Issuer, ProtectLayer, StatusLists, Verifier,
+    Algorithm, ClientAuth, Dpop, Error, Introspection, Issuer, ProtectLayer, Revocations,
+    StatusLists, Verifier,
 };
 use serde_json::{Value, json};
 use tower::{Layer as _, service_fn};
@@ -247,5 +250,29 @@ fn settings_are_bounded() {
         ("an issuer that is no URL", Verifier::new(issuer("x").jwks(jwks)).is_ok()),
     ] {
         assert!(!is_accepted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_while_its_list_is_fetched_is_rejected() {
+    struct Case {
+        name: &'static str,
+        revoked: &'static str,
+        expected: &'static str,
+    }
+    for Case { name, revoked, expected } in [
+        Case { name: "the subject", revoked: "alice", expected: "revoked" },
+        Case { name: "another subject", revoked: "bob", expected: "ok" },
+    ] {
+        let issuer = TestIssuer::start().unwrap();
+        let revocations = Revocations::in_memory();
+        let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+        let verifier = Verifier::builder(config).revocations(&revocations).build().unwrap();
+        let token = issuer.token().subject("alice").status(&issuer.status_list(), 0).build();
+        let mut verifying = pin!(verdict(&verifier, &token));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(verifying.as_mut().poll(&mut context).is_pending(), "waits for the list");
+        revocations.subject(issuer.iss(), revoked).await.unwrap();
+        assert_eq!(verifying.await, expected, "{name}");
     }
 }

@@ -76,13 +76,6 @@ enum HandledEvents {
     All,
 }
 
-/// Whether an event revoked something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handled {
-    Yes,
-    No,
-}
-
 type Handler = dyn Fn(SecurityEvent) -> Handling + Send + Sync;
 type Handling = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
 
@@ -109,7 +102,8 @@ impl SecurityEvents {
     /// such as `device-compliance-change`, and those about a subject that no claim of a token
     /// names, such as an email address. Each is handed over until `handler` returns `Ok`; then, all
     /// replicas acknowledge it when it arrives again. After an error, the sender is told to try
-    /// again. Without a handler, such events are logged and acknowledged.
+    /// again. Two deliveries at the same time may both be handed over. An event that is older than
+    /// [`Revocations::keep_for`] is logged and acknowledged, as all are without a handler.
     ///
     /// ```
     /// use portcullis::{Revocations, SecurityEvents, Verifier};
@@ -123,7 +117,9 @@ impl SecurityEvents {
     ///                 let subject = event.subject.unwrap_or_default();
     ///                 // An email address of a tenant's own users is their `sub` here.
     ///                 match subject["email"].as_str() {
-    ///                     Some(email) => revoked.subject(&event.issuer, email).await,
+    ///                     Some(email) => {
+    ///                         revoked.subject_before(&event.issuer, email, event.issued_before).await
+    ///                     }
     ///                     None => Ok(()),
     ///                 }
     ///             }
@@ -188,25 +184,32 @@ impl SecurityEvents {
         }
         // It was checked to be an object without duplicate members.
         let events: Map<String, Value> = serde_json::from_str(claims.events).unwrap_or_default();
-        let subject: Option<Value> = match json::read_object(&document.payload, &["sub_id"]) {
+        let sub_id: Option<Value> = match json::read_object(&document.payload, &["sub_id"]) {
             Ok([Some(json::Value::Object(subject))]) => serde_json::from_str(subject).ok(),
             _ => None,
         };
         let mut others = 0;
         for (name, event) in events {
             // Before `sub_id`, events had a subject each.
-            let subject = subject.as_ref().or_else(|| event.get("subject")).cloned();
+            let subject = sub_id.as_ref().or_else(|| event.get("subject"));
             let issued_before = issued_before(&event, claims.issued_at);
-            let event = SecurityEvent {
-                issuer: Arc::clone(&document.iss),
-                name,
-                subject,
-                event,
-                issued_before: UNIX_EPOCH + issued_before,
+            let revokes = self.handled == HandledEvents::Others && revokes(&name, &event);
+            let told = match subject.filter(|_| revokes) {
+                Some(subject) => told(&document, subject, issued_before),
+                None => Vec::new(),
             };
-            if self.revoke(&document, &event, issued_before).await? == Handled::No {
+            for told in &told {
+                let recorded = self.revocations.record(&document, told).await;
+                recorded.map_err(|_| Refused::Unavailable)?;
+            }
+            if told.is_empty() {
                 others += 1;
                 if others <= MAX_OTHERS {
+                    // Only here: a token may have hundreds of events and a subject of 10 KB.
+                    let subject = subject.cloned();
+                    let (issuer, issued_before) =
+                        (Arc::clone(&document.iss), UNIX_EPOCH + issued_before);
+                    let event = SecurityEvent { issuer, name, subject, event, issued_before };
                     self.handle_other(&document, &claims, event).await?;
                 }
             }
@@ -214,27 +217,7 @@ impl SecurityEvents {
         Ok(())
     }
 
-    /// Revokes what an event names, unless it is left to the application.
-    async fn revoke(
-        &self,
-        document: &VerifiedDocument,
-        event: &SecurityEvent,
-        issued_before: Duration,
-    ) -> Result<Handled, Refused> {
-        let told = match &event.subject {
-            Some(subject) if event.revokes() && self.handled == HandledEvents::Others => {
-                told(document, subject, issued_before)
-            }
-            _ => Vec::new(),
-        };
-        for told in &told {
-            let recorded = self.revocations.record(document, told).await;
-            recorded.map_err(|_| Refused::Unavailable)?;
-        }
-        Ok(if told.is_empty() { Handled::No } else { Handled::Yes })
-    }
-
-    /// Hands an event to the application, once.
+    /// Hands an event to the application, unless that was done.
     async fn handle_other(
         &self,
         document: &VerifiedDocument,
@@ -245,6 +228,11 @@ impl SecurityEvents {
             telemetry::security_event_ignored(&event.issuer, &event.name);
             return Ok(());
         };
+        // It cannot be known whether it was handled before: an attacker may have recorded it.
+        if self.revocations.is_forgotten(claims.issued_at) {
+            telemetry::security_event_ignored(&event.issuer, &event.name);
+            return Ok(());
+        }
         let identifier = format!("{} {}", claims.jti, event.name);
         let handled =
             self.revocations.entry(Kind::Event, &event.issuer, &identifier, Duration::MAX);
@@ -279,17 +267,15 @@ pub struct SecurityEvent {
     pub issued_before: SystemTime,
 }
 
-impl SecurityEvent {
-    /// Whether its subject's tokens are revoked.
-    fn revokes(&self) -> bool {
-        match &*self.name {
-            SESSION_REVOKED => true,
-            CREDENTIAL_CHANGE => {
-                let change = self.event.get("change_type").and_then(Value::as_str);
-                matches!(change, Some("revoke" | "delete"))
-            }
-            _ => false,
+/// Whether the tokens of an event's subject are revoked.
+fn revokes(name: &str, event: &Value) -> bool {
+    match name {
+        SESSION_REVOKED => true,
+        CREDENTIAL_CHANGE => {
+            let change = event.get("change_type").and_then(Value::as_str);
+            matches!(change, Some("revoke" | "delete"))
         }
+        _ => false,
     }
 }
 

@@ -5,10 +5,10 @@ pub(crate) mod logout;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BufMut as _;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -35,7 +35,7 @@ const MAX_AGE: Duration = Duration::from_secs(120);
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<String>, Infallible>> + Send>>;
 
 /// Reads the body of a POST with this media type. The error is the status of the response.
-async fn read_body<B>(parts: &Parts, body: B, media_type: &str) -> Result<Bytes, StatusCode>
+async fn read_body<B>(parts: &Parts, body: B, media_type: &str) -> Result<Vec<u8>, StatusCode>
 where
     B: Body,
     B::Error: Into<BoxError>,
@@ -48,8 +48,19 @@ where
     if !found.is_some_and(|found| found.eq_ignore_ascii_case(media_type)) {
         return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    match timeout(LIMIT, Limited::new(body, MAX_BYTES).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+    let mut body = pin!(Limited::new(body, MAX_BYTES));
+    // Copied as they arrive: 64 KiB in frames of one byte would take 4 MiB until the last one.
+    let read = async {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.put(data);
+            }
+        }
+        Ok::<_, BoxError>(bytes)
+    };
+    match timeout(LIMIT, read).await {
+        Ok(Ok(body)) => Ok(body),
         Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
