@@ -35,6 +35,8 @@
 //! - [`ApiKeys`]: API keys that are accepted beside access tokens.
 //! - [`Dpop`]: access tokens that are bound to a key of their client (RFC 9449).
 //! - [`ClientCertificates`]: access tokens that are bound to a certificate (RFC 8705).
+//! - [`Revocations`]: tokens that end before they expire, in memory or in a shared log;
+//!   [`BackChannelLogout`] and [`SecurityEvents`] receive what issuers revoke.
 //! - `StatusLists` (feature `status-list`): the status lists of an issuer.
 //! - [`SharedStore`]: state that the replicas of an API share.
 //! - [`Error`]: every reason for a rejection, with its status and challenge.
@@ -73,7 +75,7 @@
 //! | `mcp` | | [`mcp::McpLayer`]: rules for the tools, resources and prompts of an MCP server |
 //! | `metrics` | | counters, gauges and histograms, recorded with the `metrics` facade |
 //! | `status-list` | | `StatusLists`: tokens are rejected by the status lists of their issuers |
-//! | `redis` | | `RedisStore`: replicas share which DPoP proofs were used |
+//! | `redis` | | `RedisStore`: replicas share which DPoP proofs were used, and what was revoked |
 //! | `testing` | | `TestIssuer` and `TestClock`: an issuer inside your tests |
 //!
 //! Features are additive. If both cryptography backends are enabled, aws-lc-rs is used. Tokens are

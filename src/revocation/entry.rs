@@ -41,8 +41,8 @@ impl Kind {
 /// The first 8 bytes of a hash of the issuer, then the first 11 of one of kind, issuer and value.
 pub(super) type Hash = [u8; 19];
 
-/// The part of a [`Hash`] that is the issuer's, by which entries are counted. With 4 bytes, a tenant
-/// that chooses its name could find one that shares the count of another tenant.
+/// The part of a [`Hash`] that is the issuer's, by which entries are counted. A tenant that chooses
+/// its name could find one with the same 4 bytes as another tenant, and use up its count.
 pub(super) type IssuerHash = [u8; 8];
 
 pub(super) fn issuer_of(hash: &Hash) -> IssuerHash {

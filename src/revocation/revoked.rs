@@ -11,7 +11,7 @@ use crate::clock::Now;
 
 use super::entry::{Entry, Hash, IssuerHash, issuer_of};
 
-/// How many entries are accepted: about 50 MB.
+/// How many entries are accepted: about 60 MB.
 const MOST: usize = 1_000_000;
 
 /// How many more are accepted from the log, which replicas that append at the same moment fill

@@ -173,13 +173,15 @@ impl Verifier {
     /// them. Also discovers their introspection endpoints. Call it at startup, so that no request
     /// has to wait, or in a `/readyz` handler, where it costs nothing while the keys are loaded. It
     /// is optional: without it, the first request of each issuer waits. Issuers from a lookup are
-    /// unknown until a token names them, so their keys are not loaded.
+    /// unknown until a token names them, so their keys are not loaded. Then waits up to 5 seconds
+    /// for the log of shared [`Revocations`](crate::Revocations).
     ///
     /// # Errors
     ///
-    /// Returns an error if the keys of an issuer cannot be loaded, or if its introspection endpoint
-    /// cannot be discovered; [`WarmUpError`] names the issuers. The verifier remains usable, and
-    /// fetches the keys again when they are needed.
+    /// Returns an error if the keys of an issuer cannot be loaded, if its introspection endpoint
+    /// cannot be discovered, or if the log cannot be read; [`WarmUpError`] names the issuers, and
+    /// the log as `revocations`. The verifier remains usable, and fetches the keys again when they
+    /// are needed.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let issuers = self.0.issuers.configured();
         // Limit concurrency to the per-origin limit; otherwise fetches time out while queued.

@@ -50,7 +50,7 @@ const MAX_OTHERS: usize = 16;
 /// use portcullis::{Issuer, Revocations, SecurityEvents, Verifier};
 ///
 /// let revocations = Revocations::in_memory();
-/// let issuer = Issuer::new("https://acme.okta.com", "https://api.example.com")?;
+/// let issuer = Issuer::new("https://id.example.com/realms/acme", "https://api.example.com")?;
 /// let verifier = Verifier::builder(issuer).revocations(&revocations).build()?;
 /// let events = SecurityEvents::new(&verifier, &revocations, "https://api.example.com/events")
 ///     .authorization("Bearer secret-of-the-stream");
@@ -118,7 +118,8 @@ impl SecurityEvents {
     ///                 // An email address of a tenant's own users is their `sub` here.
     ///                 match subject["email"].as_str() {
     ///                     Some(email) => {
-    ///                         revoked.subject_before(&event.issuer, email, event.issued_before).await
+    ///                         let before = event.issued_before;
+    ///                         revoked.subject_before(&event.issuer, email, before).await
     ///                     }
     ///                     None => Ok(()),
     ///                 }
@@ -353,7 +354,7 @@ impl From<DocumentError> for Refused {
     fn from(error: DocumentError) -> Self {
         match error {
             DocumentError::Malformed => {
-                Self::Invalid("invalid_request", "a security event token that is a JWT")
+                Self::Invalid("invalid_request", "a JWT with the `typ` secevent+jwt")
             }
             DocumentError::UnknownIssuer => Self::Invalid("invalid_issuer", "a trusted issuer"),
             DocumentError::BadSignature => Self::Invalid("invalid_key", "a key of the issuer"),
