@@ -24,6 +24,7 @@ macro_rules! links {
 [providers]: crate::providers
 [removing-a-tenant]: crate::guide::operations#removing-a-tenant-at-once
 [resource-metadata]: crate::guide::resource_metadata
+[revocation]: crate::guide::revocation
 [rules]: crate::guide::rules
 [sender-constrained]: crate::guide::sender_constrained
 [testing]: crate::guide::testing
