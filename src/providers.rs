@@ -440,9 +440,9 @@ pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Issuer, ConfigError> {
 /// [`Jwks::from_spiffe_bundle`](crate::Jwks::from_spiffe_bundle) and [`jwks`](Issuer::jwks).
 ///
 /// `sub` must be the SPIFFE ID of a workload in exactly this trust domain,
-/// `spiffe://{trust_domain}/{path}` (JWT-SVID §3.1); `aud` and `exp` must be present. **Any workload
-/// of the trust domain can request a token for your audience**: require the `sub` of those that you
-/// know.
+/// `spiffe://{trust_domain}/{path}` (JWT-SVID §3.1); `aud` and `exp` must be present. **Any
+/// workload of the trust domain can request a token for your audience**: require the `sub` of those
+/// that you know.
 ///
 /// JWT-SVIDs need no `iss`. Without it, `sub` names the issuer, among the configured trust domains
 /// only: a lookup ([`Issuers::lookup`](crate::Issuers::lookup)) is not asked.
@@ -461,9 +461,9 @@ pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Issuer, ConfigError> {
 /// # Ok::<(), portcullis::ConfigError>(())
 /// ```
 ///
-/// A fetched bundle is fresh for as long as its `spiffe_refresh_hint` says, between 60 seconds and 1
-/// hour, unless the response has `Cache-Control`
-/// ([`keys_max_age`](Issuer::keys_max_age)). `spiffe_sequence` is not read.
+/// A fetched bundle is fresh for as long as its `spiffe_refresh_hint` says, between 60 seconds and
+/// 1 hour, unless the response has `Cache-Control` or [`keys_max_age`](Issuer::keys_max_age) is
+/// set. `spiffe_sequence` is not read.
 ///
 /// The algorithms are those of JWT-SVID §2.1, without `EdDSA`. SPIRE's keys have no `alg`: RSA keys
 /// are used with `RS256`, unless [`algorithms`](Issuer::algorithms) has another one first.

@@ -1,5 +1,5 @@
-//! SPIFFE: the names of workloads and of trust domains (SPIFFE-ID §2), and which trust domain issued
-//! a JWT-SVID.
+//! SPIFFE: the names of workloads and of trust domains (SPIFFE-ID §2), and which trust domain
+//! issued a JWT-SVID.
 
 use std::sync::Arc;
 
