@@ -274,7 +274,7 @@ async fn jwt_svids_are_accepted_by_their_subject() {
 }
 
 #[tokio::test]
-async fn each_algorithm_of_the_specification_is_accepted() {
+async fn rsa_and_ec_keys_of_a_bundle_verify_and_ed25519_keys_do_not() {
     for (algorithm, expected) in [
         (Algorithm::RS256, "ok"),
         (Algorithm::ES256, "ok"),
@@ -284,8 +284,7 @@ async fn each_algorithm_of_the_specification_is_accepted() {
         let spire = offline(algorithm);
         let preset = providers::spiffe("example.org", AUDIENCE).unwrap();
         let keys = bundle(&spire, &offline(Algorithm::ES256));
-        let verifier =
-            Verifier::new(preset.clone().jwks(Jwks::from_spiffe_bundle(keys).unwrap())).unwrap();
+        let verifier = Verifier::new(preset.jwks(Jwks::from_spiffe_bundle(keys).unwrap())).unwrap();
         assert_eq!(verdict(&verifier, &svid(&spire).build()).await, expected, "{algorithm}");
     }
     // RSA keys of a bundle have no `alg`.
