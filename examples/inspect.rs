@@ -76,7 +76,7 @@ struct Preset {
 const AUDIENCE: Option<&str> = Some("--audience");
 const CLIENT_ID: Option<&str> = Some("--client-id");
 
-static PRESETS: [Preset; 27] = [
+static PRESETS: [Preset; 28] = [
     preset("auth0", &["DOMAIN"], AUDIENCE, |of, to| portcullis::providers::auth0(&of[0], to)),
     preset("okta", &["DOMAIN", "SERVER"], AUDIENCE, |of, to| {
         portcullis::providers::okta(&of[0], &of[1], to)
@@ -121,6 +121,9 @@ static PRESETS: [Preset; 27] = [
     }),
     preset("kubernetes", &["ISS"], AUDIENCE, |of, to| {
         portcullis::providers::kubernetes(&of[0], to)
+    }),
+    preset("spiffe", &["TRUST_DOMAIN", "BUNDLE_URL"], AUDIENCE, |of, to| {
+        portcullis::providers::spiffe(&of[0], to)?.jwks_uri(&of[1])
     }),
     preset("apple", &[], AUDIENCE, |_, to| portcullis::providers::apple(to)),
     preset("cloudflare-access", &["TEAM"], AUDIENCE, |of, to| {

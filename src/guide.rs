@@ -27,6 +27,7 @@ macro_rules! links {
 [revocation]: crate::guide::revocation
 [rules]: crate::guide::rules
 [sender-constrained]: crate::guide::sender_constrained
+[spiffe]: crate::providers#spiffe-trust-domains
 [testing]: crate::guide::testing
 [testing-issuer]: crate::guide::testing#an-issuer-while-you-develop
 

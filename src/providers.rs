@@ -19,6 +19,7 @@ use crate::issuer::Issuer;
 use crate::keys::url::{PlainHttp, secure_url};
 use crate::token::audience::Audience;
 use crate::token::profile::Condition;
+use crate::token::spiffe::TrustDomain;
 use crate::token::tenant;
 
 /// Auth0: `https://{domain}/`, with the domain of the tenant or a custom domain.
@@ -430,6 +431,65 @@ pub fn aws_alb(load_balancer: &str, iss: &str) -> Result<Issuer, ConfigError> {
         .algorithms([Algorithm::ES256])?;
     issuer.profile().padding = true;
     issuer.profile().signer = Some(load_balancer.to_owned());
+    Ok(issuer)
+}
+
+/// A SPIFFE trust domain, such as `example.org`: JWT-SVIDs, as SPIRE issues them to workloads. The
+/// keys are those of its bundle that have the `use` `jwt-svid`. Set the URL of the bundle endpoint
+/// (profile `https_web`) with [`jwks_uri`](Issuer::jwks_uri), or the bundle itself with
+/// [`Jwks::from_spiffe_bundle`](crate::Jwks::from_spiffe_bundle) and [`jwks`](Issuer::jwks).
+///
+/// `sub` must be the SPIFFE ID of a workload in exactly this trust domain,
+/// `spiffe://{trust_domain}/{path}` (JWT-SVID §3.1); `aud` and `exp` must be present. **Any
+/// workload of the trust domain can request a token for your audience**: require the `sub` of those
+/// that you know.
+///
+/// JWT-SVIDs need no `iss`. Without it, `sub` names the issuer, among the configured trust domains
+/// only: a lookup ([`Issuers::lookup`](crate::Issuers::lookup)) is not asked.
+/// [`AccessToken::issuer`](crate::AccessToken::issuer) is then the ID of the trust domain,
+/// `spiffe://{trust_domain}`. An `iss` that is present must be that ID or an
+/// [`alias`](Issuer::alias), for a SPIRE server that is configured with a `jwt_issuer`.
+///
+/// ```
+/// use portcullis::{Verifier, providers};
+///
+/// let spire = providers::spiffe("example.org", "orders")?
+///     .jwks_uri("https://spire.example.org:8443/")?
+///     .alias("https://oidc.example.org")?;
+/// assert_eq!(spire.iss(), "spiffe://example.org");
+/// let verifier = Verifier::new(spire)?;
+/// # Ok::<(), portcullis::ConfigError>(())
+/// ```
+///
+/// A fetched bundle is fresh for as long as its `spiffe_refresh_hint` says, between 60 seconds and
+/// 1 hour, unless the response has `Cache-Control` or [`keys_max_age`](Issuer::keys_max_age) is
+/// set. `spiffe_sequence` is not read.
+///
+/// The algorithms are those of JWT-SVID §2.1, without `EdDSA`. SPIRE's keys have no `alg`: RSA keys
+/// are used with `RS256`, unless [`algorithms`](Issuer::algorithms) has another one first.
+///
+/// # Errors
+///
+/// Returns an error if `trust_domain` is empty, is longer than 255 bytes, or contains a character
+/// other than `a-z`, `0-9`, `.`, `-` and `_` (SPIFFE-ID §2.1), or if the audience is empty.
+/// [`Verifier::new`](crate::Verifier::new) returns an error if no bundle is set.
+pub fn spiffe(trust_domain: &str, audience: impl Into<Audience>) -> Result<Issuer, ConfigError> {
+    let domain = TrustDomain::new(trust_domain)?;
+    let mut issuer = Issuer::new(domain.id(), audience)?
+        .allowed_types(["JWT", "JOSE"])?
+        .claim_rule("sub", Condition::In(domain.clone()))
+        .algorithms([
+            Algorithm::RS256,
+            Algorithm::RS384,
+            Algorithm::RS512,
+            Algorithm::ES256,
+            Algorithm::ES384,
+            Algorithm::ES512,
+            Algorithm::PS256,
+            Algorithm::PS384,
+            Algorithm::PS512,
+        ])?;
+    issuer.profile().trust_domain = Some(domain);
     Ok(issuer)
 }
 

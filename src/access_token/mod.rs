@@ -313,7 +313,9 @@ impl AccessToken {
         self.0.subject.as_ref().map(|text| text.of(self.raw_claims()))
     }
 
-    /// `iss` (RFC 7519 §4.1.1): a trusted issuer, as spelled in the token.
+    /// `iss` (RFC 7519 §4.1.1): a trusted issuer, as spelled in the token. If a JWT-SVID has no
+    /// `iss`, its trust domain, such as `spiffe://example.org`
+    /// ([`providers::spiffe`](crate::providers::spiffe)).
     pub fn issuer(&self) -> &str {
         &self.0.terms.issuer
     }

@@ -52,12 +52,14 @@ pub enum InvalidToken {
     },
     /// A required claim is missing: `iss`, `exp`, or `aud` or its configured replacement. With
     /// [`require_rfc9068`](crate::Issuer::require_rfc9068), `sub`, `client_id`, `iat` and `jti` are
-    /// also required.
+    /// also required. If a trust domain is configured
+    /// ([`providers::spiffe`](crate::providers::spiffe)), a token without `iss` must have `sub`.
     #[error("claim `{0}` is missing")]
     MissingClaim(&'static str),
     /// A claim does not meet a requirement of the issuer
     /// ([`require_claim`](crate::Issuer::require_claim),
-    /// [`reject_claim`](crate::Issuer::reject_claim)).
+    /// [`reject_claim`](crate::Issuer::reject_claim)), or `sub` is not a SPIFFE ID in the trust
+    /// domain ([`providers::spiffe`](crate::providers::spiffe)).
     #[error("claim `{claim}`: expected {expected}")]
     #[non_exhaustive]
     ClaimValue {

@@ -12,7 +12,7 @@ use crate::http_client::{HttpClients, Purpose};
 use crate::introspection::JwtPolicy;
 use crate::introspection::answer::IntrospectedPayload;
 use crate::introspection::client::IntrospectionClient;
-use crate::keys::jwk::{Jwk, SignedPayload};
+use crate::keys::jwk::{Jwk, SetFormat, SignedPayload};
 use crate::keys::jwks::Jwks;
 use crate::keys::remote::{
     AddressPolicy, Fetching, KeysState, Location, MAX_WAITS, Mismatch, RefetchOutcome, RemoteJwks,
@@ -100,7 +100,12 @@ impl ActiveKeys {
         let client = clients.get(config.client.as_ref(), addresses, Purpose::Keys)?;
         let (algorithms, policy, plain_http) =
             (config.algorithms.clone(), config.key_policy.clone(), config.plain_http);
-        let source = Source { issuer, location, rsa, algorithms, policy, addresses, plain_http };
+        let format = match config.profile.trust_domain {
+            Some(_) => SetFormat::SpiffeBundle,
+            None => SetFormat::Jwks,
+        };
+        let source =
+            Source { issuer, location, format, rsa, algorithms, policy, addresses, plain_http };
         let seed = config.seed.as_ref().map(prepared);
         Ok(Self::Remote(RemoteJwks::new(source, client, clock.clone(), seed)))
     }

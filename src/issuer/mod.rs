@@ -331,9 +331,22 @@ impl Issuer {
         introspection.check(&self.iss, self.plain_http)
     }
 
+    /// The keys of a trust domain are those of its bundle, never a shared secret.
+    fn check_bundle(&self) -> Result<(), ConfigError> {
+        match self.key_source {
+            KeySource::JwksUri(_) | KeySource::Fixed(_) => Ok(()),
+            _ if self.profile.trust_domain.is_none() => Ok(()),
+            _ => Err(ConfigError::new(format!(
+                "issuer {:?}: expected the bundle of the trust domain; set its URL with `jwks_uri`, or the bundle itself with `jwks`",
+                self.iss
+            ))),
+        }
+    }
+
     /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.check_introspection()?;
+        self.check_bundle()?;
         match self.key_source {
             KeySource::Discovery { .. } if !self.needs_keys() => {}
             KeySource::Discovery { .. } => drop(self.metadata_url()?),

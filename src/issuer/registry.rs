@@ -13,12 +13,15 @@ use crate::api_key::keys::ApiKeys;
 use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, ENTRA_V1, Error, InvalidToken};
 use crate::http_client::HttpClients;
+use crate::token::spiffe::TrustDomains;
 
 /// The [`Issuers`] of a verifier at run time.
 pub(crate) struct IssuerRegistry {
     configured: HashMap<Arc<str>, Arc<ActiveIssuer>>,
     /// The configured issuers that serve many tenants.
     templates: Vec<Arc<ActiveIssuer>>,
+    /// The configured issuers whose tokens may have no `iss`.
+    trust_domains: TrustDomains,
     resolved: Option<Arc<ResolvedIssuers>>,
     /// The configured issuers that are asked about opaque tokens.
     introspecting: IntrospectingIssuers,
@@ -39,6 +42,9 @@ impl IssuerRegistry {
             )));
         }
         let clients = Arc::new(clients);
+        let trust_domains = TrustDomains::new(
+            issuers.configured.iter().filter_map(|config| config.profile.trust_domain.clone()),
+        );
         let (mut configured, mut templates) = (HashMap::new(), Vec::new());
         let mut introspecting = Vec::new();
         for config in issuers.configured {
@@ -59,7 +65,7 @@ impl IssuerRegistry {
             .map(|lookup| ResolvedIssuers::new(lookup, reserved, clients, clock, settings))
             .transpose()?;
         let introspecting = IntrospectingIssuers::new(introspecting)?;
-        Ok(Self { configured, templates, resolved, introspecting })
+        Ok(Self { configured, templates, trust_domains, resolved, introspecting })
     }
 
     /// Returns an error if the API keys have the name of an issuer, so that handlers could not tell
@@ -72,6 +78,12 @@ impl IssuerRegistry {
             )));
         }
         keys.prefixes().try_for_each(|prefix| self.introspecting.check_api_keys(prefix))
+    }
+
+    /// The configured trust domains, whose tokens may have no `iss`. Their IDs are names of
+    /// configured issuers, so the lookup is not called for them.
+    pub(crate) fn trust_domains(&self) -> &TrustDomains {
+        &self.trust_domains
     }
 
     /// The issuer to ask about an opaque token.

@@ -15,6 +15,15 @@ use crate::token::tenant;
 /// with the square of the size.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 2048 / 8..=8192 / 8;
 
+/// What a key set is, which determines the keys that may verify tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SetFormat {
+    /// A JWK Set (RFC 7517 §5).
+    Jwks,
+    /// The bundle of a SPIFFE trust domain (SPIFFE Trust Domain and Bundle §4).
+    SpiffeBundle,
+}
+
 /// A verification key of a key set, for exactly one algorithm (draft-ietf-oauth-rfc8725bis §3.1).
 pub(crate) struct Jwk {
     pub(crate) kid: Option<String>,
@@ -35,7 +44,11 @@ pub(crate) struct Jwk {
 impl Jwk {
     /// Parses one member of `keys`. An RSA key without `alg` is used with `rsa`; the other key
     /// types determine the algorithm.
-    pub(crate) fn read(member: &Value, rsa: Algorithm) -> Result<Self, IgnoredKeyReason> {
+    pub(crate) fn read(
+        member: &Value,
+        rsa: Algorithm,
+        format: SetFormat,
+    ) -> Result<Self, IgnoredKeyReason> {
         let Value::Object(member) = member else {
             return Err(IgnoredKeyReason::Malformed);
         };
@@ -58,7 +71,7 @@ impl Jwk {
         if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| member.contains_key(*name)) {
             return Err(IgnoredKeyReason::Private);
         }
-        if !is_for_verification(member) {
+        if !is_for_verification(member, format) {
             return Err(IgnoredKeyReason::NotForVerification);
         }
         let kid = text("kid")?;
@@ -178,9 +191,13 @@ impl<'a> SignedPayload<'a> {
 }
 
 /// Whether a key may be used for verification (RFC 7517 §4.2, §4.3). `use` and `key_ops` are both
-/// optional; a member that is present must allow verification.
-fn is_for_verification(member: &serde_json::Map<String, Value>) -> bool {
-    let used = member.get("use").is_none_or(|used| used == "sig");
+/// optional; a member that is present must allow verification. In a SPIFFE bundle, `use` is
+/// required, since the bundle also has certificates of the trust domain (`x509-svid`).
+fn is_for_verification(member: &serde_json::Map<String, Value>, format: SetFormat) -> bool {
+    let used = match format {
+        SetFormat::Jwks => member.get("use").is_none_or(|used| used == "sig"),
+        SetFormat::SpiffeBundle => member.get("use").is_some_and(|used| used == "jwt-svid"),
+    };
     let allowed = member.get("key_ops").is_none_or(|operations| match operations {
         Value::Array(operations) => operations.iter().any(|operation| operation == "verify"),
         _ => false,

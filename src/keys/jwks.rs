@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::jwk::{Jwk, SignedPayload};
+use super::jwk::{Jwk, SetFormat, SignedPayload};
 use super::pem;
 use crate::algorithm::Algorithm;
 use crate::error::{ConfigError, IgnoredKeyReason, InvalidToken};
@@ -46,6 +47,8 @@ pub struct Jwks {
     ignored: Vec<IgnoredKeyReason>,
     /// The algorithm that the application set with `rsa_algorithm`.
     rsa: Option<Algorithm>,
+    /// How often the publisher of a SPIFFE bundle wants it to be fetched.
+    refresh_hint: Option<Duration>,
 }
 
 impl Jwks {
@@ -57,12 +60,43 @@ impl Jwks {
     /// Returns an error if `json` is not a JSON object with an array `keys`, or if no key in it can
     /// be used.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
-        let set = Self::read(json.as_ref(), Algorithm::RS256).ok_or_else(|| {
-            ConfigError::new("JWK Set: expected a JSON object with an array `keys` (RFC 7517 §5)")
+        Self::from_document(json.as_ref(), SetFormat::Jwks, "JWK Set")
+    }
+
+    /// Parses the bundle of a SPIFFE trust domain, for
+    /// [`providers::spiffe`](crate::providers::spiffe): a JWK Set in which `use` is `jwt-svid` for
+    /// the keys that sign JWT-SVIDs. All other keys are skipped, including the certificates of the
+    /// trust domain (`x509-svid`), which never verify a JWT. RSA keys are used as in
+    /// [`from_json`](Self::from_json), which skips `jwt-svid` keys.
+    ///
+    /// ```
+    /// use portcullis::{Jwks, providers};
+    ///
+    /// let bundle = Jwks::from_spiffe_bundle(r#"{"spiffe_sequence":1,"spiffe_refresh_hint":300,"keys":[
+    ///     {"use":"jwt-svid","kty":"EC","crv":"P-256","kid":"a",
+    ///      "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+    ///      "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}
+    /// ]}"#)?;
+    /// let issuer = providers::spiffe("example.org", "orders")?.jwks(bundle);
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error under the conditions of [`from_json`](Self::from_json).
+    pub fn from_spiffe_bundle(json: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        Self::from_document(json.as_ref(), SetFormat::SpiffeBundle, "SPIFFE bundle")
+    }
+
+    fn from_document(json: &[u8], format: SetFormat, what: &str) -> Result<Self, ConfigError> {
+        let set = Self::read(json, Algorithm::RS256, format).ok_or_else(|| {
+            ConfigError::new(format!(
+                "{what}: expected a JSON object with an array `keys` (RFC 7517 §5)"
+            ))
         })?;
         if set.is_empty() {
             Err(ConfigError::new(format!(
-                "JWK Set: expected at least one usable key, found none and ignored {:?}",
+                "{what}: expected at least one usable key, found none and ignored {:?}",
                 set.ignored
             )))
         } else {
@@ -102,7 +136,7 @@ impl Jwks {
         };
         let text = std::str::from_utf8(pem.as_ref())
             .map_err(|_| error("bytes that are not UTF-8".to_owned()))?;
-        let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
+        let mut jwks = Self::of(Vec::new());
         for block in pem::blocks(text).take(MAX_MEMBERS) {
             let key =
                 pem::public_key(block).ok_or_else(|| error(format!("{:?}", pem::label(block))))?;
@@ -154,16 +188,20 @@ impl Jwks {
 
     /// Like [`from_json`](Self::from_json), with `rsa` as the algorithm of RSA keys without `alg`.
     /// The result may be empty. Returns `None` if `json` is not a key set.
-    pub(crate) fn read(json: &[u8], rsa: Algorithm) -> Option<Self> {
+    pub(crate) fn read(json: &[u8], rsa: Algorithm, format: SetFormat) -> Option<Self> {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
-        let mut jwks = Self { keys: Vec::new(), ignored: Vec::new(), rsa: None };
+        let mut jwks = Self::of(Vec::new());
+        if format == SetFormat::SpiffeBundle {
+            let hint = set.get("spiffe_refresh_hint").and_then(Value::as_u64);
+            jwks.refresh_hint = hint.map(Duration::from_secs);
+        }
         for (number, member) in members.iter().enumerate() {
             if number == MAX_MEMBERS {
                 jwks.ignored.push(IgnoredKeyReason::TooMany);
                 break;
             }
-            match Jwk::read(member, rsa) {
+            match Jwk::read(member, rsa, format) {
                 Ok(key) => jwks.keys.push(Arc::new(key)),
                 Err(reason) => jwks.ignored.push(reason),
             }
@@ -173,7 +211,13 @@ impl Jwks {
 
     /// Creates a set of these keys.
     pub(crate) fn of(keys: Vec<Arc<Jwk>>) -> Self {
-        Self { keys, ignored: Vec::new(), rsa: None }
+        Self { keys, ignored: Vec::new(), rsa: None, refresh_hint: None }
+    }
+
+    /// How often the publisher wants the set to be fetched, if the set says so (SPIFFE Trust Domain
+    /// and Bundle §4.1.2).
+    pub(crate) fn refresh_hint(&self) -> Option<Duration> {
+        self.refresh_hint
     }
 
     /// The `kid` of each key that has one.
@@ -188,7 +232,7 @@ impl Jwks {
 
     /// Returns the same keys with `rsa` as the algorithm of RSA keys without `alg`.
     pub(crate) fn with_rsa_algorithm(&self, rsa: Algorithm) -> Self {
-        let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone(), rsa: self.rsa };
+        let mut jwks = Self { keys: Vec::new(), ignored: self.ignored.clone(), ..*self };
         for key in &self.keys {
             match key.with_rsa_algorithm(rsa) {
                 None => jwks.keys.push(Arc::clone(key)),

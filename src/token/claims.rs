@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::audience::{Audience, AudienceClaim};
 use super::json::{self, Value};
 use super::scope::Scope;
+use super::spiffe::TrustDomains;
 use crate::clock::Now;
 use crate::error::InvalidToken;
 
@@ -30,6 +31,7 @@ const OPENID_EVENT: &str = "schemas.openid.net";
 /// the token, or to find its issuer.
 #[derive(Debug)]
 pub(crate) struct RegisteredClaims<'a> {
+    /// `iss`, or the ID of the trust domain that issued a JWT-SVID without it.
     pub(crate) issuer: Cow<'a, str>,
     /// A string or an array of strings. Some issuers send none.
     audience: Option<Value<'a>>,
@@ -47,6 +49,15 @@ pub(crate) struct RegisteredClaims<'a> {
     confirmation: Confirmation,
     /// Whether there is an event of OpenID in `events` (RFC 8417 §2.2).
     has_event: bool,
+}
+
+/// Where claims come from, which determines what they may omit.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// A JWT. Those of these trust domains may have no `iss`.
+    Token(&'a TrustDomains),
+    /// The answer of this issuer about a token. It may have neither `iss` nor `exp`.
+    Answer(&'a str),
 }
 
 /// What a token is bound to: `cnf` (RFC 7800 §3.1).
@@ -102,9 +113,13 @@ fn thumbprint(value: &Value<'_>) -> Result<[u8; 32], NotAHash> {
 
 impl<'a> RegisteredClaims<'a> {
     /// Parses the payload, which must be one JSON object in UTF-8 (RFC 7519 §7.2), strictly:
-    /// RFC 8259, without duplicate members.
-    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, InvalidToken> {
-        Self::read(payload, None)
+    /// RFC 8259, without duplicate members. `domains`: the trust domains whose tokens may have no
+    /// `iss`.
+    pub(crate) fn parse(
+        payload: &'a [u8],
+        domains: &'a TrustDomains,
+    ) -> Result<Self, InvalidToken> {
+        Self::read(payload, Source::Token(domains))
     }
 
     /// Parses the response of an introspection endpoint (RFC 7662 §2.2), where `iss` and `exp` are
@@ -113,10 +128,10 @@ impl<'a> RegisteredClaims<'a> {
         response: &'a [u8],
         iss: &'a str,
     ) -> Result<Self, InvalidToken> {
-        Self::read(response, Some(iss))
+        Self::read(response, Source::Answer(iss))
     }
 
-    fn read(payload: &'a [u8], asked: Option<&'a str>) -> Result<Self, InvalidToken> {
+    fn read(payload: &'a [u8], source: Source<'a>) -> Result<Self, InvalidToken> {
         const NOT_AN_OBJECT: InvalidToken =
             InvalidToken::Malformed("a payload that is one JSON object without duplicate members");
         let text = std::str::from_utf8(payload).map_err(|_| NOT_AN_OBJECT)?;
@@ -141,22 +156,30 @@ impl<'a> RegisteredClaims<'a> {
         let [iss, sub, aud, exp, nbf, iat, jti, client_id, azp, cid, scope, scp, tid, cnf, events] =
             json::read_object(text, &wanted).map_err(|_| NOT_AN_OBJECT)?;
 
+        let issuer = text_claim("iss", iss)?;
+        // An empty `sub` identifies no subject: all machines behind one gateway would be one user.
+        let subject = text_claim("sub", sub)?.filter(|subject| !subject.is_empty());
+        let expires_at = numeric_date("exp", exp.as_ref())?;
         Ok(Self {
-            issuer: text_claim("iss", iss)?
-                .or(asked.map(Cow::Borrowed))
-                .ok_or(InvalidToken::MissingClaim("iss"))?,
+            issuer: match (issuer, source) {
+                (Some(issuer), _) => issuer,
+                (None, Source::Answer(asked)) => Cow::Borrowed(asked),
+                (None, Source::Token(domains)) => {
+                    Cow::Borrowed(domains.issuer_of(subject.as_deref())?)
+                }
+            },
             audience: match aud {
                 None | Some(Value::Text(_) | Value::Texts(_)) => aud,
                 Some(_) => return Err(wrong_type("aud", "a string or an array of strings")),
             },
-            expires_at: numeric_date("exp", exp.as_ref())?
-                .or(asked.map(|_| NEVER))
-                .ok_or(InvalidToken::MissingClaim("exp"))?,
+            expires_at: match (expires_at, source) {
+                (Some(expires_at), _) => expires_at,
+                (None, Source::Answer(_)) => NEVER,
+                (None, Source::Token(_)) => return Err(InvalidToken::MissingClaim("exp")),
+            },
             not_before: numeric_date("nbf", nbf.as_ref())?,
             issued_at: numeric_date("iat", iat.as_ref())?,
-            // An empty `sub` identifies no subject: all machines behind one gateway would be one
-            // user.
-            subject: text_claim("sub", sub)?.filter(|subject| !subject.is_empty()),
+            subject,
             client_id: passed_over(client_id),
             azp: passed_over(azp),
             cid: passed_over(cid),

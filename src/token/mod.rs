@@ -7,5 +7,6 @@ pub(crate) mod json;
 pub(crate) mod jws;
 pub(crate) mod profile;
 pub(crate) mod scope;
+pub(crate) mod spiffe;
 pub(crate) mod tenant;
 pub(crate) mod token_type;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::claim_path::ClaimPath;
+use super::spiffe::TrustDomain;
 use super::token_type::AllowedTypes;
 use crate::error::InvalidToken;
 
@@ -18,6 +19,8 @@ pub(crate) struct TokenProfile {
     pub(crate) padding: bool,
     /// The only tenant of the issuer, for key sets whose keys name a tenant.
     pub(crate) tenant: Option<String>,
+    /// The trust domain that the issuer is: its tokens are JWT-SVIDs, and its keys a SPIFFE bundle.
+    pub(crate) trust_domain: Option<TrustDomain>,
     /// The required value of the header's `signer`, if any.
     pub(crate) signer: Option<String>,
     /// Prefix of scope tokens that are also granted without it.
@@ -43,6 +46,7 @@ impl Default for TokenProfile {
             claims: Vec::new(),
             padding: false,
             tenant: None,
+            trust_domain: None,
             signer: None,
             scope_prefix: None,
             permissions: vec![ClaimPath::new("permissions")],
@@ -71,6 +75,8 @@ pub(crate) enum Condition {
     Text,
     /// A date that is not in the future.
     Past,
+    /// The SPIFFE ID of a workload in this trust domain.
+    In(TrustDomain),
 }
 
 impl ClaimRequirement {
@@ -90,6 +96,9 @@ impl ClaimRequirement {
             Condition::Text => value.and_then(Value::as_str).is_some_and(|text| !text.is_empty()),
             Condition::Past => {
                 value.and_then(Value::as_f64).is_some_and(|date| date <= latest.as_secs_f64())
+            }
+            Condition::In(domain) => {
+                value.and_then(Value::as_str).is_some_and(|id| domain.contains(id))
             }
         };
         if holds {
@@ -115,6 +124,7 @@ impl std::fmt::Display for Condition {
             Self::Absent => formatter.write_str("it to be absent"),
             Self::Text => formatter.write_str("a string that is not empty"),
             Self::Past => formatter.write_str("a date in the past"),
+            Self::In(domain) => write!(formatter, "a SPIFFE ID in {}", domain.id()),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{ConfigError, InvalidToken};
 /// Types of JWTs that are not access tokens, by their specifications. An issuer may sign them with
 /// the same keys, and some have every claim of an access token, so they are always rejected,
 /// whatever is configured.
-const OTHER_KINDS: [&str; 21] = [
+const OTHER_KINDS: [&str; 23] = [
     "authorization-details+jwt",
     "client-authentication+jwt",
     "dc+sd-jwt",
@@ -27,6 +27,8 @@ const OTHER_KINDS: [&str; 21] = [
     "trust-mark+jwt",
     "txntoken+jwt",
     "vc+sd-jwt",
+    "wit+jwt",
+    "wpt+jwt",
 ];
 
 /// Which values of the header's `typ` are accepted, as configured.

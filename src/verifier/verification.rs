@@ -282,7 +282,8 @@ impl Verifier {
         let jws = Jws::split(token)?;
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
-        let claims = RegisteredClaims::parse(jws.unverified_payload())?;
+        let claims =
+            RegisteredClaims::parse(jws.unverified_payload(), self.0.issuers.trust_domains())?;
         claims.check_no_event()?;
         let resolved = match &progress.issuer {
             Some(resolved) => resolved.clone(),
@@ -395,8 +396,10 @@ impl Verifier {
         }
         let jws = Jws::split(token).ok();
         let header = jws.as_ref().and_then(|jws| jws.header().ok());
-        let claims =
-            jws.as_ref().and_then(|jws| RegisteredClaims::parse(jws.unverified_payload()).ok());
+        let domains = self.0.issuers.trust_domains();
+        let claims = jws
+            .as_ref()
+            .and_then(|jws| RegisteredClaims::parse(jws.unverified_payload(), domains).ok());
         let keys = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token));
         let asked = || self.0.issuers.introspecting(token).cloned();
         let named = claims.and_then(|claims| self.0.issuers.cached(&claims.issuer));

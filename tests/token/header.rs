@@ -49,6 +49,9 @@ async fn header_parameters_are_validated() {
         Case { parameter: "typ", value: json!("dpop+jwt"), expected: "unexpected_type" },
         Case { parameter: "typ", value: json!("logout+jwt"), expected: "unexpected_type" },
         Case { parameter: "typ", value: json!("secevent+jwt"), expected: "unexpected_type" },
+        Case { parameter: "typ", value: json!("txntoken+jwt"), expected: "unexpected_type" },
+        Case { parameter: "typ", value: json!("wit+jwt"), expected: "unexpected_type" },
+        Case { parameter: "typ", value: json!("application/WPT+JWT"), expected: "unexpected_type" },
         Case {
             parameter: "typ",
             value: json!("token-introspection+jwt"),
@@ -152,6 +155,27 @@ async fn the_allowed_types_are_configurable() {
             any: UNEXPECTED,
         },
         Case {
+            typ: Some("txntoken+jwt"),
+            default: UNEXPECTED,
+            rfc9068: UNEXPECTED,
+            list: UNEXPECTED,
+            any: UNEXPECTED,
+        },
+        Case {
+            typ: Some("wit+jwt"),
+            default: UNEXPECTED,
+            rfc9068: UNEXPECTED,
+            list: UNEXPECTED,
+            any: UNEXPECTED,
+        },
+        Case {
+            typ: Some("wpt+jwt"),
+            default: UNEXPECTED,
+            rfc9068: UNEXPECTED,
+            list: UNEXPECTED,
+            any: UNEXPECTED,
+        },
+        Case {
             typ: Some("application/DPOP+JWT"),
             default: UNEXPECTED,
             rfc9068: UNEXPECTED,
@@ -191,7 +215,14 @@ async fn the_allowed_types_are_configurable() {
         let code = strict.verify(&token).await.unwrap_err().code();
         assert_eq!(code, "missing_claim", "{claim}");
     }
-    for other in ["dpop+jwt", "application/logout+jwt", "SecEvent+JWT"] {
+    for other in [
+        "dpop+jwt",
+        "application/logout+jwt",
+        "SecEvent+JWT",
+        "txntoken+jwt",
+        "wit+jwt",
+        "application/wpt+jwt",
+    ] {
         assert!(config().allowed_types([other]).is_err(), "{other}");
     }
 }

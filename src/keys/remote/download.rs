@@ -73,7 +73,9 @@ impl RemoteJwks {
         let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
             Fetched::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
             Fetched::Document { body, validators, lifetime } => {
-                (Some(self.read(&url, &body)?), validators, lifetime)
+                let jwks = self.read(&url, &body)?;
+                let lifetime = lifetime.or(jwks.refresh_hint());
+                (Some(jwks), validators, lifetime)
             }
         };
         carryover.revalidation = Some(Revalidation { from: url, validators, hint });
@@ -89,7 +91,7 @@ impl RemoteJwks {
     /// it would replace a usable set.
     fn read(&self, url: &Url, document: &[u8]) -> Result<Jwks, FetchError> {
         let url = || fetch::redacted(url);
-        match Jwks::read(document, self.source.rsa) {
+        match Jwks::read(document, self.source.rsa, self.source.format) {
             None => Err(FetchError::InvalidDocument {
                 url: url(),
                 expected: "a JSON object with an array `keys`",

@@ -7,6 +7,7 @@ use url::Url;
 use super::address::AddressPolicy;
 use super::schedule::{Budget, KeyPolicy, Schedule};
 use crate::algorithm::Algorithm;
+use crate::keys::jwk::SetFormat;
 use crate::keys::url::PlainHttp;
 use crate::telemetry::IssuerName;
 
@@ -14,6 +15,7 @@ use crate::telemetry::IssuerName;
 pub(crate) struct Source {
     pub(crate) issuer: IssuerName,
     pub(crate) location: Location,
+    pub(crate) format: SetFormat,
     /// The algorithm of RSA keys without `alg`.
     pub(crate) rsa: Algorithm,
     pub(crate) algorithms: Cow<'static, [Algorithm]>,

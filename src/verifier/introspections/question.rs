@@ -20,6 +20,7 @@ use crate::telemetry::IntrospectionOutcome;
 use crate::token::audience::AudienceClaim;
 use crate::token::claims::RegisteredClaims;
 use crate::token::jws::Jws;
+use crate::token::spiffe::TrustDomains;
 use crate::token_cache::{Entry, TokenCache};
 use crate::verifier::Verifier;
 
@@ -99,7 +100,7 @@ impl Question {
         // Without `aud`, a refresh token or an ID token can look the same.
         let is_for_this_api = audience.claim() == AudienceClaim::Audience || jwt.is_some();
         claims.check_binding(verifier.0.bindings.verifiable())?;
-        let is_bound = check_same_binding(&claims, token, jwt)?;
+        let is_bound = check_same_binding(&claims, token, jwt, verifier.0.issuers.trust_domains())?;
         let has_binding =
             claims.thumbprints().is_some() || jwt.is_some_and(|jwt| jwt.token.binding().is_some());
         if issuer.config.is_fapi2 && !has_binding {
@@ -204,12 +205,13 @@ fn check_same_binding(
     answer: &RegisteredClaims<'_>,
     token: &str,
     jwt: Option<&VerifiedJwt>,
+    domains: &TrustDomains,
 ) -> Result<bool, InvalidToken> {
     let named = match jwt {
         Some(jwt) => jwt.token.binding().map(Binding::thumbprints),
         // The signature was not verified, so this can only cause a rejection.
         None => match Jws::split(token) {
-            Ok(jws) => RegisteredClaims::parse(jws.unverified_payload())?.thumbprints(),
+            Ok(jws) => RegisteredClaims::parse(jws.unverified_payload(), domains)?.thumbprints(),
             Err(_) => None,
         },
     };

@@ -6,6 +6,7 @@
 mod clouds;
 mod hosted;
 mod self_hosted;
+mod spiffe;
 
 use std::collections::HashMap;
 

@@ -70,6 +70,40 @@ pub(super) fn self_hosted() -> Vec<Provider> {
             ],
         },
         Provider {
+            name: "SPIRE",
+            preset: providers::spiffe("acme.test", "orders")
+                .unwrap()
+                .jwks_uri("https://spire.acme.test:8443/")
+                .unwrap(),
+            algorithm: rsa,
+            typ: Some("JWT"),
+            claims: json!({ "sub": "spiffe://acme.test/ns/prod/sa/web", "aud": ["orders"] }),
+            grants: |token| {
+                token.issuer() == "spiffe://acme.test"
+                    && token.subject() == Some("spiffe://acme.test/ns/prod/sa/web")
+            },
+            traps: vec![
+                Trap {
+                    name: "for another workload",
+                    header: None,
+                    claims: json!({ "aud": ["spiffe://acme.test/ns/prod/sa/billing"] }),
+                    expected: "wrong_audience",
+                },
+                Trap {
+                    name: "of another trust domain",
+                    header: None,
+                    claims: json!({ "sub": "spiffe://acme.test.evil/ns/prod/sa/web" }),
+                    expected: "claim_value",
+                },
+                Trap {
+                    name: "workload identity token",
+                    header: Some(("typ", json!("wit+jwt"))),
+                    claims: json!({}),
+                    expected: "unexpected_type",
+                },
+            ],
+        },
+        Provider {
             name: "Authentik",
             preset: providers::authentik("sso.acme.test", "orders", "client-1").unwrap(),
             algorithm: rsa,
