@@ -1,4 +1,4 @@
-//! Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864).
+//! Signature algorithms (RFC 7518 §3.1, RFC 8037 §3.1, RFC 9864, RFC 9964 §5).
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,7 @@ use crate::error::ConfigError;
 ///
 /// assert_eq!("RS256".parse::<Algorithm>()?, Algorithm::RS256);
 /// assert_eq!("Ed25519".parse::<Algorithm>()?, Algorithm::EdDSA);
+/// assert_eq!(Algorithm::MlDsa65.to_string(), "ML-DSA-65");
 /// assert!("none".parse::<Algorithm>().is_err());
 /// assert!("rs256".parse::<Algorithm>().is_err(), "names are case-sensitive (RFC 7515 §4.1.1)");
 /// # Ok::<(), portcullis::ConfigError>(())
@@ -40,6 +41,16 @@ pub enum Algorithm {
     /// Ed25519, by its old name `EdDSA` (RFC 8037 §3.1) and its new name `Ed25519` (RFC 9864 §2.2).
     /// Ed448 is a different algorithm and not supported.
     EdDSA,
+    /// ML-DSA-44 (RFC 9964 §5, FIPS 204), a post-quantum algorithm with signatures of 2420 bytes.
+    /// An issuer may use it only if [`Issuer::algorithms`](crate::Issuer::algorithms) lists it.
+    /// Requires the feature `aws-lc-rs`.
+    MlDsa44,
+    /// ML-DSA-65 (RFC 9964 §5, FIPS 204), with signatures of 3309 bytes. Otherwise as
+    /// [`MlDsa44`](Self::MlDsa44).
+    MlDsa65,
+    /// ML-DSA-87 (RFC 9964 §5, FIPS 204), with signatures of 4627 bytes. Otherwise as
+    /// [`MlDsa44`](Self::MlDsa44).
+    MlDsa87,
     /// HMAC with SHA-256 (RFC 7518 §3.2). Only with a configured secret, never with a key from a
     /// key set.
     HS256,
@@ -53,7 +64,8 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// The algorithms that an issuer may sign with, unless
-    /// [`Issuer::algorithms`](crate::Issuer::algorithms) says otherwise.
+    /// [`Issuer::algorithms`](crate::Issuer::algorithms) says otherwise. ML-DSA is not one of them:
+    /// an application has to choose it, as its tokens can exceed the header limits of proxies.
     pub(crate) const ASYMMETRIC: [Self; 10] = [
         Self::RS256,
         Self::RS384,
@@ -79,6 +91,9 @@ impl Algorithm {
             "ES384" => Self::ES384,
             "ES512" => Self::ES512,
             "EdDSA" | "Ed25519" => Self::EdDSA,
+            "ML-DSA-44" => Self::MlDsa44,
+            "ML-DSA-65" => Self::MlDsa65,
+            "ML-DSA-87" => Self::MlDsa87,
             "HS256" => Self::HS256,
             "HS384" => Self::HS384,
             "HS512" => Self::HS512,
@@ -86,7 +101,7 @@ impl Algorithm {
         })
     }
 
-    /// The JOSE name (RFC 7518 §3.1). `EdDSA` for Ed25519.
+    /// The JOSE name (RFC 7518 §3.1, RFC 9964 §5). `EdDSA` for Ed25519.
     pub fn name(self) -> &'static str {
         match self {
             Self::RS256 => "RS256",
@@ -99,6 +114,9 @@ impl Algorithm {
             Self::ES384 => "ES384",
             Self::ES512 => "ES512",
             Self::EdDSA => "EdDSA",
+            Self::MlDsa44 => "ML-DSA-44",
+            Self::MlDsa65 => "ML-DSA-65",
+            Self::MlDsa87 => "ML-DSA-87",
             Self::HS256 => "HS256",
             Self::HS384 => "HS384",
             Self::HS512 => "HS512",
@@ -113,6 +131,10 @@ impl Algorithm {
             Self::HS512 => Some(64),
             _ => None,
         }
+    }
+
+    pub(crate) fn is_ml_dsa(self) -> bool {
+        matches!(self, Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87)
     }
 
     pub(crate) fn is_rsa(self) -> bool {

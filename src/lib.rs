@@ -70,7 +70,7 @@
 //! | feature | default | gives |
 //! |---|---|---|
 //! | `aws-lc-rs` | yes | cryptography and TLS by aws-lc-rs: every algorithm; needs a C compiler |
-//! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512, RSA up to 4096 bits; does not provide TLS |
+//! | `rust-crypto` | | cryptography by RustCrypto: no C compiler; no ES512 or ML-DSA, RSA up to 4096 bits; does not provide TLS |
 //! | `axum` | | extractors [`AccessToken`] and `Claims<T>` |
 //! | `mcp` | | [`mcp::McpLayer`]: rules for the tools, resources and prompts of an MCP server |
 //! | `metrics` | | counters, gauges and histograms, recorded with the `metrics` facade |

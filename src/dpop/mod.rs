@@ -158,7 +158,8 @@ impl Dpop {
     /// # Errors
     ///
     /// Returns an error if there is none, if one of them is HMAC (RFC 9449 §4.2 requires asymmetric
-    /// ones), if the cryptography backend does not have it, or if one is named twice.
+    /// ones), if one is ML-DSA, if the cryptography backend does not have it, or if one is named
+    /// twice.
     pub fn algorithms(
         mut self,
         algorithms: impl IntoIterator<Item = Algorithm>,
@@ -169,6 +170,12 @@ impl Dpop {
             let found = symmetric.map_or("none".to_owned(), |one| one.name().to_owned());
             return Err(ConfigError::new(format!(
                 "algorithms of proofs: expected asymmetric ones, found {found}"
+            )));
+        }
+        // The key and the signature of ML-DSA-87 exceed the length limit of proofs.
+        if let Some(one) = self.algorithms.iter().find(|one| one.is_ml_dsa()) {
+            return Err(ConfigError::new(format!(
+                "algorithms of proofs: expected RSA, ECDSA or EdDSA, found {one}"
             )));
         }
         for (number, one) in self.algorithms.iter().enumerate() {

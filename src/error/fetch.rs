@@ -206,8 +206,8 @@ pub enum IgnoredKeyReason {
     SmallOrder,
     /// This member and all later ones exceed the number of keys that are read from one set.
     TooMany,
-    /// The selected cryptography backend does not support the key: ES512 and RSA keys over 4096
-    /// bits need `aws-lc-rs`.
+    /// The selected cryptography backend does not support the key: ES512, ML-DSA and RSA keys over
+    /// 4096 bits need `aws-lc-rs`.
     NotInThisBackend,
 }
 

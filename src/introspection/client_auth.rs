@@ -81,8 +81,8 @@ impl ClientAuth {
     ///
     /// # Errors
     ///
-    /// Returns an error if `pem` is not a private key that can sign with `algorithm`. ES512 and
-    /// HMAC are not supported.
+    /// Returns an error if `pem` is not a private key that can sign with `algorithm`. ES512,
+    /// ML-DSA and HMAC are not supported.
     pub fn private_key_jwt(
         id: impl Into<String>,
         algorithm: Algorithm,

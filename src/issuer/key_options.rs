@@ -154,10 +154,22 @@ impl Issuer {
     }
 
     /// Sets the algorithms that this issuer may sign with (RFC 8725 §3.1). By default, all
-    /// asymmetric algorithms are allowed, each only with keys made for it.
+    /// asymmetric algorithms except ML-DSA are allowed, each only with keys made for it.
     ///
     /// A key is used with exactly one algorithm. An RSA key whose JWK has no `alg` is used with the
     /// first RSA algorithm of this list, or with `RS256` by default.
+    ///
+    /// ML-DSA (RFC 9964) is allowed only if it is listed, and requires the feature `aws-lc-rs`. A
+    /// token signed with ML-DSA-87 has 6 KiB more than its claims, so proxies and servers have to
+    /// accept header lines of that length.
+    ///
+    /// ```
+    /// use portcullis::{Algorithm, Issuer};
+    ///
+    /// let issuer = Issuer::new("https://issuer.example/", "https://api.example.com")?
+    ///     .algorithms([Algorithm::ES256, Algorithm::MlDsa65])?;
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
     ///
     /// # Errors
     ///

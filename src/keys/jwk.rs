@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::pem;
-use super::signature::{Curve, PublicKey, SignatureVerifier};
+use super::signature::{Curve, MlDsa, PublicKey, SignatureVerifier};
 use crate::algorithm::Algorithm;
 use crate::error::IgnoredKeyReason;
 use crate::token::jws::{Jws, MAX_KID_BYTES};
@@ -59,7 +59,7 @@ impl Jwk {
         };
 
         match text("kty")? {
-            Some("RSA" | "EC" | "OKP") => {}
+            Some("RSA" | "EC" | "OKP" | "AKP") => {}
             // RFC 8725 §3.1: a published symmetric key is not a secret, and a public key used as an
             // HMAC secret would let anyone sign.
             Some("oct") => return Err(IgnoredKeyReason::Symmetric),
@@ -67,8 +67,9 @@ impl Jwk {
             None => return Err(IgnoredKeyReason::Malformed),
         }
         // RFC 7518 §6.2.2, §6.3.2: if `d` is published, or the primes that it follows from, anyone
-        // can sign.
-        if ["d", "p", "q", "dp", "dq", "qi", "oth"].iter().any(|name| member.contains_key(*name)) {
+        // can sign. The same is true of `priv` (RFC 9964 §3).
+        const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
+        if PRIVATE.iter().any(|name| member.contains_key(*name)) {
             return Err(IgnoredKeyReason::Private);
         }
         if !is_for_verification(member, format) {
@@ -81,6 +82,7 @@ impl Jwk {
         let key = match text("kty")? {
             Some("RSA") => rsa_key(text("n")?, text("e")?)?,
             Some("EC") => ec_key(text("crv")?, text("x")?, text("y")?)?,
+            Some("AKP") => akp_key(text("alg")?, text("pub")?)?,
             _ => okp_key(text("crv")?, text("x")?)?,
         };
         let (algorithm, implicit) = match text("alg")? {
@@ -212,6 +214,7 @@ fn implied_algorithm(key: &PublicKey, rsa: Algorithm) -> Algorithm {
         PublicKey::Ec { curve: Curve::P384, .. } => Algorithm::ES384,
         PublicKey::Ec { curve: Curve::P521, .. } => Algorithm::ES512,
         PublicKey::Ed25519(_) => Algorithm::EdDSA,
+        PublicKey::MlDsa { parameters, .. } => parameters.algorithm(),
     }
 }
 
@@ -281,6 +284,21 @@ pub(crate) fn okp_key(crv: Option<&str>, x: Option<&str>) -> Result<PublicKey, I
         None => return Err(IgnoredKeyReason::Malformed),
     }
     Ok(PublicKey::Ed25519(bytes(x)?.try_into().map_err(|_| IgnoredKeyReason::Malformed)?))
+}
+
+/// AKP public key parameters (RFC 9964 §3): `alg`, which is required, determines the parameter set
+/// of `pub`.
+fn akp_key(alg: Option<&str>, key: Option<&str>) -> Result<PublicKey, IgnoredKeyReason> {
+    let alg = alg.ok_or(IgnoredKeyReason::Malformed)?;
+    let parameters = Algorithm::from_name(alg)
+        .and_then(MlDsa::of)
+        .ok_or(IgnoredKeyReason::UnsupportedAlgorithm)?;
+    let key = bytes(key)?;
+    // aws-lc-rs would also accept a longer encoding, with an algorithm identifier.
+    if key.len() != parameters.public_key_bytes() {
+        return Err(IgnoredKeyReason::Malformed);
+    }
+    Ok(PublicKey::MlDsa { parameters, key })
 }
 
 /// Cost of an RSA key over 4096 bits: 8192 bits take 16 times as long as 2048.

@@ -35,7 +35,7 @@ const MAX_CANDIDATES: usize = 4;
 ///
 /// let jwks = Jwks::from_json(r#"{"keys":[
 ///     {"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
-///     {"kty":"AKP","alg":"ML-DSA-44","kid":"b","pub":"…"}
+///     {"kty":"OKP","crv":"Ed448","kid":"b","x":"…"}
 /// ]}"#)?;
 /// assert_eq!(jwks.len(), 1);
 /// assert_eq!(jwks.ignored().len(), 1);

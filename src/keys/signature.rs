@@ -1,4 +1,4 @@
-//! RFC 7518 §3: one public key, or one secret, prepared for one algorithm.
+//! RFC 7518 §3, RFC 9964: one public key, or one secret, prepared for one algorithm.
 //!
 //! No process-wide crypto provider is used. `jsonwebtoken` has one, which panics at the first token
 //! if feature unification leaves it with none or two. This module names the provider of its backend
@@ -38,6 +38,11 @@ pub(crate) enum PublicKey {
         point: Vec<u8>,
     },
     Ed25519([u8; 32]),
+    /// An ML-DSA key (FIPS 204 §7.2) has the length of its parameter set.
+    MlDsa {
+        parameters: MlDsa,
+        key: Vec<u8>,
+    },
 }
 
 /// Curves of EC keys (RFC 7518 §6.2.1.1).
@@ -46,6 +51,44 @@ pub(crate) enum Curve {
     P256,
     P384,
     P521,
+}
+
+/// Parameter sets of ML-DSA (FIPS 204 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MlDsa {
+    MlDsa44,
+    MlDsa65,
+    MlDsa87,
+}
+
+impl MlDsa {
+    /// The parameter set of an algorithm (RFC 9964 §5).
+    pub(crate) fn of(algorithm: Algorithm) -> Option<Self> {
+        match algorithm {
+            Algorithm::MlDsa44 => Some(Self::MlDsa44),
+            Algorithm::MlDsa65 => Some(Self::MlDsa65),
+            Algorithm::MlDsa87 => Some(Self::MlDsa87),
+            _ => None,
+        }
+    }
+
+    /// The only algorithm of a key with these parameters.
+    pub(crate) fn algorithm(self) -> Algorithm {
+        match self {
+            Self::MlDsa44 => Algorithm::MlDsa44,
+            Self::MlDsa65 => Algorithm::MlDsa65,
+            Self::MlDsa87 => Algorithm::MlDsa87,
+        }
+    }
+
+    /// The length of a public key, in bytes (FIPS 204 §4, table 2).
+    pub(crate) fn public_key_bytes(self) -> usize {
+        match self {
+            Self::MlDsa44 => 1312,
+            Self::MlDsa65 => 1952,
+            Self::MlDsa87 => 2592,
+        }
+    }
 }
 
 /// The points of Curve25519 whose order divides 8, as Ed25519 encodes them, without the sign bit:
@@ -101,6 +144,7 @@ impl PublicKey {
             Self::Ec { curve: Curve::P384, .. } => algorithm == Algorithm::ES384,
             Self::Ec { curve: Curve::P521, .. } => algorithm == Algorithm::ES512,
             Self::Ed25519(_) => algorithm == Algorithm::EdDSA,
+            Self::MlDsa { parameters, .. } => algorithm == parameters.algorithm(),
         }
     }
 }
@@ -110,7 +154,7 @@ pub(crate) struct SignatureVerifier(Prepared);
 
 enum Prepared {
     /// If the algorithm signs a hash of the message, the hash is computed here: the library would
-    /// first set up an incremental hash.
+    /// first set up an incremental hash. ML-DSA signs the message itself (RFC 9964 §5).
     #[cfg(feature = "aws-lc-rs")]
     Parsed { key: ParsedPublicKey, digest: Option<&'static digest::Algorithm> },
     /// `jsonwebtoken`'s verifiers are not `Sync`, so each verification creates one.
@@ -177,6 +221,14 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         },
         PublicKey::Ed25519(key) if algorithm == EdDSA => ParsedPublicKey::new(&aws::ED25519, key),
         PublicKey::Ed25519(_) => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
+        PublicKey::MlDsa { parameters, key } => {
+            let parameters = match parameters {
+                MlDsa::MlDsa44 => &aws::ML_DSA_44,
+                MlDsa::MlDsa65 => &aws::ML_DSA_65,
+                MlDsa::MlDsa87 => &aws::ML_DSA_87,
+            };
+            ParsedPublicKey::new(parameters, key)
+        }
     };
     let digest = match algorithm {
         RS256 | PS256 | ES256 => Some(&digest::SHA256),
@@ -198,6 +250,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
         PublicKey::Ec { point, .. } => DecodingKey::from_ec_der(point),
         PublicKey::Ed25519(key) => DecodingKey::from_ed_der(key),
+        PublicKey::MlDsa { .. } => return Err(IgnoredKeyReason::NotInThisBackend),
     };
     let algorithm = provided(algorithm).ok_or(IgnoredKeyReason::NotInThisBackend)?;
     match (PROVIDER.verifier_factory)(&algorithm, &key) {
@@ -206,7 +259,8 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
     }
 }
 
-/// The same algorithm, as `jsonwebtoken` names it. Its providers do not support ES512.
+/// The same algorithm, as `jsonwebtoken` names it. Its providers support neither ES512 nor
+/// ML-DSA.
 pub(crate) fn provided(algorithm: Algorithm) -> Option<jsonwebtoken::Algorithm> {
     use jsonwebtoken::Algorithm as Provided;
     Some(match algorithm {
@@ -218,7 +272,9 @@ pub(crate) fn provided(algorithm: Algorithm) -> Option<jsonwebtoken::Algorithm> 
         Algorithm::PS512 => Provided::PS512,
         Algorithm::ES256 => Provided::ES256,
         Algorithm::ES384 => Provided::ES384,
-        Algorithm::ES512 => return None,
+        Algorithm::ES512 | Algorithm::MlDsa44 | Algorithm::MlDsa65 | Algorithm::MlDsa87 => {
+            return None;
+        }
         Algorithm::EdDSA => Provided::EdDSA,
         Algorithm::HS256 => Provided::HS256,
         Algorithm::HS384 => Provided::HS384,

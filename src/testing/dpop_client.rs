@@ -44,8 +44,12 @@ impl DpopClient {
     ///
     /// # Errors
     ///
-    /// Returns an error if no key can be generated for the algorithm.
+    /// Returns an error if no key can be generated for the algorithm, or if it is ML-DSA, which
+    /// proofs are not signed with.
     pub fn with_algorithm(algorithm: Algorithm) -> io::Result<Self> {
+        if algorithm.is_ml_dsa() {
+            return Err(io::Error::other(format!("{algorithm} is not supported for proofs")));
+        }
         let key = SigningKey::generate(algorithm)?;
         let no_key = || io::Error::other("the cryptography backend has no public key");
         let jwk = key.jwk("").ok_or_else(no_key)?;

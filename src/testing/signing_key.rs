@@ -26,7 +26,7 @@ enum Private {
     Secret(Vec<u8>),
 }
 
-/// The public members of a JWK, decoded (RFC 7518 §6, RFC 8037 §2).
+/// The public members of a JWK, decoded (RFC 7518 §6, RFC 8037 §2, RFC 9964 §3).
 enum Public {
     Rsa {
         n: Vec<u8>,
@@ -38,6 +38,8 @@ enum Public {
         point: Vec<u8>,
     },
     Ed25519(Vec<u8>),
+    #[cfg(feature = "aws-lc-rs")]
+    MlDsa(Vec<u8>),
 }
 
 impl SigningKey {
@@ -104,6 +106,8 @@ impl SigningKey {
                 json!({ "kty": "EC", "crv": crv, "x": text(x), "y": text(y) })
             }
             Public::Ed25519(x) => json!({ "kty": "OKP", "crv": "Ed25519", "x": text(&x) }),
+            #[cfg(feature = "aws-lc-rs")]
+            Public::MlDsa(key) => json!({ "kty": "AKP", "pub": text(&key) }),
         };
         let members = jwk.as_object_mut()?;
         members.insert("kid".to_owned(), kid.into());
@@ -118,8 +122,8 @@ mod by_aws_lc_rs {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{
-        self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
-        RsaKeyPair, RsaPublicKeyComponents,
+        self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, PqdsaKeyPair,
+        PqdsaSigningAlgorithm, RsaEncoding, RsaKeyPair, RsaPublicKeyComponents,
     };
 
     use super::{Algorithm, Public};
@@ -128,6 +132,7 @@ mod by_aws_lc_rs {
         Rsa(RsaKeyPair),
         Ec(EcdsaKeyPair),
         Ed25519(Ed25519KeyPair),
+        MlDsa(PqdsaKeyPair),
     }
 
     fn curve(algorithm: Algorithm) -> Option<(&'static EcdsaSigningAlgorithm, &'static str)> {
@@ -135,6 +140,15 @@ mod by_aws_lc_rs {
             Algorithm::ES256 => Some((&signature::ECDSA_P256_SHA256_FIXED_SIGNING, "P-256")),
             Algorithm::ES384 => Some((&signature::ECDSA_P384_SHA384_FIXED_SIGNING, "P-384")),
             Algorithm::ES512 => Some((&signature::ECDSA_P521_SHA512_FIXED_SIGNING, "P-521")),
+            _ => None,
+        }
+    }
+
+    fn ml_dsa(algorithm: Algorithm) -> Option<&'static PqdsaSigningAlgorithm> {
+        match algorithm {
+            Algorithm::MlDsa44 => Some(&signature::ML_DSA_44_SIGNING),
+            Algorithm::MlDsa65 => Some(&signature::ML_DSA_65_SIGNING),
+            Algorithm::MlDsa87 => Some(&signature::ML_DSA_87_SIGNING),
             _ => None,
         }
     }
@@ -155,12 +169,12 @@ mod by_aws_lc_rs {
         if algorithm.is_rsa() {
             return RsaKeyPair::generate(KeySize::Rsa2048).ok().map(Private::Rsa);
         }
+        if algorithm == Algorithm::EdDSA {
+            return Ed25519KeyPair::generate().ok().map(Private::Ed25519);
+        }
         match curve(algorithm) {
             Some((curve, _)) => EcdsaKeyPair::generate(curve).ok().map(Private::Ec),
-            None if algorithm == Algorithm::EdDSA => {
-                Ed25519KeyPair::generate().ok().map(Private::Ed25519)
-            }
-            None => None,
+            None => PqdsaKeyPair::generate(ml_dsa(algorithm)?).ok().map(Private::MlDsa),
         }
     }
 
@@ -176,6 +190,11 @@ mod by_aws_lc_rs {
                 Some(key.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec())
             }
             Private::Ed25519(key) => Some(key.sign(message).as_ref().to_vec()),
+            Private::MlDsa(key) => {
+                let mut signature = vec![0; key.algorithm().signature_len()];
+                key.sign(message, &mut signature).ok()?;
+                Some(signature)
+            }
         }
     }
 
@@ -190,6 +209,7 @@ mod by_aws_lc_rs {
                 Public::Ec { crv: curve(algorithm)?.1, point: key.public_key().as_ref().to_vec() }
             }
             Private::Ed25519(key) => Public::Ed25519(key.public_key().as_ref().to_vec()),
+            Private::MlDsa(key) => Public::MlDsa(key.public_key().as_ref().to_vec()),
         })
     }
 }

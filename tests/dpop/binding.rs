@@ -116,6 +116,7 @@ fn invalid_settings_are_errors() {
         ("a second URL", dpop().also_at("/v1"), "expected an absolute"),
         ("no algorithm", dpop().algorithms([]), "expected asymmetric ones, found none"),
         ("HMAC", dpop().algorithms([Algorithm::HS256]), "expected asymmetric ones, found HS256"),
+        ("ML-DSA", dpop().algorithms([Algorithm::MlDsa44]), "or EdDSA, found ML-DSA-44"),
         (
             "twice",
             dpop().algorithms([Algorithm::ES256; 2]),

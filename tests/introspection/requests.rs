@@ -185,6 +185,7 @@ fn private_keys_must_fit_their_algorithm() {
         ("another type", Algorithm::RS256, &private, false),
         ("not for clients", Algorithm::HS256, &private, false),
         ("not in the backends", Algorithm::ES512, &private, false),
+        ("not for assertions", Algorithm::MlDsa65, &private, false),
         ("a public key", Algorithm::ES256, &public, false),
         ("no key", Algorithm::ES256, "secret", false),
     ];

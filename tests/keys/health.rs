@@ -12,7 +12,7 @@ use crate::support::api;
 #[tokio::test]
 async fn health_reports_the_state_of_the_keys() {
     let api = api().await;
-    api.issuer.publish(json!({ "kty": "AKP" }));
+    api.issuer.publish(json!({ "kty": "OKP", "crv": "Ed448" }));
     let health = || api.verifier.health().remove(0);
     let cold = health();
     assert_eq!((cold.keys, cold.age, cold.stale, cold.is_ready()), (0, None, false, false));

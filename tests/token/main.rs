@@ -8,6 +8,7 @@ mod dates;
 mod header;
 mod jwks;
 mod jws;
+mod ml_dsa;
 mod pem;
 mod signature;
 mod vectors;

@@ -10,10 +10,11 @@ use crate::verdict::verdict;
 
 /// Every asymmetric algorithm that this build can sign and verify.
 fn algorithms() -> Vec<Algorithm> {
-    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    use Algorithm::{ES256, ES384, ES512, EdDSA, MlDsa44, MlDsa65, MlDsa87};
+    use Algorithm::{PS256, PS384, PS512, RS256, RS384, RS512};
     let mut all = vec![RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA];
     if cfg!(feature = "aws-lc-rs") {
-        all.push(ES512);
+        all.extend([ES512, MlDsa44, MlDsa65, MlDsa87]);
     }
     all
 }
@@ -24,7 +25,7 @@ async fn every_algorithm_verifies_only_its_own_tokens() {
         TestIssuer::offline_with("https://untrusted.example/", Algorithm::RS256).unwrap();
     for algorithm in algorithms() {
         let issuer = TestIssuer::start_with(algorithm).unwrap();
-        let verifier = Verifier::new(issuer.issuer()).unwrap();
+        let verifier = Verifier::new(issuer.issuer().algorithms([algorithm]).unwrap()).unwrap();
         assert!(verifier.verify(&issuer.token().build()).await.is_ok(), "{algorithm}");
         let code = async |token: String| {
             verifier.verify(&token).await.map_err(|error| error.code()).unwrap_err()
