@@ -131,9 +131,9 @@ async fn a_key_rotates_without_a_rejected_request() {
     let verifier = verifier(list(worker(&old)), &clock);
 
     let (uses_new, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let served = Arc::new(AtomicUsize::new(0));
-    let clients: Vec<_> = (0..4)
-        .map(|_| {
+    let served: Arc<[AtomicUsize; 4]> = Arc::default();
+    let clients: Vec<_> = (0..served.len())
+        .map(|client| {
             let (verifier, uses_new) = (verifier.clone(), Arc::clone(&uses_new));
             let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
             let keys = [&old, &new].map(|key| key.expose_key().to_owned());
@@ -143,17 +143,20 @@ async fn a_key_rotates_without_a_rejected_request() {
                     let [old, new] = &keys;
                     let key = if uses_new.load(Ordering::SeqCst) { new } else { old };
                     rejected += usize::from(!matches!(verifier.try_verify(key), Some(Ok(_))));
-                    served.fetch_add(1, Ordering::SeqCst);
+                    served[client].fetch_add(1, Ordering::SeqCst);
                 }
                 rejected
             })
         })
         .collect();
-    // Enough that each client has begun with what was changed before.
+    // Until each client has begun and ended a request after what was changed before: the first one
+    // that ends may have begun earlier.
     let serve_some = || {
-        let goal = served.load(Ordering::SeqCst) + 1000;
-        while served.load(Ordering::SeqCst) < goal {
-            std::thread::yield_now();
+        for of_client in &*served {
+            let goal = of_client.load(Ordering::SeqCst) + 250;
+            while of_client.load(Ordering::SeqCst) < goal {
+                std::thread::yield_now();
+            }
         }
     };
     serve_some();
