@@ -1,14 +1,17 @@
 //! What hostile issuers and senders try, and what real senders need.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use axum::Router;
-use portcullis::testing::{AUDIENCE, StoreBehavior, TestClock, TestIssuer, TestStore};
+use axum::http::Request;
+use portcullis::testing::{AUDIENCE, DpopClient, StoreBehavior, TestClock, TestIssuer, TestStore};
 use portcullis::{
-    ClientAuth, Introspection, Issuer, Issuers, Jwks, Revocations, SecurityEvents,
-    SharedStore as _, Verifier,
+    ClientAuth, Dpop, Introspection, Issuer, Issuers, Jwks, ProtectLayer, Revocations,
+    SecurityEvents, SharedStore as _, Verifier,
 };
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -222,6 +225,31 @@ async fn a_token_that_is_verified_while_it_is_revoked_is_rejected() {
     };
     let (code, ()) = tokio::join!(verdict(&verifier, &token), revoke);
     assert_eq!(code, "revoked");
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_while_its_proof_is_recorded_is_rejected() {
+    for (name, revoked, expected) in
+        [("the subject", "alice", Some("revoked")), ("another subject", "bob", None)]
+    {
+        let issuer = TestIssuer::offline(ISS).unwrap();
+        let revocations = Revocations::in_memory();
+        let store = Slow { store: TestStore::new(), page: 1000, reads: Arc::default() };
+        let dpop = Dpop::new("https://api.example.com").unwrap().share_replays(store);
+        let verifier = Verifier::builder(issuer.issuer()).dpop(dpop).revocations(&revocations);
+        let layer = ProtectLayer::new(verifier.build().unwrap());
+        let client = DpopClient::new().unwrap();
+        let token = issuer.token().subject("alice").bound_to(&client).build();
+        let proof = client.proof("GET", "https://api.example.com/", &token).build();
+        let request = Request::get("/").header("authorization", format!("DPoP {token}"));
+        let request = request.header("dpop", proof).body(()).unwrap().into_parts().0;
+        let mut verifying = pin!(layer.verify_request(&request));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(verifying.as_mut().poll(&mut context).is_pending(), "{name}: waits for the store");
+        revocations.subject(ISS, revoked).await.unwrap();
+        let rejected = verifying.await.err();
+        assert_eq!(rejected.map(|rejection| rejection.error().code()), expected, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -95,7 +95,10 @@ struct Slow {
 
 impl SharedStore for Slow {
     fn insert_if_absent<'a>(&'a self, key: &'a str, lifetime: Duration) -> StoreFuture<'a, bool> {
-        self.store.insert_if_absent(key, lifetime)
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.store.insert_if_absent(key, lifetime).await
+        })
     }
 
     fn append<'a>(&'a self, entry: &'a [u8], keep_for: Duration) -> StoreFuture<'a, ()> {
