@@ -25,6 +25,7 @@ use http::request::Parts;
 
 use crate::algorithm::Algorithm;
 use crate::error::ConfigError;
+use crate::keys::signature::is_supported;
 use crate::shared_store::SharedStore;
 use nonces::Nonces;
 use request_url::{ForwardedUrl, OwnHosts};
@@ -185,7 +186,7 @@ impl Dpop {
                     "algorithms of proofs: expected each once, found {name} twice"
                 )));
             }
-            if *one == Algorithm::ES512 && cfg!(not(feature = "aws-lc-rs")) {
+            if !is_supported(*one) {
                 let name = one.name();
                 return Err(ConfigError::new(format!(
                     "algorithms of proofs: expected those of the cryptography backend, found {name}"

@@ -33,7 +33,7 @@ const MAX_RSA_BYTES: usize = 4096 / 8;
 
 /// Members of a JWK with a private or secret key. A client that sends its private key has given it
 /// away.
-const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+const PRIVATE: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
 /// Why the key of a proof is not used.
 #[derive(Debug, PartialEq)]
@@ -240,8 +240,8 @@ fn header_text<'a>(jws: &Jws<'a>) -> &'a str {
 /// one thumbprint.
 fn public_key(jwk: &str, alg: &str) -> Result<PublicKey, ProofError> {
     const MALFORMED: ProofError = ProofError::Malformed("a public key in `jwk`");
-    let [d, p, q, dp, dq, qi, oth, k] = json::read_object(jwk, &PRIVATE).map_err(|_| MALFORMED)?;
-    if [d, p, q, dp, dq, qi, oth, k].iter().any(Option::is_some) {
+    let private = json::read_object(jwk, &PRIVATE).map_err(|_| MALFORMED)?;
+    if private.iter().any(Option::is_some) {
         return Err(ProofError::PrivateKey);
     }
     let [kty, crv, x, y, n, e, own_alg] =

@@ -204,6 +204,8 @@ pub enum IgnoredKeyReason {
     RsaSize,
     /// The Ed25519 point has small order, so anyone can produce valid signatures.
     SmallOrder,
+    /// The ML-DSA key is a placeholder, such as zeros: anyone can produce valid signatures.
+    Degenerate,
     /// This member and all later ones exceed the number of keys that are read from one set.
     TooMany,
     /// The selected cryptography backend does not support the key: ES512, ML-DSA and RSA keys over
@@ -222,6 +224,7 @@ impl fmt::Display for IgnoredKeyReason {
             Self::UnsupportedAlgorithm => "`alg` is unknown or does not fit the key",
             Self::RsaSize => "the RSA key has under 2048 or over 8192 bits",
             Self::SmallOrder => "the point is of small order",
+            Self::Degenerate => "the ML-DSA key has too few different coefficients",
             Self::TooMany => "the set has more keys than are read",
             Self::NotInThisBackend => "the cryptography backend does not support the key",
         })

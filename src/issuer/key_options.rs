@@ -11,6 +11,7 @@ use crate::error::ConfigError;
 use crate::http_client::HttpClient;
 use crate::keys::jwk::Jwk;
 use crate::keys::jwks::Jwks;
+use crate::keys::signature::is_supported;
 use crate::keys::url::{PlainHttp, normal_url, secure_url};
 
 impl Issuer {
@@ -173,8 +174,9 @@ impl Issuer {
     ///
     /// # Errors
     ///
-    /// Returns an error if the list is empty or contains an HMAC algorithm, or if the issuer has a
-    /// [`secret`](Self::secret), which sets the only algorithm.
+    /// Returns an error if the list is empty or contains an HMAC algorithm, if the cryptography
+    /// backend supports none of the algorithms, or if the issuer has a [`secret`](Self::secret),
+    /// which sets the only algorithm.
     pub fn algorithms(
         mut self,
         algorithms: impl IntoIterator<Item = Algorithm>,
@@ -192,13 +194,20 @@ impl Issuer {
                 self.iss
             )));
         }
+        if !algorithms.iter().copied().any(is_supported) {
+            return Err(ConfigError::new(format!(
+                "algorithms {algorithms:?} of issuer {:?}: expected one that the cryptography backend supports",
+                self.iss
+            )));
+        }
         self.algorithms = Cow::Owned(algorithms);
         Ok(self)
     }
 
     /// Sets how long fetched keys are fresh, instead of the lifetime that the server states. By
     /// default, the lifetime is `Cache-Control: max-age` less `Age`, clamped to between 60 seconds
-    /// and 1 hour, or 10 minutes if the server states none.
+    /// and 1 hour, or 10 minutes if the server states none. A SPIFFE bundle has another lifetime:
+    /// see [`providers::spiffe`](crate::providers::spiffe).
     ///
     /// The lifetime limits how long a withdrawn key stays trusted. A new key is found before the
     /// lifetime ends: a token that no cached key verifies causes a refetch of the key set, in a

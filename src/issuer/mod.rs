@@ -331,22 +331,32 @@ impl Issuer {
         introspection.check(&self.iss, self.plain_http)
     }
 
-    /// The keys of a trust domain are those of its bundle, never a shared secret.
-    fn check_bundle(&self) -> Result<(), ConfigError> {
-        match self.key_source {
-            KeySource::JwksUri(_) | KeySource::Fixed(_) => Ok(()),
-            _ if self.profile.trust_domain.is_none() => Ok(()),
-            _ => Err(ConfigError::new(format!(
-                "issuer {:?}: expected the bundle of the trust domain; set its URL with `jwks_uri`, or the bundle itself with `jwks`",
-                self.iss
-            ))),
+    /// The keys of a trust domain are those of its bundle, never a shared secret, and its tokens
+    /// must have an `aud` (JWT-SVID §3.2).
+    fn check_trust_domain(&self) -> Result<(), ConfigError> {
+        if self.profile.trust_domain.is_none() {
+            return Ok(());
         }
+        let error = |what: &str| Err(ConfigError::new(format!("issuer {:?}: {what}", self.iss)));
+        match &self.key_source {
+            KeySource::JwksUri(_) => {}
+            KeySource::Fixed(jwks) if jwks.is_spiffe_bundle() => {}
+            _ => {
+                return error(
+                    "expected the bundle of the trust domain; set its URL with `jwks_uri`, or the bundle itself with `Jwks::from_spiffe_bundle` and `jwks`",
+                );
+            }
+        }
+        if self.audience.claim() != AudienceClaim::Audience {
+            return error("expected an audience that `aud` must contain");
+        }
+        Ok(())
     }
 
     /// Checks the settings that depend on each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.check_introspection()?;
-        self.check_bundle()?;
+        self.check_trust_domain()?;
         match self.key_source {
             KeySource::Discovery { .. } if !self.needs_keys() => {}
             KeySource::Discovery { .. } => drop(self.metadata_url()?),

@@ -47,6 +47,7 @@ pub struct Jwks {
     ignored: Vec<IgnoredKeyReason>,
     /// The algorithm that the application set with `rsa_algorithm`.
     rsa: Option<Algorithm>,
+    format: SetFormat,
     /// How often the publisher of a SPIFFE bundle wants it to be fetched.
     refresh_hint: Option<Duration>,
 }
@@ -191,7 +192,7 @@ impl Jwks {
     pub(crate) fn read(json: &[u8], rsa: Algorithm, format: SetFormat) -> Option<Self> {
         let set: Value = serde_json::from_slice(json).ok()?;
         let members = set.get("keys")?.as_array()?;
-        let mut jwks = Self::of(Vec::new());
+        let mut jwks = Self { format, ..Self::of(Vec::new()) };
         if format == SetFormat::SpiffeBundle {
             let hint = set.get("spiffe_refresh_hint").and_then(Value::as_u64);
             jwks.refresh_hint = hint.map(Duration::from_secs);
@@ -211,7 +212,13 @@ impl Jwks {
 
     /// Creates a set of these keys.
     pub(crate) fn of(keys: Vec<Arc<Jwk>>) -> Self {
-        Self { keys, ignored: Vec::new(), rsa: None, refresh_hint: None }
+        let (format, refresh_hint) = (SetFormat::Jwks, None);
+        Self { keys, ignored: Vec::new(), rsa: None, format, refresh_hint }
+    }
+
+    /// Whether these are keys of the bundle of a trust domain.
+    pub(crate) fn is_spiffe_bundle(&self) -> bool {
+        self.format == SetFormat::SpiffeBundle
     }
 
     /// How often the publisher wants the set to be fetched, if the set says so (SPIFFE Trust Domain

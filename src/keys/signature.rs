@@ -120,6 +120,12 @@ const fn small(first: u8, between: u8, last: u8) -> [u8; 32] {
     bytes
 }
 
+/// Bits of a coefficient in an ML-DSA public key (FIPS 204 §7.2).
+const COEFFICIENT_BITS: usize = 10;
+
+/// Different coefficients that an ML-DSA public key must have.
+const FEWEST_COEFFICIENTS: usize = 256;
+
 impl PublicKey {
     /// Whether this is an Ed25519 point of small order, for which anyone can sign.
     fn is_of_small_order(&self) -> bool {
@@ -129,6 +135,25 @@ impl PublicKey {
             *last &= 0x7f;
         }
         SMALL_ORDER.contains(&without_sign)
+    }
+
+    /// Whether this is an ML-DSA key whose `t1` (FIPS 204 §5.3) has few different coefficients, as
+    /// that of a placeholder. If they are all close to zero, anyone can sign. A key that was
+    /// generated has more than 600 different ones.
+    fn is_degenerate(&self) -> bool {
+        let Self::MlDsa { key, .. } = self else { return false };
+        let mut seen = [false; 1 << COEFFICIENT_BITS];
+        // After 32 bytes of seed, four coefficients are in five bytes, from the lowest bit on.
+        for five in key.get(32..).unwrap_or_default().chunks_exact(5) {
+            let bits = five.iter().rev().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+            for number in 0..4 {
+                let coefficient =
+                    bits >> (number * COEFFICIENT_BITS) & ((1 << COEFFICIENT_BITS) - 1);
+                let seen = usize::try_from(coefficient).ok().and_then(|at| seen.get_mut(at));
+                seen.into_iter().for_each(|seen| *seen = true);
+            }
+        }
+        seen.iter().filter(|seen| **seen).count() < FEWEST_COEFFICIENTS
     }
 
     /// Whether a verification with this key takes much longer than usual.
@@ -170,6 +195,9 @@ impl SignatureVerifier {
         }
         if key.is_of_small_order() {
             return Err(IgnoredKeyReason::SmallOrder);
+        }
+        if key.is_degenerate() {
+            return Err(IgnoredKeyReason::Degenerate);
         }
         prepare(key, algorithm).map(Self)
     }
@@ -257,6 +285,11 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         Ok(_) => Ok(Prepared::Provided { algorithm, key }),
         Err(_) => Err(IgnoredKeyReason::Malformed),
     }
+}
+
+/// Whether signatures of this algorithm can be verified with the cryptography backend.
+pub(crate) fn is_supported(algorithm: Algorithm) -> bool {
+    cfg!(feature = "aws-lc-rs") || provided(algorithm).is_some()
 }
 
 /// The same algorithm, as `jsonwebtoken` names it. Its providers support neither ES512 nor

@@ -292,8 +292,8 @@ impl Verifier {
         self.0.api_keys.as_ref().is_some_and(|keys| keys.is_key(token))
     }
 
-    /// The configured issuers that clients can get tokens from: not those of gateways, which log
-    /// users in themselves.
+    /// The configured issuers that clients can get tokens from: not gateways, which log users in
+    /// themselves, and not SPIFFE trust domains, which have no URL.
     pub(crate) fn authorization_servers(&self) -> Vec<AuthorizationServer> {
         let mut servers: Vec<_> = self
             .0
@@ -301,6 +301,7 @@ impl Verifier {
             .configured()
             .iter()
             .filter(|issuer| issuer.config.token_source.is_none())
+            .filter(|issuer| issuer.config.profile.trust_domain.is_none())
             .map(|issuer| AuthorizationServer {
                 iss: Arc::clone(&issuer.config.iss),
                 audience: issuer.config.audience.clone(),

@@ -274,6 +274,15 @@ fn authorization_servers_are_the_configured_issuers() {
         json!(["https://b.example", "https://d.example"]),
         "sorted, so that each start has the same document"
     );
+    // The workloads of a trust domain get their tokens elsewhere.
+    let spiffe = || {
+        let spiffe = portcullis::providers::spiffe("example.org", MCP).unwrap();
+        spiffe.jwks_uri("https://spire.example.org/").unwrap()
+    };
+    let both = Verifier::new([issuer("https://b.example"), spiffe()]).unwrap();
+    let metadata = ResourceMetadata::new(MCP, &both).unwrap();
+    assert_eq!(document(&metadata)["authorization_servers"], json!(["https://b.example"]));
+    assert!(ResourceMetadata::new(MCP, &Verifier::new(spiffe()).unwrap()).is_err());
     let named = builder(MCP).authorization_servers(["https://login.example/tenant"]).build();
     assert_eq!(
         document(&named.unwrap())["authorization_servers"],

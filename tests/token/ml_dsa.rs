@@ -62,7 +62,9 @@ fn supported() -> &'static [Set] {
 fn without_aws_lc_rs_keys_are_ignored() {
     let ec = offline(Algorithm::ES256);
     for Set { algorithm, public_key, .. } in SETS {
-        let key = URL_SAFE_NO_PAD.encode(vec![1; public_key]);
+        // Not a placeholder: those are ignored for another reason.
+        let key: Vec<_> = (0..public_key).map(|at| (at * at / 7 % 251) as u8).collect();
+        let key = URL_SAFE_NO_PAD.encode(key);
         let akp = json!({ "kty": "AKP", "alg": algorithm.name(), "pub": key });
         let jwks = Jwks::from_json(json!({ "keys": [akp, jwk(&ec)] }).to_string()).unwrap();
         assert_eq!(jwks.ignored(), [IgnoredKeyReason::NotInThisBackend], "{algorithm}");
@@ -147,6 +149,7 @@ async fn a_key_verifies_only_as_what_it_is() {
     }
 
     const UNKNOWN: &str = "unknown_key";
+    const DEGENERATE: IgnoredKeyReason = IgnoredKeyReason::Degenerate;
     let rsa = offline(Algorithm::RS256);
     for (number, Set { algorithm, .. }) in supported().iter().enumerate() {
         let issuer = offline(*algorithm);
@@ -173,6 +176,9 @@ async fn a_key_verifies_only_as_what_it_is() {
             Case { name, jwk, ignored, expected: UNKNOWN }
         };
         let used = |name, jwk, expected| Case { name, jwk, ignored: None, expected };
+        let mut one_coefficient = vec![0; key.len()];
+        one_coefficient[..32].copy_from_slice(&key[..32]);
+        one_coefficient[32] = 5;
         let mut flipped = key.clone();
         flipped[40] ^= 1;
         // What precedes a raw key in DER (RFC 9881 §4).
@@ -198,6 +204,10 @@ async fn a_key_verifies_only_as_what_it_is() {
             malformed("no pub", without("pub")),
             malformed("pub empty", with_key(&[])),
             malformed("pub one byte short", with_key(&key[1..])),
+            // Anyone can sign for these.
+            ignored("pub zeros", with_key(&vec![0; key.len()]), DEGENERATE),
+            ignored("pub ones", with_key(&vec![255; key.len()]), DEGENERATE),
+            ignored("one coefficient", with_key(&one_coefficient), DEGENERATE),
             malformed("pub one byte long", with_key(&[&key[..], &[0]].concat())),
             malformed("pub in DER", with_key(&der)),
             malformed("pub a number", with("pub", json!(1))),

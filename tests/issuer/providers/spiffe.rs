@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, Behavior, TestClock, TestIssuer, TokenBuilder};
-use portcullis::{Algorithm, Issuer, Issuers, Jwks, Verifier, providers};
+use portcullis::{Algorithm, Audience, Issuer, Issuers, Jwks, Verifier, providers};
 use serde_json::{Value, json};
 
 use crate::verdict::verdict;
@@ -313,7 +313,8 @@ async fn only_configured_trust_domains_issue_tokens_without_iss() {
             (iss == issuer.iss()).then(|| issuer.clone())
         })
     };
-    let preset = |name| providers::spiffe(name, AUDIENCE).unwrap().jwks(spire.jwks());
+    let own = Jwks::from_spiffe_bundle(bundle(&spire, &offline(Algorithm::ES256))).unwrap();
+    let preset = |name| providers::spiffe(name, AUDIENCE).unwrap().jwks(own.clone());
     for (name, issuers, expected) in [
         ("an ordinary issuer", Issuers::from(ordinary()), "missing_claim"),
         ("a lookup", lookup(ordinary()), "missing_claim"),
@@ -433,14 +434,26 @@ fn misconfigured_trust_domains_are_reported() {
 
     let preset = || providers::spiffe("example.org", AUDIENCE).unwrap();
     let url = "https://spire.example.org/";
+    let other_keys = offline(Algorithm::ES256).jwks();
     for (name, issuer) in [
         ("no bundle", preset()),
         ("discovery", preset().discovery_url(url).unwrap()),
         ("keys in PEM", preset().pem_key_prefix(url).unwrap()),
+        ("a JWK Set", preset().jwks(other_keys)),
         ("a secret", preset().secret(Algorithm::HS256, &[7; 32]).unwrap()),
     ] {
         let error = Verifier::new(issuer).unwrap_err().to_string();
         assert!(error.contains("bundle of the trust domain"), "{name}: {error}");
+    }
+    let no_aud = [
+        ("client_id", Audience::client_id(["web"])),
+        ("authorized_party", Audience::authorized_party(["web"])),
+        ("any", Audience::danger_any_audience()),
+    ];
+    for (name, audience) in no_aud {
+        let issuer = providers::spiffe("example.org", audience).unwrap().jwks_uri(url).unwrap();
+        let error = Verifier::new(issuer).unwrap_err().to_string();
+        assert!(error.contains("expected an audience"), "{name}: {error}");
     }
     let fetched = || preset().jwks_uri(url).unwrap();
     assert!(Verifier::new(fetched()).is_ok());
