@@ -1,12 +1,12 @@
 //! [`AccessToken`]: proof that a token was verified.
 
 pub(crate) mod charge;
+pub(crate) mod payload;
+mod stored;
 
-use std::any::Any;
 use std::fmt;
 #[cfg(feature = "status-list")]
 use std::future::poll_fn;
-use std::ops::Range;
 #[cfg(feature = "status-list")]
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,13 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::api_key::active::ConfiguredClaims;
 use crate::binding::{Binding, Place};
 use crate::clock::{Clock, Now};
 use crate::dpop::accepted::DpopProof;
 use crate::error::{ClaimsError, Error};
-use crate::introspection::answer::IntrospectedPayload;
-use crate::keys::jwk::SignedPayload;
 use crate::revocation::Revocations;
 #[cfg(feature = "status-list")]
 use crate::status_list::lists::TokenStatus;
@@ -35,6 +32,8 @@ use crate::token::json::most_bytes_read;
 use crate::token::profile::TokenProfile;
 use crate::token::scope::Scope;
 use charge::Charge;
+use payload::VerifiedPayload;
+use stored::{Text, Typed};
 
 /// A *verified* access token. Only a [`Verifier`](crate::Verifier) creates one, after it has
 /// checked issuer, audience, time, and either the signature (RFC 9068) or the answer of the issuer
@@ -72,34 +71,6 @@ pub enum TokenKind {
     Introspected,
     /// An API key ([`ApiKeys`](crate::ApiKeys)). Its claims are those of its record.
     ApiKey,
-}
-
-/// Claims that can be trusted, and why. Each variant holds a type that only the code that verifies
-/// creates.
-#[derive(Clone, Copy)]
-pub(crate) enum VerifiedPayload<'a> {
-    Signed(SignedPayload<'a>),
-    Introspected(IntrospectedPayload<'a>),
-    ApiKey(ConfiguredClaims<'a>),
-}
-
-impl<'a> VerifiedPayload<'a> {
-    fn kind(self) -> TokenKind {
-        match self {
-            Self::Signed(_) => TokenKind::Jwt,
-            Self::Introspected(_) => TokenKind::Introspected,
-            Self::ApiKey(_) => TokenKind::ApiKey,
-        }
-    }
-
-    fn text(self) -> &'a str {
-        match self {
-            // The claims were parsed from these bytes as UTF-8, so this does not fail.
-            Self::Signed(payload) => std::str::from_utf8(payload.bytes()).unwrap_or_default(),
-            Self::Introspected(payload) => payload.text(),
-            Self::ApiKey(claims) => claims.text(),
-        }
-    }
 }
 
 struct Inner {
@@ -150,64 +121,8 @@ pub(crate) struct Terms {
     pub(crate) status: Option<TokenStatus>,
 }
 
-/// The text of a claim: a range of the payload, or a copy if the payload contains escapes.
-enum Text {
-    Within(Range<usize>),
-    Own(Box<str>),
-}
-
-impl Text {
-    fn new(text: &str, payload: &str) -> Self {
-        // The address of `text` tells its range in the payload, if it has one, without a copy.
-        let start = (text.as_ptr() as usize).checked_sub(payload.as_ptr() as usize);
-        let range = start.map(|start| start..start + text.len());
-        match range.filter(|range| payload.get(range.clone()) == Some(text)) {
-            Some(range) => Self::Within(range),
-            None => Self::Own(text.into()),
-        }
-    }
-
-    fn of<'a>(&'a self, payload: &'a str) -> &'a str {
-        match self {
-            Self::Within(range) => payload.get(range.clone()).unwrap_or_default(),
-            Self::Own(text) => text,
-        }
-    }
-}
-
 /// Whether a granted scope token (the first) implies a required one (the second).
 pub(crate) type Implies = dyn Fn(&str, &str) -> bool + Send + Sync;
-
-/// One value for each type. The list only grows, so that reading it takes no lock.
-#[derive(Default)]
-struct Typed(OnceLock<Box<(Arc<dyn Any + Send + Sync>, Typed)>>);
-
-impl Typed {
-    /// Returns the value of type `T`. The first call creates it with `make`, and stores it if
-    /// `reserve` finds memory for it.
-    fn get_or<T: Any + Send + Sync, E>(
-        &self,
-        reserve: impl FnOnce() -> bool,
-        make: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Arc<T>, E> {
-        let mut last = self;
-        while let Some(entry) = last.0.get() {
-            if let Ok(value) = Arc::clone(&entry.0).downcast() {
-                return Ok(value);
-            }
-            last = &entry.1;
-        }
-        let value = Arc::new(make()?);
-        if !reserve() {
-            return Ok(value);
-        }
-        // If another thread was faster, this value is not stored.
-        let _ = last
-            .0
-            .set(Box::new((Arc::clone(&value) as Arc<dyn Any + Send + Sync>, Typed::default())));
-        Ok(value)
-    }
-}
 
 impl AccessToken {
     pub(crate) fn new(

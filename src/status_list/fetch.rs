@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::list::{MAX_JWT, NotAList, StatusList};
-use super::lists::{Fetches, Slot};
+use super::slot::{Fetches, Slot};
 use crate::error::{Error, FetchError, InvalidToken};
 use crate::issuer::active::{ActiveIssuer, SignatureCheck};
 use crate::keys::remote::Fetching;

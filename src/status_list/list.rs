@@ -25,7 +25,7 @@ pub(super) const MAX_JWT: usize = 4 * 1024 * 1024;
 
 /// The statuses of many tokens, with what their issuer says about the time.
 #[derive(Debug, PartialEq)]
-pub(super) struct StatusList {
+pub(crate) struct StatusList {
     pub(super) issued_at: Duration,
     pub(super) expires_at: Option<Duration>,
     /// How long the list may be cached (§5.1).
@@ -53,12 +53,12 @@ impl Bits {
 
 /// The payload is not a usable list of this URI. The text names what was expected.
 #[derive(Debug, PartialEq)]
-pub(super) struct NotAList(pub(super) &'static str);
+pub(crate) struct NotAList(pub(super) &'static str);
 
 impl StatusList {
     /// Reads the payload of a JWT whose signature was verified. `uri`: where the list was fetched,
     /// as tokens spell it.
-    pub(super) fn read(payload: &str, uri: &str) -> Result<Self, NotAList> {
+    pub(crate) fn read(payload: &str, uri: &str) -> Result<Self, NotAList> {
         const CLAIMS: NotAList = NotAList("a status list with `sub`, `iat` and `status_list`");
         let wanted = ["sub", "iat", "exp", "ttl", "status_list"];
         let [sub, iat, exp, ttl, list] = json::read_object(payload, &wanted).map_err(|_| CLAIMS)?;
@@ -88,7 +88,7 @@ impl StatusList {
     }
 
     /// The status of the token with this index. `None` if the list ends before it.
-    pub(super) fn get(&self, index: u32) -> Option<u8> {
+    pub(crate) fn get(&self, index: u32) -> Option<u8> {
         let bits = self.bits as u32;
         let per_byte = 8 / bits;
         let byte = self.statuses.get(usize::try_from(index / per_byte).ok()?)?;
@@ -102,7 +102,7 @@ impl StatusList {
     }
 
     /// The memory that it takes, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.statuses.capacity()
     }
 }

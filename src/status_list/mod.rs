@@ -6,9 +6,10 @@
 
 pub(crate) mod budget;
 mod fetch;
-mod list;
+pub(crate) mod list;
 pub(crate) mod lists;
 mod reference;
+pub(crate) mod slot;
 
 use std::time::Duration;
 

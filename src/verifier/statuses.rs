@@ -7,7 +7,7 @@ use crate::access_token::AccessToken;
 use crate::clock::Now;
 use crate::error::Error;
 use crate::keys::remote::Fetching;
-use crate::status_list::lists::StatusCheck;
+use crate::status_list::slot::StatusCheck;
 use crate::telemetry;
 
 impl Verifier {

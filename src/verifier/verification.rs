@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 
 use super::Verifier;
 use super::introspections::{Answering, VerifiedJwt};
-use crate::access_token::{AccessToken, Terms, TokenKind, VerifiedPayload};
+use crate::access_token::payload::VerifiedPayload;
+use crate::access_token::{AccessToken, Terms, TokenKind};
 use crate::api_key::active::{ActiveApiKeys, KeyVerification};
 use crate::binding::{Place, Presented};
 use crate::clock::Now;

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Outcome, VerifiedJwt, quoted, unavailable};
-use crate::access_token::{AccessToken, VerifiedPayload};
+use crate::access_token::AccessToken;
+use crate::access_token::payload::VerifiedPayload;
 use crate::binding::Binding;
 use crate::clock::Now;
 use crate::error::{Error, FetchError, InvalidToken};
