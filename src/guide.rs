@@ -16,6 +16,7 @@ macro_rules! links {
 [cors]: crate::guide::recipes#cors-and-the-order-of-layers
 [errors]: crate::guide::errors
 [get-and-post]: crate::guide::recipes#get-and-post-of-one-path
+[how-it-is-tested]: crate::guide::how_it_is_tested
 [json-errors]: crate::guide::recipes#json-errors-everywhere
 [local-development]: crate::guide::local_development
 [operations]: crate::guide::operations
@@ -52,6 +53,7 @@ guides! {
     comparison_sources = "comparison-sources.md";
     errors = "errors.md";
     frameworks = "frameworks.md";
+    how_it_is_tested = "how-it-is-tested.md";
     local_development = "local-development.md";
     mcp = "mcp.md";
     migrating = "migrating.md";

@@ -64,6 +64,7 @@
 //! - [Migrating](guide::migrating): how to migrate from another crate
 //! - [Performance](guide::performance): what a request costs
 //! - [Comparison](guide::comparison): how this crate compares with alternatives
+//! - [How portcullis is tested](guide::how_it_is_tested): for those who audit it
 //!
 //! # Features
 //!
@@ -103,6 +104,9 @@ mod dpop;
 mod error;
 #[cfg(feature = "axum")]
 mod extract;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod health;

@@ -8,7 +8,7 @@
 pub(crate) mod accepted;
 pub(crate) mod check;
 pub(crate) mod nonces;
-mod proof;
+pub(crate) mod proof;
 mod replays;
 pub(crate) mod request;
 pub(crate) mod request_url;

@@ -54,7 +54,7 @@ impl Base {
 
 /// Whether `htu` is the URL of a request with this path, at one of the bases. Query and fragment of
 /// `htu` are ignored. Both are brought into their normal form once, whatever the number of bases.
-pub(super) fn is_target<'a>(
+pub(crate) fn is_target<'a>(
     htu: &str,
     path: &str,
     mut bases: impl Iterator<Item = &'a Base> + Clone,

@@ -28,24 +28,24 @@ const PRIVATE: &str = "$serde_json::private::";
 
 /// The messages of one request body.
 #[derive(Debug)]
-pub(super) enum Body<'a> {
+pub(crate) enum Body<'a> {
     One(Box<Message<'a>>),
     Batch(Vec<Message<'a>>),
 }
 
 /// A request, a notification, or a response.
 #[derive(Debug, Default)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// `None` in a response.
-    pub(super) method: Option<Cow<'a, str>>,
-    pub(super) id: Option<Id>,
+    pub(crate) method: Option<Cow<'a, str>>,
+    pub(crate) id: Option<Id>,
     params: Option<Params<'a>>,
     version: Option<IgnoredAny>,
 }
 
 /// A string, a number, or `null` (JSON-RPC 2.0 §4).
 #[derive(Debug, PartialEq)]
-pub(super) struct Id(pub(super) Value);
+pub(crate) struct Id(pub(crate) Value);
 
 /// The members of `params` that name something.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ struct Subscriptions<'a>(Vec<Cow<'a, str>>);
 
 /// Something that a rule may be registered for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Name<'a> {
+pub(crate) enum Name<'a> {
     Tool(&'a str),
     Prompt(&'a str),
     Resource(&'a str),
@@ -83,7 +83,7 @@ pub(super) enum Name<'a> {
 
 /// Why a body is rejected.
 #[derive(Debug, PartialEq)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// Not JSON, or not in UTF-8.
     NotJson,
     /// JSON, but not messages that can be understood in one way only. Where it was found.
@@ -91,7 +91,7 @@ pub(super) enum ReadError {
 }
 
 impl<'a> Body<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, ReadError> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, ReadError> {
         serde_json::from_slice(bytes).map_err(|error| match error.classify() {
             // Without the text of the error, which quotes the body.
             Category::Data => ReadError::Invalid { line: error.line(), column: error.column() },
@@ -99,7 +99,7 @@ impl<'a> Body<'a> {
         })
     }
 
-    pub(super) fn messages(&self) -> &[Message<'a>] {
+    pub(crate) fn messages(&self) -> &[Message<'a>] {
         match self {
             Self::One(message) => std::slice::from_ref(message),
             Self::Batch(messages) => messages,
@@ -118,7 +118,7 @@ impl<'a> Message<'a> {
 impl Message<'_> {
     /// Calls `each` for everything that the message names. For methods that are not known, a name
     /// counts as that of a tool and of a prompt: a new way to reach them must not be without rules.
-    pub(super) fn names<'s>(&'s self, mut each: impl FnMut(Name<'s>)) {
+    pub(crate) fn names<'s>(&'s self, mut each: impl FnMut(Name<'s>)) {
         let (Some(method), Some(params)) = (&self.method, &self.params) else { return };
         if let Some(name) = params.name.as_deref() {
             if &**method != "prompts/get" {
@@ -145,7 +145,7 @@ impl Message<'_> {
     }
 
     /// What the header `Mcp-Name` of this message must say, if the method has one.
-    pub(super) fn header_name(&self) -> Option<&str> {
+    pub(crate) fn header_name(&self) -> Option<&str> {
         let params = self.params.as_ref()?;
         match self.method.as_deref()? {
             "tools/call" | "prompts/get" => params.name.as_deref(),

@@ -10,11 +10,11 @@
 
 mod body;
 mod headers;
-mod message;
+pub(crate) mod message;
 mod rules;
 mod service;
 mod sessions;
-mod uri;
+pub(crate) mod uri;
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ const MAX_LENGTH: usize = 2 * 1024;
 
 /// The URI of a rule: exactly this one, or all that begin with it.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// As registered, and as RFC 6570 §3.1 expands it.
     literals: [String; 2],
     is_template: bool,
@@ -23,7 +23,7 @@ pub(super) struct Pattern {
 
 /// A URI of a request, as the services that read it may understand it.
 #[derive(Debug)]
-pub(super) struct Uri<'a> {
+pub(crate) struct Uri<'a> {
     literal: &'a str,
     spellings: Spellings,
     /// What a service knows that uses the path only.
@@ -43,7 +43,7 @@ struct Spellings {
 
 /// Whether a URI means the resource of a [`Pattern`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Match {
+pub(crate) enum Match {
     No,
     /// To some services. It may also be a resource without a rule.
     Possible,
@@ -53,7 +53,7 @@ pub(super) enum Match {
 
 impl Pattern {
     /// `uri`: a URI, or a template (RFC 6570), of which the part before the first `{` counts.
-    pub(super) fn new(uri: &str) -> Self {
+    pub(crate) fn new(uri: &str) -> Self {
         let (literal, is_template) =
             uri.split_once('{').map_or((uri, false), |(prefix, _)| (prefix, true));
         let (decoded, _) = decoded(literal);
@@ -69,7 +69,7 @@ impl Pattern {
         }
     }
 
-    pub(super) fn matches(&self, uri: &Uri<'_>) -> Match {
+    pub(crate) fn matches(&self, uri: &Uri<'_>) -> Match {
         let covers = |own: &[String], spelling: &String| {
             own.iter().any(|own| {
                 spelling == own
@@ -103,7 +103,7 @@ impl Pattern {
 }
 
 impl<'a> Uri<'a> {
-    pub(super) fn new(uri: &'a str) -> Self {
+    pub(crate) fn new(uri: &'a str) -> Self {
         if uri.len() > MAX_LENGTH {
             let spellings = Spellings::default();
             return Self { literal: uri, spellings, path: None, is_ambiguous: true };

@@ -69,7 +69,7 @@ fn well_known(issuer: &Url) -> Vec<Url> {
 }
 
 impl Metadata {
-    fn read(
+    pub(crate) fn read(
         url: Url,
         document: &[u8],
         iss: &str,

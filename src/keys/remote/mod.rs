@@ -2,7 +2,7 @@
 //! they expire. A failed fetch never replaces them.
 
 mod address;
-mod cache_control;
+pub(crate) mod cache_control;
 pub(crate) mod discovery;
 mod download;
 pub(crate) mod fetch;

@@ -421,5 +421,7 @@ impl Schedule {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

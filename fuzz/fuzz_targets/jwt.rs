@@ -1,0 +1,40 @@
+//! A token with any header and any payload, whose signature is right: it is accepted only if both
+//! say what the configuration requires.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use portcullis_fuzz::{AUDIENCE, Api, ISS, Strict, parts, signed};
+
+const LEEWAY: f64 = 30.0;
+
+fuzz_target!(|input: &str| {
+    static API: LazyLock<Api> = LazyLock::new(Api::new);
+    let Some([header, payload]) = parts(input) else { return };
+    let token = signed(header.as_bytes(), payload.as_bytes());
+    let verified = API.verifier.try_verify(&token).expect("nothing is fetched");
+    let Ok(verified) = verified else { return };
+    let header = Strict::read(header).expect("a header that is JSON");
+    let payload = Strict::read(payload).expect("a payload that is JSON");
+    let now = API.clock.unix_seconds() as f64;
+    let number = |name| payload.get(name).and_then(Strict::number);
+    assert_eq!(header.get("alg").and_then(Strict::text), Some("HS256"));
+    assert!(header.get("crit").is_none());
+    let typ = header.get("typ").and_then(Strict::text).unwrap_or("jwt").to_ascii_lowercase();
+    assert!(["jwt", "at+jwt", "application/jwt", "application/at+jwt"].contains(&&*typ), "{typ}");
+    assert_eq!(payload.get("iss").and_then(Strict::text), Some(ISS));
+    assert!(payload.get("aud").is_some_and(|aud| aud.texts().contains(&AUDIENCE)));
+    assert!(number("exp").is_some_and(|exp| exp + LEEWAY > now), "{payload:?}");
+    assert!(number("nbf").is_none_or(|nbf| nbf <= now + LEEWAY + 1.0), "{payload:?}");
+    assert!(number("iat").is_none_or(|iat| iat <= now + LEEWAY + 1.0), "{payload:?}");
+    // Nothing verifies the proof of a key here.
+    let cnf = payload.get("cnf");
+    assert!(cnf.is_none_or(|cnf| *cnf == Strict::Null), "{payload:?}");
+    assert_eq!(verified.issuer(), ISS);
+    let sub = payload.get("sub").and_then(Strict::text).filter(|sub| !sub.is_empty());
+    assert_eq!(verified.subject(), sub);
+    let claims = Strict::read(verified.raw_claims()).expect("claims that are JSON");
+    assert_eq!(claims, payload);
+});
