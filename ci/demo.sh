@@ -11,13 +11,10 @@ fail() {
   exit 1
 }
 
-if ! command -v curl >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends curl; } >/dev/null || true
-fi
-command -v curl >/dev/null || fail "curl is missing: install the package curl."
+. ci/requirements.sh
+require "demo check" curl
 
-cargo build --quiet --example protected_api --example native_client --example inspect --example api_keys
-programs=${CARGO_TARGET_DIR:-target}/debug/examples
+build_examples protected_api native_client inspect api_keys
 logs=$(mktemp -d)
 pids=()
 

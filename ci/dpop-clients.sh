@@ -15,7 +15,7 @@ fail() {
 }
 
 . ci/requirements.sh
-require dpop-clients npm node
+require "dpop-clients check" npm node
 # Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
 # them.
 node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
@@ -64,8 +64,8 @@ await() {
 
 (cd ci/dpop-clients && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/dpop-clients"
 if [ -z "${PROTECTED_API:-}" ]; then
-  cargo build --quiet --example protected_api
-  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+  build_examples protected_api
+  PROTECTED_API=$programs/protected_api
 fi
 
 # Open both sockets at the same time, so that the ports differ.

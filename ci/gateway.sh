@@ -14,7 +14,7 @@ fail() {
 }
 
 . ci/requirements.sh
-require gateway npm openssl chromium
+require "gateway check" npm openssl chromium
 
 work=$(mktemp -d)
 pid=
@@ -35,10 +35,9 @@ trap 'exit 143' TERM
 openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=app.test \
   -keyout "$work/key.pem" -out "$work/cert.pem" 2>"$work/openssl.log" ||
   fail "openssl created no certificate: $(tail -n 3 "$work/openssl.log")"
-cargo build --quiet --example behind_gateway
+build_examples behind_gateway
 
-target=${CARGO_TARGET_DIR:-target}
-LISTEN=127.0.0.1:0 "$target/debug/examples/behind_gateway" >"$work/api.log" 2>&1 &
+LISTEN=127.0.0.1:0 "$programs/behind_gateway" >"$work/api.log" 2>&1 &
 pid=$!
 api=
 for _ in {1..100}; do

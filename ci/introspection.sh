@@ -12,12 +12,8 @@ fail() {
   exit 1
 }
 
-# As root on Debian, install what is missing; elsewhere, the message says what to install.
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv; } >/dev/null || true
-fi
-python3 -c 'import ensurepip, venv' 2>/dev/null ||
-  fail "python3 with venv is missing: install packages named python3 and python3-venv, Python 3.11 or later."
+. ci/requirements.sh
+require "introspection check" venv
 
 work=$(mktemp -d)
 server_pid=
@@ -42,7 +38,7 @@ trap 'exit 143' TERM
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --requirement ci/introspection/requirements.txt ||
   fail "pip install failed"
-cargo build --quiet --example protected_api
+build_examples protected_api
 
 # Open both sockets at the same time, so that the ports differ.
 read -r port api_port < <(python3 -c '
@@ -72,7 +68,7 @@ await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorizatio
 
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 INTROSPECTION=1 INTROSPECTION_CLIENT_ID=orders-api \
   INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 \
-  "${CARGO_TARGET_DIR:-target}/debug/examples/protected_api" --listen "127.0.0.1:$api_port" --issuer "$issuer" \
+  "$programs/protected_api" --listen "127.0.0.1:$api_port" --issuer "$issuer" \
   --audience orders-api --required-scope profile >"$work/api.log" 2>&1 &
 api_pid=$!
 await "$api/public" "$api_pid" "the demo API"

@@ -18,7 +18,7 @@ fail() {
 }
 
 . ci/requirements.sh
-require mcp npm node python3
+require "mcp check" npm node venv
 # Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
 # them.
 node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
@@ -71,14 +71,7 @@ await() {
 
 (cd ci/mcp && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/mcp"
 
-# Debian has venv in a package of its own; without it, the module is there, but fails.
-new_venv() { python3 -m venv --clear "$work/python" >"$work/venv.log" 2>&1; }
-if ! new_venv && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends python3-venv; } >/dev/null || true
-  new_venv || true
-fi
-[ -x "$work/python/bin/pip" ] ||
-  fail "python3 -m venv does not work: install a package named python3-venv, or Python from https://python.org."
+python3 -m venv "$work/python"
 "$work/python/bin/pip" install --quiet --disable-pip-version-check "mcp==$python_client" ||
   fail "pip install mcp==$python_client failed"
 
@@ -94,8 +87,8 @@ if ! node -e 'process.exit(require("node:fs").globSync ? 0 : 1)'; then
 fi
 
 if [ -z "${MCP_SERVER:-}" ]; then
-  cargo build --quiet --example mcp_server
-  MCP_SERVER=${CARGO_TARGET_DIR:-target}/debug/examples/mcp_server
+  build_examples mcp_server
+  MCP_SERVER=$programs/mcp_server
 fi
 
 # Open all sockets at the same time, so that the ports differ.

@@ -16,21 +16,7 @@ fail() {
 
 export PATH=$PATH:/usr/sbin # where Debian has nginx and haproxy
 . ci/requirements.sh
-(
-  # On Debian, a package of a server starts it on all interfaces, unless a policy forbids it.
-  policy=/usr/sbin/policy-rc.d
-  if ! { command -v nginx && command -v haproxy; } >/dev/null && [ "$(id -u)" -eq 0 ] && [ -d /etc/apt ] && [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod +x "$policy"
-  fi
-  require mutual-tls nginx haproxy curl openssl
-)
-if ! python3 -c 'import ensurepip, venv' 2>/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends python3 python3-venv; } >/dev/null || true
-fi
-python3 -c 'import ensurepip, venv' 2>/dev/null ||
-  fail "python3 with venv is missing: install packages named python3 and python3-venv."
+require "mutual-tls check" nginx haproxy curl openssl venv
 
 work=$(mktemp -d)
 pids=()
@@ -87,8 +73,7 @@ description='error_description="The access token is bound to a client certificat
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --requirement ci/mutual-tls/requirements.txt ||
   fail "pip install failed"
-cargo build --quiet --example mutual_tls --example mutual_tls_hyper --example mutual_tls_tonic --example protected_api
-programs=${CARGO_TARGET_DIR:-target}/debug/examples
+build_examples mutual_tls mutual_tls_hyper mutual_tls_tonic protected_api
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 # A client that sends nothing. The examples close its connection after ten seconds.

@@ -14,14 +14,8 @@ fail() {
   exit 1
 }
 
-# As root on Debian, install what is missing; elsewhere, the message below says what to install.
-if ! command -v npm >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends nodejs npm; } >/dev/null || true
-fi
-for tool in node npm; do
-  command -v "$tool" >/dev/null ||
-    fail "$tool is missing: install Node.js 22 or later, which brings npm (https://nodejs.org, or a package named nodejs)."
-done
+. ci/requirements.sh
+require "oidc-provider check" node npm
 # Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
 # them.
 node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
@@ -70,8 +64,8 @@ await() {
 
 (cd ci/oidc-provider && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/oidc-provider"
 if [ -z "${PROTECTED_API:-}" ]; then
-  cargo build --quiet --example protected_api
-  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+  build_examples protected_api
+  PROTECTED_API=$programs/protected_api
 fi
 
 # Open both sockets at the same time, so that the ports differ.

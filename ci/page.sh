@@ -13,7 +13,7 @@ fail() {
 }
 
 . ci/requirements.sh
-require page npm chromium
+require "page check" npm chromium
 
 logs=$(mktemp -d)
 pids=()
@@ -31,14 +31,14 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 (cd ci/page && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/page"
-cargo build --quiet --example protected_api
+build_examples protected_api
 
 target=${CARGO_TARGET_DIR:-target}
 # start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `api`.
 start() {
   local log=$logs/$1.log
   : >"$log"
-  "$target/debug/examples/protected_api" --listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
+  "$programs/protected_api" --listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
   pids+=($!)
   for _ in {1..100}; do
     api=$(sed -n 's/^API on \(http:[^,]*\),.*/\1/p' "$log")

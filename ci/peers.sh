@@ -8,18 +8,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-has_openssl() {
-  command -v pkg-config >/dev/null && pkg-config --exists openssl
-}
+. ci/requirements.sh
+require "peers check" openssl-headers
 
-# As root on Debian, install what is missing; elsewhere, the message below says what to install.
-if ! has_openssl && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
-  { apt-get update && apt-get install --yes --no-install-recommends pkg-config libssl-dev; } >/dev/null || true
-fi
-has_openssl || {
-  echo "peers check: OpenSSL's headers are missing: install pkg-config and libssl-dev (or openssl-devel)." >&2
-  exit 1
-}
 cargo clippy --manifest-path benches/Cargo.toml --locked --quiet --all-targets --features peers -- -D warnings
 cargo run --manifest-path benches/Cargo.toml --locked --quiet --features peers --bin check
 BACKEND=rust-crypto cargo run --manifest-path benches/Cargo.toml --locked --quiet --features peers --bin check

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 list=ci/public-api.txt
-command -v cargo-public-api >/dev/null || cargo install --locked --quiet cargo-public-api || {
+command -v cargo-public-api >/dev/null || cargo install --locked --quiet --debug cargo-public-api || {
   echo "public API: cargo-public-api is missing and could not be installed; run" >&2
   echo "  cargo install --locked cargo-public-api" >&2
   exit 1

@@ -15,7 +15,7 @@ fail() {
 }
 
 . ci/requirements.sh
-require replicas node redis-server
+require "replicas check" node redis-server
 redis=$(find_tool redis-server)
 
 work=$(mktemp -d)
@@ -39,8 +39,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 if [ -z "${PROTECTED_API:-}" ]; then
-  cargo build --quiet --example protected_api
-  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+  build_examples protected_api
+  PROTECTED_API=$programs/protected_api
 fi
 
 # In the background, so that a signal to this script ends it at once.

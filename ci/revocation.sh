@@ -25,7 +25,7 @@ if [ "${1:-}" = --soak ]; then
 fi
 
 . ci/requirements.sh
-require revocation node redis-server
+require "revocation check" node redis-server
 redis=$(find_tool redis-server)
 
 # In memory where that is possible: a disk that stalls for 250 ms is a Redis that does not answer, and
@@ -55,8 +55,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 if [ -z "${PROTECTED_API:-}" ]; then
-  cargo build --quiet --example protected_api
-  PROTECTED_API=${CARGO_TARGET_DIR:-target}/debug/examples/protected_api
+  build_examples protected_api
+  PROTECTED_API=$programs/protected_api
 fi
 
 # In the background, so that a signal to this script ends it at once.
