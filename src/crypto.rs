@@ -1,4 +1,63 @@
-//! Random numbers and hashes, by the cryptography backend of this build.
+//! Random numbers and hashes, by the cryptography backend of this build, and whether that is a FIPS
+//! module.
+
+use crate::error::ConfigError;
+
+/// Whether a verifier requires cryptography in FIPS mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Fips {
+    #[default]
+    NotRequired,
+    Required,
+}
+
+impl Fips {
+    /// Returns an error if FIPS mode is required and the cryptography backend is not in it.
+    pub(crate) fn check_backend(self) -> Result<(), ConfigError> {
+        if self == Self::NotRequired || is_fips() {
+            return Ok(());
+        }
+        Err(ConfigError::new(if cfg!(feature = "aws-lc-rs") {
+            "require_fips: expected aws-lc-rs in FIPS mode, found its ordinary build; enable the feature `fips` of `rustls` 0.23 in the application's Cargo.toml"
+        } else {
+            "require_fips: expected aws-lc-rs in FIPS mode, found RustCrypto; enable the feature `aws-lc-rs` of portcullis"
+        }))
+    }
+
+    /// Returns an error if FIPS mode is required and the TLS of the built-in HTTP client is not in
+    /// it. That client uses the provider of the process, if the application installed one.
+    #[cfg(feature = "aws-lc-rs")]
+    pub(crate) fn check_tls(self) -> Result<(), ConfigError> {
+        use rustls::crypto::{CryptoProvider, aws_lc_rs};
+        let is_fips = || match CryptoProvider::get_default() {
+            Some(provider) => provider.fips(),
+            None => aws_lc_rs::default_provider().fips(),
+        };
+        if self == Self::NotRequired || is_fips() {
+            return Ok(());
+        }
+        Err(ConfigError::new(
+            "require_fips: expected a TLS provider in FIPS mode for the built-in HTTP client; enable the feature `fips` of `rustls` 0.23 in the application's Cargo.toml, and install no other provider",
+        ))
+    }
+
+    #[cfg(not(feature = "aws-lc-rs"))]
+    pub(crate) fn check_tls(self) -> Result<(), ConfigError> {
+        self.check_backend()
+    }
+}
+
+/// Whether the cryptography backend of this process is a FIPS module that passed its self-tests.
+#[cfg(feature = "aws-lc-rs")]
+pub(crate) fn is_fips() -> bool {
+    aws_lc_rs::try_fips_mode().is_ok()
+}
+
+/// RustCrypto has no FIPS module.
+#[cfg(not(feature = "aws-lc-rs"))]
+pub(crate) fn is_fips() -> bool {
+    false
+}
 
 /// Returns random bytes for secrets, or `None` if the system has none.
 #[cfg(feature = "aws-lc-rs")]

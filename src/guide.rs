@@ -15,6 +15,7 @@ macro_rules! links {
 [cookies]: crate::guide::rules#cookies-and-gateways
 [cors]: crate::guide::recipes#cors-and-the-order-of-layers
 [errors]: crate::guide::errors
+[fips]: crate::guide::fips
 [get-and-post]: crate::guide::recipes#get-and-post-of-one-path
 [how-it-is-tested]: crate::guide::how_it_is_tested
 [json-errors]: crate::guide::recipes#json-errors-everywhere
@@ -52,6 +53,7 @@ guides! {
     comparison = "comparison.md";
     comparison_sources = "comparison-sources.md";
     errors = "errors.md";
+    fips = "fips.md";
     frameworks = "frameworks.md";
     how_it_is_tested = "how-it-is-tested.md";
     local_development = "local-development.md";

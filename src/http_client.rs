@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use reqwest::Client;
 
+use crate::crypto::Fips;
 use crate::error::ConfigError;
 use crate::introspection::client::{CONNECTIONS, CONNECTIONS_OF_RESOLVED};
 use crate::keys::remote::AddressPolicy;
@@ -55,12 +56,13 @@ pub(crate) enum Purpose {
 pub(crate) struct HttpClients {
     /// The application's own client, for every purpose.
     own: Option<HttpClient>,
+    fips: Fips,
     created: Mutex<Vec<(AddressPolicy, Purpose, Client)>>,
 }
 
 impl HttpClients {
-    pub(crate) fn new(own: Option<HttpClient>) -> Self {
-        Self { own, created: Mutex::default() }
+    pub(crate) fn new(own: Option<HttpClient>, fips: Fips) -> Self {
+        Self { own, fips, created: Mutex::default() }
     }
 
     /// `own`: the issuer's own client. It takes precedence.
@@ -85,6 +87,7 @@ impl HttpClients {
             Purpose::Introspection => CONNECTIONS,
             Purpose::IntrospectionOfResolved => CONNECTIONS_OF_RESOLVED,
         };
+        self.fips.check_tls()?;
         let client = default_client(addresses, connections)?;
         created.push((addresses, purpose, client.clone()));
         Ok(client)

@@ -61,6 +61,7 @@
 //! - [Testing](guide::testing): how to test a protected service
 //! - [Error codes](guide::errors): every error code, its cause and its cure
 //! - [Operations](guide::operations): readiness, events, metrics and alerts
+//! - [FIPS](guide::fips): cryptography by a FIPS 140-3 module
 //! - [Migrating](guide::migrating): how to migrate from another crate
 //! - [Performance](guide::performance): what a request costs
 //! - [Comparison](guide::comparison): how this crate compares with alternatives

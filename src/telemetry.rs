@@ -509,6 +509,15 @@ pub(crate) fn no_root_certificates(error: &reqwest::Error) {
     tracing::warn!(target: "portcullis", event = "no_root_certificates", %error, "HTTP client has no root certificates");
 }
 
+/// A verifier that requires FIPS mode was created.
+pub(crate) fn fips_mode() {
+    #[cfg(feature = "aws-lc-rs")]
+    tracing::info!(
+        target: "portcullis", event = "fips_mode", module = aws_lc_rs::awslc_version(),
+        "cryptography is in FIPS mode"
+    );
+}
+
 /// A handler extracts a token, but no layer verified the request.
 #[cfg(feature = "axum")]
 pub(crate) fn not_protected() {

@@ -209,7 +209,8 @@ pub enum IgnoredKeyReason {
     /// This member and all later ones exceed the number of keys that are read from one set.
     TooMany,
     /// The selected cryptography backend does not support the key: ES512, ML-DSA and RSA keys over
-    /// 4096 bits need `aws-lc-rs`.
+    /// 4096 bits need `aws-lc-rs`. A FIPS module needs RSA keys with an even number of bits and an
+    /// exponent of at least 65537 (FIPS 186-5 §5.1, §A.1.1).
     NotInThisBackend,
 }
 

@@ -9,6 +9,8 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::CryptoProvider;
 
 use crate::algorithm::Algorithm;
+#[cfg(feature = "aws-lc-rs")]
+use crate::crypto;
 use crate::error::IgnoredKeyReason;
 
 #[cfg(feature = "aws-lc-rs")]
@@ -179,7 +181,9 @@ pub(crate) struct SignatureVerifier(Prepared);
 
 enum Prepared {
     /// If the algorithm signs a hash of the message, the hash is computed here: the library would
-    /// first set up an incremental hash. ML-DSA signs the message itself (RFC 9964 §5).
+    /// first set up an incremental hash. ML-DSA signs the message itself (RFC 9964 §5). A FIPS
+    /// module also takes the message: FIPS 140-3 approves no verification of a hash that was
+    /// computed apart.
     #[cfg(feature = "aws-lc-rs")]
     Parsed { key: ParsedPublicKey, digest: Option<&'static digest::Algorithm> },
     /// `jsonwebtoken`'s verifiers are not `Sync`, so each verification creates one.
@@ -228,7 +232,11 @@ impl SignatureVerifier {
 #[cfg(feature = "aws-lc-rs")]
 fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKeyReason> {
     use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    let is_fips = crypto::is_fips();
     let parsed = match key {
+        PublicKey::Rsa { n, e } if is_fips && !is_rsa_of_fips(n, e) => {
+            return Err(IgnoredKeyReason::NotInThisBackend);
+        }
         PublicKey::Rsa { n, e } => {
             let parameters = match algorithm {
                 RS256 => &aws::RSA_PKCS1_2048_8192_SHA256,
@@ -259,12 +267,21 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
         }
     };
     let digest = match algorithm {
+        _ if is_fips => None,
         RS256 | PS256 | ES256 => Some(&digest::SHA256),
         RS384 | PS384 | ES384 => Some(&digest::SHA384),
         RS512 | PS512 | ES512 => Some(&digest::SHA512),
         _ => None,
     };
     parsed.map(|key| Prepared::Parsed { key, digest }).map_err(|_| IgnoredKeyReason::Malformed)
+}
+
+/// Whether FIPS 186-5 allows an RSA key of at least 2048 bits: its number of bits is even (§5.1),
+/// and its exponent is greater than 2^16 (§A.1.1), so at least 65537. Both numbers are without
+/// leading zeros, and the exponent is odd.
+#[cfg(feature = "aws-lc-rs")]
+fn is_rsa_of_fips(n: &[u8], e: &[u8]) -> bool {
+    n.first().is_some_and(|first| first.leading_zeros() % 2 == 0) && e.len() > 2
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]

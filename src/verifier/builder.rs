@@ -12,6 +12,7 @@ use crate::api_key::keys::ApiKeys;
 use crate::binding::Bindings;
 use crate::client_certificate::source::ClientCertificates;
 use crate::clock::Clock;
+use crate::crypto::Fips;
 use crate::dpop::Dpop;
 use crate::dpop::check::ActiveDpop;
 use crate::error::ConfigError;
@@ -20,7 +21,6 @@ use crate::issuer::fapi2::VerifierSettings;
 use crate::issuer::issuers::Issuers;
 use crate::issuer::registry::IssuerRegistry;
 use crate::revocation::Revocations;
-#[cfg(feature = "testing")]
 use crate::telemetry;
 use crate::token_cache::{self, TokenCache};
 
@@ -36,6 +36,7 @@ pub struct VerifierBuilder {
     pub(super) dpop: Option<Dpop>,
     pub(super) certificates: Option<ClientCertificates>,
     pub(super) revocations: Option<Revocations>,
+    pub(super) fips: Fips,
 }
 
 impl fmt::Debug for VerifierBuilder {
@@ -134,6 +135,27 @@ impl VerifierBuilder {
         self
     }
 
+    /// Requires that cryptography is done by a module in FIPS 140-3 mode: [`build`](Self::build)
+    /// returns an error otherwise, so that a service without it does not start. The guide
+    /// [FIPS](crate::guide::fips) has the lines of `Cargo.toml` that enable the module, and what is
+    /// computed outside of it.
+    ///
+    /// This is a check, not a switch: the module is chosen when the application is compiled.
+    ///
+    /// ```
+    /// use portcullis::{Issuer, Verifier};
+    ///
+    /// let issuer = Issuer::new("https://acme.eu.auth0.com/", "https://api.example.com")?;
+    /// let error = Verifier::builder(issuer).require_fips().build().unwrap_err();
+    /// // This example is compiled without the module.
+    /// assert!(error.to_string().contains("require_fips: expected aws-lc-rs in FIPS mode"));
+    /// # Ok::<(), portcullis::ConfigError>(())
+    /// ```
+    pub fn require_fips(mut self) -> Self {
+        self.fips = Fips::Required;
+        self
+    }
+
     /// Reads the time from a clock that a test controls.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: &crate::clock::TestClock) -> Self {
@@ -146,8 +168,11 @@ impl VerifierBuilder {
     /// # Errors
     ///
     /// Returns an error if the configuration is invalid, under the conditions of [`Verifier::new`].
-    /// The message names the invalid value.
+    /// The message names the invalid value. After [`require_fips`](Self::require_fips), also
+    /// returns an error if the cryptography backend is not in FIPS mode, or, where the built-in
+    /// HTTP client is used, its TLS.
     pub fn build(self) -> Result<Verifier, ConfigError> {
+        self.fips.check_backend()?;
         let (clock, implies) = (self.clock, self.implies);
         let cache = Arc::new(TokenCache::new(self.cached_tokens));
         let issuers = self.issuers?;
@@ -156,7 +181,7 @@ impl VerifierBuilder {
                 "issuers: expected at least one, or API keys for `Issuers::none`",
             ));
         }
-        let clients = HttpClients::new(self.client);
+        let clients = HttpClients::new(self.client, self.fips);
         let reserved = self.api_keys.as_ref().map(ApiKeys::iss);
         let settings = VerifierSettings {
             proof_algorithms: self.dpop.as_ref().map(|dpop| dpop.algorithms.clone()),
@@ -169,6 +194,9 @@ impl VerifierBuilder {
         }
         #[cfg(feature = "testing")]
         telemetry::testing_in_release();
+        if self.fips == Fips::Required {
+            telemetry::fips_mode();
+        }
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let api_keys = self

@@ -19,6 +19,7 @@ use crate::api_key::active::ActiveApiKeys;
 use crate::api_key::keys::ApiKeys;
 use crate::binding::Bindings;
 use crate::clock::Clock;
+use crate::crypto::Fips;
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::{IssuerHealth, WarmUpError};
 use crate::issuer::issuers::Issuers;
@@ -109,6 +110,7 @@ impl Verifier {
             dpop: None,
             certificates: None,
             revocations: None,
+            fips: Fips::default(),
         }
     }
 
