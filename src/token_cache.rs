@@ -321,9 +321,12 @@ impl TokenCache {
         let Some((tag, slot)) = candidates.choose(now) else { return };
         let entry = entry();
         let bytes = entry.token.bytes() + size_of::<Entry>();
-        let leaving = slot.load().as_ref().map_or(0, |entry| entry.token.charged());
+        // Held until the new entry is stored. Its memory would otherwise be returned as soon as the
+        // sweep or another request frees the slot, and then count as free twice.
+        let leaving = slot.load();
+        let freed = leaving.as_ref().map_or(0, |entry| entry.token.charged());
         let has_room =
-            self.take(bytes, leaving) || self.sweep(Some(now), bytes) && self.take(bytes, leaving);
+            self.take(bytes, freed) || self.sweep(Some(now), bytes) && self.take(bytes, freed);
         if !has_room {
             return;
         }
@@ -332,6 +335,7 @@ impl TokenCache {
         entry.token.charge(Charge::new(budget, bytes));
         slot.store(Some(Arc::new(entry)));
         tag.store(candidates.tag, Ordering::Relaxed);
+        drop(leaving);
     }
 
     fn candidates(&self, token: &str) -> Option<Candidates<'_>> {

@@ -9,7 +9,6 @@ use std::fmt;
 use std::future::poll_fn;
 #[cfg(feature = "status-list")]
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 #[cfg(feature = "status-list")]
 use std::task::Poll;
@@ -22,7 +21,7 @@ use crate::binding::{Binding, Place};
 use crate::clock::{Clock, Now};
 use crate::dpop::accepted::DpopProof;
 use crate::error::{ClaimsError, Error};
-use crate::revocation::Revocations;
+use crate::revocation::{LookedUpAt, Revocations};
 #[cfg(feature = "status-list")]
 use crate::status_list::lists::TokenStatus;
 use crate::telemetry;
@@ -88,8 +87,7 @@ struct Inner {
     good_from: Duration,
     terms: Terms,
     issued_at: Option<Duration>,
-    /// The count of revocations when the token was last looked up in them. 0: never.
-    looked_up_at: AtomicU32,
+    looked_up_at: LookedUpAt,
     /// What the token is bound to. Boxed, since most tokens are bound to nothing.
     binding: Option<Box<Binding>>,
     /// The claims as a tree, once it is needed.
@@ -154,7 +152,7 @@ impl AccessToken {
             good_from,
             terms,
             issued_at,
-            looked_up_at: AtomicU32::new(0),
+            looked_up_at: LookedUpAt::default(),
             binding,
             tree: OnceLock::new(),
             typed: Typed::default(),
@@ -192,13 +190,9 @@ impl AccessToken {
         revocations.map_or(Ok(()), |revocations| revocations.check(self, now))
     }
 
-    /// Whether nothing was revoked since the token was last looked up.
-    pub(crate) fn was_looked_up_at(&self, count: u32) -> bool {
-        self.0.looked_up_at.load(Ordering::Relaxed) == count
-    }
-
-    pub(crate) fn set_looked_up_at(&self, count: u32) {
-        self.0.looked_up_at.store(count, Ordering::Relaxed);
+    /// When it was last looked up among the revocations.
+    pub(crate) fn looked_up_at(&self) -> &LookedUpAt {
+        &self.0.looked_up_at
     }
 
     /// The token, with the proof of its request.

@@ -30,7 +30,7 @@ use entry::{Entry, Identifiers, Kind};
 use follow::Follower;
 use revoked::{Full, Revoked};
 
-pub(crate) use revoked::Source;
+pub(crate) use revoked::{LookedUpAt, Source};
 
 /// How long an entry about all tokens of a subject, session, client or issuer is kept: the longest
 /// lifetime of a token that most issuers allow without a change of their defaults.
@@ -344,7 +344,7 @@ impl Revocations {
     /// Whether a verified token is still accepted. For a token in use, this is one atomic load.
     pub(crate) fn check(&self, token: &AccessToken, now: Now) -> Result<(), Error> {
         match self.0.revoked.count_at(now.uptime) {
-            Some(count) if token.was_looked_up_at(count) => Ok(()),
+            Some(count) if token.looked_up_at().is(count) => Ok(()),
             _ => self.look_up(token, now),
         }
     }
@@ -358,7 +358,7 @@ impl Revocations {
         }
         // First, so that an entry that is added now changes it.
         let count = self.0.revoked.count();
-        if token.was_looked_up_at(count) {
+        if token.looked_up_at().is(count) {
             return Ok(());
         }
         // Without it, it is not known whether the entry about the token has ended already. The
@@ -369,7 +369,7 @@ impl Revocations {
         if self.is_revoked(token, now)? {
             return Err(InvalidToken::Revoked.into());
         }
-        token.set_looked_up_at(count);
+        token.looked_up_at().set(count);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The set of all revocations, and the counter with which tokens in use notice a new one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -33,7 +33,24 @@ const DROP_EVERY: Duration = Duration::from_secs(60);
 const SHARDS: usize = 16;
 
 /// How often the set has changed. Wraps around after four billion changes.
-pub(crate) type Count = u32;
+type Count = u32;
+
+/// The count when a token was last looked up.
+#[derive(Default)]
+pub(crate) struct LookedUpAt(AtomicU32);
+
+impl LookedUpAt {
+    /// Whether nothing was revoked since then.
+    pub(super) fn is(&self, count: Count) -> bool {
+        self.0.load(Ordering::Relaxed) == count
+    }
+
+    /// `count`: read before the token was looked up, so that an entry that is added meanwhile is
+    /// noticed.
+    pub(super) fn set(&self, count: Count) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+}
 
 /// Who adds an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,20 +2,20 @@
 //! with the same token, and the cache of the answers.
 
 mod question;
+pub(crate) mod under_way;
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 use question::Question;
+use under_way::{Answer, UnderWay};
 
 use super::Verifier;
 use super::verification::{Attempt, Pending};
@@ -53,28 +53,12 @@ pub(super) struct Introspections {
     accepted: OnceLock<Arc<TokenCache>>,
     /// Rejected tokens, and until when. By hash: the tokens are not needed.
     rejected: Cache<u128, (Duration, Arc<InvalidToken>)>,
-    under_way: Mutex<UnderWay>,
+    under_way: Arc<UnderWay<Outcome>>,
     /// Keys of the hash that identifies a token. A client that knew them could have another token
     /// rejected.
     hash: [RandomState; 2],
     /// Whether an issuer was asked about a JWT: only then are the answers searched for JWTs.
     asks_about_jwts: AtomicBool,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    questions: HashMap<u128, watch::Receiver<Option<Outcome>>>,
-    /// Number of calls of `forget`: an answer to a question before it is not cached.
-    generation: u64,
-}
-
-impl UnderWay {
-    /// Later requests do not join this question.
-    fn remove(&mut self, key: u128, question: &watch::Receiver<Option<Outcome>>) {
-        if self.questions.get(&key).is_some_and(|own| own.same_channel(question)) {
-            self.questions.remove(&key);
-        }
-    }
 }
 
 /// A JWT that was verified with the keys of its issuer.
@@ -85,7 +69,7 @@ pub(super) struct VerifiedJwt {
 
 /// The answer to wait for.
 pub(super) struct Answering {
-    answer: watch::Receiver<Option<Outcome>>,
+    answer: Answer<Outcome>,
     key: u128,
     limit: Duration,
     issuer: Arc<ActiveIssuer>,
@@ -100,7 +84,7 @@ impl Answering {
             Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
             Err(_) => {
                 // The runtime that the question was started on is no longer driven.
-                verifier.0.introspections.under_way().remove(self.key, &question);
+                verifier.0.introspections.under_way.give_up(self.key, &question);
                 Some(Err(unavailable(&self.issuer, FetchError::Timeout { limit: self.limit })))
             }
         };
@@ -128,7 +112,7 @@ impl Introspections {
                 .time_to_live(REJECTED_FOR)
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
-            under_way: Mutex::default(),
+            under_way: Arc::default(),
             hash: [RandomState::new(), RandomState::new()],
             asks_about_jwts: AtomicBool::new(false),
         }
@@ -136,10 +120,6 @@ impl Introspections {
 
     pub(super) fn asks_about_jwts(&self) -> bool {
         self.asks_about_jwts.load(Ordering::Relaxed)
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Identifies a token at its issuer. An issuer whose configuration changed is another one.
@@ -152,13 +132,12 @@ impl Introspections {
     /// Drops the answers of the issuer with this name. Later requests do not join the questions in
     /// progress, whose answers may be outdated.
     pub(super) fn forget(&self, iss: &str) {
-        let mut under_way = self.under_way();
-        under_way.generation += 1;
-        under_way.questions.clear();
-        if let Some(accepted) = self.accepted.get() {
-            accepted.remove_where(|entry| entry.has_name(iss));
-        }
-        self.rejected.invalidate_all();
+        self.under_way.give_up_all(|| {
+            if let Some(accepted) = self.accepted.get() {
+                accepted.remove_where(|entry| entry.has_name(iss));
+            }
+            self.rejected.invalidate_all();
+        });
     }
 
     fn remember_rejection(&self, key: u128, rejection: &InvalidToken, now: Now) {
@@ -287,22 +266,15 @@ impl Verifier {
         iss: Arc<str>,
         jwt: Option<VerifiedJwt>,
         familiarity: Familiarity,
-    ) -> Result<watch::Receiver<Option<Outcome>>, FetchError> {
+    ) -> Result<Answer<Outcome>, FetchError> {
         let runtime = Handle::try_current().map_err(|_| FetchError::NoRuntime)?;
         let introspections = &self.0.introspections;
         if policy_of(&issuer.issuer) != Some(JwtPolicy::Verify) {
             introspections.asks_about_jwts.store(true, Ordering::Relaxed);
         }
         let key = introspections.key(&issuer.issuer, token);
-        let (outcome, answer) = watch::channel(None);
-        let generation = {
-            let mut under_way = introspections.under_way();
-            if let Some(answer) = under_way.questions.get(&key) {
-                return Ok(answer.clone());
-            }
-            under_way.questions.insert(key, answer.clone());
-            under_way.generation
-        };
+        let (answer, asking) = introspections.under_way.join(key);
+        let Some(asking) = asking else { return Ok(answer) };
         let question = Question {
             verifier: self.clone(),
             issuer: issuer.clone(),
@@ -310,10 +282,8 @@ impl Verifier {
             token: token.to_owned(),
             jwt,
             familiarity,
-            key,
-            generation,
             result: None,
-            outcome,
+            asking,
         };
         // Not under the lock: a runtime that is shutting down drops the task at once, and its
         // `drop` takes the lock.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::under_way::Asking;
 use super::{Outcome, VerifiedJwt, quoted, unavailable};
 use crate::access_token::AccessToken;
 use crate::access_token::payload::VerifiedPayload;
@@ -35,10 +35,8 @@ pub(super) struct Question {
     pub(super) token: String,
     pub(super) jwt: Option<VerifiedJwt>,
     pub(super) familiarity: Familiarity,
-    pub(super) key: u128,
-    pub(super) generation: u64,
     pub(super) result: Option<Outcome>,
-    pub(super) outcome: watch::Sender<Option<Outcome>>,
+    pub(super) asking: Asking<Outcome>,
 }
 
 impl Question {
@@ -129,9 +127,9 @@ impl Question {
     ) {
         let introspections = &self.verifier.0.introspections;
         let lifetime = introspection.config.lifetime;
-        // Held until the answer is cached, so that `forget` does not come between.
-        let under_way = introspections.under_way();
-        let is_outdated = under_way.generation != self.generation;
+        // Until the answer is cached, so that `forget` does not come between.
+        let held = self.asking.hold();
+        let is_outdated = held.is_outdated();
         match accepted {
             Ok(_) if is_outdated => {}
             Ok(accepted) => {
@@ -150,7 +148,7 @@ impl Question {
                     cache.remove(&self.token);
                 }
                 if !lifetime.is_zero() && !is_outdated {
-                    introspections.remember_rejection(self.key, rejection, now);
+                    introspections.remember_rejection(self.asking.key(), rejection, now);
                 }
             }
         }
@@ -237,10 +235,8 @@ enum Problem {
 
 impl Drop for Question {
     fn drop(&mut self) {
-        let own = self.outcome.subscribe();
-        self.verifier.0.introspections.under_way().remove(self.key, &own);
         let interrupted = || Err(unavailable(&self.issuer.issuer, FetchError::Interrupted));
         let result = self.result.take().unwrap_or_else(interrupted);
-        self.outcome.send_replace(Some(result));
+        self.asking.end(result);
     }
 }
