@@ -1,0 +1,218 @@
+//! Faults that an exploration must find. build.rs plants each beside the code that it replaces;
+//! none is active unless it is chosen.
+
+/// A fault of the kind that a change could bring in.
+pub(crate) struct Fault {
+    /// What is wrong.
+    pub(crate) name: &'static str,
+    /// The file, in `../src`.
+    pub(crate) file: &'static str,
+    /// Code that is there exactly once, an expression or statements, and what is there instead.
+    pub(crate) edits: &'static [(&'static str, &'static str)],
+    /// The name of the exploration that finds it.
+    pub(crate) breaks: &'static str,
+}
+
+pub(crate) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "a proof is looked for under one lock, and added under another",
+        file: "dpop/replays.rs",
+        edits: &[
+            (
+                "let mut shard = lock(shard);",
+                "{
+                    let used_at = |shard: &Shard| shard.0.get(&used.second).cloned();
+                    let set = used_at(&lock(shard));
+                    if set.is_some_and(|set| set.contains(&used.hash)) {
+                        return Err(Refused::Used);
+                    }
+                    lock(shard)
+                }",
+            ),
+            ("set.contains(&used.hash)", "false"),
+        ],
+        breaks: "of the uses of one proof, exactly one is accepted",
+    },
+    Fault {
+        name: "a second is dropped while its proofs are accepted",
+        file: "dpop/replays.rs",
+        edits: &[("*first.key() < edge", "*first.key() <= edge")],
+        breaks: "of the uses of one proof, exactly one is accepted",
+    },
+    Fault {
+        name: "the earliest second is compared before the lock, and not under it",
+        file: "dpop/replays.rs",
+        edits: &[("used.second < self.edge.load(Ordering::Relaxed)", "false")],
+        breaks: "a used proof is not accepted again after the table has dropped its second",
+    },
+    Fault {
+        name: "the earliest second is loaded and stored, so it may go back",
+        file: "dpop/replays.rs",
+        edits: &[(
+            "self.edge.fetch_max(used.oldest, Ordering::Relaxed).max(used.oldest)",
+            "let edge = self.edge.load(Ordering::Relaxed).max(used.oldest);
+             self.edge.store(edge, Ordering::Relaxed);
+             edge",
+        )],
+        breaks: "a used proof is not accepted again after the table has dropped its second",
+    },
+    Fault {
+        name: "a proof is counted after the lock is released",
+        file: "dpop/replays.rs",
+        edits: &[(
+            "Ok(self.live.fetch_add(1, Ordering::Relaxed) + 1)",
+            "drop(shard);
+             Ok(self.live.fetch_add(1, Ordering::Relaxed).wrapping_add(1))",
+        )],
+        breaks: "the number of remembered proofs is exact, and over the limit by those inserted at once",
+    },
+    Fault {
+        name: "the proofs of a key are counted by a load and a store",
+        file: "dpop/replays.rs",
+        edits: &[(
+            "counter.fetch_add(1, Ordering::Relaxed) < self.most",
+            "let used = counter.load(Ordering::Relaxed);
+             counter.store(used + 1, Ordering::Relaxed);
+             used < self.most",
+        )],
+        breaks: "a key uses no more than its share of the table",
+    },
+    Fault {
+        name: "the count of revocations is raised before the entry is added",
+        file: "revocation/revoked.rs",
+        edits: &[
+            (
+                "let (mut has_changed, mut fits) = (false, true);",
+                "self.state.fetch_add(1, Ordering::AcqRel); (false, true)",
+            ),
+            ("has_changed = true", "{}"),
+        ],
+        breaks: "no token is accepted after the call that revokes it has returned",
+    },
+    Fault {
+        name: "a call that finds the entry does not wait until it is counted",
+        file: "revocation/revoked.rs",
+        edits: &[("let _inserted = self.counted();", "None")],
+        breaks: "no token is accepted after the second of two equal calls that revoke it has returned",
+    },
+    Fault {
+        name: "the count is loaded by `Relaxed`",
+        file: "revocation/revoked.rs",
+        edits: &[(
+            "self.state.load(Ordering::Acquire) as u32",
+            "self.state.load(Ordering::Relaxed) as u32",
+        )],
+        breaks: "a revocation between the check of a token and its insertion is noticed by the next hit",
+    },
+    Fault {
+        name: "a token remembers the count after it was looked up, not before",
+        file: "revocation/mod.rs",
+        edits: &[(
+            "token.looked_up_at().set(count);",
+            "token.looked_up_at().set(self.0.revoked.count());",
+        )],
+        breaks: "a revocation between the check of a token and its insertion is noticed by the next hit",
+    },
+    Fault {
+        name: "a stream subscribes to changes after it has looked",
+        file: "revocation/mod.rs",
+        edits: &[(
+            "changes.changed().await.is_err()",
+            "self.0.revoked.changes().changed().await.is_err()",
+        )],
+        breaks: "a stream ends when its token is revoked: no change is missed",
+    },
+    Fault {
+        name: "the tag of a token is compared, and not its text",
+        file: "token_cache.rs",
+        edits: &[(
+            "cached.as_ref().is_some_and(|entry| entry.token.expose_token() == token)",
+            "cached.is_some()",
+        )],
+        breaks: "a hit returns exactly the token that was asked for",
+    },
+    Fault {
+        name: "a slot is read once to compare the token, and again to return it",
+        file: "token_cache.rs",
+        edits: &[(
+            "is_this.then_some(cached)",
+            "is_this.then(|| set.entries.get(way).map(|slot| slot.load())).flatten()",
+        )],
+        breaks: "a hit returns exactly the token that was asked for",
+    },
+    Fault {
+        name: "the charge of a token is raised by a load and a store",
+        file: "access_token/charge.rs",
+        edits: &[(
+            "self.bytes.fetch_add(bytes, Ordering::Relaxed);",
+            "self.bytes.store(self.bytes() + bytes, Ordering::Relaxed);",
+        )],
+        breaks: "the memory of all tokens is returned exactly once, at whichever time they are dropped",
+    },
+    Fault {
+        name: "memory is taken by a load and a store",
+        file: "token_cache.rs",
+        edits: &[(
+            "self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()",
+            "let all = taken(self.bytes.load(Ordering::Relaxed));
+             all.inspect(|all| self.bytes.store(*all, Ordering::Relaxed)).is_some()",
+        )],
+        breaks: "the memory of all tokens is returned exactly once, at whichever time they are dropped",
+    },
+    Fault {
+        name: "the memory of a slot counts as free, also after it was returned to others",
+        file: "token_cache.rs",
+        edits: &[
+            (
+                "let freed = leaving.as_ref().map_or(0, |entry| entry.token.charged());",
+                "slot.load().as_ref().map_or(0, |entry| entry.token.charged())",
+            ),
+            ("let leaving = slot.load();", "ArcSwapOption::empty().load()"),
+        ],
+        breaks: "cached tokens take no more memory than the table has",
+    },
+    Fault {
+        name: "the memory of a slot counts as free, also after the sweep has returned it",
+        file: "token_cache.rs",
+        edits: &[
+            (
+                "let freed = leaving.as_ref().map_or(0, |entry| entry.token.charged());",
+                "slot.load().as_ref().map_or(0, |entry| entry.token.charged())",
+            ),
+            ("let leaving = slot.load();", "ArcSwapOption::empty().load()"),
+        ],
+        breaks: "a slot that is swept gives its memory to one token",
+    },
+    Fault {
+        name: "one copy of a removed token is removed",
+        file: "token_cache.rs",
+        edits: &[(
+            "let previous = slot.compare_and_swap(&found, None);",
+            "slot.compare_and_swap(&found, None); return",
+        )],
+        breaks: "a token that was removed is not found, also if it was cached twice at once",
+    },
+    Fault {
+        name: "a renewal is claimed by a load and a store",
+        file: "token_cache.rs",
+        edits: &[(
+            "self
+                .renew_from
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()",
+            "self.renew_from.store(next, Ordering::Relaxed); true",
+        )],
+        breaks: "a cached token is renewed by one of the requests that use it",
+    },
+];
+
+static PLANTED: std::sync::OnceLock<&'static str> = std::sync::OnceLock::new();
+
+/// Plants a fault in this process.
+pub(crate) fn plant(name: &'static str) {
+    let _ = PLANTED.set(name);
+}
+
+pub(crate) fn is_planted(name: &str) -> bool {
+    PLANTED.get().is_some_and(|planted| *planted == name)
+}

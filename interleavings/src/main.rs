@@ -1,0 +1,122 @@
+//! Explores the interleavings of the modules that share state between threads.
+//!
+//! ```text
+//! portcullis-interleavings explore [NAME…]    checks the invariants
+//! portcullis-interleavings faults             checks that each planted fault is found
+//! ```
+
+// The copies contain what the explorations do not use.
+#![allow(dead_code, unused_imports, unused_variables, unused_mut, unused_parens, clippy::all)]
+#![allow(unexpected_cfgs)]
+
+mod explore;
+mod faults;
+
+include!(concat!(env!("OUT_DIR"), "/root.rs"));
+
+use std::process::{Command, ExitCode, exit};
+use std::sync::Arc as StdArc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, panic, thread};
+
+use explore::{EXPLORATIONS, Exploration};
+use faults::FAULTS;
+
+/// The exit code if an invariant does not hold.
+const BROKEN: i32 = 3;
+
+/// How long a planted fault may stay unfound.
+const FOUND_WITHIN: Duration = Duration::from_secs(60);
+
+/// How many interleavings of the current exploration have begun.
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["explore", ref names @ ..] => explore_all(names),
+        // For a process of its own: what was found ends it.
+        ["fault", name] => {
+            let fault = FAULTS.iter().find(|fault| fault.name == name).expect("a fault's name");
+            faults::plant(fault.name);
+            check(exploration(fault.breaks));
+            ExitCode::SUCCESS
+        }
+        ["faults"] => find_all_faults(),
+        _ => {
+            eprintln!("expected `explore [NAME…]` or `faults`");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn exploration(name: &str) -> &'static Exploration {
+    EXPLORATIONS.iter().find(|one| one.name == name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn explore_all(names: &[&str]) -> ExitCode {
+    let (mut all, mut number) = (0, 0);
+    for exploration in EXPLORATIONS {
+        if !names.is_empty() && !names.contains(&exploration.name) {
+            continue;
+        }
+        let since = Instant::now();
+        let explored = check(exploration);
+        let took = since.elapsed().as_secs_f64();
+        println!("{:>8} interleavings, {took:.1} s: {}", explored, exploration.name);
+        (all, number) = (all + explored, number + 1);
+    }
+    println!("{number} invariants hold in {all} interleavings");
+    ExitCode::SUCCESS
+}
+
+/// Explores the interleavings, and returns how many there are. Ends the process if one breaks the
+/// invariant.
+fn check(exploration: &'static Exploration) -> usize {
+    panic::set_hook(Box::new(|panic| {
+        // The scheduler ends its threads by a panic without a message.
+        let Some(message) = panic.payload_as_str() else { return };
+        let message = message.replace('\n', " ");
+        // At once: to unwind would run code of the model outside of it.
+        eprintln!("in interleaving {}: {message}", BEGUN.load(Ordering::SeqCst));
+        exit(BROKEN);
+    }));
+    BEGUN.store(0, Ordering::SeqCst);
+    let more = env::var("PREEMPTIONS").ok().and_then(|more| more.parse::<usize>().ok());
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(exploration.preemptions + more.unwrap_or(0));
+    builder.max_branches = 20_000;
+    builder.check(|| {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        (exploration.run)();
+    });
+    let _ = panic::take_hook();
+    BEGUN.load(Ordering::SeqCst)
+}
+
+fn find_all_faults() -> ExitCode {
+    let this = env::current_exe().expect("the path of this program");
+    let mut unfound = Vec::new();
+    for fault in FAULTS {
+        let child = Command::new(&this).args(["fault", fault.name]).output();
+        let output = child.expect("this program starts again");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().next().unwrap_or_default();
+        if output.status.code() == Some(BROKEN) && line.starts_with("in interleaving") {
+            println!("found: {} ({line})", fault.name);
+        } else {
+            println!("NOT FOUND: {} by {} ({})", fault.name, fault.breaks, output.status);
+            unfound.push(fault.name);
+        }
+    }
+    for exploration in EXPLORATIONS {
+        if !FAULTS.iter().any(|fault| fault.breaks == exploration.name) {
+            println!("NO FAULT planted for: {}", exploration.name);
+            unfound.push(exploration.name);
+        }
+    }
+    println!("{} of {} planted faults found", FAULTS.len() - unfound.len(), FAULTS.len());
+    if unfound.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

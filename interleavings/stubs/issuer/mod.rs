@@ -1,0 +1,2 @@
+pub(crate) mod active;
+pub(crate) mod resolution;

@@ -1,0 +1,3 @@
+pub(crate) mod jwks;
+pub(crate) mod pem;
+pub(crate) mod remote;

@@ -1,0 +1,1 @@
+//! Not explored: part of a fetch.

@@ -1,0 +1,9 @@
+use crate::url::Url;
+
+pub(crate) struct OriginLimit;
+
+impl OriginLimit {
+    pub(crate) fn at(_: &Url) -> Self {
+        Self
+    }
+}

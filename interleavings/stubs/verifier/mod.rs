@@ -1,0 +1,2 @@
+pub(crate) mod documents;
+pub(crate) mod introspections;
