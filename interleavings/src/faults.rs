@@ -204,6 +204,151 @@ pub(crate) const FAULTS: &[Fault] = &[
         )],
         breaks: "a cached token is renewed by one of the requests that use it",
     },
+    Fault {
+        name: "a decision about a fetch is made under one lock, and recorded under another",
+        file: "keys/remote/mod.rs",
+        edits: &[(
+            "let decision = decide(&mut state.schedule, now.uptime);",
+            "let mut copy = state.schedule.clone();
+             drop(state);
+             let decision = decide(&mut copy, now.uptime);
+             state = self.lock();
+             state.schedule = copy;
+             decision",
+        )],
+        breaks: "one fetch at a time, for all requests, and each of them gets its keys",
+    },
+    Fault {
+        name: "requests are woken before the result of the fetch is stored",
+        file: "keys/remote/task.rs",
+        edits: &[(
+            "self.keys.finish(self.number, answer, self.since.elapsed());",
+            "self._ended = watch::channel(()).0;
+             self.keys.finish(self.number, answer, self.since.elapsed());",
+        )],
+        breaks: "one fetch at a time, for all requests, and each of them gets its keys",
+    },
+    Fault {
+        name: "the result of any fetch is stored, not only of the latest",
+        file: "keys/remote/mod.rs",
+        edits: &[("state.fetch != number", "false")],
+        breaks: "a fetch that ends late does not replace newer keys",
+    },
+    Fault {
+        name: "whether a fetch is the latest is looked up before the lock, and not under it",
+        file: "keys/remote/mod.rs",
+        edits: &[
+            (
+                "let now = self.clock.now();",
+                "if self.lock().fetch != number { return; } self.clock.now()",
+            ),
+            ("state.fetch != number", "false"),
+        ],
+        breaks: "a fetch that ends late does not replace newer keys",
+    },
+    Fault {
+        name: "a fetch that is interrupted is not recorded",
+        file: "keys/remote/task.rs",
+        edits: &[(
+            "let answer = self.answer.take().unwrap_or(Err(FetchError::Interrupted));",
+            "let Some(answer) = self.answer.take() else { return }; answer",
+        )],
+        breaks: "a fetch that is interrupted wakes all requests, and a later request starts another",
+    },
+    Fault {
+        name: "the keys are read after the lock is released",
+        file: "keys/remote/mod.rs",
+        edits: &[(
+            "let current = self.current.load_full();",
+            "drop(state); let current = self.current.load_full(); state = self.lock(); current",
+        )],
+        breaks: "a request gets keys, or a fetch to wait for, also while the issuer is forgotten",
+    },
+    Fault {
+        name: "a request with a stale set does not look for a newer one under the lock",
+        file: "keys/remote/mod.rs",
+        edits: &[(
+            "self.current.load().as_ref().is_some_and(|current| !Arc::ptr_eq(current, seen))",
+            "false",
+        )],
+        breaks: "two requests that see a stale set cause one fetch, and both get its keys",
+    },
+    Fault {
+        name: "a hit looks at the time of the next decision, and not at the keys",
+        file: "keys/remote/mod.rs",
+        edits: &[("std::ptr::eq(Arc::as_ptr(current), keys.as_ptr())", "true")],
+        breaks: "no hit whose keys were replaced before the request began",
+    },
+    Fault {
+        name: "a question is looked for under one lock, and added under another",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[(
+            "let (outcome, answer) = watch::channel(None);",
+            "drop(questions); questions = self.lock(); watch::channel(None)",
+        )],
+        breaks: "requests with one token share one question at a time, and each gets an answer",
+    },
+    Fault {
+        name: "an answer is given before its question is removed",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[(
+            "self.under_way.give_up(self.key, &self.answer);\n        self.outcome.send_replace(Some(outcome));",
+            "self.outcome.send_replace(Some(outcome));
+             self.under_way.give_up(self.key, &self.answer);",
+        )],
+        breaks: "no request gets the answer to a question that had ended before",
+    },
+    Fault {
+        name: "an answer is cached though its question was given up",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[("!is_in(&self.questions, self.asking.key, &self.asking.answer)", "false")],
+        breaks: "the late answer to a question that was given up does not replace a later answer",
+    },
+    Fault {
+        name: "cached answers are dropped before the questions are given up",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[(
+            "questions.clear();",
+            "drop(questions); meanwhile(); self.lock().clear(); return;",
+        )],
+        breaks: "no answer to a question from before an issuer was forgotten is used after that",
+    },
+    Fault {
+        name: "a question removes any question about its token, also a later one",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[("is_in(&questions, key, question)", "true")],
+        breaks: "the late answer to a question that was given up does not replace a later answer",
+    },
+    Fault {
+        name: "a question that is dropped stays",
+        file: "verifier/introspections/under_way.rs",
+        edits: &[(
+            "self.under_way.give_up(self.key, &self.answer);\n        self.outcome.send_replace(Some(outcome));",
+            "self.outcome.send_replace(Some(outcome));",
+        )],
+        breaks: "a question that is dropped wakes all requests, and the next request asks anew",
+    },
+    Fault {
+        name: "a lookup is looked for under one lock, and added under another",
+        file: "single_flight.rs",
+        edits: &[(
+            "let cell = Arc::new(OnceCell::new());",
+            "drop(in_progress); in_progress = self.lock(); Arc::new(OnceCell::new())",
+        )],
+        breaks: "lookups of one name that are in progress share one call at a time",
+    },
+    Fault {
+        name: "a canceled request removes a lookup that another one waits for",
+        file: "single_flight.rs",
+        edits: &[("is_own && (is_done || is_last)", "is_own")],
+        breaks: "a lookup whose request is canceled is done by the next request",
+    },
+    Fault {
+        name: "a lookup that has ended stays until the last request has left",
+        file: "single_flight.rs",
+        edits: &[("is_own && (is_done || is_last)", "is_own && is_last")],
+        breaks: "no lookup joins one that has ended: its result may be outdated",
+    },
 ];
 
 static PLANTED: std::sync::OnceLock<&'static str> = std::sync::OnceLock::new();

@@ -1,8 +1,11 @@
 //! The invariants. Each exploration runs once for every interleaving, and fails by a panic: of an
 //! assertion, or of loom if threads wait for each other.
 
+mod keys;
+mod questions;
 mod replays;
 mod revocation;
+mod single_flight;
 mod token_table;
 
 use std::future::Future;
@@ -37,6 +40,20 @@ pub(crate) const EXPLORATIONS: &[Exploration] = &[
     token_table::SWEPT_MEMORY_COUNTS_ONCE,
     token_table::REMOVED_IS_GONE,
     token_table::ONE_RENEWAL,
+    keys::ONE_FETCH,
+    keys::NEWER_KEYS_STAY,
+    keys::INTERRUPTED_FETCH_ENDS,
+    keys::KEYS_OR_A_FETCH,
+    keys::ONE_FETCH_FOR_A_STALE_SET,
+    keys::NO_HIT_WITH_REPLACED_KEYS,
+    questions::ONE_QUESTION,
+    questions::NO_ANSWER_FROM_BEFORE,
+    questions::NO_OUTDATED_ANSWER,
+    questions::NO_ANSWER_AFTER_FORGETTING,
+    questions::DROPPED_QUESTION_ENDS,
+    single_flight::ONE_CALL,
+    single_flight::CANCELED_CALL_IS_REPEATED,
+    single_flight::NO_CALL_IS_LEFT,
 ];
 
 fn spawn<T: 'static>(run: impl FnOnce() -> T + 'static) -> JoinHandle<T> {

@@ -1,8 +1,8 @@
 use crate::error::IgnoredKeyReason;
 
-/// A key set: the number of the fetch that returned it.
+/// A key set with one key, and its `kid`.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Jwks(pub(crate) usize);
+pub(crate) struct Jwks(pub(crate) String);
 
 impl Jwks {
     pub(crate) fn len(&self) -> usize {
@@ -13,7 +13,7 @@ impl Jwks {
         &[]
     }
 
-    pub(crate) fn has_kid(&self, _: &str) -> bool {
-        true
+    pub(crate) fn has_kid(&self, kid: &str) -> bool {
+        self.0 == kid
     }
 }

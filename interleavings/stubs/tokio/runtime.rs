@@ -1,13 +1,14 @@
 //! A runtime with a thread for each task. One that is shut down drops them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 thread_local! {
     /// All threads of an exploration are one for std.
     static IS_SHUT_DOWN: Cell<bool> = const { Cell::new(false) };
+    static TASKS: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(crate) struct Handle;
@@ -24,8 +25,16 @@ impl Handle {
         if IS_SHUT_DOWN.get() {
             drop(task);
         } else {
-            thread::spawn(move || loom::future::block_on(task));
+            let task = thread::spawn(move || loom::future::block_on(task));
+            TASKS.with_borrow_mut(|tasks| tasks.push(task));
         }
+    }
+}
+
+/// Waits until all tasks have ended.
+pub(crate) fn join_all() {
+    while let Some(task) = TASKS.with_borrow_mut(Vec::pop) {
+        task.join().expect("no panic: it would have ended the process");
     }
 }
 

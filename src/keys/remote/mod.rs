@@ -274,9 +274,11 @@ impl RemoteJwks {
         let decision = decide(&mut state.schedule, now.uptime);
         let (fetching, task) = self.apply(decision, kid, &mut state);
         let failure = state.failure.clone();
+        // Under the lock, where the keys are those that were decided about: `forget` drops them.
+        let current = self.current.load_full();
         drop(state);
         launch(task, &runtime);
-        match (decision, fetching, self.current.load_full()) {
+        match (decision, fetching, current) {
             (Decision::Fetch | Decision::Join, Some(fetching), _) => {
                 KeysState::Pending(fetching, failure)
             }

@@ -10,8 +10,6 @@ pub(crate) struct Source {
     pub(crate) policy: KeyPolicy,
     /// How many fetches have begun.
     pub(crate) begun: AtomicUsize,
-    /// The fetches that fail, by their number.
-    pub(crate) failing: &'static [usize],
 }
 
 pub(crate) enum Location {
