@@ -1,5 +1,5 @@
-//! Faults that an exploration must find. build.rs plants each beside the code that it replaces;
-//! none is active unless it is chosen.
+//! Faults that an exploration must find. build.rs plants each beside the code that it replaces, and
+//! main.rs chooses one of them, or none.
 
 /// A fault of the kind that a change could bring in.
 pub(crate) struct Fault {
@@ -121,6 +121,28 @@ pub(crate) const FAULTS: &[Fault] = &[
             "self.0.revoked.changes().changed().await.is_err()",
         )],
         breaks: "a stream ends when its token is revoked: no change is missed",
+    },
+    Fault {
+        name: "the log counts as read before its entries are added",
+        file: "revocation/follow.rs",
+        edits: &[(
+            "let revoked = &revocations.0.revoked;",
+            "revocations.0.revoked.was_read(began.uptime + LOST_AFTER, began.uptime + LOST_AFTER);
+             &revocations.0.revoked",
+        )],
+        breaks: "once the log is loaded, what was revoked before is known",
+    },
+    Fault {
+        name: "whether a task reads is looked up under one lock, and recorded under another",
+        file: "revocation/follow.rs",
+        edits: &[("state.tasks += 1;", "drop(state); state = self.state(); state.tasks += 1;")],
+        breaks: "one task reads the log at a time",
+    },
+    Fault {
+        name: "who waits for the log subscribes after it has looked",
+        file: "revocation/follow.rs",
+        edits: &[("read.changed().await.is_ok()", "self.read.subscribe().changed().await.is_ok()")],
+        breaks: "a request that waits for the log is woken, and the next one starts a task that ended",
     },
     Fault {
         name: "the tag of a token is compared, and not its text",
@@ -349,15 +371,19 @@ pub(crate) const FAULTS: &[Fault] = &[
         edits: &[("is_own && (is_done || is_last)", "is_own && is_last")],
         breaks: "no lookup joins one that has ended: its result may be outdated",
     },
+    Fault {
+        name: "a free permit is looked for under one lock, and waited for under another",
+        file: "permits.rs",
+        edits: &[(
+            "let (give, given) = oneshot::channel();",
+            "drop(state); state = self.lock(); oneshot::channel()",
+        )],
+        breaks: "no permit is lost or given twice, also if a request is canceled that gets one",
+    },
+    Fault {
+        name: "a permit that a canceled request did not take is passed on twice",
+        file: "permits.rs",
+        edits: &[("unwanted.permits = None", "()")],
+        breaks: "no permit is lost or given twice, also if a request is canceled that gets one",
+    },
 ];
-
-static PLANTED: std::sync::OnceLock<&'static str> = std::sync::OnceLock::new();
-
-/// Plants a fault in this process.
-pub(crate) fn plant(name: &'static str) {
-    let _ = PLANTED.set(name);
-}
-
-pub(crate) fn is_planted(name: &str) -> bool {
-    PLANTED.get().is_some_and(|planted| *planted == name)
-}

@@ -24,8 +24,12 @@ impl From<InvalidToken> for Error {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum FetchError {
-    Timeout { limit: Duration },
-    ConcurrencyLimit { limit: Duration },
+    Timeout {
+        limit: Duration,
+    },
+    ConcurrencyLimit {
+        limit: Duration,
+    },
     NoRuntime,
     Interrupted,
     /// The server that an exploration calls is down.

@@ -9,6 +9,7 @@ pub(crate) mod hash;
 pub(crate) mod health;
 pub(crate) mod issuer;
 pub(crate) mod keys;
+pub(crate) mod permits;
 pub(crate) mod reqwest;
 pub(crate) mod revocation;
 pub(crate) mod shared_store;

@@ -6,7 +6,5 @@ pub(crate) use loom::sync::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 pub(crate) use std::sync::{Arc, OnceLock, PoisonError, Weak};
 
 pub(crate) mod atomic {
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }

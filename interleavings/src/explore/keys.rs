@@ -95,7 +95,7 @@ pub(super) const ONE_FETCH: Exploration = Exploration {
 /// A fetch begins, the issuer is forgotten, and another fetch begins before the first one ends.
 pub(super) const NEWER_KEYS_STAY: Exploration = Exploration {
     name: "a fetch that ends late does not replace newer keys",
-    preemptions: 2,
+    preemptions: 3,
     run: || {
         let keys = Keys::new();
         let first = keys.remote.keys(Some("old"), keys.clock.now());

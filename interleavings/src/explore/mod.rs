@@ -2,6 +2,8 @@
 //! assertion, or of loom if threads wait for each other.
 
 mod keys;
+mod log;
+mod permits;
 mod questions;
 mod replays;
 mod revocation;
@@ -34,6 +36,9 @@ pub(crate) const EXPLORATIONS: &[Exploration] = &[
     revocation::REVOKED_TWICE_IS_REJECTED,
     revocation::NO_COUNT_WITHOUT_ENTRIES,
     revocation::STREAM_ENDS,
+    log::KNOWN_ONCE_LOADED,
+    log::ONE_READER,
+    log::NEXT_READER,
     token_table::HIT_IS_EXACT,
     token_table::MEMORY_IS_RETURNED,
     token_table::MEMORY_HAS_A_LIMIT,
@@ -54,6 +59,7 @@ pub(crate) const EXPLORATIONS: &[Exploration] = &[
     single_flight::ONE_CALL,
     single_flight::CANCELED_CALL_IS_REPEATED,
     single_flight::NO_CALL_IS_LEFT,
+    permits::AS_MANY_AS_THERE_ARE,
 ];
 
 fn spawn<T: 'static>(run: impl FnOnce() -> T + 'static) -> JoinHandle<T> {
@@ -68,9 +74,10 @@ fn wait<F: Future>(future: F) -> F::Output {
     loom::future::block_on(future)
 }
 
-/// Polls a future once, and drops it: a request whose client has gone.
-fn poll_and_cancel<F: Future>(future: F) {
-    let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+/// Polls a future once, and drops it: a request whose client has gone. Returns whether it was
+/// ready.
+fn poll_and_cancel<F: Future>(future: F) -> bool {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
 /// Something that has happened, for other threads to see.

@@ -168,7 +168,7 @@ pub(super) const DROPPED_QUESTION_ENDS: Exploration = Exploration {
     preemptions: 3,
     run: || {
         let issuer = Issuer::new();
-        let (answer, asking) = issuer.under_way.join(TOKEN);
+        let (_, asking) = issuer.under_way.join(TOKEN);
         let dropped =
             Question { issuer: issuer.clone(), result: None, asking: asking.expect("new") };
         let other = {

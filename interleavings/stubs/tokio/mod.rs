@@ -16,7 +16,13 @@ pub(crate) mod time {
         Ok(future.await)
     }
 
-    pub(crate) async fn sleep(_: Duration) {}
+    /// A shorter pause is over at once. A longer one ends the task, as if its runtime were no
+    /// longer driven: otherwise, a task that repeats itself would never end.
+    pub(crate) async fn sleep(pause: Duration) {
+        if pause >= Duration::from_secs(1) {
+            super::runtime::end_this_task().await;
+        }
+    }
 }
 
 pub(crate) mod task {

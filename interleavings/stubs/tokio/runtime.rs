@@ -1,13 +1,16 @@
 //! A runtime with a thread for each task. One that is shut down drops them.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 
 use loom::thread::{self, JoinHandle};
 
 thread_local! {
     /// All threads of an exploration are one for std.
     static IS_SHUT_DOWN: Cell<bool> = const { Cell::new(false) };
+    static ENDS: Cell<bool> = const { Cell::new(false) };
     static TASKS: RefCell<Vec<JoinHandle<()>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -25,10 +28,28 @@ impl Handle {
         if IS_SHUT_DOWN.get() {
             drop(task);
         } else {
-            let task = thread::spawn(move || loom::future::block_on(task));
+            let task = thread::spawn(move || loom::future::block_on(until_it_ends(task)));
             TASKS.with_borrow_mut(|tasks| tasks.push(task));
         }
     }
+}
+
+/// Drops a task as soon as it calls [`end_this_task`].
+async fn until_it_ends<F: Future<Output = ()>>(task: F) {
+    let mut task = pin!(task);
+    poll_fn(|context| match task.as_mut().poll(context) {
+        Poll::Pending if !ENDS.take() => Poll::Pending,
+        Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+    })
+    .await;
+}
+
+pub(super) async fn end_this_task() {
+    poll_fn(|_| {
+        ENDS.set(true);
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits until all tasks have ended.

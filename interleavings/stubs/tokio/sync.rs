@@ -1,4 +1,4 @@
-//! `watch` and `OnceCell`.
+//! `watch`, `oneshot` and `OnceCell`.
 
 pub(crate) use once_cell::OnceCell;
 
@@ -197,6 +197,95 @@ mod once_cell {
                 std::mem::take(&mut state.waiting)
             };
             waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+pub(crate) mod oneshot {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
+
+    use loom::sync::{Mutex, MutexGuard};
+
+    struct State<T> {
+        value: Option<T>,
+        is_sender_gone: bool,
+        is_receiver_gone: bool,
+        waiting: Option<Waker>,
+    }
+
+    type Shared<T> = Arc<Mutex<State<T>>>;
+
+    fn lock<T>(shared: &Shared<T>) -> MutexGuard<'_, State<T>> {
+        shared.lock().expect("no panic under this lock")
+    }
+
+    pub(crate) struct Sender<T>(Shared<T>);
+
+    pub(crate) struct Receiver<T>(Shared<T>);
+
+    #[derive(Debug)]
+    pub(crate) struct RecvError;
+
+    pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+        let state =
+            State { value: None, is_sender_gone: false, is_receiver_gone: false, waiting: None };
+        let shared = Arc::new(Mutex::new(state));
+        (Sender(Arc::clone(&shared)), Receiver(shared))
+    }
+
+    impl<T> Sender<T> {
+        pub(crate) fn is_closed(&self) -> bool {
+            lock(&self.0).is_receiver_gone
+        }
+
+        pub(crate) fn send(self, value: T) -> Result<(), T> {
+            let mut state = lock(&self.0);
+            if state.is_receiver_gone {
+                return Err(value);
+            }
+            state.value = Some(value);
+            Ok(())
+        }
+    }
+
+    impl<T> Drop for Sender<T> {
+        fn drop(&mut self) {
+            let waiting = {
+                let mut state = lock(&self.0);
+                state.is_sender_gone = true;
+                state.waiting.take()
+            };
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    impl<T> Future for Receiver<T> {
+        type Output = Result<T, RecvError>;
+
+        fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+            let mut state = lock(&self.0);
+            if let Some(value) = state.value.take() {
+                return Poll::Ready(Ok(value));
+            }
+            if state.is_sender_gone {
+                return Poll::Ready(Err(RecvError));
+            }
+            state.waiting = Some(context.waker().clone());
+            Poll::Pending
+        }
+    }
+
+    impl<T> Drop for Receiver<T> {
+        fn drop(&mut self) {
+            let unread = {
+                let mut state = lock(&self.0);
+                state.is_receiver_gone = true;
+                state.value.take()
+            };
+            drop(unread);
         }
     }
 }

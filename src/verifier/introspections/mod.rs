@@ -2,7 +2,7 @@
 //! with the same token, and the cache of the answers.
 
 mod question;
-pub(crate) mod under_way;
+mod under_way;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
