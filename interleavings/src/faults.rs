@@ -105,6 +105,19 @@ pub(crate) const FAULTS: &[Fault] = &[
         breaks: "a revocation between the check of a token and its insertion is noticed by the next hit",
     },
     Fault {
+        name: "the count is raised by `Relaxed`",
+        file: "revocation/revoked.rs",
+        edits: &[(
+            "self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                let count = (state as u32).wrapping_add(1).max(1);
+                Some(state & !u64::from(u32::MAX) | u64::from(count))
+            })",
+            "self.state.fetch_add(1, Ordering::Relaxed);
+             Ok::<u64, u64>(0)",
+        )],
+        breaks: "a revocation between the check of a token and its insertion is noticed by the next hit",
+    },
+    Fault {
         name: "a token remembers the count after it was looked up, not before",
         file: "revocation/mod.rs",
         edits: &[(
@@ -129,6 +142,15 @@ pub(crate) const FAULTS: &[Fault] = &[
             "let revoked = &revocations.0.revoked;",
             "revocations.0.revoked.was_read(began.uptime + LOST_AFTER, began.uptime + LOST_AFTER);
              &revocations.0.revoked",
+        )],
+        breaks: "once the log is loaded, what was revoked before is known",
+    },
+    Fault {
+        name: "whether the log was read is loaded by `Relaxed`",
+        file: "revocation/revoked.rs",
+        edits: &[(
+            "self.complete_until.load(Ordering::Acquire)",
+            "self.complete_until.load(Ordering::Relaxed)",
         )],
         breaks: "once the log is loaded, what was revoked before is known",
     },
