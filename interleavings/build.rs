@@ -180,8 +180,7 @@ fn redirected(text: &str) -> String {
         let mut rest = &text[..];
         while let Some(at) = rest.find(from) {
             let (before, after) = rest.split_at(at);
-            let is_within = before.ends_with(|last: char| last == ':' || last == '_')
-                || before.ends_with(char::is_alphanumeric);
+            let is_within = before.ends_with([':', '_']) || before.ends_with(char::is_alphanumeric);
             copy += before;
             copy += if is_within { from } else { to };
             rest = &after[from.len()..];

@@ -78,8 +78,7 @@ impl Issuer {
 
     fn request(&self) -> Outcome {
         let outcome = wait(self.question().wait_for(Option::is_some));
-        let outcome = outcome.expect("a question ends with an answer").expect("waited for");
-        outcome
+        outcome.expect("a question ends with an answer").expect("waited for")
     }
 
     fn cached(&self) -> Option<usize> {
