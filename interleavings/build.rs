@@ -129,7 +129,7 @@ fn changed(file: &str, text: &str) -> String {
     for fault in FAULTS.iter().filter(|fault| fault.file == file) {
         for &(original, instead) in fault.edits {
             let at = only(file, text, original);
-            let earlier = changes.iter().position(|change| change.at == at);
+            let earlier = changes.iter().position(|one| (one.at, one.original) == (at, original));
             let before = earlier.map(|earlier| changes.remove(earlier));
             let rest = before.map_or_else(|| original.to_owned(), |before| before.text);
             changes.push(Change { at, original, text: planted(fault.name, instead, &rest) });
