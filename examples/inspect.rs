@@ -40,7 +40,7 @@ struct Arguments {
     /// The client that may call, if the issuer sends no `aud` (Amazon Cognito).
     #[arg(long, conflicts_with = "audience")]
     client_id: Option<String>,
-    /// Read the keys from this file (a JWK Set), and send no request.
+    /// Read the keys from this file (a JWK Set, or the bundle of a trust domain). Sends no request.
     #[arg(long)]
     jwks: Option<std::path::PathBuf>,
     /// Fetch the keys from this URL, without discovery.
@@ -309,7 +309,11 @@ fn issuer(arguments: &Arguments) -> Result<Issuer, Box<dyn std::error::Error>> {
         }
     };
     if let Some(file) = &arguments.jwks {
-        issuer = issuer.jwks(Jwks::from_json(std::fs::read(file)?)?);
+        let keys = std::fs::read(file)?;
+        let is_trust_domain = issuer.iss().starts_with("spiffe:");
+        let keys =
+            if is_trust_domain { Jwks::from_spiffe_bundle(keys)? } else { Jwks::from_json(keys)? };
+        issuer = issuer.jwks(keys);
     }
     if let Some(uri) = &arguments.jwks_uri {
         issuer = issuer.jwks_uri(uri)?;

@@ -11,7 +11,7 @@ mod spiffe;
 use std::collections::HashMap;
 
 use portcullis::testing::{AUDIENCE, TestIssuer, TokenBuilder};
-use portcullis::{AccessToken, Algorithm, Issuer, ProtectLayer, Verifier, providers};
+use portcullis::{AccessToken, Algorithm, Issuer, Jwks, ProtectLayer, Verifier, providers};
 use serde_json::{Map, Value, json};
 
 use crate::verdict::verdict;
@@ -56,6 +56,13 @@ fn token(issuer: &TestIssuer, typ: Option<&str>, claims: &Map<String, Value>) ->
     token.payload(payload.to_string())
 }
 
+/// The newest key of an issuer, as the bundle of a trust domain.
+fn bundle(issuer: &TestIssuer) -> Jwks {
+    let mut keys = issuer.jwks_json();
+    keys["keys"][0]["use"] = json!("jwt-svid");
+    Jwks::from_spiffe_bundle(keys.to_string()).unwrap()
+}
+
 #[tokio::test]
 async fn presets_accept_real_tokens_and_reject_traps() {
     let issuer = |algorithm| TestIssuer::offline_with("x", algorithm).unwrap();
@@ -68,7 +75,8 @@ async fn presets_accept_real_tokens_and_reject_traps() {
         Verifier::new(preset.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let (issuer, untrusted) =
             keys.entry(algorithm.name()).or_insert_with(|| (issuer(algorithm), issuer(algorithm)));
-        let verifier = Verifier::new(preset.jwks(issuer.jwks())).unwrap();
+        let jwks = if preset.iss().starts_with("spiffe:") { bundle(issuer) } else { issuer.jwks() };
+        let verifier = Verifier::new(preset.jwks(jwks)).unwrap();
         let claims = claims.as_object().unwrap().clone();
         let good = verifier.verify(&token(issuer, typ, &claims).build()).await;
         let good = good.unwrap_or_else(|error| panic!("{name}: {error}"));
