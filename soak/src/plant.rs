@@ -1,0 +1,79 @@
+//! Flaws that can be planted in the server, to see that the soak finds them.
+
+use std::fs::File;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+
+use crate::Failure;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Plant {
+    Nothing,
+    /// 64 bytes of each request are never freed.
+    Leak,
+    /// One in 2,000 requests leaves a file open.
+    Files,
+    /// One in 2,000 rejections becomes a 200, once the server has been up for a while.
+    Accept,
+    /// One in 2,000 successes becomes a 503, once the server has been up for a while.
+    Lose,
+}
+
+/// How many requests are answered before `Accept` and `Lose` begin.
+const AT_FIRST: u64 = 10_000;
+const ONE_IN: u64 = 2_000;
+
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+static LEAKED: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static OPEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+impl Plant {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Leak => "leak",
+            Self::Files => "files",
+            Self::Accept => "accept",
+            Self::Lose => "lose",
+        }
+    }
+
+    /// Called for each response; returns the status that is sent.
+    pub(crate) fn act(self, status: StatusCode) -> StatusCode {
+        let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+        let is_due = number.is_multiple_of(ONE_IN);
+        let is_late = number > AT_FIRST && number % ONE_IN < 20;
+        match self {
+            Self::Leak => {
+                let mut leaked = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);
+                leaked.push(vec![1; 64].into());
+            }
+            Self::Files if is_due => {
+                if let Ok(file) = File::open("/dev/null") {
+                    OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+                }
+            }
+            Self::Accept if is_late && status.is_client_error() => return StatusCode::OK,
+            Self::Lose if is_late && status.is_success() => {
+                return StatusCode::SERVICE_UNAVAILABLE;
+            }
+            _ => {}
+        }
+        status
+    }
+}
+
+impl FromStr for Plant {
+    type Err = Failure;
+
+    fn from_str(name: &str) -> Result<Self, Failure> {
+        [Self::Nothing, Self::Leak, Self::Files, Self::Accept, Self::Lose]
+            .into_iter()
+            .find(|plant| plant.name() == name)
+            .ok_or_else(|| format!("plant {name}: expected leak, files, accept or lose").into())
+    }
+}

@@ -1,0 +1,139 @@
+//! One soak from its start to its verdict.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::Request;
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::Failure;
+use crate::arguments::Settings;
+use crate::chaos::{self, Event};
+use crate::child::Server;
+use crate::judge::Judge;
+use crate::load::client::Client;
+use crate::load::material::Material;
+use crate::load::{self, revoker, rotator};
+use crate::plot;
+use crate::recorder::{self, Sample};
+use crate::redis::Redis;
+use crate::world::{MAIN, PLAIN, TENANTS, World};
+
+pub(crate) async fn run(settings: Settings) -> Result<ExitCode, Failure> {
+    let mut interrupted = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        ended = soak(settings) => ended,
+        // Dropping the soak ends the server and Redis.
+        _ = interrupted.0.recv() => Ok(ExitCode::from(130)),
+        _ = interrupted.1.recv() => Ok(ExitCode::from(143)),
+    }
+}
+
+async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
+    fs::create_dir_all(&settings.out)?;
+    let world = World::start().await?;
+    let redis = Redis::start(&settings.redis, &settings.work).await?;
+    let (mut material, hashes) = Material::new(Arc::clone(&world))?;
+    let config = json!({
+        "configured": [world.iss(MAIN), world.iss(PLAIN)],
+        "tenants": (0..TENANTS).map(|tenant| world.iss(tenant)).collect::<Vec<_>>(),
+        "redis": redis.url(),
+        "api_keys": hashes,
+        "plant": settings.plant.name(),
+    });
+    let mut server = Server::start(&config, &settings.out.join("server.log")).await?;
+    println!(
+        "server {} at {}; {} requests per second, seed {}",
+        server.id, server.address, settings.rate, settings.seed
+    );
+    let events = chaos::schedule(settings.duration, settings.seed);
+    events.iter().for_each(|event| println!("{event}"));
+
+    let client = Arc::new(Client::new(&server.address));
+    client.open().await?;
+    let started = Instant::now();
+    let judge = Arc::new(Judge::new(server.log.clone()));
+    let samples = Arc::new(Mutex::new(Vec::new()));
+    load::first(&mut material, &client, &judge).await?;
+
+    let (left, key) = (Arc::clone(&material.left), material.api_keys[0].clone());
+    let until = started + settings.duration;
+    let ended = tokio::select! {
+        ended = load::run(material, Arc::clone(&client), Arc::clone(&judge), settings.rate, settings.seed, until) => ended,
+        ended = chaos::run(events.clone(), started, Arc::clone(&world), Arc::clone(&judge), redis) => ended,
+        ended = rotator::run(Arc::clone(&world), Arc::clone(&client), Arc::clone(&judge), Arc::clone(&left), events.clone(), settings.seed) => ended,
+        ended = revoker::run(Arc::clone(&world), Arc::clone(&client), Arc::clone(&judge), left, key) => ended,
+        ended = recorder::run(server.id, Arc::clone(&client), Arc::clone(&judge), Arc::clone(&samples)) => ended,
+    };
+    if let Err(error) = ended {
+        judge.report(format!("the soak could not go on: {error}"));
+    }
+    if !server.is_alive() {
+        judge.report(format!("the server has ended:\n{}", server.log.since(None).join("\n")));
+    }
+    let metrics = metrics(&client).await.unwrap_or_default();
+    client.close();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let samples = samples.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let passed = conclude(&settings, &judge, &samples, &events, &metrics)?;
+    server.stop().await;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn metrics(client: &Client) -> Result<Value, Failure> {
+    let request = Request::get("/stats").header("host", "a").body(Full::default())?;
+    Ok(serde_json::from_slice::<Value>(&client.body(request).await?)?["metrics"].clone())
+}
+
+/// Writes the table and the plot, prints the totals, and returns the verdict.
+fn conclude(
+    settings: &Settings,
+    judge: &Judge,
+    samples: &[Sample],
+    events: &[Event],
+    metrics: &Value,
+) -> Result<bool, Failure> {
+    let warm_up = recorder::warm_up(settings.duration);
+    fs::write(settings.out.join("samples.tsv"), recorder::table(samples))?;
+    fs::write(settings.out.join("soak.svg"), plot::svg(samples, events, warm_up))?;
+    fs::write(settings.out.join("metrics.json"), serde_json::to_string_pretty(metrics)?)?;
+
+    let totals = judge.totals();
+    println!("\nGood requests, accepted:");
+    totals.accepted.iter().for_each(|(kind, count)| println!("{count:10}  {kind:?}"));
+    println!("Good requests, lost in a documented window:");
+    totals.lost.iter().for_each(|((name, kind), count)| println!("{count:10}  {name} ({kind:?})"));
+    println!("Hostile requests, rejected:");
+    let mut rejected: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for ((kind, status), count) in &totals.rejected {
+        let status = if *status == 0 { "closed".to_owned() } else { status.to_string() };
+        rejected.entry(kind).or_default().push(format!("{count} × {status}"));
+    }
+    rejected.iter().for_each(|(kind, counts)| println!("{kind:>18?}: {}", counts.join(", ")));
+    let happened = events.iter().filter(|event| event.at < judge.now()).count();
+    println!("Events of chaos: {happened} of {}", events.len());
+
+    let mut is_flat = true;
+    println!("Growth from the first to the last third, after {} s of warm-up:", warm_up.as_secs());
+    for (line, holds) in recorder::flat(samples, warm_up) {
+        println!("  {} {line}", if holds { "ok  " } else { "GROWS" });
+        is_flat &= holds;
+    }
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    println!(
+        "{} good requests accepted, {} lost in documented windows, {} hostile ones rejected, {} failures.",
+        count(&judge.accepted),
+        count(&judge.lost),
+        count(&judge.rejected),
+        totals.failures.len()
+    );
+    let passed = is_flat && totals.failures.is_empty();
+    println!("{}", if passed { "The soak has passed." } else { "The soak has FAILED." });
+    Ok(passed)
+}

@@ -1,0 +1,158 @@
+//! The documented windows: which good requests may fail during a disturbance, how, and for how long
+//! after it has ended. Every other failure of a good request is a failure of the soak.
+
+use std::time::Duration;
+
+use crate::load::kind::Kind;
+use crate::world::World;
+
+/// What is disturbed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Cause {
+    /// The key sets at this server of the issuers.
+    Keys(usize),
+    /// This issuer has begun to sign with a new key.
+    Rotation(usize),
+    Introspection,
+    StatusList,
+    Redis,
+}
+
+pub(crate) struct Window {
+    pub(crate) name: &'static str,
+    disturbs: fn(Cause, Option<usize>) -> bool,
+    pub(crate) kinds: &'static [Kind],
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    /// When it begins, after the disturbance has.
+    pub(crate) after: Duration,
+    /// How long it lasts, after the disturbance has ended.
+    pub(crate) lasts: Duration,
+}
+
+impl Window {
+    /// Whether a disturbance of this cause opens the window for requests with a token of `issuer`.
+    pub(crate) fn is_opened_by(&self, cause: Cause, issuer: Option<usize>) -> bool {
+        (self.disturbs)(cause, issuer)
+    }
+}
+
+/// Kinds of requests with a JWT of an issuer whose key may have been replaced a moment ago.
+const SIGNED: &[Kind] = &[
+    Kind::TenantCached,
+    Kind::TenantNew,
+    Kind::TenantRare,
+    Kind::PlainCached,
+    Kind::PlainNew,
+    Kind::Bound,
+    Kind::Status,
+    Kind::Mcp,
+    Kind::Revocable,
+];
+
+/// How late a request may notice what has ended, on a busy machine.
+const BUSY: Duration = Duration::from_millis(1500);
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds).saturating_add(BUSY)
+}
+
+pub(crate) const WINDOWS: &[Window] = &[
+    // docs/errors.md, `keys_unavailable`: the keys could not be fetched. docs/testing.md, "An
+    // outage": "the first request after the back-off, 30 seconds at most, fetches the keys". A
+    // request waits for a fetch for 5 seconds at most. Only tenants that are not cached need a
+    // fetch: cached keys are used for an hour.
+    Window {
+        name: "issuer down: a tenant that is not cached",
+        disturbs: |cause, issuer| {
+            issuer.is_some_and(|issuer| cause == Cause::Keys(World::server_of(issuer)))
+        },
+        kinds: &[Kind::TenantRare],
+        status: 503,
+        code: "keys_unavailable",
+        after: Duration::ZERO,
+        lasts: seconds(30 + 5),
+    },
+    // docs/operations.md, `portcullis_unknown_kids_total`: "the budget is spent, and the next fetch
+    // may start within 5 seconds". Forged tokens spend it. The fetch itself is fast here.
+    Window {
+        name: "key replaced: a token with the new key",
+        disturbs: |cause, issuer| issuer.is_some_and(|issuer| cause == Cause::Rotation(issuer)),
+        kinds: SIGNED,
+        status: 401,
+        code: "unknown_key",
+        after: Duration::ZERO,
+        lasts: seconds(5),
+    },
+    // docs/opaque-tokens.md, "When the endpoint fails": tokens that are not cached are answered 503,
+    // and the endpoint is not asked for up to 30 seconds after 5 failures in a row. A question takes
+    // 2 seconds at most.
+    Window {
+        name: "introspection down: an opaque token",
+        disturbs: |cause, _| cause == Cause::Introspection,
+        kinds: &[Kind::OpaqueCached, Kind::OpaqueNew],
+        status: 503,
+        code: "introspection_unavailable",
+        after: Duration::ZERO,
+        lasts: seconds(30 + 2),
+    },
+    // docs/sender-constrained.md, "Replays": 503 for requests with DPoP, and after three failures
+    // the store is not asked for 1 to 5 seconds. The connection is tried twice a second.
+    Window {
+        name: "Redis down: a proof",
+        disturbs: |cause, _| cause == Cause::Redis,
+        kinds: &[Kind::Bound],
+        status: 503,
+        code: "replays_unavailable",
+        after: Duration::ZERO,
+        lasts: seconds(5 + 1),
+    },
+    // docs/revocation.md, "Several replicas": an entry that cannot be appended within 250 ms is an
+    // error, and a receiver answers 503.
+    Window {
+        name: "Redis down: a revocation",
+        disturbs: |cause, _| cause == Cause::Redis,
+        kinds: &[Kind::Revoke],
+        status: 503,
+        code: "",
+        after: Duration::ZERO,
+        lasts: seconds(1),
+    },
+    // docs/revocation.md, "Several replicas": after 60 seconds (`max_stale`), all tokens are
+    // answered 503 until the log is read again, which is tried every 250 ms. API keys are not
+    // affected ("What revocation does not do").
+    Window {
+        name: "Redis down for longer than max_stale: any token",
+        disturbs: |cause, _| cause == Cause::Redis,
+        kinds: &[
+            Kind::TenantCached,
+            Kind::TenantNew,
+            Kind::TenantRare,
+            Kind::PlainCached,
+            Kind::PlainNew,
+            Kind::OpaqueCached,
+            Kind::OpaqueNew,
+            Kind::Bound,
+            Kind::Status,
+            Kind::Mcp,
+            Kind::Revocable,
+        ],
+        status: 503,
+        code: "revocations_unavailable",
+        // It was last read up to a second before the disturbance.
+        after: Duration::from_secs(58),
+        lasts: seconds(1),
+    },
+    // docs/revocation.md, "How to choose": a list is used for 60 seconds past its `ttl`, then 503.
+    // It is fetched before its end, so that nothing is lost in the first 60 seconds. The back-off is
+    // that of key fetches, 30 seconds at most.
+    Window {
+        name: "status list unavailable for longer than max_stale: a token with a status",
+        disturbs: |cause, _| cause == Cause::StatusList,
+        kinds: &[Kind::Status],
+        status: 503,
+        code: "revocations_unavailable",
+        after: Duration::from_secs(60),
+        lasts: seconds(30 + 5),
+    },
+];
