@@ -8,7 +8,7 @@ words='whoever|nobody|strangers?|somebody|at hand|look-ups?|looked-up|riddles?|b
 failed=0
 
 # Comments of sources, and whole guides. CONTRIBUTING.md names the words that it replaces.
-mapfile -t sources < <(git ls-files 'src/*.rs' 'tests/*.rs' 'examples/*.rs' 'benches/*.rs' 'interleavings/*.rs')
+mapfile -t sources < <(git ls-files '*.rs')
 mapfile -t guides < <(git ls-files '*.md' | grep -v -e '^CONTRIBUTING.md$')
 if grep --line-number --ignore-case --word-regexp --extended-regexp "//.*($words)" "${sources[@]}"; then failed=1; fi
 if grep --line-number --ignore-case --word-regexp --extended-regexp "($words)" "${guides[@]}"; then failed=1; fi

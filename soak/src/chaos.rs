@@ -35,9 +35,9 @@ pub(crate) struct Event {
 const EVERY: Duration = Duration::from_secs(18);
 /// How long an event lasts, in seconds.
 const LASTS: std::ops::RangeInclusive<u64> = 6..=13;
-/// No event begins before, so that the caches have been filled, or ends later than `LAST` before the
-/// end, so that it is seen to recover.
+/// No event begins before, so that the first requests have been served.
 const FIRST: Duration = Duration::from_secs(20);
+/// No event ends later than this before the end, so that the recovery is seen.
 const LAST: Duration = Duration::from_secs(40);
 /// A soak of this length also has events that last longer than `max_stale`.
 const LONG: Duration = Duration::from_secs(20 * 60);
@@ -66,6 +66,13 @@ pub(crate) fn schedule(duration: Duration, seed: u64) -> Vec<Event> {
         }
         if bag.is_empty() {
             bag = kinds(&mut random);
+        }
+        if events.is_empty() {
+            // Most requests wait while an issuer hangs. The warm-up includes it, because the server
+            // keeps the memory that it needs then.
+            let what = What::Endpoint(0, Endpoint::Keys, Mood::Hang);
+            events.push(Event { at, lasts: Duration::from_secs(*LASTS.end()), what });
+            at += EVERY;
         }
         let Some(what) = bag.pop() else { return events };
         events.push(Event { at, lasts, what });

@@ -131,7 +131,9 @@ impl Judge {
                 self.fail("LET THROUGH: a bad request was accepted", sent, answered);
                 self.is_over.store(true, Ordering::SeqCst);
             }
-            (false, Ok(answer)) if sent.kind.expects(answer.status) => self.reject(sent, answer.status),
+            (false, Ok(answer)) if sent.kind.expects(answer.status) => {
+                self.reject(sent, answer.status)
+            }
             (false, Ok(_)) => self.fail("a bad request got an unexpected answer", sent, answered),
             // The server may close the connection of what is no HTTP.
             (false, Err(_)) if sent.kind.may_be_cut_off() => self.reject(sent, 0),
@@ -178,7 +180,10 @@ impl Judge {
             let since = one.from.elapsed().as_secs();
             let ended = one.until.map(|until| until.elapsed().as_secs());
             if ended.is_none_or(|ended| ended < 60) && !matches!(one.cause, Cause::Rotation(_)) {
-                text += &format!("\n  disturbed: {:?} began {since} s ago, ended {ended:?} s ago", one.cause);
+                text += &format!(
+                    "\n  disturbed: {:?} began {since} s ago, ended {ended:?} s ago",
+                    one.cause
+                );
             }
         }
         let since = sent.at.checked_sub(Duration::from_secs(1));

@@ -30,7 +30,9 @@ const PANELS: [(&str, &[Curve]); 3] = [
     (
         "Requests per second",
         &[
-            ("good, accepted", "#1a7f37", |samples, index| rate(samples, index, |one| one.accepted)),
+            ("good, accepted", "#1a7f37", |samples, index| {
+                rate(samples, index, |one| one.accepted)
+            }),
             ("hostile, rejected", "#9a6700", |samples, index| {
                 rate(samples, index, |one| one.rejected)
             }),
@@ -70,7 +72,8 @@ pub(crate) fn svg(samples: &[Sample], events: &[Event], warm_up: Duration) -> St
                 );
             }
         }
-        let values = curves.iter().flat_map(|(_, _, of)| (0..samples.len()).map(|index| of(samples, index)));
+        let values =
+            curves.iter().flat_map(|(_, _, of)| (0..samples.len()).map(|index| of(samples, index)));
         let highest = values.fold(1.0, f64::max) * 1.1;
         let y = |value: f64| bottom - value / highest * HEIGHT;
         for part in 0..=4 {

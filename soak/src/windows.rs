@@ -84,9 +84,19 @@ pub(crate) const WINDOWS: &[Window] = &[
         after: Duration::ZERO,
         lasts: seconds(5),
     },
-    // docs/opaque-tokens.md, "When the endpoint fails": tokens that are not cached are answered 503,
-    // and the endpoint is not asked for up to 30 seconds after 5 failures in a row. A question takes
-    // 2 seconds at most.
+    // docs/revocation.md, "Several replicas": the receivers answer 503 meanwhile.
+    Window {
+        name: "key replaced: a logout token or an event with the new key",
+        disturbs: |cause, issuer| issuer.is_some_and(|issuer| cause == Cause::Rotation(issuer)),
+        kinds: &[Kind::Revoke],
+        status: 503,
+        code: "",
+        after: Duration::ZERO,
+        lasts: seconds(5),
+    },
+    // docs/opaque-tokens.md, "When the endpoint fails": tokens that are not cached are answered
+    // 503, and the endpoint is not asked for up to 30 seconds after 5 failures in a row. A question
+    // takes 2 seconds at most.
     Window {
         name: "introspection down: an opaque token",
         disturbs: |cause, _| cause == Cause::Introspection,
@@ -144,7 +154,7 @@ pub(crate) const WINDOWS: &[Window] = &[
         lasts: seconds(1),
     },
     // docs/revocation.md, "How to choose": a list is used for 60 seconds past its `ttl`, then 503.
-    // It is fetched before its end, so that nothing is lost in the first 60 seconds. The back-off is
+    // It is fetched before its end, so nothing is lost in the first 60 seconds. The back-off is
     // that of key fetches, 30 seconds at most.
     Window {
         name: "status list unavailable for longer than max_stale: a token with a status",

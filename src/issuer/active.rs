@@ -374,6 +374,11 @@ impl ActiveIssuer {
         }
     }
 
+    /// Whether a fetch could bring a key with this `kid`.
+    pub(crate) fn may_fetch_key(&self, kid: Option<&str>) -> bool {
+        matches!(&self.keys, ActiveKeys::Remote(remote) if remote.may_have(kid))
+    }
+
     /// Whether these are still the issuer's keys. Like every use of the keys, this may start a
     /// refresh before they expire.
     pub(crate) fn recheck(&self, keys: Option<&Weak<Jwks>>, now: Now) -> bool {

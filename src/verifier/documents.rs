@@ -41,7 +41,8 @@ pub(crate) enum DocumentError {
     UnknownIssuer,
     /// No key of the issuer verifies it.
     BadSignature,
-    /// The keys or the lookup of the issuer are unavailable.
+    /// The keys or the lookup of the issuer are unavailable, or the keys were not fetched again
+    /// although the document may be signed with a new one.
     Unavailable,
 }
 
@@ -92,6 +93,14 @@ impl Verifier {
                 Ok(SignatureCheck::Pending(fetching)) => {
                     fetching.finished().await;
                     waits += 1;
+                }
+                // Forged tokens can spend the budget of fetches right after a rotation. Whether the
+                // issuer has this key is then not known, and the sender is to try again: after a
+                // 400 it would not, and the revocation would be lost.
+                Err(Error::InvalidToken(InvalidToken::UnknownKey { .. }))
+                    if waits == 0 && issuer.may_fetch_key(header.kid.as_deref()) =>
+                {
+                    return Err(DocumentError::Unavailable);
                 }
                 Err(Error::InvalidToken(_)) => return Err(DocumentError::BadSignature),
                 Err(_) => return Err(DocumentError::Unavailable),

@@ -94,6 +94,39 @@ async fn events_that_revoke_nothing_are_not_recorded() {
     assert!(log.len() <= 1, "{} entries in the log about one subject", log.len());
 }
 
+#[tokio::test]
+async fn forged_tokens_do_not_have_events_with_a_new_key_thrown_away() {
+    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let revocations = Revocations::in_memory();
+    let verifier = built(issuer.issuer(), &clock, &revocations);
+    verifier.warm_up().await.unwrap();
+    let app = receivers(&verifier, &revocations);
+    // They spend all fetches that the issuer has.
+    for number in 0..10 {
+        let forged = issuer.token().header("kid", format!("unknown-{number}")).build();
+        assert_eq!(verdict(&verifier, &forged).await, "unknown_key");
+    }
+    issuer.rotate().unwrap();
+    let alice = user(issuer.iss(), "alice");
+    let event = issuer.security_event(RECEIVER, REVOKED, alice).build();
+    let logout = issuer.logout_token("web").claim("sid", "1").build();
+    let fetches = issuer.jwks_fetches();
+    let response = push(&app, &event).await;
+    assert_eq!((response.status().as_u16(), log_out(&app, &logout).await), (503, 503));
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(issuer.jwks_fetches(), fetches, "the budget is spent");
+
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(push(&app, &event).await.status(), 202, "tried again");
+    assert_eq!(log_out(&app, &logout).await, 200, "tried again");
+
+    // A key that the issuer does not have, as a fetch has shown.
+    clock.advance(Duration::from_secs(5));
+    let unknown = issuer.logout_token("web").claim("sid", "1").header("kid", "unknown").build();
+    assert_eq!(log_out(&app, &unknown).await, 400);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_event_that_is_sent_again_after_an_outage_is_accepted() {
     let ((issuer, clock), store) = (issuer(), TestStore::new());

@@ -76,7 +76,8 @@ impl Client {
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no answer".to_owned()),
         };
-        let status = std::str::from_utf8(&answer).ok().and_then(|line| line.get(9..12)?.parse().ok());
+        let status =
+            std::str::from_utf8(&answer).ok().and_then(|line| line.get(9..12)?.parse().ok());
         let status = status.ok_or("no HTTP")?;
         Ok(Answer { status, code: String::new(), has_retry_after: false })
     }

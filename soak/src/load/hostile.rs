@@ -57,7 +57,7 @@ fn request(
             material.attacker.token().issued_by(&format!("https://issuer-{number}.example/"))
         }
         // At the server of a tenant.
-        Kind::UnknownIssuer => token.issued_by(&format!("{}{}", world.iss(victim), number % 1000)),
+        Kind::UnknownIssuer => token.issued_by(&format!("{}-{number}", world.iss(victim))),
         Kind::OtherTenant => token.issued_by(&world.iss((victim + 1) % IN_USE)),
         Kind::MissingScope => token.scope("orders:write orders:readx"),
         Kind::TooLarge => token.claim("filler", "x".repeat(17 * 1024)),
@@ -74,10 +74,12 @@ fn request(
         }
         Kind::ForgedLogout => {
             let forged = world.issuer(PLAIN).logout_token(WEB_SHOP).claim("sid", "1").tampered();
-            return form("/backchannel-logout", &format!("logout_token={}", forged.build())).map(Some);
+            return form("/backchannel-logout", &format!("logout_token={}", forged.build()))
+                .map(Some);
         }
         Kind::ForgedEvent => {
-            let subject = json!({ "format": "iss_sub", "iss": world.iss(PLAIN), "sub": "test-subject" });
+            let subject =
+                json!({ "format": "iss_sub", "iss": world.iss(PLAIN), "sub": "test-subject" });
             let issuer = world.issuer(PLAIN);
             let forged = issuer.security_event(EVENTS, SESSION_REVOKED, subject).tampered();
             return event(&forged.build()).map(Some);
@@ -158,8 +160,10 @@ fn broken(token: &str, number: u64) -> Result<Outgoing, Failure> {
         0 => r#"{"jsonrpc":"2.0","#.to_owned(),
         1 => r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"ping"}"#.to_owned(),
         // Another tool than the header says.
-        2 => r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write_note"}}"#.to_owned(),
-        3 => r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["read_note"]}}"#.to_owned(),
+        2 => r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"write_note"}}"#
+            .to_owned(),
+        3 => r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["read_note"]}}"#
+            .to_owned(),
         _ => format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000)),
     };
     *request.body_mut() = Full::new(Bytes::from(body));

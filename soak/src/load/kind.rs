@@ -61,7 +61,8 @@ pub(crate) enum Kind {
 
 use Kind::*;
 
-/// How often each kind is sent, of 1,000 requests. `Revocable` and `Revoke` have a pace of their own.
+/// How often each kind is sent, in about a thousand requests. `Revocable` and `Revoke` have a pace
+/// of their own.
 pub(crate) const MIXTURE: &[(Kind, u32)] = &[
     (TenantCached, 250),
     (TenantNew, 80),

@@ -56,7 +56,9 @@ pub(crate) async fn perform(job: Job, client: &Client, judge: &Judge) -> (Answer
             let text = format!("{} {} {:?}", request.method(), request.uri(), request.headers());
             text.chars().take(4000).collect()
         }
-        Payload::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)])),
+        Payload::Bytes(bytes) => {
+            format!("{:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(200)]))
+        }
     };
     let sent = Sent { kind: job.kind, issuer: job.issuer, text, at: Instant::now() };
     let answered = match job.payload {
@@ -68,7 +70,11 @@ pub(crate) async fn perform(job: Job, client: &Client, judge: &Judge) -> (Answer
 }
 
 /// Sends each tenant in constant use a request, so that the server has cached its keys.
-pub(crate) async fn first(material: &mut Material, client: &Client, judge: &Judge) -> Result<(), Failure> {
+pub(crate) async fn first(
+    material: &mut Material,
+    client: &Client,
+    judge: &Judge,
+) -> Result<(), Failure> {
     for tenant in (0..IN_USE).chain([crate::world::MAIN, crate::world::PLAIN]) {
         let job = good::cached(material, Kind::TenantCached, tenant)?;
         let _ = perform(job, client, judge).await;

@@ -20,8 +20,8 @@ use crate::world::{MAIN, PLAIN, World};
 
 /// From one rotation to the next.
 const EVERY: Duration = Duration::from_secs(4);
-/// An issuer whose keys could not be fetched a moment ago, or cannot in a moment, does not rotate: a
-/// token with its new key is answered 503 until the keys are fetched.
+/// An issuer whose keys could not be fetched a moment ago, or cannot in a moment, does not rotate:
+/// a token with its new key would be answered 503 until the keys are fetched.
 const APART: Duration = Duration::from_secs(40);
 const SOON: Duration = Duration::from_secs(12);
 /// The old key is published for this long.
