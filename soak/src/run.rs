@@ -16,8 +16,9 @@ use crate::Failure;
 use crate::arguments::Settings;
 use crate::chaos::{self, Event};
 use crate::child::Server;
-use crate::judge::Judge;
+use crate::judge::{Judge, Totals};
 use crate::load::client::Client;
+use crate::load::kind::{Kind, MIXTURE};
 use crate::load::material::Material;
 use crate::load::{self, revoker, rotator};
 use crate::plot;
@@ -86,6 +87,17 @@ async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The kinds of which no request was answered as it must be. A soak that sends none would pass.
+fn missing(totals: &Totals) -> Vec<Kind> {
+    let kinds = MIXTURE.iter().map(|(kind, _)| *kind).chain([Kind::Revocable, Kind::Revoke]);
+    let is_missing = |kind: &Kind| {
+        let was_rejected =
+            totals.rejected.keys().any(|(rejected, status)| rejected == kind && *status != 503);
+        !was_rejected && !totals.accepted.contains_key(kind)
+    };
+    kinds.filter(is_missing).collect()
+}
+
 async fn metrics(client: &Client) -> Result<Value, Failure> {
     let request = Request::get("/stats").header("host", "a").body(Full::default())?;
     Ok(serde_json::from_slice::<Value>(&client.body(request).await?)?["metrics"].clone())
@@ -133,7 +145,11 @@ fn conclude(
         count(&judge.rejected),
         totals.failures.len()
     );
-    let passed = is_flat && totals.failures.is_empty();
+    let missing = missing(&totals);
+    if !missing.is_empty() {
+        println!("Never answered as expected, so the soak shows nothing about them: {missing:?}");
+    }
+    let passed = is_flat && totals.failures.is_empty() && missing.is_empty();
     println!("{}", if passed { "The soak has passed." } else { "The soak has FAILED." });
     Ok(passed)
 }

@@ -137,7 +137,8 @@ fn garbage(token: &str, random: &mut SmallRng) -> String {
     match random.gen_range(0..5) {
         0 => token.replacen('.', "", 1),
         1 => format!("{token}.{token}"),
-        2 => token[..random.gen_range(1..token.len())].to_owned() + "A",
+        // Shorter in any case: an `A` may be the last character that the token had.
+        2 => token[..random.gen_range(1..token.len() - 1)].to_owned() + "A",
         3 => "eyJhbGciOiJFZERTQSJ9.e30.AAAA".to_owned(),
         // Letters in other places, so that most often the JSON is broken.
         _ => token.chars().rev().collect(),
