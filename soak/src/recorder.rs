@@ -54,7 +54,7 @@ pub(crate) struct Limit {
 const MIB: f64 = 1024.0 * 1024.0;
 
 const LIMITS: [Limit; 4] = [
-    // The allocator keeps the pages of the moment when most requests have waited, which may be late.
+    // The allocator keeps the pages of the moment when most requests waited, which may be late.
     Limit {
         name: "resident memory",
         of: |sample| sample.rss,
