@@ -12,6 +12,9 @@ use crate::windows::{Cause, WINDOWS, Window};
 /// After so many failures, the soak ends: the rest would say the same.
 const ENOUGH: usize = 20;
 
+/// How much later a disturbance may be noticed than its effect.
+const NOTICED: Duration = Duration::from_secs(1);
+
 /// A request that was sent.
 pub(crate) struct Sent {
     pub(crate) kind: Kind,
@@ -56,6 +59,7 @@ pub(crate) struct Judge {
     pub(crate) rejected: AtomicU64,
     pub(crate) failed: AtomicU64,
     is_over: AtomicBool,
+    slow: Mutex<(u64, Duration)>,
 }
 
 #[derive(Default)]
@@ -81,6 +85,7 @@ impl Judge {
             rejected: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
+            slow: Mutex::default(),
         }
     }
 
@@ -112,14 +117,38 @@ impl Judge {
             .any(|one| one.until.is_none_or(|until| until.elapsed() < within))
     }
 
+    /// Redis was late for so long, although nothing disturbed it.
+    pub(crate) fn was_slow(&self, time: Duration) {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        *slow = (slow.0 + 1, slow.1 + time);
+    }
+
+    /// How often, and for how long in all.
+    pub(crate) fn slow(&self) -> (u64, Duration) {
+        *self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Judges the answer to a request.
-    pub(crate) fn judge(&self, sent: &Sent, answered: &Answered) {
+    pub(crate) async fn judge(&self, sent: &Sent, answered: &Answered) {
+        let ended = Instant::now();
+        if let Ok(answer) = answered
+            && sent.kind.is_good()
+            && !answer.is_success()
+            && self.window(sent, answer, ended).is_none()
+        {
+            // What disturbs it may be noticed a moment later.
+            tokio::time::sleep(NOTICED).await;
+        }
+        self.decide(sent, answered, ended);
+    }
+
+    fn decide(&self, sent: &Sent, answered: &Answered, ended: Instant) {
         match (sent.kind.is_good(), answered) {
             (true, Ok(answer)) if answer.is_success() => {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
                 *self.totals().accepted.entry(sent.kind).or_default() += 1;
             }
-            (true, Ok(answer)) => match self.window(sent, answer) {
+            (true, Ok(answer)) => match self.window(sent, answer, ended) {
                 Some(window) => {
                     self.lost.fetch_add(1, Ordering::Relaxed);
                     *self.totals().lost.entry((window.name, sent.kind)).or_default() += 1;
@@ -147,13 +176,13 @@ impl Judge {
     }
 
     /// The documented window in which this good request was lost.
-    fn window(&self, sent: &Sent, answer: &Answer) -> Option<&'static Window> {
-        let (disturbances, now) = (self.disturbances(), Instant::now());
+    fn window(&self, sent: &Sent, answer: &Answer, ended: Instant) -> Option<&'static Window> {
+        let disturbances = self.disturbances();
         let is_open = |window: &Window| {
             disturbances
                 .iter()
                 .filter(|one| window.is_opened_by(one.cause, sent.issuer))
-                .filter(|one| now >= one.from + window.after)
+                .filter(|one| ended + NOTICED >= one.from + window.after)
                 .any(|one| one.until.is_none_or(|until| sent.at <= until + window.lasts))
         };
         // Clients of a 503 are told when to try again.

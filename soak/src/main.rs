@@ -6,6 +6,7 @@
 //! ```text
 //! soak load ── world    issuers: 10,000 tenants and two configured ones, at six ports
 //!           ├─ redis    the process that the server shares proofs and revocations through
+//!           ├─ slow     notices when the machine is too busy for Redis to answer in time
 //!           ├─ chaos    when which of these fails; tells `judge` what is disturbed
 //!           ├─ load     good and hostile requests, each with the answer that it must get
 //!           ├─ judge    compares answers; knows the documented windows
@@ -25,6 +26,7 @@ mod recorder;
 mod redis;
 mod run;
 mod server;
+mod slow;
 mod stats;
 mod windows;
 mod world;

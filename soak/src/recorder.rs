@@ -107,7 +107,7 @@ pub(crate) async fn sample(id: u32, client: &Client, judge: &Judge) -> Result<Sa
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let field = |name: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().nth(0)?.parse().ok());
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
         number.unwrap_or_default()
     };
     let files = fs::read_dir(format!("/proc/{id}/fd"))?.count();

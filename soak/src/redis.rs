@@ -15,7 +15,7 @@ use crate::Failure;
 pub(crate) struct Redis {
     program: PathBuf,
     work: PathBuf,
-    port: u16,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 

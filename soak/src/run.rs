@@ -24,6 +24,7 @@ use crate::load::{self, revoker, rotator};
 use crate::plot;
 use crate::recorder::{self, Sample};
 use crate::redis::Redis;
+use crate::slow;
 use crate::world::{MAIN, PLAIN, TENANTS, World};
 
 pub(crate) async fn run(settings: Settings) -> Result<ExitCode, Failure> {
@@ -40,6 +41,7 @@ async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
     fs::create_dir_all(&settings.out)?;
     let world = World::start().await?;
     let redis = Redis::start(&settings.redis, &settings.work).await?;
+    let port = redis.port;
     let (mut material, hashes) = Material::new(Arc::clone(&world))?;
     let config = json!({
         "configured": [world.iss(MAIN), world.iss(PLAIN)],
@@ -70,6 +72,7 @@ async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
         ended = chaos::run(events.clone(), started, Arc::clone(&world), Arc::clone(&judge), redis) => ended,
         ended = rotator::run(Arc::clone(&world), Arc::clone(&client), Arc::clone(&judge), Arc::clone(&left), events.clone(), settings.seed) => ended,
         ended = revoker::run(Arc::clone(&world), Arc::clone(&client), Arc::clone(&judge), left, key) => ended,
+        ended = slow::run(port, Arc::clone(&judge)) => ended,
         ended = recorder::run(server.id, Arc::clone(&client), Arc::clone(&judge), Arc::clone(&samples)) => ended,
     };
     if let Err(error) = ended {
@@ -131,6 +134,13 @@ fn conclude(
     let happened = events.iter().filter(|event| event.at < judge.now()).count();
     println!("Events of chaos: {happened} of {}", events.len());
 
+    let (times, time) = judge.slow();
+    println!("Redis was late {times} times because the machine was busy, {time:.1?} in all.");
+    let is_busy = time > judge.now() / 10;
+    if is_busy {
+        println!("The machine is too busy for a soak.");
+    }
+
     let mut is_flat = true;
     println!("Growth from the first to the last third, after {} s of warm-up:", warm_up.as_secs());
     for (line, holds) in recorder::flat(samples, warm_up) {
@@ -149,7 +159,7 @@ fn conclude(
     if !missing.is_empty() {
         println!("Never answered as expected, so the soak shows nothing about them: {missing:?}");
     }
-    let passed = is_flat && totals.failures.is_empty() && missing.is_empty();
+    let passed = is_flat && totals.failures.is_empty() && missing.is_empty() && !is_busy;
     println!("{}", if passed { "The soak has passed." } else { "The soak has FAILED." });
     Ok(passed)
 }

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     Introspection,
     StatusList,
     Redis,
+    /// It is late, because the machine is busy.
+    SlowRedis,
 }
 
 pub(crate) struct Window {
@@ -110,7 +112,7 @@ pub(crate) const WINDOWS: &[Window] = &[
     // the store is not asked for 1 to 5 seconds. The connection is tried twice a second.
     Window {
         name: "Redis down: a proof",
-        disturbs: |cause, _| cause == Cause::Redis,
+        disturbs: |cause, _| matches!(cause, Cause::Redis | Cause::SlowRedis),
         kinds: &[Kind::Bound],
         status: 503,
         code: "replays_unavailable",
@@ -121,7 +123,7 @@ pub(crate) const WINDOWS: &[Window] = &[
     // error, and a receiver answers 503.
     Window {
         name: "Redis down: a revocation",
-        disturbs: |cause, _| cause == Cause::Redis,
+        disturbs: |cause, _| matches!(cause, Cause::Redis | Cause::SlowRedis),
         kinds: &[Kind::Revoke],
         status: 503,
         code: "",

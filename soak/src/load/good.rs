@@ -60,7 +60,7 @@ pub(super) fn cached(material: &mut Material, kind: Kind, issuer: usize) -> Resu
 }
 
 fn of(kind: Kind, issuer: usize, token: &str) -> Result<Job, Failure> {
-    let payload = Payload::Http(orders(&format!("Bearer {token}"))?);
+    let payload = Payload::Http(orders(&format!("Bearer {token}"))?.into());
     Ok(Job { kind, issuer: Some(issuer), payload, then: None })
 }
 
@@ -96,13 +96,13 @@ pub(super) fn job(
         Kind::Bound => {
             let (client, token) = material.bound(random);
             let proof = material.clients[client].proof("GET", &url(), &token).build();
-            let payload = Payload::Http(proven(&token, &proof)?);
+            let payload = Payload::Http(proven(&token, &proof)?.into());
             let then = Some(Then::Used { token, proof });
             Job { kind, issuer: Some(MAIN), payload, then }
         }
         Kind::ApiKey => {
             let key = &material.api_keys[random.gen_range(0..material.api_keys.len())];
-            let payload = Payload::Http(orders(&format!("Bearer {key}"))?);
+            let payload = Payload::Http(orders(&format!("Bearer {key}"))?.into());
             Job { kind, issuer: None, payload, then: None }
         }
         Kind::Status => {
@@ -112,7 +112,7 @@ pub(super) fn job(
         }
         Kind::Mcp => {
             let token = material.mcp();
-            let payload = Payload::Http(tool_call(&token, "read_note")?);
+            let payload = Payload::Http(tool_call(&token, "read_note")?.into());
             Job { kind, issuer: Some(PLAIN), payload, then: None }
         }
         _ => return Ok(None),

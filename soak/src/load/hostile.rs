@@ -29,7 +29,7 @@ pub(super) fn job(
         Kind::NoHttp => (0..300).map(|_| random.r#gen::<u8>()).chain(*b"\r\n\r\n").collect(),
         _ => {
             let Some(request) = request(material, kind, random)? else { return Ok(None) };
-            let payload = Payload::Http(request);
+            let payload = Payload::Http(Box::new(request));
             return Ok(Some(Job { kind, issuer: None, payload, then: None }));
         }
     };

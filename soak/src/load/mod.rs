@@ -38,7 +38,7 @@ pub(crate) struct Job {
 }
 
 pub(crate) enum Payload {
-    Http(Outgoing),
+    Http(Box<Outgoing>),
     /// Something that a well-behaved client library would not send.
     Bytes(Vec<u8>),
 }
@@ -62,10 +62,10 @@ pub(crate) async fn perform(job: Job, client: &Client, judge: &Judge) -> (Answer
     };
     let sent = Sent { kind: job.kind, issuer: job.issuer, text, at: Instant::now() };
     let answered = match job.payload {
-        Payload::Http(request) => client.send(request).await,
+        Payload::Http(request) => client.send(*request).await,
         Payload::Bytes(bytes) => client.send_bytes(&bytes).await,
     };
-    judge.judge(&sent, &answered);
+    judge.judge(&sent, &answered).await;
     (answered, job.then)
 }
 

@@ -36,7 +36,7 @@ pub(crate) async fn run(
         let job = |kind, request| Job {
             kind,
             issuer: Some(PLAIN),
-            payload: Payload::Http(request),
+            payload: Payload::Http(Box::new(request)),
             then: None,
         };
         let _ = perform(job(Kind::Revocable, request.clone()), &client, &judge).await;

@@ -55,7 +55,7 @@ pub(crate) async fn run(
         }
         let old = world.token(issuer).claim("jti", format!("old-{number}")).build();
         // The server caches it.
-        let payload = Payload::Http(orders(&format!("Bearer {old}"))?);
+        let payload = Payload::Http(orders(&format!("Bearer {old}"))?.into());
         let job = Job { kind: Kind::TenantNew, issuer: Some(issuer), payload, then: None };
         let _ = perform(job, &client, &judge).await;
         judge.begins(Cause::Rotation(issuer));
