@@ -63,15 +63,15 @@ const LIMITS: [Limit; 4] = [
         part: 0.08,
         at_least: 6.0 * MIB,
     },
-    // Exact, so a narrower limit: 15 bytes per request in 5 minutes, one in an hour. Some bounded
-    // tables, such as that of unknown `kid`s for each issuer, fill for longer than the warm-up.
+    // Exact, so a narrower limit: 10 bytes per request in 5 minutes, less than one in an hour.
+    // Some bounded tables, such as those of unknown `kid`s, fill for longer than the warm-up.
     Limit {
         name: "heap",
         of: |sample| sample.heap,
         unit: " MiB",
         per_unit: MIB,
         part: 0.03,
-        at_least: 1.5 * MIB,
+        at_least: MIB,
     },
     // Connections of clients are kept; those to issuers come and go.
     Limit {

@@ -58,6 +58,10 @@ pub(crate) async fn run() -> Result<(), Failure> {
         .revocations(&revocations)
         .dpop(Dpop::new(AUDIENCE)?.share_replays(store))
         .api_keys(api_keys(&config)?)
+        // A cached token stays in memory until another one needs its slot. With the default of
+        // 10,000 tokens, the table of opaque tokens would fill for half an hour, and a leak could
+        // not be told from it. The tokens in constant use are fewer.
+        .token_cache_capacity(500)
         .build()?;
     let app = routes(&verifier, &revocations, counters)?;
     let app = app.layer(axum::middleware::map_response(move |response| {
