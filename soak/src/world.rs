@@ -92,7 +92,11 @@ impl World {
             let iss = self.iss(issuer);
             // Ed25519 for the tenants, since signing with it is cheap.
             let algorithm = if issuer < TENANTS { Algorithm::EdDSA } else { Algorithm::ES256 };
+            // A `kid` that no other issuer has. A token that names the next `kid` of an issuer has
+            // it rejected for up to a minute (DESIGN.md, "Defaults"), and the tokens of one tenant
+            // in the name of another would do that.
             let made = TestIssuer::offline_with(&iss, algorithm).expect("a key");
+            let made = made.kid_suffix(&format!("-of-{issuer}"));
             if issuer >= TENANTS {
                 // The lifetime of keys and status lists; 10 and 5 minutes without it, too long to
                 // see anything in a soak of 5 minutes.
