@@ -6,15 +6,15 @@
 # grow after the warm-up.
 #
 # OUT_DIR gets samples.tsv, the plot soak.svg, metrics.json and the log of the server; target/soak by
-# default. Options are those of the program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`;
+# default. In less than 5 minutes, the caches would not be full. Options are those of the program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`;
 # `--plant leak|files|accept|lose` plants a flaw in the server, which the soak must then find.
 #
 # Needs Linux, cargo, redis-server or valkey-server. Everything listens on free ports of 127.0.0.1.
 set -euo pipefail
 
 minutes=${1:-}
-[[ $minutes =~ ^[1-9][0-9]{0,3}$ ]] && [ "$minutes" -ge 3 ] && [ "$minutes" -le 1440 ] || {
-  echo "usage: soak.sh MINUTES [OUT_DIR] [OPTION...] (3 to 1440 minutes)" >&2
+[[ $minutes =~ ^[1-9][0-9]{0,3}$ ]] && [ "$minutes" -ge 5 ] && [ "$minutes" -le 1440 ] || {
+  echo "usage: soak.sh MINUTES [OUT_DIR] [OPTION...] (5 to 1440 minutes)" >&2
   exit 2
 }
 shift
