@@ -5,9 +5,10 @@
 # documented window (soak/src/windows.rs), if a hostile one is accepted, or if memory or open files
 # grow after the warm-up.
 #
-# OUT_DIR gets samples.tsv, the plot soak.svg, metrics.json and the log of the server; target/soak by
-# default. In less than 5 minutes, the caches would not be full. Options are those of the program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`;
-# `--plant leak|files|accept|lose` plants a flaw in the server, which the soak must then find.
+# In less than 5 minutes, the caches would not be full. OUT_DIR gets samples.tsv, the plot soak.svg,
+# metrics.json and the log of the server; it is target/soak by default. Options are those of the
+# program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`; `--plant leak|files|accept|lose`
+# plants a flaw in the server, which the soak must then find.
 #
 # Needs Linux, cargo, redis-server or valkey-server. Everything listens on free ports of 127.0.0.1.
 set -euo pipefail

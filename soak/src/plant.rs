@@ -17,15 +17,15 @@ pub(crate) enum Plant {
     Leak,
     /// One in 2,000 requests leaves a file open.
     Files,
-    /// One in 2,000 rejections becomes a 200, once the server has been up for a while.
+    /// Of 2,000 responses, the rejections among the first 20 become 200, after the first 10,000.
     Accept,
-    /// One in 2,000 successes becomes a 503, once the server has been up for a while.
+    /// Likewise, successes become 503.
     Lose,
 }
 
-/// How many requests are answered before `Accept` and `Lose` begin.
 const AT_FIRST: u64 = 10_000;
 const ONE_IN: u64 = 2_000;
+const IN_ROW: u64 = 20;
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static LEAKED: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
@@ -46,7 +46,7 @@ impl Plant {
     pub(crate) fn act(self, status: StatusCode) -> StatusCode {
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let is_due = number.is_multiple_of(ONE_IN);
-        let is_late = number > AT_FIRST && number % ONE_IN < 20;
+        let is_late = number > AT_FIRST && number % ONE_IN < IN_ROW;
         match self {
             Self::Leak => {
                 let mut leaked = LEAKED.lock().unwrap_or_else(PoisonError::into_inner);
