@@ -1,15 +1,15 @@
 //! AWS Lambda behind an API Gateway, an ALB or a function URL: a wrapper of the handler.
 //!
-//! Build the verifier once, outside the handler, with `Issuer::seed`: a new process then verifies its
-//! first token without waiting for the issuer.
+//! Build the verifier once, outside the handler, with `Issuer::seed`: a new process then verifies
+//! its first token without waiting for the issuer.
 
 use std::future::Future;
 
 use lambda_http::{Body, Error, Request, Response};
 use portcullis::ProtectLayer;
 
-/// For `run(service_fn(|request| protect(&layer, request, handler)))`. The handler finds the token in
-/// the request's extensions.
+/// For `run(service_fn(|request| protect(&layer, request, handler)))`. The handler finds the token
+/// in the request's extensions.
 pub async fn protect<F>(
     layer: &ProtectLayer,
     request: Request,

@@ -1,10 +1,11 @@
 //! tonic: an interceptor. It cannot wait, so keys are loaded before the server starts, with
-//! `Verifier::warm_up`. Where it would have to wait, it answers `UNAVAILABLE`, and clients try again.
+//! `Verifier::warm_up`. Where it would have to wait, it answers `UNAVAILABLE`, and clients try
+//! again.
 //!
 //! It does not know which method is called, so it cannot verify DPoP proofs.
 //!
-//! `ProtectLayer` is a tower layer that waits, for `Server::builder().layer(protect)`: prefer it where
-//! a layer is possible (`examples/tonic.rs` of portcullis).
+//! `ProtectLayer` is a tower layer that waits, for `Server::builder().layer(protect)`: prefer it
+//! where a layer is possible (`examples/tonic.rs` of portcullis).
 
 use portcullis::ProtectLayer;
 use tonic::metadata::MetadataMap;

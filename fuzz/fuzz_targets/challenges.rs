@@ -1,4 +1,5 @@
-//! The reader of `WWW-Authenticate` in the test kit: what it reads, spelled again, is read the same.
+//! The reader of `WWW-Authenticate` in the test kit: what it reads, spelled again, is read the
+//! same.
 
 #![no_main]
 

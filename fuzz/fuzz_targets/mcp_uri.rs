@@ -1,5 +1,5 @@
-//! Rules for the URIs of MCP resources: spellings of a registered URI are found, and what is certain
-//! is also possible.
+//! Rules for the URIs of MCP resources: spellings of a registered URI are found, and what is
+//! certain is also possible.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Security event tokens with any header and any payload, whose signature is right: what is accepted
-//! is an event for this receiver, and no event is an access token.
+//! Security event tokens with any header and any payload, whose signature is right: what is
+//! accepted is an event for this receiver, and no event is an access token.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
 //! Mutation testing: which changes of the code does no test notice?
 //!
-//! cargo-mutants lists the mutants. It would build the tests once for each, which takes days for all
-//! of them. This program puts all mutants into one copy of the code, each behind a condition, builds
-//! the copy once, and finds out which tests reach which mutants. Each mutant is then switched on by
-//! an environment variable, and only the tests that reach it run.
+//! cargo-mutants lists the mutants. It would build the tests once for each, which takes days for
+//! all of them. This program puts all mutants into one copy of the code, each behind a condition,
+//! builds the copy once, and finds out which tests reach which mutants. Each mutant is then
+//! switched on by an environment variable, and only the tests that reach it run.
 //!
 //! Mutants that cannot be switched on at run time, such as another type for `impl Trait`, are left
 //! out and counted.

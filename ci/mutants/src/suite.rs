@@ -13,7 +13,8 @@ use crate::{Failure, below};
 /// What a test may take, beside three times what it takes without a mutant.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How many tests run at first, twice as many then, and so on: most mutants fail in one of the first.
+/// How many tests run at first, twice as many then, and so on: most mutants fail in one of the
+/// first.
 const FIRST: usize = 4;
 
 /// An error of the compiler, in bytes of a file.
