@@ -39,6 +39,9 @@ pub fn mutant(id: usize) -> bool {
 }
 "#;
 
+/// A mutant may compute what overflows: then it is caught when it is reached.
+const ALLOW: &str = "#![allow(warnings, arithmetic_overflow, unconditional_panic)]\n";
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Genre {
     Function,
@@ -110,6 +113,10 @@ impl Region {
         self.file == error.file && self.start <= error.end && error.start <= self.end
     }
 
+    pub fn is_before(&self, error: &CompileError) -> bool {
+        self.file == error.file && self.end <= error.start
+    }
+
     pub fn is_after(&self, error: &CompileError) -> bool {
         self.file == error.file && error.end <= self.start
     }
@@ -147,9 +154,9 @@ impl Sources {
             };
             if *path == copy.join("src/lib.rs") {
                 changed += SWITCH;
-                changed.insert_str(0, "#![allow(warnings, clippy::all)]\n");
+                changed.insert_str(0, ALLOW);
                 for region in regions.iter_mut().filter(|region| region.file == *name) {
-                    let before = "#![allow(warnings, clippy::all)]\n".len();
+                    let before = ALLOW.len();
                     region.start += before;
                     region.end += before;
                 }

@@ -81,12 +81,18 @@ fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<(), Failu
             let of_error = regions.iter().filter(|region| region.has(error));
             // The smallest: an error in a mutant is also one within the function that has it.
             let smallest = of_error.min_by_key(|region| region.end - region.start);
-            // A match that is not exhaustive without an arm is an error before that arm.
-            let next = || {
-                let after = regions.iter().filter(|region| region.is_after(error));
-                after.min_by_key(|region| region.start)
+            // A mutant that moves a value is an error after it, where the value is used again. A
+            // match that is not exhaustive without an arm is an error before that arm.
+            let nearest = || {
+                if error.is_about_a_move() {
+                    let before = regions.iter().filter(|region| region.is_before(error));
+                    before.max_by_key(|region| region.end)
+                } else {
+                    let after = regions.iter().filter(|region| region.is_after(error));
+                    after.min_by_key(|region| region.start)
+                }
             };
-            dropped.extend(smallest.or_else(next).map(|region| region.id));
+            dropped.extend(smallest.or_else(nearest).map(|region| region.id));
         }
         if dropped.is_empty() {
             return Err(format!("expected errors within mutants, found {errors:?}").into());

@@ -23,8 +23,13 @@ pub struct CompileError {
     pub file: String,
     pub start: usize,
     pub end: usize,
-    #[expect(dead_code, reason = "for the message of an error that is in no mutant")]
     text: String,
+}
+
+impl CompileError {
+    pub fn is_about_a_move(&self) -> bool {
+        self.text.contains("moved value")
+    }
 }
 
 /// How tests end.
