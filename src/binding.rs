@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 
 use crate::client_certificate::ClientCertificate;
 use crate::client_certificate::source::{ClientCertificates, Found};
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::crypto;
 use crate::dpop::accepted::DpopProof;
 use crate::dpop::check::{ActiveDpop, KeyBinding, Proven};
@@ -203,6 +203,7 @@ impl Bindings {
         &self,
         presented: &Presented<'_>,
         binding: Option<&Binding>,
+        now: Now,
     ) -> Result<Option<Proven>, Error> {
         let requires_key = self.dpop.as_ref().is_some_and(ActiveDpop::is_required);
         let Some(binding) = binding else {
@@ -228,7 +229,7 @@ impl Bindings {
             }
         }
         match (key, &self.dpop) {
-            (Some(key), Some(dpop)) => dpop.check(&facts.of_proof, key).map(Some),
+            (Some(key), Some(dpop)) => dpop.check(&facts.of_proof, key, now).map(Some),
             (Some(_), None) => Err(InvalidToken::SenderConstrained.into()),
             (None, _) => Ok(None),
         }

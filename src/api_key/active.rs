@@ -180,12 +180,12 @@ impl ActiveApiKeys {
         ApiKeyText::parse(token).map(|key| key.id)
     }
 
-    pub(crate) fn verify(&self, token: &str) -> KeyVerification {
+    pub(crate) fn verify(&self, token: &str, now: Now) -> KeyVerification {
         let Some(presented) = ApiKeyText::parse(token) else {
             let malformed = InvalidToken::Malformed("an API key with a valid checksum");
             return KeyVerification::Ready(Err(malformed.into()));
         };
-        let (hash, now) = (presented.hash(), self.maker.clock.now());
+        let hash = presented.hash();
         match &self.source {
             Source::List(list) => {
                 let list = list.load();

@@ -145,8 +145,9 @@ impl ActiveDpop {
         &self,
         request: &ProofRequest<'_>,
         binding: &KeyBinding,
+        now: Now,
     ) -> Result<Proven, Error> {
-        let checked = self.check_uncounted(request, binding);
+        let checked = self.check_uncounted(request, binding, now);
         match &checked {
             // Counted when it is recorded there.
             Ok(_) if self.shares() => {}
@@ -160,11 +161,11 @@ impl ActiveDpop {
         &self,
         request: &ProofRequest<'_>,
         binding: &KeyBinding,
+        now: Now,
     ) -> Result<Proven, Error> {
         let header = request.proof.ok_or(ProofError::Missing)?;
         let not_ascii = |_| ProofError::Malformed("a proof in ASCII");
         let proof = header.to_str().map_err(not_ascii)?;
-        let now = self.clock.now();
         let jws = Proof::split(proof)?;
         let expected = Expected {
             method: request.method.as_str(),

@@ -58,8 +58,11 @@ impl Verifier {
     /// Verifies a token, and rejects one that was revoked. Completes synchronously if nothing has
     /// to be looked up, asked or fetched, without a future.
     pub(crate) fn begin(&self, token: &str) -> Verification {
-        // Once for everything that is looked up about a cached token.
-        let now = self.0.clock.now();
+        self.begin_at(token, self.0.clock.now())
+    }
+
+    /// Verifies a token at one reading of the clock, which is that of all checks before a wait.
+    fn begin_at(&self, token: &str, now: Now) -> Verification {
         let verification = self.begin_unrevoked(token, now);
         if self.0.revocations.is_none() && !cfg!(feature = "status-list") {
             return verification;
@@ -113,22 +116,22 @@ impl Verifier {
     /// Verifies a token, whether or not it was revoked.
     fn begin_unrevoked(&self, token: &str, now: Now) -> Verification {
         if let Some(keys) = self.0.api_keys.as_ref().filter(|keys| keys.is_key(token)) {
-            return self.begin_api_key(keys, token);
+            return self.begin_api_key(keys, token, now);
         }
         let asked = self.0.issuers.introspecting(token);
         let known = match asked {
             None => self.cached(token, now).map(Ok),
-            Some(_) => self.answered(token),
+            Some(_) => self.answered(token, now),
         };
         let known = known.or_else(|| {
             let is_jwt = asked.is_none() && self.0.introspections.asks_about_jwts();
-            is_jwt.then(|| self.answered(token)).flatten()
+            is_jwt.then(|| self.answered(token, now)).flatten()
         });
         telemetry::token_cache(known.is_some());
         let attempt = match (known, asked) {
             (Some(Ok(token)), _) => return Verification::Ready(Ok(token)),
             (Some(Err(error)), _) => Err(error),
-            (None, None) => self.attempt(token, &Resume::default()),
+            (None, None) => self.attempt(token, &Resume::default(), now),
             (None, Some(issuer)) => {
                 let resolved = ResolvedIssuer::configured(issuer);
                 self.ask(&resolved, token, &issuer.config.iss, None)
@@ -147,8 +150,8 @@ impl Verifier {
     /// Verifies a token, and what the request presents beside it if the token is bound to a key or
     /// a certificate (RFC 9449 §7, RFC 8705 §3).
     pub(crate) fn begin_bound(&self, presented: Presented<'_>) -> Verification {
-        let bindings = &self.0.bindings;
-        match self.begin(&presented.token) {
+        let (bindings, now) = (&self.0.bindings, self.0.clock.now());
+        match self.begin_at(&presented.token, now) {
             Verification::Ready(Err(error)) => Verification::Ready(Err(error)),
             // The proof is not checked before the store can be asked: the caller may drop the
             // future, and a proof is used once.
@@ -158,7 +161,7 @@ impl Verifier {
                 Verification::Pending(Box::pin(check))
             }
             Verification::Ready(Ok(token)) => {
-                let checked = bindings.check(&presented, token.binding());
+                let checked = bindings.check(&presented, token.binding(), now);
                 Verification::Ready(match checked {
                     Ok(Some(proven)) => Ok(token.with_proof(proven.proof)),
                     Ok(None) => Ok(token),
@@ -180,7 +183,7 @@ impl Verifier {
         presented: &Presented<'_>,
     ) -> Result<AccessToken, Error> {
         let bindings = &self.0.bindings;
-        let checked = bindings.check(presented, token.binding());
+        let checked = bindings.check(presented, token.binding(), self.0.clock.now());
         match (checked.map_err(|error| self.log_binding(presented, error))?, &bindings.dpop) {
             (Some(proven), Some(dpop)) => {
                 let proof = dpop.share(proven).await?;
@@ -199,8 +202,8 @@ impl Verifier {
         }
     }
 
-    fn begin_api_key(&self, keys: &ActiveApiKeys, key: &str) -> Verification {
-        match keys.verify(key) {
+    fn begin_api_key(&self, keys: &ActiveApiKeys, key: &str, now: Now) -> Verification {
+        match keys.verify(key, now) {
             KeyVerification::Ready(result) => {
                 Verification::Ready(result.map_err(|error| self.log_rejection(key, error)))
             }
@@ -266,7 +269,7 @@ impl Verifier {
                     return answer.map_err(|error| self.log_rejection(&token, error));
                 }
             }
-            match self.attempt(&token, &progress) {
+            match self.attempt(&token, &progress, self.0.clock.now()) {
                 Ok(Attempt::Ready(token)) => return Ok(token),
                 Ok(Attempt::Pending(next)) => wait = next,
                 Err(error) => return Err(self.log_rejection(&token, error)),
@@ -278,8 +281,8 @@ impl Verifier {
     ///
     /// All checks that need no key come first, so that a token that fails one of them causes no
     /// network access and does not count toward the fetch limits.
-    fn attempt(&self, token: &str, progress: &Resume) -> Result<Attempt, Error> {
-        let (now, verifiable) = (self.0.clock.now(), self.0.bindings.verifiable());
+    fn attempt(&self, token: &str, progress: &Resume, now: Now) -> Result<Attempt, Error> {
+        let verifiable = self.0.bindings.verifiable();
         let jws = Jws::split(token)?;
         let header = jws.header()?;
         reject_other_jwt_types(header.typ.as_deref())?;
