@@ -19,8 +19,9 @@ use crate::telemetry::{self, LogThrottle};
 use crate::token::claims::{Thumbprints, Verifiable};
 
 /// The scheme of `Authorization` that carried the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scheme {
+    #[default]
     Bearer,
     Dpop,
 }

@@ -164,8 +164,9 @@ impl ActiveDpop {
         now: Now,
     ) -> Result<Proven, Error> {
         let header = request.proof.ok_or(ProofError::Missing)?;
-        let not_ascii = |_| ProofError::Malformed("a proof in ASCII");
-        let proof = header.to_str().map_err(not_ascii)?;
+        // Faster than `HeaderValue::to_str`. That the characters are base64url is checked next.
+        let not_text = |_| ProofError::Malformed("a proof in ASCII");
+        let proof = std::str::from_utf8(header.as_bytes()).map_err(not_text)?;
         let jws = Proof::split(proof)?;
         let expected = Expected {
             method: request.method.as_str(),

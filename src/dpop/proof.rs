@@ -136,12 +136,12 @@ impl ProofKey {
         }
         let verifier = SignatureVerifier::public(&key, algorithm)
             .map_err(|_| ProofError::Malformed("a valid public key"))?;
-        Ok(Self { header: header_text(jws).into(), thumbprint, verifier })
+        Ok(Self { header: jws.encoded_header.into(), thumbprint, verifier })
     }
 
     /// Whether the proof has the header that this key was read from.
     pub(crate) fn is_of(&self, jws: &Jws<'_>, expected: &Expected<'_>) -> bool {
-        header_text(jws) == &*self.header && self.thumbprint == *expected.jkt
+        jws.encoded_header == &*self.header && self.thumbprint == *expected.jkt
     }
 }
 
@@ -229,11 +229,6 @@ pub(crate) fn unverified_nonce(proof: &str) -> Option<String> {
         [Some(Value::Text(nonce))] => Some(nonce.into_owned()),
         _ => None,
     }
-}
-
-/// The encoded header.
-fn header_text<'a>(jws: &Jws<'a>) -> &'a str {
-    jws.signing_input.split_once('.').map_or("", |(header, _)| header)
 }
 
 /// The public key of a JWK (RFC 7517 §4, RFC 7518 §6), with one text only for each key: a key has

@@ -4,7 +4,8 @@
 //! with that second would be accepted any more. So entries have no expiry of their own, and nothing
 //! has to be swept.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +31,8 @@ pub(crate) struct Replays {
     shares: Shares,
 }
 
-struct Shard(BTreeMap<u64, HashSet<[u8; 16]>>);
+/// A set of hashes for each second. A map without values, because a set has no [`Entry`].
+struct Shard(BTreeMap<u64, HashMap<[u8; 16], ()>>);
 
 /// How many proofs each key has used in the current period.
 struct Shares {
@@ -120,14 +122,13 @@ impl Replays {
         if used.second < self.edge.load(Ordering::Relaxed) {
             return Err(Refused::TooOld);
         }
-        let set = shard.0.entry(used.second).or_default();
-        if set.contains(&used.hash) {
+        let Entry::Vacant(free) = shard.0.entry(used.second).or_default().entry(used.hash) else {
             return Err(Refused::Used);
-        }
+        };
         if !self.shares.take(self.hash.hash_one(used.jkt), used.uptime) {
             return Err(Refused::TooMany);
         }
-        set.insert(used.hash);
+        free.insert(());
         Ok(self.live.fetch_add(1, Ordering::Relaxed) + 1)
     }
 

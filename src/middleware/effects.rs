@@ -26,16 +26,20 @@ const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 pub const EXPOSED_HEADERS: [HeaderName; 3] = [WWW_AUTHENTICATE, DPOP_NONCE, RETRY_AFTER];
 
 /// What is added to the response, and what is needed to build it if a handler or an extractor
-/// rejects the request. Empty for most requests.
+/// rejects the request.
 #[derive(Default)]
-pub(crate) struct ResponseEffects(pub(super) Option<Box<Extra>>);
+pub(crate) struct ResponseEffects {
+    /// The scheme that the token was sent with, which challenges name first. `Bearer` if the
+    /// verifier has no DPoP.
+    pub(super) scheme: Scheme,
+    /// `None` for most requests.
+    pub(super) extra: Option<Box<Extra>>,
+}
 
 #[derive(Default)]
 pub(crate) struct Extra {
     /// The token was in the query (RFC 6750 §2.3).
     no_store: bool,
-    /// Whether the token was sent with the scheme `DPoP`: challenges then name it first.
-    is_dpop: bool,
     /// The nonce for the client's next DPoP proof (RFC 9449 §8.2).
     nonce: Option<HeaderValue>,
     /// The subprotocol that carried the token, which the response accepts (RFC 6455 §4.2.2).
@@ -51,11 +55,9 @@ impl ResponseEffects {
         let is_connect = method == Method::CONNECT;
         match location {
             TokenLocation::Query(_) => Self::no_store(),
-            TokenLocation::WebSocketProtocol(name) => Self(Some(Box::new(Extra {
-                protocol: Some(name.clone()),
-                is_connect,
-                ..Extra::default()
-            }))),
+            TokenLocation::WebSocketProtocol(name) => {
+                Self::with(Extra { protocol: Some(name.clone()), is_connect, ..Extra::default() })
+            }
             TokenLocation::Authorization
             | TokenLocation::Header { .. }
             | TokenLocation::ApiKeyHeader(_)
@@ -64,34 +66,25 @@ impl ResponseEffects {
     }
 
     pub(super) fn no_store() -> Self {
-        Self(Some(Box::new(Extra { no_store: true, ..Extra::default() })))
+        Self::with(Extra { no_store: true, ..Extra::default() })
     }
 
-    /// Notes that the token was sent with the scheme `DPoP`.
-    pub(super) fn mark_dpop(&mut self) {
-        self.0.get_or_insert_default().is_dpop = true;
-    }
-
-    /// The scheme of the token, as far as it was noted.
-    pub(super) fn scheme(&self) -> Scheme {
-        match &self.0 {
-            Some(extra) if extra.is_dpop => Scheme::Dpop,
-            _ => Scheme::Bearer,
-        }
+    fn with(extra: Extra) -> Self {
+        Self { scheme: Scheme::Bearer, extra: Some(Box::new(extra)) }
     }
 
     /// Hands out a nonce.
     pub(super) fn hand_out(&mut self, nonce: HeaderValue) {
-        self.0.get_or_insert_default().nonce = Some(nonce);
+        self.extra.get_or_insert_default().nonce = Some(nonce);
     }
 
     /// Keeps a copy of the request for building a rejection.
     pub(crate) fn keep(&mut self, request: Parts) {
-        self.0.get_or_insert_default().request = Some(request);
+        self.extra.get_or_insert_default().request = Some(request);
     }
 
     pub(crate) fn add_to<R>(self, response: &mut Response<R>) {
-        let Some(mut extra) = self.0 else { return };
+        let Some(mut extra) = self.extra else { return };
         extra.add_headers(response.headers_mut());
         if let Some(protocol) = extra.protocol
             && (response.status() == StatusCode::SWITCHING_PROTOCOLS

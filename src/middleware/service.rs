@@ -123,7 +123,7 @@ impl<A> ProtectConfig<A> {
         if scheme == Scheme::Dpop
             && let Some(dpop) = &self.verifier.bindings().dpop
         {
-            effects.mark_dpop();
+            effects.scheme = scheme;
             if let Some(nonce) = dpop.next_nonce(request) {
                 effects.hand_out(nonce);
             }
@@ -271,7 +271,7 @@ impl<A> ProtectConfig<A> {
         }
         let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
         telemetry::request(if is_unavailable { Outcome::Unavailable } else { Outcome::Rejected });
-        let used = effects.scheme();
+        let used = effects.scheme;
         let mut response = reject(error, request, challenges, used, &*self.answer, grpc_type);
         effects.add_to(&mut response);
         response
@@ -307,13 +307,13 @@ impl<A> ProtectConfig<A> {
     where
         A: RejectionBody<R>,
     {
-        let copied = effects.0.as_mut().and_then(|extra| extra.request.take());
+        let copied = effects.extra.as_mut().and_then(|extra| extra.request.take());
         let request = copied.unwrap_or_else(|| Request::new(()).into_parts().0);
         let challenges = Challenges::for_error(self.challenge_parameters(), error);
         let challenges = if self.has_challenge { challenges } else { challenges.off() };
         let headers = std::mem::take(inside.headers_mut());
         // Not as gRPC: a handler that responds with an HTTP error does not serve gRPC.
-        let (used, answer) = (effects.scheme(), &*self.answer);
+        let (used, answer) = (effects.scheme, &*self.answer);
         let mut response = reject(error.clone(), &request, &challenges, used, answer, None);
         keep_headers(&headers, &mut response);
         effects.add_to(&mut response);

@@ -174,7 +174,7 @@ impl<A: RejectionBody<String>> ProtectLayer<A> {
     /// query (RFC 6750 §2.3). Rejections have them already.
     pub fn response_headers(&self, request: &Parts) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Some(mut extra) = self.config.effects_of_accepted(request).0 {
+        if let Some(mut extra) = self.config.effects_of_accepted(request).extra {
             extra.add_headers(&mut headers);
         }
         headers

@@ -36,6 +36,8 @@ pub(crate) struct Jws<'a> {
     /// Header and payload as received, with the period between them: what was signed
     /// (RFC 7515 §5.2).
     pub(crate) signing_input: &'a str,
+    /// The header as received, encoded.
+    pub(crate) encoded_header: &'a str,
     /// All three parts decoded, in one buffer.
     decoded: Vec<u8>,
     header_end: usize,
@@ -82,7 +84,8 @@ impl<'a> Jws<'a> {
         let header_end = decode(header, "a header in base64url without padding")?;
         let payload_end = decode(payload, "a payload in base64url without padding")?;
         decode(signature, "a signature in base64url without padding")?;
-        Ok(Self { signing_input, decoded, header_end, payload_end, is_padded })
+        let encoded_header = header;
+        Ok(Self { signing_input, encoded_header, decoded, header_end, payload_end, is_padded })
     }
 
     /// Returns an error if a part is padded.
