@@ -66,8 +66,11 @@ impl<A> ProtectConfig<A> {
         if A::READS_REQUEST && cfg!(feature = "axum") {
             effects.keep(copy(&request));
         }
-        let future = service.call(Request::from_parts(request, body));
-        State::Inner { future, config: self, effects }
+        State::Inner {
+            future: service.call(Request::from_parts(request, body)),
+            config: self,
+            effects,
+        }
     }
 }
 

@@ -341,6 +341,21 @@ impl<S, A> Protect<S, A> {
         Self { inner, config }
     }
 
+    /// Passes a request on to the inner service.
+    fn forward<B, R>(
+        &mut self,
+        parts: Parts,
+        body: B,
+        effects: ResponseEffects,
+    ) -> ResponseFuture<S, B, R, A>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        A: RejectionBody<R>,
+    {
+        let config = Arc::clone(&self.config);
+        ResponseFuture { state: config.forward(&mut self.inner, parts, body, effects) }
+    }
+
     /// Sets a request aside that has to wait.
     fn wait<B>(&mut self, parts: Parts, body: B, effects: ResponseEffects) -> Box<Waiting<S, B, A>>
     where
@@ -385,37 +400,24 @@ where
         if self.config.is_preflight(&parts) {
             forward_anonymous(&mut parts.extensions);
             telemetry::request(Outcome::Anonymous);
-            let state = Arc::clone(&self.config).forward(
-                &mut self.inner,
-                parts,
-                body,
-                ResponseEffects::default(),
-            );
-            return ResponseFuture { state };
+            return self.forward(parts, body, ResponseEffects::default());
         }
         let (verification, effects) = self.config.begin(&parts);
-        let state = match verification {
+        let verified = match verification {
+            Verification::Ready(verified) => verified,
             Verification::Pending(verification) => {
                 let waiting = Some(self.wait(parts, body, effects));
-                State::Verifying { verification, waiting }
-            }
-            Verification::Ready(verified) => {
-                match self.config.accept(verified, &self.config.rule, &mut parts) {
-                    Ok(()) => match self.config.decision_about(&parts) {
-                        None => {
-                            Arc::clone(&self.config).forward(&mut self.inner, parts, body, effects)
-                        }
-                        Some(decision) => {
-                            let waiting = Some(self.wait(parts, body, effects));
-                            State::Authorizing { decision, waiting }
-                        }
-                    },
-                    Err(error) => State::Rejected {
-                        response: Some(self.config.reject(error, &parts, effects)),
-                    },
-                }
+                return ResponseFuture { state: State::Verifying { verification, waiting } };
             }
         };
-        ResponseFuture { state }
+        if let Err(error) = self.config.accept(verified, &self.config.rule, &mut parts) {
+            let response = Some(self.config.reject(error, &parts, effects));
+            return ResponseFuture { state: State::Rejected { response } };
+        }
+        if let Some(decision) = self.config.decision_about(&parts) {
+            let waiting = Some(self.wait(parts, body, effects));
+            return ResponseFuture { state: State::Authorizing { decision, waiting } };
+        }
+        self.forward(parts, body, effects)
     }
 }
