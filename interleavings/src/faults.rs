@@ -23,13 +23,19 @@ pub(crate) const FAULTS: &[Fault] = &[
                 "{
                     let used_at = |shard: &Shard| shard.0.get(&used.second).cloned();
                     let set = used_at(&lock(shard));
-                    if set.is_some_and(|set| set.contains(&used.hash)) {
+                    if set.is_some_and(|set| set.contains_key(&used.hash)) {
                         return Err(Refused::Used);
                     }
                     lock(shard)
                 }",
             ),
-            ("set.contains(&used.hash)", "false"),
+            (
+                "shard.0.entry(used.second).or_default().entry(used.hash)",
+                "{
+                    shard.0.entry(used.second).or_default().remove(&used.hash);
+                    shard.0.entry(used.second).or_default().entry(used.hash)
+                }",
+            ),
         ],
         breaks: "of the uses of one proof, exactly one is accepted",
     },
