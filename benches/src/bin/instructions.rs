@@ -8,9 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use portcullis::testing::{DpopClient, TestIssuer};
-use portcullis::{
-    Algorithm, ApiKey, ApiKeys, ClientAuth, Dpop, Introspection, Issuers, Verifier,
-};
+use portcullis::{Algorithm, ApiKey, ApiKeys, ClientAuth, Dpop, Introspection, Issuers, Verifier};
 use portcullis_benches::contenders::{self, Failure, PROOF_URL};
 use portcullis_benches::limit::{Limit, tokens_with};
 use portcullis_benches::rounds::Way;
