@@ -180,7 +180,9 @@ async fn a_proof_is_for_one_request() {
     for (name, proof, expected) in cases {
         assert_eq!(api.code(&token, &proof.build()).await, expected, "{name}");
     }
-    for wrong in ["", "x", "a.b", "a.b.c", "a.b.c.d", &"x".repeat(9000)] {
+    let beyond_ascii = format!("{}é", proof().build());
+    for wrong in ["", "x", "a.b", "a.b.c", "a.b.c.d", "é.é.é", &beyond_ascii, &"x".repeat(9000)]
+    {
         assert_eq!(api.code(&token, wrong).await, "proof_malformed", "{wrong}");
     }
     let twice = proof().build();
