@@ -1,7 +1,7 @@
 //! Puts mutants into the source, each behind a condition that is false unless it is switched on.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -142,15 +142,20 @@ impl Sources {
         Ok(Self(all))
     }
 
-    /// Writes all files with these mutants.
-    pub fn instrument(&self, copy: &Path, mutants: &[Mutant]) -> Result<Vec<Region>, Failure> {
-        let mut regions = Vec::new();
+    /// Writes all files with these mutants. Those that have no place are removed from the list,
+    /// such as an operator of a condition with `let`.
+    pub fn instrument(
+        &self,
+        copy: &Path,
+        mutants: &mut Vec<Mutant>,
+    ) -> Result<Vec<Region>, Failure> {
+        let (mut regions, mut placed) = (Vec::new(), HashSet::new());
         for (path, name, text) in &self.0 {
             let own: Vec<_> = mutants.iter().filter(|mutant| mutant.file == *name).collect();
             let mut changed = if own.is_empty() {
                 text.clone()
             } else {
-                changed(text, name, &own, &mut regions)?
+                changed(text, name, &own, &mut regions, &mut placed)?
             };
             if *path == copy.join("src/lib.rs") {
                 changed += SWITCH;
@@ -165,6 +170,7 @@ impl Sources {
                 fs::write(path, changed)?;
             }
         }
+        mutants.retain(|mutant| placed.contains(&mutant.id));
         Ok(regions)
     }
 }
@@ -195,6 +201,7 @@ fn changed(
     file: &str,
     mutants: &[&Mutant],
     regions: &mut Vec<Region>,
+    placed: &mut HashSet<usize>,
 ) -> Result<String, Failure> {
     let parsed = syn::parse_file(text)?;
     let mut at_start: HashMap<(usize, usize), Vec<&Mutant>> = HashMap::new();
@@ -202,13 +209,16 @@ fn changed(
         at_start.entry((mutant.start.line, mutant.start.column)).or_default().push(mutant);
     }
     let (insertions, constants) = (Vec::new(), HashMap::new());
-    let mut finder = Finder { text, at_start, insertions, constants, is_constant: false };
+    let placed_here = HashSet::new();
+    let mut finder =
+        Finder { text, at_start, insertions, constants, is_constant: false, placed: placed_here };
     let mut constants = Constants(Vec::new());
     constants.visit_file(&parsed);
     for item in constants.0 {
         finder.replace_in_constant(item);
     }
     finder.visit_file(&parsed);
+    placed.extend(finder.placed);
     let mut insertions = finder.insertions;
     insertions.sort_by_key(|one| (one.at, one.order));
     let (mut changed, mut done) = (String::with_capacity(2 * text.len()), 0);
@@ -234,6 +244,8 @@ struct Finder<'a> {
     constants: HashMap<String, Vec<(&'a Mutant, String)>>,
     /// Whether the code that is visited runs at compile time.
     is_constant: bool,
+    /// The mutants that are put somewhere.
+    placed: HashSet<usize>,
 }
 
 /// The constants of a file.
@@ -289,6 +301,7 @@ impl<'a> Finder<'a> {
 
     /// Replaces an expression where a mutant is on.
     fn wrap(&mut self, range: Range<usize>, mutants: &[&Mutant], with: impl Fn(&Mutant) -> String) {
+        self.placed.extend(mutants.iter().map(|mutant| mutant.id));
         let mut number = 0;
         let mut push = |at, order, text, id| {
             self.insertions.push(Insertion { at, order, text, id });
@@ -383,8 +396,13 @@ impl<'ast> Visit<'ast> for Finder<'_> {
             let rest = &self.text[range_of(rest)];
             for field in &one.fields {
                 let mutants = self.take(field.span().start(), Genre::Field);
-                if !mutants.is_empty() && field.colon_token.is_some() {
+                if !mutants.is_empty() {
                     let name = &self.text[range_of(&field.member)];
+                    if field.colon_token.is_none() {
+                        let (at, text) = (range_of(&field.expr).start, format!("{name}: "));
+                        let order = Order::StartOfAll;
+                        self.insertions.push(Insertion { at, order, text, id: None });
+                    }
                     self.wrap(range_of(&field.expr), &mutants, |_| format!("({rest}).{name}"));
                 }
             }
@@ -412,13 +430,18 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         };
         let first = |mutants: &[&Mutant]| mutants.first().map(|mutant| mutant.id);
         match guard {
-            None if !deleted.is_empty() => self.insertions.push(Insertion {
-                at: range_of(&arm.pat).end,
-                order: Order::EndOfAll,
-                text: format!(" if {}", is_off(&deleted)),
-                id: first(&deleted),
-            }),
+            None if !deleted.is_empty() => {
+                self.placed.extend(deleted.iter().map(|mutant| mutant.id));
+                self.insertions.push(Insertion {
+                    at: range_of(&arm.pat).end,
+                    order: Order::EndOfAll,
+                    text: format!(" if {}", is_off(&deleted)),
+                    id: first(&deleted),
+                });
+            }
             Some(guard) if !has_let(guard) && !(deleted.is_empty() && replaced.is_empty()) => {
+                let all = deleted.iter().chain(&replaced);
+                self.placed.extend(all.map(|mutant| mutant.id));
                 let range = range_of(guard);
                 let of = |value: &str| {
                     let all = replaced.iter().filter(|mutant| mutant.replacement == value);
@@ -458,6 +481,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     fn visit_block(&mut self, block: &'ast syn::Block) {
         if let (Some(first), Some(_)) = (block.stmts.first(), block.stmts.last()) {
             for mutant in self.take(first.span().start(), Genre::Function) {
+                self.placed.insert(mutant.id);
                 self.insertions.push(Insertion {
                     at: range_of(first).start,
                     order: Order::StartOfAll,
