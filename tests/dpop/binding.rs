@@ -40,6 +40,27 @@ async fn a_route_may_require_a_bound_token() {
 }
 
 #[tokio::test]
+async fn a_verifier_may_require_bound_tokens() {
+    for (name, is_required, expected) in [("by default", false, 200), ("required", true, 401)] {
+        let api = api(|dpop| if is_required { dpop.required() } else { dpop });
+        let (bound, unbound) = (api.token(), api.issuer.token().scope("orders:read").build());
+        let app =
+            || Router::new().route("/orders", get(async || "")).route_layer(api.layer.clone());
+        let proof = api.proof(&bound).build();
+        let response = app().oneshot(request("DPoP", &bound, &[&proof])).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{name}: bound");
+        // At last from the cache.
+        for _ in 0..3 {
+            let response = app().oneshot(request("Bearer", &unbound, &[])).await.unwrap();
+            assert_eq!(response.status().as_u16(), expected, "{name}: unbound");
+            if is_required {
+                assert_dpop_challenge(&response).error("invalid_token").reason("not_bound");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn handlers_receive_the_proof() {
     let api = api(|dpop| dpop);
     let token = api.token();
