@@ -307,12 +307,11 @@ fn other_settings_reject_ml_dsa() {
         assert!(jwks().rsa_algorithm(algorithm).is_err(), "{algorithm}: RSA keys");
         let issuer = Issuer::new(ISS, "api").unwrap();
         assert!(issuer.secret(algorithm, &[7; 64]).is_err(), "{algorithm}: secrets");
-        let listed = |algorithms: &[Algorithm]| {
-            Issuer::new(ISS, "api").unwrap().algorithms(algorithms.iter().copied())
-        };
+        let listed = Issuer::new(ISS, "api").unwrap().algorithms([algorithm]);
         // With RustCrypto alone, such an issuer could verify nothing.
-        assert_eq!(listed(&[algorithm]).is_ok(), !supported().is_empty(), "{algorithm}");
-        let fapi2 = listed(&[Algorithm::PS256, algorithm]).unwrap().fapi2();
+        assert_eq!(listed.is_ok(), !supported().is_empty(), "{algorithm}");
+        let Ok(listed) = listed else { continue };
+        let fapi2 = listed.fapi2();
         let refusal = Verifier::new(fapi2).unwrap_err().to_string();
         assert!(refusal.contains(&format!("found {algorithm}")), "{algorithm}: {refusal}");
     }
