@@ -136,10 +136,7 @@ licenses() {
 check_advisories() {
   local database=$1 directory status=0 remote=()
   directory=$(mktemp --directory)
-  {
-    cat deny.toml
-    printf '\n[advisories]\ndb-path = "%s"\n' "$directory/databases"
-  } >"$directory/deny.toml"
+  sed "s|^\[advisories\]$|&\ndb-path = \"$directory/databases\"|" deny.toml >"$directory/deny.toml"
   # cargo-deny fetches with git, which reads the clone instead of the address.
   [ -z "$database" ] || remote=(GIT_CONFIG_COUNT=1 "GIT_CONFIG_KEY_0=url.file://$(realpath "$database").insteadOf"
     GIT_CONFIG_VALUE_0=https://github.com/RustSec/advisory-db)
