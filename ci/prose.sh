@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-words='whoever|nobody|strangers?|somebody|at hand|look-ups?|looked-up|riddles?|behaviours?|neighbours?|licences?'
+words='whoever|nobody|strangers?|somebody|at hand|look-ups?|looked-up|riddles?|is none|behaviours?|neighbours?|licences?'
 failed=0
 
 # Comments of sources, and whole guides. CONTRIBUTING.md names the words that it replaces.

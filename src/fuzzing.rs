@@ -74,8 +74,8 @@ pub fn token(
     found.map(|found| found.token.to_owned()).map_err(|error| error.code())
 }
 
-/// The SHA-256 of the certificate that a request was forwarded with. `None`: there is none, or it
-/// is not read.
+/// Returns the SHA-256 of the certificate that a request was forwarded with, or `None` if the
+/// request has no certificate or an invalid one.
 pub fn certificate(request: &Parts, source: &ClientCertificates) -> Option<[u8; 32]> {
     match source.find(request) {
         Found::Certificate(certificate) => Some(*certificate.sha256()),

@@ -176,7 +176,8 @@ impl Ended {
     }
 }
 
-/// Sends a request to loopback. Returns the status of the response, or `None` if there is none.
+/// Sends a request to loopback. Returns the status of the response, or `None` if no response
+/// arrives.
 async fn send(url: &str, request: RequestBuilder) -> Option<u16> {
     let url = reqwest::Url::parse(url).ok()?;
     let host = url.host_str()?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?;

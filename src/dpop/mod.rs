@@ -158,9 +158,9 @@ impl Dpop {
     ///
     /// # Errors
     ///
-    /// Returns an error if there is none, if one of them is HMAC (RFC 9449 §4.2 requires asymmetric
-    /// ones), if one is ML-DSA, if the cryptography backend does not have it, or if one is named
-    /// twice.
+    /// Returns an error if the list is empty, or contains an HMAC algorithm (RFC 9449 §4.2 requires
+    /// asymmetric ones), ML-DSA, an algorithm that the cryptography backend does not support, or
+    /// one algorithm twice.
     pub fn algorithms(
         mut self,
         algorithms: impl IntoIterator<Item = Algorithm>,

@@ -83,7 +83,8 @@ impl ResourceMetadataBuilder {
     }
 
     /// Names the scopes that a client needs at least (`scopes_supported`). Clients request all of
-    /// them at the first sign-in, and more when a challenge names more. The default is none.
+    /// them at the first sign-in, and more when a challenge names more. By default, it names no
+    /// scope.
     pub fn scopes<S>(mut self, scopes: impl IntoIterator<Item = S>) -> Self
     where
         S: TryInto<Scope>,

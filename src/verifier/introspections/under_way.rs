@@ -34,7 +34,7 @@ impl<T> Default for UnderWay<T> {
 }
 
 impl<T> UnderWay<T> {
-    /// Joins the question with this key. If there is none, the caller has to ask it.
+    /// Joins the question with this key, or starts one, which the caller then has to ask.
     pub(crate) fn join(self: &Arc<Self>, key: u128) -> (Answer<T>, Option<Asking<T>>) {
         let mut questions = self.lock();
         if let Some(answer) = questions.get(&key) {
