@@ -360,6 +360,7 @@ mod tests {
             ("stray bits", okp.replace("HURo", "HURp")),
             ("padding", okp.replace("HURo", "HURo=")),
             ("a private key", okp.replace("{", r#"{"d":"x","#)),
+            ("a private key of ML-DSA", okp.replace("{", r#"{"priv":"x","#)),
             ("a secret", okp.replace("{", r#"{"k":"x","#)),
             ("symmetric", r#"{"kty":"oct"}"#.to_owned()),
             ("another `alg`", okp.replace("{", r#"{"alg":"ES256","#)),
