@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,9 +27,9 @@ pub(crate) struct Server {
     pub(crate) log: Log,
 }
 
-/// The last lines of the log.
+/// The last lines of the log, and how many panics it has.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<VecDeque<(Instant, String)>>>);
+pub(crate) struct Log(Arc<Mutex<VecDeque<(Instant, String)>>>, Arc<AtomicU64>);
 
 impl Server {
     /// Starts the server with this configuration. Its log goes to `file`.
@@ -68,12 +69,19 @@ impl Log {
         let mut lines = BufReader::new(errors).lines();
         while let Ok(Some(line)) = lines.next_line().await {
             let _ = file.write_all(format!("{line}\n").as_bytes()).await;
+            if line.contains("panicked at") {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if last.len() == LINES {
                 last.pop_front();
             }
             last.push_back((Instant::now(), line));
         }
+    }
+
+    pub(crate) fn panics(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// The lines that were written since then, at most 10 of them.

@@ -15,6 +15,9 @@ const ENOUGH: usize = 20;
 /// How much later a disturbance may be noticed than its effect.
 const NOTICED: Duration = Duration::from_secs(1);
 
+/// A good request waits no longer outside of windows: the longest documented wait is 5 seconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(7);
+
 /// A request that was sent.
 pub(crate) struct Sent {
     pub(crate) kind: Kind,
@@ -28,7 +31,7 @@ pub(crate) struct Sent {
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// `Error::code()`, if portcullis has rejected the request.
+    /// `Error::code()`, or the error in the body, if portcullis has rejected the request.
     pub(crate) code: String,
     pub(crate) has_retry_after: bool,
 }
@@ -66,10 +69,12 @@ pub(crate) struct Judge {
 pub(crate) struct Totals {
     /// Good requests that were accepted.
     pub(crate) accepted: BTreeMap<Kind, u64>,
+    /// Good requests by window that was open for them, whether they were lost or not.
+    pub(crate) within: BTreeMap<&'static str, u64>,
     /// Good requests that were lost, by documented window.
     pub(crate) lost: BTreeMap<(&'static str, Kind), u64>,
-    /// Bad requests that were rejected, by status.
-    pub(crate) rejected: BTreeMap<(Kind, u16), u64>,
+    /// Bad requests that were rejected, by status and code.
+    pub(crate) rejected: BTreeMap<(Kind, u16, String), u64>,
     pub(crate) failures: Vec<String>,
 }
 
@@ -132,8 +137,8 @@ impl Judge {
     pub(crate) async fn judge(&self, sent: &Sent, answered: &Answered) {
         let ended = Instant::now();
         if let Ok(answer) = answered
-            && sent.kind.is_good()
             && !answer.is_success()
+            && !is_right(sent, answer)
             && self.window(sent, answer, ended).is_none()
         {
             // What disturbs it may be noticed a moment later.
@@ -143,7 +148,15 @@ impl Judge {
     }
 
     fn decide(&self, sent: &Sent, answered: &Answered, ended: Instant) {
+        let open = if sent.kind.is_good() { self.open(sent, ended) } else { Vec::new() };
+        for window in &open {
+            *self.totals().within.entry(window.name).or_default() += 1;
+        }
+        let is_late = ended - sent.at > LONGEST_WAIT && open.is_empty();
         match (sent.kind.is_good(), answered) {
+            (true, Ok(_)) if is_late => {
+                self.fail("LATE: a good request waited too long", sent, answered);
+            }
             (true, Ok(answer)) if answer.is_success() => {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
                 *self.totals().accepted.entry(sent.kind).or_default() += 1;
@@ -160,38 +173,47 @@ impl Judge {
                 self.fail("LET THROUGH: a bad request was accepted", sent, answered);
                 self.is_over.store(true, Ordering::SeqCst);
             }
-            (false, Ok(answer)) if sent.kind.expects(answer.status) => {
-                self.reject(sent, answer.status)
+            (false, Ok(answer))
+                if is_right(sent, answer) || self.window(sent, answer, ended).is_some() =>
+            {
+                self.reject(sent, answer.status, &answer.code);
             }
             (false, Ok(_)) => self.fail("a bad request got an unexpected answer", sent, answered),
             // The server may close the connection of what is no HTTP.
-            (false, Err(_)) if sent.kind.may_be_cut_off() => self.reject(sent, 0),
+            (false, Err(_)) if sent.kind.may_be_cut_off() => self.reject(sent, 0, ""),
             (false, Err(_)) => self.fail("a bad request got no answer", sent, answered),
         }
     }
 
-    fn reject(&self, sent: &Sent, status: u16) {
+    fn reject(&self, sent: &Sent, status: u16, code: &str) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
-        *self.totals().rejected.entry((sent.kind, status)).or_default() += 1;
+        *self.totals().rejected.entry((sent.kind, status, code.to_owned())).or_default() += 1;
     }
 
-    /// The documented window in which this good request was lost.
+    /// The documented window in which a request may get this answer. Bad requests may get the
+    /// answers of all windows that are open for their issuer.
     fn window(&self, sent: &Sent, answer: &Answer, ended: Instant) -> Option<&'static Window> {
+        // Clients of a 503 are told when to try again.
+        if answer.status == 503 && !answer.has_retry_after {
+            return None;
+        }
+        self.open(sent, ended)
+            .into_iter()
+            .find(|window| window.status == answer.status && window.code == answer.code)
+    }
+
+    /// The windows that were open for this request.
+    fn open(&self, sent: &Sent, ended: Instant) -> Vec<&'static Window> {
         let disturbances = self.disturbances();
-        let is_open = |window: &Window| {
+        let is_open = |window: &&Window| {
             disturbances
                 .iter()
                 .filter(|one| window.is_opened_by(one.cause, sent.issuer))
                 .filter(|one| ended + NOTICED >= one.from + window.after)
                 .any(|one| one.until.is_none_or(|until| sent.at <= until + window.lasts))
         };
-        // Clients of a 503 are told when to try again.
-        let is_complete = answer.status != 503 || answer.has_retry_after || answer.code.is_empty();
-        WINDOWS
-            .iter()
-            .filter(|window| window.kinds.contains(&sent.kind))
-            .filter(|window| window.status == answer.status && window.code == answer.code)
-            .find(|window| is_complete && is_open(window))
+        let concerns = |window: &&Window| !sent.kind.is_good() || window.kinds.contains(&sent.kind);
+        WINDOWS.iter().filter(concerns).filter(is_open).collect()
     }
 
     /// Reports a failure that is not an answer.
@@ -237,4 +259,9 @@ impl Judge {
     fn disturbances(&self) -> MutexGuard<'_, Vec<Disturbance>> {
         self.disturbances.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a bad request got the answer that its kind must get.
+fn is_right(sent: &Sent, answer: &Answer) -> bool {
+    sent.kind.answers().contains(&(answer.status, &*answer.code))
 }

@@ -25,6 +25,7 @@ use crate::plot;
 use crate::recorder::{self, Sample};
 use crate::redis::Redis;
 use crate::slow;
+use crate::windows::{LOST_AT_MOST, WINDOWS};
 use crate::world::{MAIN, PLAIN, TENANTS, World};
 
 pub(crate) async fn run(settings: Settings) -> Result<ExitCode, Failure> {
@@ -81,6 +82,9 @@ async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
     if !server.is_alive() {
         judge.report(format!("the server has ended:\n{}", server.log.since(None).join("\n")));
     }
+    if server.log.panics() > 0 {
+        judge.report(format!("the server has panicked {} times: server.log", server.log.panics()));
+    }
     let metrics = metrics(&client).await.unwrap_or_default();
     client.close();
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -90,15 +94,72 @@ async fn soak(settings: Settings) -> Result<ExitCode, Failure> {
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// At least this part of the intended requests must be sent.
+const SENT: f64 = 0.9;
+
 /// The kinds of which no request was answered as it must be. A soak that sends none would pass.
 fn missing(totals: &Totals) -> Vec<Kind> {
     let kinds = MIXTURE.iter().map(|(kind, _)| *kind).chain([Kind::Revocable, Kind::Revoke]);
-    let is_missing = |kind: &Kind| {
-        let was_rejected =
-            totals.rejected.keys().any(|(rejected, status)| rejected == kind && *status != 503);
-        !was_rejected && !totals.accepted.contains_key(kind)
+    let is_missing = |kind: &Kind| match kind.answers().first() {
+        Some((status, code)) => {
+            !totals.rejected.contains_key(&(*kind, *status, (*code).to_owned()))
+        }
+        None => !totals.accepted.contains_key(kind),
     };
     kinds.filter(is_missing).collect()
+}
+
+/// Prints for each window how long it was open for the requests that it concerns, and how many of
+/// them were lost. Returns whether both are within their limits.
+fn windows(totals: &Totals, now: Duration) -> bool {
+    println!("Windows, by the requests that they concern:");
+    let mut are_short = true;
+    for window in WINDOWS {
+        let of = |kind: &&Kind| window.kinds.contains(kind);
+        let accepted: u64 = window.kinds.iter().filter_map(|kind| totals.accepted.get(kind)).sum();
+        let all_lost: u64 =
+            totals.lost.iter().filter(|((_, kind), _)| of(&kind)).map(|(_, count)| count).sum();
+        let lost: u64 = totals
+            .lost
+            .iter()
+            .filter(|((name, _), _)| *name == window.name)
+            .map(|(_, count)| count)
+            .sum();
+        let within = totals.within.get(window.name).copied().unwrap_or_default();
+        let open = part(within, accepted + all_lost);
+        let is_short = open <= window.open_at_most;
+        are_short &= is_short;
+        println!(
+            "  {} open {:5.1} % ({:.0} s), limit {:.0} %; {:5.1} % of {within} lost: {}",
+            if is_short { "ok  " } else { "LONG" },
+            100.0 * open,
+            open * now.as_secs_f64(),
+            100.0 * window.open_at_most,
+            100.0 * part(lost, within),
+            window.name
+        );
+    }
+    let lost: u64 = totals.lost.values().sum();
+    let lost = part(lost, lost + totals.accepted.values().sum::<u64>());
+    println!(
+        "Lost: {:.2} % of all good requests; limit {:.0} %.",
+        100.0 * lost,
+        100.0 * LOST_AT_MOST
+    );
+    are_short && lost <= LOST_AT_MOST
+}
+
+fn part(count: u64, of: u64) -> f64 {
+    count as f64 / of.max(1) as f64
+}
+
+/// The part of the requests at the intended rate that was answered. Fewer are sent when the machine
+/// is busy, or when too many wait for an answer.
+fn sent_part(settings: &Settings, judge: &Judge) -> f64 {
+    let answered = [&judge.accepted, &judge.lost, &judge.rejected, &judge.failed];
+    let answered: u64 = answered.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    let time = judge.now().min(settings.duration);
+    answered as f64 / (time.as_secs_f64() * f64::from(settings.rate))
 }
 
 async fn metrics(client: &Client) -> Result<Value, Failure> {
@@ -126,11 +187,12 @@ fn conclude(
     totals.lost.iter().for_each(|((name, kind), count)| println!("{count:10}  {name} ({kind:?})"));
     println!("Hostile requests, rejected:");
     let mut rejected: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for ((kind, status), count) in &totals.rejected {
+    for ((kind, status, code), count) in &totals.rejected {
         let status = if *status == 0 { "closed".to_owned() } else { status.to_string() };
-        rejected.entry(kind).or_default().push(format!("{count} × {status}"));
+        let answer = format!("{count} × {status} {code}");
+        rejected.entry(kind).or_default().push(answer.trim_end().to_owned());
     }
-    rejected.iter().for_each(|(kind, counts)| println!("{kind:>18?}: {}", counts.join(", ")));
+    rejected.iter().for_each(|(kind, counts)| println!("{kind:>19?}: {}", counts.join(", ")));
     let happened = events.iter().filter(|event| event.at < judge.now()).count();
     println!("Events of chaos: {happened} of {}", events.len());
 
@@ -140,6 +202,14 @@ fn conclude(
     if is_busy {
         println!("The machine is too busy for a soak.");
     }
+
+    let are_short = windows(&totals, judge.now());
+    let sent = sent_part(settings, judge);
+    println!(
+        "Sent: {:.1} % of the intended requests; at least {:.0} %.",
+        100.0 * sent,
+        100.0 * SENT
+    );
 
     let mut is_flat = true;
     println!("Growth from the first to the last third, after {} s of warm-up:", warm_up.as_secs());
@@ -159,7 +229,12 @@ fn conclude(
     if !missing.is_empty() {
         println!("Never answered as expected, so the soak shows nothing about them: {missing:?}");
     }
-    let passed = is_flat && totals.failures.is_empty() && missing.is_empty() && !is_busy;
+    let passed = is_flat
+        && are_short
+        && sent >= SENT
+        && totals.failures.is_empty()
+        && missing.is_empty()
+        && !is_busy;
     println!("{}", if passed { "The soak has passed." } else { "The soak has FAILED." });
     Ok(passed)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use portcullis::mcp::McpLayer;
@@ -158,7 +159,7 @@ async fn orders(token: AccessToken) -> String {
 async fn revoke(
     State(revocations): State<Revocations>,
     Path((what, iss, name)): Path<(String, String, String)>,
-) -> StatusCode {
+) -> Result<StatusCode, impl IntoResponse> {
     let done = match &*what {
         "subject" => revocations.subject(&iss, &name).await,
         _ => {
@@ -166,7 +167,8 @@ async fn revoke(
             revocations.token(&iss, &name, until).await
         }
     };
-    done.map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::NO_CONTENT)
+    let unavailable = |_| (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "5")]);
+    done.map(|()| StatusCode::NO_CONTENT).map_err(unavailable)
 }
 
 fn with_reason<B>(mut response: Response<B>, plant: Plant) -> Response<B> {

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -92,6 +93,7 @@ impl Client {
             self.put(connection);
         }
         let code = header(&parts.headers, REASON);
+        let code = if code.is_empty() { error_in(&body) } else { code };
         let has_retry_after = parts.headers.contains_key("retry-after");
         let response = Response::from_parts(parts, ());
         let status = response.status().as_u16();
@@ -134,4 +136,11 @@ impl Client {
 
 fn header(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// The error in the body of the answer to a logout token (`error`) or a security event (`err`).
+fn error_in(body: &[u8]) -> String {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = body["error"].as_str().or(body["err"].as_str());
+    error.unwrap_or_default().to_owned()
 }

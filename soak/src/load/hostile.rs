@@ -3,6 +3,7 @@
 use axum::http::Request;
 use bytes::Bytes;
 use http_body_util::Full;
+use portcullis::ApiKey;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use serde_json::json;
@@ -28,9 +29,11 @@ pub(super) fn job(
         Kind::ManyHeaders => many_headers(),
         Kind::NoHttp => (0..300).map(|_| random.r#gen::<u8>()).chain(*b"\r\n\r\n").collect(),
         _ => {
-            let Some(request) = request(material, kind, random)? else { return Ok(None) };
+            let victim = victim(random);
+            let Some(request) = request(material, kind, victim, random)? else { return Ok(None) };
             let payload = Payload::Http(Box::new(request));
-            return Ok(Some(Job { kind, issuer: None, payload, then: None }));
+            let issuer = issuer(kind, victim);
+            return Ok(Some(Job { kind, issuer, payload, then: None }));
         }
     };
     Ok(Some(Job { kind, issuer: None, payload: Payload::Bytes(bytes), then: None }))
@@ -39,11 +42,11 @@ pub(super) fn job(
 fn request(
     material: &mut Material,
     kind: Kind,
+    victim: usize,
     random: &mut SmallRng,
 ) -> Result<Option<Outgoing>, Failure> {
     let world = &material.world;
     let number: u64 = random.r#gen();
-    let victim = victim(random);
     let token = world.token(victim).claim("jti", number.to_string());
     let left = &material.left;
     let token = match kind {
@@ -72,16 +75,26 @@ fn request(
             request.headers_mut().remove("authorization");
             return Ok(Some(request));
         }
-        Kind::ForgedLogout => {
-            let forged = world.issuer(PLAIN).logout_token(WEB_SHOP).claim("sid", "1").tampered();
+        Kind::ForgedLogout | Kind::LogoutOtherAudience | Kind::LogoutWithoutEvents => {
+            let token = world.issuer(PLAIN).logout_token(WEB_SHOP).claim("sid", "1");
+            let forged = match kind {
+                Kind::ForgedLogout => token.tampered(),
+                Kind::LogoutOtherAudience => token.audience("other-client"),
+                _ => token.without_claim("events"),
+            };
             return form("/backchannel-logout", &format!("logout_token={}", forged.build()))
                 .map(Some);
         }
-        Kind::ForgedEvent => {
+        Kind::ForgedEvent | Kind::EventOtherAudience | Kind::EventWithoutEvents => {
             let subject =
                 json!({ "format": "iss_sub", "iss": world.iss(PLAIN), "sub": "test-subject" });
             let issuer = world.issuer(PLAIN);
-            let forged = issuer.security_event(EVENTS, SESSION_REVOKED, subject).tampered();
+            let token = issuer.security_event(EVENTS, SESSION_REVOKED, subject);
+            let forged = match kind {
+                Kind::ForgedEvent => token.tampered(),
+                Kind::EventOtherAudience => token.audience("https://other.example/events"),
+                _ => token.without_claim("events"),
+            };
             return event(&forged.build()).map(Some);
         }
         Kind::NoToken => {
@@ -107,8 +120,7 @@ fn request(
                 Kind::Garbage => garbage(&token.build(), random),
                 Kind::InventedOpaque => format!("opaque-x{number}"),
                 Kind::BoundAsBearer => material.bound(random).1,
-                Kind::InventedApiKey => format!("soak_live_{number:012}_{number:049}"),
-                // The identifier of one key with the secret of another.
+                Kind::InventedApiKey => ApiKey::generate("soak_live")?.expose_key().to_owned(),
                 Kind::WrongApiKey => other_secret(&material.api_keys, random),
                 Kind::RevokedOpaque => left.revoked_opaque.any(random).unwrap_or_default(),
                 Kind::Revoked => left.revoked.any(random).unwrap_or_default(),
@@ -122,6 +134,36 @@ fn request(
         }
     };
     orders(&format!("Bearer {}", token.build())).map(Some)
+}
+
+/// The issuer whose disturbances may change the answer.
+fn issuer(kind: Kind, victim: usize) -> Option<usize> {
+    Some(match kind {
+        Kind::OtherTenant => (victim + 1) % IN_USE,
+        Kind::McpForbidden
+        | Kind::McpBroken
+        | Kind::Revoked
+        | Kind::ForgedLogout
+        | Kind::LogoutOtherAudience
+        | Kind::LogoutWithoutEvents
+        | Kind::ForgedEvent
+        | Kind::EventOtherAudience
+        | Kind::EventWithoutEvents => PLAIN,
+        Kind::UsedProof
+        | Kind::OtherKey
+        | Kind::BoundAsBearer
+        | Kind::StatusRevoked
+        | Kind::InventedOpaque
+        | Kind::RevokedOpaque => MAIN,
+        Kind::WrongSignature
+        | Kind::WrongAudience
+        | Kind::Expired
+        | Kind::Unsigned
+        | Kind::UnknownKid
+        | Kind::MissingScope
+        | Kind::Garbage => victim,
+        _ => return None,
+    })
 }
 
 /// Whose tokens are forged: mostly an issuer in constant use, sometimes any tenant.
@@ -145,6 +187,9 @@ fn garbage(token: &str, random: &mut SmallRng) -> String {
     }
 }
 
+/// The characters of the checksum of an API key.
+const CHECKSUM: usize = 6;
+
 fn other_secret(keys: &[String], random: &mut SmallRng) -> String {
     let chosen = random.gen_range(0..keys.len() - 1);
     let (Some((id, _)), Some((_, secret))) =
@@ -152,7 +197,24 @@ fn other_secret(keys: &[String], random: &mut SmallRng) -> String {
     else {
         return String::new();
     };
-    format!("{id}_{secret}")
+    let unchecked = format!("{id}_{}", &secret[..secret.len() - CHECKSUM]);
+    let checksum = checksum_of(&unchecked);
+    unchecked + &checksum
+}
+
+/// CRC-32 (ISO-HDLC), as six digits in base 62: the end of an API key.
+fn checksum_of(text: &str) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut crc = u32::MAX;
+    for byte in text.bytes() {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+        }
+    }
+    let crc = !crc;
+    let digit = |place: u32| char::from(DIGITS[(crc / 62_u32.pow(place) % 62) as usize]);
+    (0..6).rev().map(digit).collect()
 }
 
 fn broken(token: &str, number: u64) -> Result<Outgoing, Failure> {

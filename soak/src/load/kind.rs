@@ -46,7 +46,9 @@ pub(crate) enum Kind {
     UsedProof,
     OtherKey,
     BoundAsBearer,
+    /// Well-formed, with the right checksum, but not registered.
     InventedApiKey,
+    /// The identifier of one key, the secret of another, and the right checksum.
     WrongApiKey,
     Revoked,
     StatusRevoked,
@@ -56,7 +58,13 @@ pub(crate) enum Kind {
     McpForbidden,
     McpWithoutToken,
     ForgedLogout,
+    /// For another client.
+    LogoutOtherAudience,
+    LogoutWithoutEvents,
     ForgedEvent,
+    /// For another receiver.
+    EventOtherAudience,
+    EventWithoutEvents,
 }
 
 use Kind::*;
@@ -103,7 +111,11 @@ pub(crate) const MIXTURE: &[(Kind, u32)] = &[
     (McpForbidden, 5),
     (McpWithoutToken, 3),
     (ForgedLogout, 2),
+    (LogoutOtherAudience, 2),
+    (LogoutWithoutEvents, 2),
     (ForgedEvent, 2),
+    (EventOtherAudience, 2),
+    (EventWithoutEvents, 2),
 ];
 
 impl Kind {
@@ -111,19 +123,47 @@ impl Kind {
         self < WrongSignature
     }
 
-    /// Whether a bad request may be answered with this status. 401 is an answer to any, because the
-    /// key of its token may be new, and 503 to what cannot be checked at the moment.
-    pub(crate) fn expects(self, status: u16) -> bool {
-        let expected: &[u16] = match self {
-            TwoTokens => &[400],
-            MissingScope | McpForbidden => &[403],
-            ManyHeaders => &[431],
-            NoHttp => &[400],
-            McpBroken => &[400, 413],
-            ForgedLogout | ForgedEvent => &[400],
+    /// The answers that a bad request of this kind must get: the status and `Error::code()`, or the
+    /// error in the body. Each soak must see the first one, which is the reason why the request is
+    /// bad. The others are found before that reason in some of the requests.
+    pub(crate) fn answers(self) -> &'static [(u16, &'static str)] {
+        match self {
+            WrongSignature => &[(401, "bad_signature")],
+            WrongAudience => &[(401, "wrong_audience")],
+            Expired => &[(401, "expired")],
+            Unsigned => &[(401, "unsupported_algorithm")],
+            // Keys of two tenants have different `kid`s.
+            UnknownKid | OtherTenant | WithdrawnKey => &[(401, "unknown_key")],
+            UnknownIssuer => &[(401, "unknown_issuer")],
+            // Most of what has no two dots is an opaque token.
+            Garbage => &[
+                (401, "malformed"),
+                (401, "inactive"),
+                (401, "bad_signature"),
+                (401, "missing_claim"),
+            ],
+            NoToken | McpWithoutToken => &[(401, "missing")],
+            TwoTokens => &[(400, "invalid_request")],
+            MissingScope | McpForbidden => &[(403, "insufficient_scope")],
+            TooLarge => &[(401, "too_large")],
+            ManyHeaders => &[(431, "")],
+            NoHttp => &[(400, "")],
+            InventedOpaque | RevokedOpaque => &[(401, "inactive")],
+            // While Redis is down, no proof is used: the last ones are too old after a while.
+            UsedProof => &[(401, "proof_used"), (401, "proof_wrong_time"), (401, "unknown_key")],
+            OtherKey => &[(401, "other_key")],
+            BoundAsBearer => &[(401, "sender_constrained")],
+            InventedApiKey | WrongApiKey => &[(401, "unknown_api_key")],
+            // Its issuer has withdrawn the key after a while.
+            Revoked => &[(401, "revoked"), (401, "unknown_key")],
+            StatusRevoked => &[(401, "revoked")],
+            McpBroken => &[(400, ""), (413, "")],
+            ForgedLogout | LogoutOtherAudience | LogoutWithoutEvents => &[(400, "invalid_request")],
+            ForgedEvent => &[(400, "invalid_key")],
+            EventOtherAudience => &[(400, "invalid_audience")],
+            EventWithoutEvents => &[(400, "invalid_request")],
             _ => &[],
-        };
-        matches!(status, 401 | 503) || expected.contains(&status)
+        }
     }
 
     /// Whether the server may close the connection without an answer.

@@ -52,7 +52,8 @@ pub(crate) struct Left {
     pub(crate) withdrawn: Bin<String>,
 }
 
-pub(crate) struct Bin<T>(Mutex<VecDeque<T>>);
+/// Each with the time when its token was made: one that has expired shows nothing.
+pub(crate) struct Bin<T>(Mutex<VecDeque<(T, Instant)>>);
 
 impl<T> Default for Bin<T> {
     fn default() -> Self {
@@ -61,17 +62,21 @@ impl<T> Default for Bin<T> {
 }
 
 impl<T: Clone> Bin<T> {
-    pub(crate) fn put(&self, one: T) {
+    pub(crate) fn put(&self, one: T, made: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() == 200 {
             all.pop_front();
         }
-        all.push_back(one);
+        all.push_back((one, made));
     }
 
     pub(crate) fn any(&self, random: &mut SmallRng) -> Option<T> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.is_empty() { None } else { all.get(random.gen_range(0..all.len())).cloned() }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, made)| made.elapsed() < USED_FOR);
+        if all.is_empty() {
+            return None;
+        }
+        all.get(random.gen_range(0..all.len())).map(|(one, _)| one.clone())
     }
 }
 

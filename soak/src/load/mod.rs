@@ -133,12 +133,13 @@ pub(crate) async fn run(
 
 async fn leave(then: Then, left: &material::Left, world: &crate::world::World) {
     match then {
-        Then::Used { token, proof } => left.used.put((token, proof)),
+        Then::Used { token, proof } => left.used.put((token, proof), Instant::now()),
         Then::RevokeOpaque(token) => {
+            let made = Instant::now();
             world.issuer(crate::world::MAIN).revoke(&token);
             // docs/opaque-tokens.md: an accepted token is cached for 60 seconds.
             tokio::time::sleep(Duration::from_secs(63)).await;
-            left.revoked_opaque.put(token);
+            left.revoked_opaque.put(token, made);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tokens that are accepted, then revoked in one of four ways, and rejected from then on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Request;
 use http_body_util::Full;
@@ -32,6 +32,7 @@ pub(crate) async fn run(
         let name = format!("revoked-{number}");
         let token = world.token(PLAIN).subject(&name).claim("jti", &*name).claim("sid", &*name);
         let token = token.build();
+        let made = Instant::now();
         let request = orders(&format!("Bearer {token}"))?;
         let job = |kind, request| Job {
             kind,
@@ -53,7 +54,7 @@ pub(crate) async fn run(
         if answered.is_ok_and(|answer| answer.is_success()) {
             // At once.
             let _ = perform(job(Kind::Revoked, request), &client, &judge).await;
-            left.revoked.put(token);
+            left.revoked.put(token, made);
         }
     }
     Ok(())

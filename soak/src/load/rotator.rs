@@ -68,6 +68,7 @@ pub(crate) async fn run(
 
 /// Withdraws the old keys, and leaves a token of theirs once the server must have noticed.
 async fn withdraw(world: Arc<World>, left: Arc<Left>, issuer: usize, old: String) {
+    let made = Instant::now();
     sleep(OVERLAP).await;
     let keys = world.issuer(issuer);
     keys.withdraw_old_keys();
@@ -77,7 +78,7 @@ async fn withdraw(world: Arc<World>, left: Arc<Left>, issuer: usize, old: String
         if keys.jwks_fetches() > fetches {
             // The answer may be on its way.
             sleep(Duration::from_secs(2)).await;
-            left.withdrawn.put(old);
+            left.withdrawn.put(old, made);
             return;
         }
     }
