@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# soak.sh MINUTES [OUT_DIR] [OPTION...]: calls a server that has every feature of the crate for so
+# soak.sh MINUTES [OUT_DIR] [OPTION...]: calls a server that has most features of the crate for so
 # long, with good and hostile requests of 10,000 tenants, while keys rotate, issuers and
 # introspection fail, and Redis is killed and stopped. Fails if a good request is lost outside of a
-# documented window (soak/src/windows.rs), if a hostile one is accepted, or if memory or open files
-# grow after the warm-up.
+# documented window (soak/src/windows.rs), if a hostile one is accepted or rejected for another
+# reason than its own, if a window is open for too long, or if memory or open files grow after the
+# warm-up.
 #
 # In less than 5 minutes, the caches would not be full. OUT_DIR gets samples.tsv, the plot soak.svg,
 # metrics.json and the log of the server; it is target/soak by default. Options are those of the
-# program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`; `--plant leak|files|accept|lose`
-# plants a flaw in the server, which the soak must then find.
+# program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`; `--plant NAME` plants the flaw
+# leak, files, accept, lose or status in the server, which the soak must then find.
 #
 # Needs Linux, cargo, redis-server or valkey-server. Everything listens on free ports of 127.0.0.1.
 set -euo pipefail

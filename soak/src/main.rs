@@ -1,4 +1,4 @@
-//! The soak: a server with every feature of portcullis under load, while what it depends on fails.
+//! The soak: a server with most features of portcullis under load, while what it depends on fails.
 //! `ci/soak.sh` builds and starts it.
 //!
 //! There are two processes, because memory and file descriptors of the server are measured alone:

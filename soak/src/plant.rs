@@ -19,8 +19,10 @@ pub(crate) enum Plant {
     Files,
     /// Of 2,000 responses, the rejections among the first 20 become 200, after the first 10,000.
     Accept,
-    /// Likewise, successes become 503.
+    /// Of the same responses, successes become 503.
     Lose,
+    /// Each 403 becomes a 401.
+    Status,
 }
 
 const AT_FIRST: u64 = 10_000;
@@ -39,6 +41,7 @@ impl Plant {
             Self::Files => "files",
             Self::Accept => "accept",
             Self::Lose => "lose",
+            Self::Status => "status",
         }
     }
 
@@ -61,6 +64,7 @@ impl Plant {
             Self::Lose if is_late && status.is_success() => {
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
+            Self::Status if status == StatusCode::FORBIDDEN => return StatusCode::UNAUTHORIZED,
             _ => {}
         }
         status
@@ -71,9 +75,11 @@ impl FromStr for Plant {
     type Err = Failure;
 
     fn from_str(name: &str) -> Result<Self, Failure> {
-        [Self::Nothing, Self::Leak, Self::Files, Self::Accept, Self::Lose]
+        [Self::Nothing, Self::Leak, Self::Files, Self::Accept, Self::Lose, Self::Status]
             .into_iter()
             .find(|plant| plant.name() == name)
-            .ok_or_else(|| format!("plant {name}: expected leak, files, accept or lose").into())
+            .ok_or_else(|| {
+                format!("plant {name}: expected leak, files, accept, lose or status").into()
+            })
     }
 }

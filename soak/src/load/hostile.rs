@@ -27,6 +27,13 @@ pub(super) fn job(
 ) -> Result<Option<Job>, Failure> {
     let bytes = match kind {
         Kind::ManyHeaders => many_headers(),
+        Kind::WithdrawnKey => {
+            let Some((issuer, token)) = material.left.withdrawn.any(random) else {
+                return Ok(None);
+            };
+            let payload = Payload::Http(Box::new(orders(&format!("Bearer {token}"))?));
+            return Ok(Some(Job { kind, issuer: Some(issuer), payload, then: None }));
+        }
         Kind::NoHttp => (0..300).map(|_| random.r#gen::<u8>()).chain(*b"\r\n\r\n").collect(),
         _ => {
             let victim = victim(random);
@@ -124,7 +131,6 @@ fn request(
                 Kind::WrongApiKey => other_secret(&material.api_keys, random),
                 Kind::RevokedOpaque => left.revoked_opaque.any(random).unwrap_or_default(),
                 Kind::Revoked => left.revoked.any(random).unwrap_or_default(),
-                Kind::WithdrawnKey => left.withdrawn.any(random).unwrap_or_default(),
                 _ => String::new(),
             };
             if text.is_empty() {

@@ -78,7 +78,7 @@ async fn withdraw(world: Arc<World>, left: Arc<Left>, issuer: usize, old: String
         if keys.jwks_fetches() > fetches {
             // The answer may be on its way.
             sleep(Duration::from_secs(2)).await;
-            left.withdrawn.put(old, made);
+            left.withdrawn.put((issuer, old), made);
             return;
         }
     }
