@@ -30,7 +30,7 @@ pub(crate) struct Window {
     pub(crate) after: Duration,
     /// How long it lasts, after the disturbance has ended.
     pub(crate) lasts: Duration,
-    /// For which part of the requests it may be open. What the schedule opens is about half of it.
+    /// For which part of the requests it may be open.
     pub(crate) open_at_most: f64,
 }
 
