@@ -48,7 +48,8 @@ pub(crate) struct Left {
     pub(crate) revoked: Bin<String>,
     /// Opaque tokens that were revoked at their issuer, once no cached answer says otherwise.
     pub(crate) revoked_opaque: Bin<String>,
-    /// Tokens whose key was withdrawn, with their issuer, once the server has fetched the keys again.
+    /// Tokens whose key was withdrawn, with their issuer, once the server has fetched the keys
+    /// again.
     pub(crate) withdrawn: Bin<(usize, String)>,
 }
 
