@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::net::Ipv6Addr;
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -29,15 +29,33 @@ pub struct Api {
 
 impl Api {
     pub fn new() -> Self {
-        let (revocations, clock) = (Revocations::in_memory(), TestClock::new());
+        let revocations = Revocations::in_memory();
+        Self::of(revocations.clone(), Some(&revocations))
+    }
+
+    /// Accepts what its revocations alone would reject.
+    pub fn without_revocations() -> Self {
+        Self::of(Revocations::in_memory(), None)
+    }
+
+    fn of(revocations: Revocations, used: Option<&Revocations>) -> Self {
+        let clock = TestClock::new();
         clock.correct_by(NOW - clock.unix_seconds() as i64);
         let issuer =
             Issuer::new(ISS, AUDIENCE).and_then(|one| one.secret(Algorithm::HS256, &SECRET));
         let issuer = issuer.expect("the configuration is valid");
-        let builder = Verifier::builder(issuer).revocations(&revocations).clock(&clock);
+        let builder = Verifier::builder(issuer).clock(&clock);
+        let builder = match used {
+            Some(revocations) => builder.revocations(revocations),
+            None => builder,
+        };
         // Otherwise, the memory that is measured is that of the cache.
         let verifier = builder.without_token_cache().build().expect("the configuration is valid");
         Self { verifier, revocations, clock }
+    }
+
+    pub fn accepts(&self, token: &str) -> bool {
+        self.verifier.try_verify(token).expect("nothing is fetched").is_ok()
     }
 }
 
@@ -58,10 +76,153 @@ pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
 
 /// A JWS with this header and this payload, whose signature is right if the header says HS256.
 pub fn signed(header: &[u8], payload: &[u8]) -> String {
-    static KEY: LazyLock<hmac::Key> = LazyLock::new(|| hmac::Key::new(hmac::HMAC_SHA256, &SECRET));
+    signed_with(&SECRET, header, payload)
+}
+
+pub fn signed_with(secret: &[u8], header: &[u8], payload: &[u8]) -> String {
     let input = format!("{}.{}", base64url(header), base64url(payload));
-    let signature = hmac::sign(&KEY, input.as_bytes());
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input.as_bytes());
     format!("{input}.{}", base64url(signature))
+}
+
+/// The same JWS with signatures that are wrong: each has one bit flipped, is of another secret, is
+/// cut off, or is empty.
+pub fn forged(header: &[u8], payload: &[u8]) -> Vec<String> {
+    let token = signed(header, payload);
+    let (input, signature) = token.rsplit_once('.').expect("three parts");
+    let signature = URL_SAFE_NO_PAD.decode(signature).expect("base64url");
+    let flipped = [0, 15, 31].map(|byte| {
+        let mut signature = signature.clone();
+        signature[byte] ^= 1;
+        signature
+    });
+    let cut = [signature[..31].to_vec(), Vec::new()];
+    let mut all: Vec<_> = flipped
+        .iter()
+        .chain(&cut)
+        .map(|signature| format!("{input}.{}", base64url(signature)))
+        .collect();
+    all.push(signed_with(&[8; 32], header, payload));
+    all
+}
+
+/// A valid access token with these further claims.
+pub fn access_token(iat: i64, claims: &Value) -> String {
+    let exp = NOW + 60;
+    let mut payload = serde_json::json!({ "iss": ISS, "aud": AUDIENCE, "iat": iat, "exp": exp });
+    let members = payload.as_object_mut().expect("an object");
+    members.extend(claims.as_object().expect("an object").clone());
+    signed(br#"{"alg":"HS256","typ":"at+jwt"}"#, payload.to_string().as_bytes())
+}
+
+/// Decodes each `%XX`, and leaves other percent signs alone.
+pub fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.get(..2).filter(|two| two.iter().all(u8::is_ascii_hexdigit));
+        match digits.and_then(|two| std::str::from_utf8(two).ok()) {
+            Some(two) if *first == b'%' => {
+                bytes.push(u8::from_str_radix(two, 16).expect("two digits"));
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// Decodes the percent-encoding of unreserved characters and no other, with upper-case digits
+/// (RFC 3986 §6.2.2). `None`: a percent sign does not begin an escape.
+pub fn unreserved_decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut normal = parts.next()?.to_owned();
+    for part in parts {
+        let digits = part.get(..2).filter(|two| two.bytes().all(|one| one.is_ascii_hexdigit()))?;
+        let byte = u8::from_str_radix(digits, 16).ok()?;
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                normal.push(byte.into());
+            }
+            _ => normal += &format!("%{byte:02X}"),
+        }
+        normal += &part[2..];
+    }
+    Some(normal)
+}
+
+/// Whether `htu` is the URL of a request with this path at an API with this base, by the text of
+/// RFC 3986. `None`: the base is not one.
+pub fn is_same_url(htu: &str, path: &str, base: &str) -> Option<bool> {
+    let (start, prefix) = split_url(base).filter(|_| !base.contains(['?', '#']))?;
+    let prefix = prefix.trim_end_matches('/');
+    let Some((own_start, own_path)) = split_url(htu) else { return Some(false) };
+    let is_path = (path.is_empty() || path.starts_with('/')) && path.chars().all(is_of_path);
+    let Some(path) = unreserved_decoded(path).filter(|_| is_path) else { return Some(false) };
+    let is_same_path = own_path == format!("{prefix}{path}")
+        // The root of an API below a prefix has a slash or none. Without a prefix, the URL of the
+        // root always has one.
+        || !prefix.is_empty() && path == "/" && own_path == prefix
+        || prefix.is_empty() && path.is_empty() && own_path == "/";
+    Some(own_start == start && is_same_path)
+}
+
+fn is_of_path(one: char) -> bool {
+    one.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/%".contains(one)
+}
+
+/// Scheme, host and port, and the path, each in its normal form.
+fn split_url(url: &str) -> Option<((String, String, u16), String)> {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let (scheme, rest) = url[..end].split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let default_port = match &*scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return None,
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = if path.is_empty() { "/" } else { path };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, ""),
+    };
+    if !port.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let port = if port.is_empty() { default_port } else { port.parse().ok()? };
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string(),
+        None => host.to_ascii_lowercase(),
+    };
+    let is_of_name = |one: char| is_of_path(one) && !":@/%".contains(one);
+    if host.is_empty() || !authority.starts_with('[') && !host.chars().all(is_of_name) {
+        return None;
+    }
+    let path = unreserved_decoded(path).filter(|path| path.chars().all(is_of_path))?;
+    Some(((scheme, host, port), without_dots(path)))
+}
+
+/// RFC 3986 §5.2.4, step by step.
+fn without_dots(mut input: String) -> String {
+    let mut output = String::new();
+    while !input.is_empty() {
+        if input.starts_with("/./") {
+            input.replace_range(..2, "");
+        } else if input == "/." {
+            input = "/".to_owned();
+        } else if input.starts_with("/../") || input == "/.." {
+            input.replace_range(..3, if input == "/.." { "/" } else { "" });
+            output.truncate(output.rfind('/').unwrap_or(0));
+        } else {
+            let end = input[1..].find('/').map_or(input.len(), |end| end + 1);
+            output.extend(input.drain(..end));
+        }
+    }
+    output
 }
 
 /// JSON as `serde_json` reads it, without duplicate members at any depth.
