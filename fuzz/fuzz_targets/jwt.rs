@@ -1,21 +1,31 @@
 //! A token with any header and any payload, whose signature is right: it is accepted only if both
-//! say what the configuration requires.
+//! say what the configuration requires, and never with another signature.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use portcullis_fuzz::{AUDIENCE, Api, ISS, Strict, parts, signed};
+use portcullis::{Error, InvalidToken};
+use portcullis_fuzz::{AUDIENCE, Api, ISS, NOW, Strict, access_token, forged, parts, signed};
+use serde_json::json;
 
 const LEEWAY: f64 = 30.0;
 
 fuzz_target!(|input: &str| {
-    static API: LazyLock<Api> = LazyLock::new(Api::new);
+    static API: LazyLock<Api> = LazyLock::new(|| {
+        let api = Api::new();
+        assert!(api.accepts(&access_token(NOW, &json!({ "sub": "u" }))), "a valid token");
+        api
+    });
     let Some([header, payload]) = parts(input) else { return };
     let token = signed(header.as_bytes(), payload.as_bytes());
     let verified = API.verifier.try_verify(&token).expect("nothing is fetched");
     let Ok(verified) = verified else { return };
+    for forged in forged(header.as_bytes(), payload.as_bytes()) {
+        let found = API.verifier.try_verify(&forged).expect("nothing is fetched");
+        assert!(matches!(found, Err(Error::InvalidToken(InvalidToken::BadSignature))), "{forged}");
+    }
     let header = Strict::read(header).expect("a header that is JSON");
     let payload = Strict::read(payload).expect("a payload that is JSON");
     let now = API.clock.unix_seconds() as f64;
