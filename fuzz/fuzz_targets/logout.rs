@@ -1,5 +1,5 @@
-//! Logout tokens with any header and any payload, whose signature is right: what is recorded is a
-//! logout token, and no logout token is an access token.
+//! Logout tokens with any header and any payload, whose signature is right: what is accepted is a
+//! logout token, it revokes what it names and nothing else, and no logout token is an access token.
 
 #![no_main]
 
@@ -10,41 +10,46 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use libfuzzer_sys::fuzz_target;
 use portcullis::BackChannelLogout;
-use portcullis_fuzz::{Api, ISS, Strict, parts, signed};
+use portcullis_fuzz::{Api, ISS, NOW, Strict, access_token, forged, parts, signed};
+use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tower_service::Service as _;
 
 const CLIENT: &str = "native-app";
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-struct Receiver {
-    api: Api,
-    runtime: Runtime,
-    service: BackChannelLogout,
-}
-
-static RECEIVER: LazyLock<Receiver> = LazyLock::new(|| {
-    let api = Api::new();
-    let service = BackChannelLogout::new(&api.verifier, &api.revocations, [CLIENT]);
+static PLAIN: LazyLock<Api> = LazyLock::new(Api::without_revocations);
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    Receiver { api, runtime, service }
+    let payload = json!({
+        "iss": ISS, "aud": CLIENT, "iat": NOW, "exp": NOW + 60, "jti": "l", "sub": "u",
+        "events": { EVENT: {} },
+    });
+    let token = signed(br#"{"alg":"HS256","typ":"logout+jwt"}"#, payload.to_string().as_bytes());
+    assert_eq!(send(&runtime, &Api::new(), &token), StatusCode::OK, "a valid token");
+    runtime
 });
 
-fuzz_target!(|input: &str| {
-    let Some([header, payload]) = parts(input) else { return };
-    let Receiver { api, runtime, service } = &*RECEIVER;
-    let token = signed(header.as_bytes(), payload.as_bytes());
+fn send(runtime: &Runtime, api: &Api, token: &str) -> StatusCode {
+    let mut service = BackChannelLogout::new(&api.verifier, &api.revocations, [CLIENT]);
     let body = Full::new(Bytes::from(format!("logout_token={token}")));
     let request = Request::post("/").header("content-type", "application/x-www-form-urlencoded");
     let request = request.body(body).expect("a request");
-    let answer = runtime.block_on(service.clone().call(request));
-    let status = answer.map(|response| response.status()).expect("an answer");
+    runtime.block_on(service.call(request)).expect("an answer").status()
+}
+
+fuzz_target!(|input: &str| {
+    let Some([header, payload]) = parts(input) else { return };
+    // A new one each time, so that no earlier input has revoked anything.
+    let api = Api::new();
+    let token = signed(header.as_bytes(), payload.as_bytes());
+    let status = send(&RUNTIME, &api, &token);
     if status != StatusCode::OK {
-        assert!(
-            [StatusCode::BAD_REQUEST, StatusCode::SERVICE_UNAVAILABLE].contains(&status),
-            "{status}"
-        );
+        assert_eq!(status, StatusCode::BAD_REQUEST);
         return;
+    }
+    for forged in forged(header.as_bytes(), payload.as_bytes()) {
+        assert_eq!(send(&RUNTIME, &api, &forged), StatusCode::BAD_REQUEST, "{forged}");
     }
     let claims = Strict::read(payload).expect("a payload that is JSON");
     let header = Strict::read(header).expect("a header that is JSON");
@@ -54,10 +59,28 @@ fuzz_target!(|input: &str| {
     assert!(claims.get("aud").is_some_and(|aud| aud.texts().contains(&CLIENT)));
     assert!(claims.get("events").and_then(|events| events.get(EVENT)).is_some());
     assert!(claims.get("nonce").is_none(), "{claims:?}");
-    assert!(claims.get("sub").is_some() || claims.get("sid").is_some());
     let iat = claims.get("iat").and_then(Strict::number).expect("iat");
-    let now = api.clock.unix_seconds() as f64;
-    assert!((now - 151.0..=now + 31.0).contains(&iat), "{iat} {now}");
-    // A logout token opens no API.
-    assert!(api.verifier.try_verify(&token).is_some_and(|found| found.is_err()));
+    assert!((NOW as f64 - 151.0..=NOW as f64 + 31.0).contains(&iat), "{iat}");
+    // A logout token opens no API, also if it revokes nothing.
+    assert!(!PLAIN.accepts(&token));
+
+    // It revokes the session, or else all tokens of the user. Both are told apart from each other
+    // and from other values, and tokens that were issued later stay valid.
+    let text = |name| claims.get(name).and_then(Strict::text).filter(|text| !text.is_empty());
+    let (kind, value) = match (text("sid"), text("sub")) {
+        (Some(sid), _) => ("sid", sid),
+        (None, sub) => ("sub", sub.expect("`sid` or `sub`")),
+    };
+    let accepts = |iat, claims| {
+        let token = access_token(iat, &claims);
+        // Not if the value is too long for an access token.
+        PLAIN.accepts(&token).then(|| api.accepts(&token))
+    };
+    let (before, after) = (iat as i64 - 1, iat as i64 + 2);
+    let other_kind = if kind == "sid" { "sub" } else { "sid" };
+    assert_ne!(accepts(before, json!({ kind: value })), Some(true), "{kind} {value:?}");
+    assert_ne!(accepts(before, json!({ kind: format!("{value}.") })), Some(false));
+    assert_ne!(accepts(before, json!({ other_kind: value })), Some(false));
+    assert_ne!(accepts(after, json!({ kind: value })), Some(false));
+    assert!(value.len() > 1000 || accepts(before, json!({ kind: value })).is_some());
 });
