@@ -1,30 +1,53 @@
-//! Key sets: each member is kept or reported, and a key that is kept verifies signatures of its
-//! algorithms, or rejects them, but is never unusable.
+//! Key sets: each member is kept or reported, a key that is kept is usable, a known key verifies
+//! its signature among any others, and no public key is the secret of an HMAC.
 
 #![no_main]
 
+use std::sync::LazyLock;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use portcullis::{InvalidToken, Jwks};
-use portcullis_fuzz::base64url;
+use portcullis_fuzz::{base64url, signed_with};
+use serde_json::{Value, json};
 
 const MOST: usize = 500;
+const KNOWN: &str = "known";
+
+/// A key, and what it has signed.
+static SIGNED: LazyLock<(Value, String)> = LazyLock::new(|| {
+    let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a key");
+    let x = base64url(key.public_key().as_ref());
+    let header = json!({ "alg": "EdDSA", "kid": KNOWN }).to_string();
+    let input = format!("{}.e30", base64url(header));
+    let token = format!("{input}.{}", base64url(key.sign(input.as_bytes())));
+    (json!({ "kty": "OKP", "crv": "Ed25519", "kid": KNOWN, "x": x }), token)
+});
 
 fuzz_target!(|document: &[u8]| {
-    let Ok(keys) = Jwks::from_json(document) else { return };
-    let json: serde_json::Value =
-        serde_json::from_slice(document).expect("a document that is JSON");
+    let found = Jwks::from_json(document);
+    let Ok(json) = serde_json::from_slice::<Value>(document) else {
+        assert!(found.is_err());
+        return;
+    };
+    if let Some(members) = json["keys"].as_array() {
+        has_known_key(&json, members);
+    }
+    let Ok(keys) = found else { return };
     let members = json["keys"].as_array().expect("an array of keys");
     assert!(keys.len() <= MOST);
     assert!(keys.len() + keys.ignored().len() >= members.len().min(MOST), "{members:?}");
     for member in members.iter().take(MOST) {
+        let header = |alg| match member["kid"].as_str() {
+            Some(kid) => json!({ "alg": alg, "kid": kid }).to_string(),
+            None => json!({ "alg": alg }).to_string(),
+        };
         for alg in ["RS256", "PS256", "ES256", "ES384", "EdDSA", "HS256"] {
-            let header = match member["kid"].as_str() {
-                Some(kid) => serde_json::json!({ "alg": alg, "kid": kid }),
-                None => serde_json::json!({ "alg": alg }),
-            };
-            let compact = format!("{}.e30.{}", base64url(header.to_string()), base64url([1; 64]));
+            let compact = format!("{}.e30.{}", base64url(header(alg)), base64url([1; 64]));
             match keys.verify(&compact) {
-                Ok(_) => panic!("an invalid signature is accepted: {compact}"),
+                Ok(_) => panic!("an invalid signature: {compact}"),
                 Err(
                     InvalidToken::BadSignature
                     | InvalidToken::UnknownKey { .. }
@@ -35,4 +58,35 @@ fuzz_target!(|document: &[u8]| {
             }
         }
     }
+    // What is public about a key, as the secret of an HMAC.
+    for member in members.iter().take(16) {
+        let mut secrets = vec![member.to_string().into_bytes()];
+        for text in ["k", "n", "x"].iter().filter_map(|name| member[name].as_str()) {
+            secrets.push(text.as_bytes().to_vec());
+            secrets.extend(URL_SAFE_NO_PAD.decode(text));
+        }
+        for header in [json!({ "alg": "HS256", "kid": member["kid"] }), json!({ "alg": "HS256" })] {
+            for secret in &secrets {
+                let token = signed_with(secret, header.to_string().as_bytes(), b"{}");
+                assert!(keys.verify(&token).is_err(), "{token}");
+            }
+        }
+    }
 });
+
+/// The known key verifies its signature in any set that has room for it and no other of its name.
+fn has_known_key(json: &Value, members: &[Value]) {
+    if members.iter().any(|member| member["kid"] == KNOWN) {
+        return;
+    }
+    let (key, token) = &*SIGNED;
+    let mut members = members.to_vec();
+    members.insert(members.len().min(MOST - 1), key.clone());
+    let mut json = json.clone();
+    json["keys"] = members.into();
+    let keys = Jwks::from_json(json.to_string()).expect("a set with a usable key");
+    assert!(keys.verify(token).is_ok(), "{json}");
+    let (input, _) = token.rsplit_once('.').expect("three parts");
+    let forged = format!("{input}.{}", base64url([1; 64]));
+    assert!(matches!(keys.verify(&forged), Err(InvalidToken::BadSignature)), "{json}");
+}
