@@ -1,13 +1,58 @@
-//! MCP bodies: the methods and names that rules see are those that `serde_json` reads.
+//! MCP bodies: the methods and names that rules see are those that `serde_json` reads, and no
+//! member that rules depend on is repeated.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::fuzzing::mcp_messages;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+
+/// What rules depend on. For these structs, serde rejects a repeated member.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "only deserialized")]
+struct Message {
+    jsonrpc: Option<IgnoredAny>,
+    method: Option<String>,
+    id: Option<IgnoredAny>,
+    params: Option<Params>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "only deserialized")]
+#[serde(rename_all = "camelCase")]
+struct Params {
+    name: Option<String>,
+    uri: Option<String>,
+    task_id: Option<String>,
+    r#ref: Option<Reference>,
+    notifications: Option<Notifications>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "only deserialized")]
+struct Reference {
+    name: Option<String>,
+    uri: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "only deserialized")]
+#[serde(rename_all = "camelCase")]
+struct Notifications {
+    resource_subscriptions: Option<Vec<String>>,
+}
 
 fuzz_target!(|body: &[u8]| {
     let Some(messages) = mcp_messages(body) else { return };
+    let is_batch = body.trim_ascii_start().starts_with(b"[");
+    let read = if is_batch {
+        serde_json::from_slice::<Vec<Option<Message>>>(body).map(drop)
+    } else {
+        serde_json::from_slice::<Message>(body).map(drop)
+    };
+    read.unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(body)));
     // What no rule reads may be invalid, such as half of a character. A service rejects it.
     let Ok(json) = serde_json::from_slice::<Value>(body) else { return };
     let expected = match &json {
