@@ -5,7 +5,8 @@
 # With TEST, only those that the tests in src/ and in tests/TEST reach, and only these tests run.
 #
 # ci/mutants/src/main.rs says how it works. Installs cargo-mutants for the list. Takes the time of a
-# build and of running each test once, then about a second for a change.
+# build and of running each test once, then about a second for a change. RESULTS names a file where
+# the changes are recorded that are caught: another run with that file leaves them out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -439,7 +439,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
                     id: first(&deleted),
                 });
             }
-            Some(guard) if !has_let(guard) && !(deleted.is_empty() && replaced.is_empty()) => {
+            Some(guard) if !(has_let(guard) || deleted.is_empty() && replaced.is_empty()) => {
                 let all = deleted.iter().chain(&replaced);
                 self.placed.extend(all.map(|mutant| mutant.id));
                 let range = range_of(guard);

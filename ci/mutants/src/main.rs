@@ -12,6 +12,8 @@ mod instrument;
 mod suite;
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,6 +34,8 @@ struct Arguments {
     accepted: PathBuf,
     /// Part of the paths of the files whose mutants are taken.
     file: Option<String>,
+    /// Where the mutants are recorded that are caught, so that another run leaves them out.
+    results: Option<PathBuf>,
     /// The only files in `tests/` that run, beside the tests in `src/`. Empty: all of them. Mutants
     /// that these tests do not reach are left out then.
     tests: Vec<String>,
@@ -46,7 +50,29 @@ fn arguments() -> Result<Arguments, Failure> {
     let shard = (number.parse()?, of.parse()?);
     let (copy, target, accepted) = (copy.into(), target.into(), accepted.into());
     let (file, tests) = (all.next(), all.collect());
-    Ok(Arguments { copy, target, shard, accepted, file, tests })
+    let results = std::env::var_os("RESULTS").map(PathBuf::from);
+    Ok(Arguments { copy, target, shard, accepted, file, results, tests })
+}
+
+/// The mutants that were caught by this run and the runs before it.
+#[derive(Default)]
+struct Results {
+    file: Option<std::fs::File>,
+    /// With line and column: where the code has moved, the mutants are tried again.
+    caught: BTreeSet<String>,
+}
+
+impl Results {
+    fn read(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let caught = std::fs::read_to_string(path)?.lines().map(str::to_owned).collect();
+        Ok(Self { file: Some(file), caught })
+    }
+
+    fn add(&mut self, mutant: &Mutant) -> std::io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), |file| writeln!(file, "{}", mutant.name))
+    }
 }
 
 /// The mutants of the shard, as cargo-mutants lists them. The test kit is left out: it is tested by
@@ -112,42 +138,79 @@ fn run() -> Result<bool, Failure> {
     if !arguments.tests.is_empty() {
         mutants.retain(|mutant| suite.reaching(mutant.id) > 0);
     }
+    if mutants.is_empty() {
+        return Err("expected mutants, found none in this shard and these files".into());
+    }
+    let mut results = Results::read(arguments.results.as_deref())?;
+    let caught_before = mutants.len();
+    mutants.retain(|mutant| !results.caught.contains(&mutant.name));
+    let caught_before = caught_before - mutants.len();
+    let missed = missed(&suite, &mutants, &mut results)?;
     let accepted = std::fs::read_to_string(&arguments.accepted).unwrap_or_default();
     let accepted: BTreeSet<&str> =
         accepted.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(mutant) = mutants.get(number) else { break };
-                    if number % 200 == 199 {
-                        println!("{number} of {} done", mutants.len());
-                    }
-                    match suite.outcome_with(mutant.id) {
-                        Outcome::Failed => {}
-                        // On a busy machine, a mutant may be late for no fault of its own.
-                        Outcome::LateEnd => println!("caught by its time: {}", mutant.name),
-                        Outcome::Passed => {
-                            let reached = suite.reaching(mutant.id);
-                            println!("missed, {reached} tests reach it: {}", mutant.name);
-                            missed.lock().unwrap_or_else(PoisonError::into_inner).push(mutant);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
     let known = missed.iter().filter(|mutant| accepted.contains(&*mutant.stable_name())).count();
     println!(
         "{} of {} caught, {} missed of which {known} are accepted",
-        mutants.len() - missed.len(),
-        mutants.len(),
+        caught_before + mutants.len() - missed.len(),
+        caught_before + mutants.len(),
         missed.len()
     );
     Ok(missed.len() == known)
+}
+
+/// Runs the tests that reach each mutant, two mutants at a time. Returns those that no test notices.
+fn missed<'a>(
+    suite: &Suite,
+    mutants: &'a [Mutant],
+    results: &mut Results,
+) -> Result<Vec<&'a Mutant>, Failure> {
+    let (next, late) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (missed, caught) = (Mutex::new(Vec::new()), Mutex::new(results));
+    std::thread::scope(|scope| {
+        let work = || -> Result<(), std::io::Error> {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(mutant) = mutants.get(number) else { return Ok(()) };
+                if number % 200 == 199 {
+                    println!("{number} of {} done", mutants.len());
+                }
+                match suite.outcome_with(mutant.id) {
+                    Outcome::Failed => locked(&caught).add(mutant)?,
+                    Outcome::LateEnd => locked(&late).push(mutant),
+                    Outcome::Passed => {
+                        let reached = suite.reaching(mutant.id);
+                        println!("missed, {reached} tests reach it: {}", mutant.name);
+                        locked(&missed).push(mutant);
+                    }
+                }
+            }
+        };
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| Err(std::io::Error::other("a worker panicked")))
+        })
+    })?;
+    // Once more, one at a time: beside another mutant, one may be late for no fault of its own.
+    for mutant in locked(&late).drain(..) {
+        match suite.outcome_with(mutant.id) {
+            Outcome::Passed => {
+                println!("missed, though late at first: {}", mutant.name);
+                locked(&missed).push(mutant);
+            }
+            outcome => {
+                if outcome == Outcome::LateEnd {
+                    println!("caught by its time: {}", mutant.name);
+                }
+                locked(&caught).add(mutant)?;
+            }
+        }
+    }
+    Ok(missed.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn main() -> ExitCode {
