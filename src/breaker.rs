@@ -177,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn questions_from_before_a_suspension_do_not_count_after_it_has_ended() {
+        let mut breaker = Breaker::new(LIMITS);
+        let old = breaker.admit(LIMIT, ms(0)).unwrap();
+        while fail(&mut breaker, ms(0)).is_none() {}
+        assert!(breaker.admit(LIMIT, ms(1000)).is_ok());
+        assert!(breaker.succeeded());
+        for _ in 0..LIMITS.failures {
+            assert_eq!(breaker.failed(old, 1.0, ms(1000)), None);
+        }
+        assert!(breaker.check(ms(1000)).is_ok());
+    }
+
+    #[test]
     fn the_time_that_the_endpoint_asks_for_is_bounded_and_kept() {
         for (asked, waits) in [(ms(0), ms(1000)), (ms(7000), ms(7000)), (ms(90_000), ms(30_000))] {
             let mut breaker = Breaker::new(LIMITS);

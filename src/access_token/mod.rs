@@ -3,6 +3,8 @@
 pub(crate) mod charge;
 pub(crate) mod payload;
 mod stored;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 
 use std::fmt;
 #[cfg(feature = "status-list")]

@@ -51,3 +51,32 @@ fn with_another_secret(key: &GeneratedApiKey) -> String {
     assert!(ApiKey::has_valid_form(&forged), "the checksum is public");
     forged
 }
+
+#[test]
+fn only_a_whole_key_has_the_form_of_one() {
+    let key = generate();
+    let key = key.expose_key();
+    let (id, secret) = key.rsplit_once('_').unwrap();
+    let other = |at: usize| {
+        let other = if key.as_bytes()[at] == b'a' { "b" } else { "a" };
+        format!("{}{other}{}", &key[..at], &key[at + 1..])
+    };
+    assert!(ApiKey::has_valid_form(key));
+    for (name, text) in [
+        ("empty", String::new()),
+        ("another checksum", other(key.len() - 1)),
+        ("another secret", other(id.len() + 1)),
+        ("another identifier", other(id.len() - 1)),
+        ("another prefix", other(0)),
+        ("a character less", key[..key.len() - 1].to_owned()),
+        ("a character more", format!("{key}a")),
+        ("a space before", format!(" {key}")),
+        ("a line after", format!("{key}\n")),
+        ("without its secret", id.to_owned()),
+        ("without its identifier", secret.to_owned()),
+        ("in upper case", key.to_uppercase()),
+        ("a JWT", "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln".to_owned()),
+    ] {
+        assert!(!ApiKey::has_valid_form(&text), "{name}: {text:?}");
+    }
+}
