@@ -159,7 +159,7 @@ fn run() -> Result<bool, Failure> {
     Ok(missed.len() == known)
 }
 
-/// Runs the tests that reach each mutant, two mutants at a time. Returns those that no test notices.
+/// Runs the tests that reach each mutant, two mutants at a time. Returns those that pass them all.
 fn missed<'a>(
     suite: &Suite,
     mutants: &'a [Mutant],
