@@ -25,6 +25,14 @@ const NEVER: Duration = Duration::from_secs(MAX_NUMERIC_DATE as u64);
 /// slash, which some encoders of JSON escape.
 const OPENID_EVENT: &str = "schemas.openid.net";
 
+/// Whether an object has an event of OpenID as a member. If its text contains the name of one
+/// elsewhere, it is no access token either.
+fn names_event(events: &str) -> bool {
+    // A name with escapes reads otherwise than it is spelled.
+    let reads_so = || json::names(events).any(|name| name.contains(OPENID_EVENT));
+    events.contains(OPENID_EVENT) || events.contains('\\') && reads_so()
+}
+
 /// The claims of a token, with their types, borrowed from the payload.
 ///
 /// Parsed claims prove nothing. Until the signature is verified, they may only be used to reject
@@ -187,7 +195,7 @@ impl<'a> RegisteredClaims<'a> {
             scope: scope_claim(scope).or_else(|| scope_claim(scp)).unwrap_or_else(Scope::none),
             tenant: passed_over(tid),
             confirmation: Confirmation::read(cnf.as_ref()),
-            has_event: matches!(events, Some(Value::Object(events)) if events.contains(OPENID_EVENT)),
+            has_event: matches!(events, Some(Value::Object(events)) if names_event(events)),
         })
     }
 

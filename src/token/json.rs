@@ -69,6 +69,20 @@ pub(crate) fn read_object<'a, const N: usize>(
     if reader.at == json.len() { Ok(values) } else { Err(NotAnObject) }
 }
 
+/// The names of the members of an object that [`read_object`] has returned, without their escapes.
+pub(crate) fn names(object: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let mut reader = Reader { text: object, at: 0, names: Vec::new() };
+    let mut another = reader.eat(b'{');
+    reader.white_space();
+    another &= !reader.eat(b'}');
+    std::iter::from_fn(move || {
+        let name = another.then(|| reader.name().ok())??;
+        reader.value(MAX_DEPTH, Strings::Skip).ok()?;
+        another = reader.another(b'}').unwrap_or(false);
+        Some(name)
+    })
+}
+
 struct Reader<'a> {
     text: &'a str,
     /// The current position, in bytes.
@@ -374,6 +388,19 @@ mod tests {
         ];
         for (name, json, ok) in cases {
             assert_eq!(read_object(&json, &["a"]).is_ok(), ok, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_members_without_escapes() {
+        for (object, expected) in [
+            ("{}", &[][..]),
+            ("{ }", &[]),
+            (r#"{"a":1}"#, &["a"]),
+            (r#"{ "a\u002eb" : {"c":[{"d":0}]} , "" : "e" }"#, &["a.b", ""]),
+            (r#"{"\ud83d\ude00":null,"\"":[]}"#, &["\u{1f600}", "\""]),
+        ] {
+            assert!(names(object).eq(expected.iter().copied()), "{object}");
         }
     }
 

@@ -252,6 +252,7 @@ async fn invalid_events_are_rejected() {
         ("another type", event().header("typ", "logout+jwt"), "invalid_request"),
         ("no type", event().without_header("typ"), "invalid_request"),
         ("no events", event().without_claim("events"), "invalid_request"),
+        ("an empty list of events", event().claim("events", json!({})), "invalid_request"),
         ("no jti", event().without_claim("jti"), "invalid_request"),
         ("in the future", event().claim("iat", api.clock.unix_seconds() + 3600), "invalid_request"),
         ("another audience", event().audience("x"), "invalid_audience"),

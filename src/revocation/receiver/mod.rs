@@ -125,6 +125,9 @@ impl<'a> EventClaims<'a> {
             return Err(Wrong("`jti`"));
         };
         let Some(Value::Object(events)) = events else { return Err(Wrong("`events`")) };
+        if json::names(events).next().is_none() {
+            return Err(Wrong("`events` with one event at least"));
+        }
         Ok(Self { audience, issued_at, jti: jti.into_owned(), events })
     }
 
