@@ -428,9 +428,13 @@ pub(crate) fn revocation_received(issuer: &str, kind: &'static str) {
     tracing::info!(target: "portcullis", event = "revocation_received", issuer, kind, "an issuer revoked tokens");
 }
 
-/// A receiver could not record a revocation; the sender is told to try again.
-pub(crate) fn revocation_not_recorded(error: &dyn std::fmt::Display) {
-    tracing::error!(target: "portcullis", event = "revocation_not_recorded", %error, "a received revocation was not recorded");
+/// A receiver could not record a revocation; the sender is told to try again. `suppressed` is as in
+/// [`lookup_failed`].
+pub(crate) fn revocation_not_recorded(error: &dyn std::fmt::Display, suppressed: u64) {
+    tracing::error!(
+        target: "portcullis", event = "revocation_not_recorded", %error, suppressed,
+        "a received revocation was not recorded"
+    );
 }
 
 /// A logout token was rejected. `suppressed` is as in [`lookup_failed`].

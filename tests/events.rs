@@ -135,7 +135,7 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(verdict(&verifier, &kid("a")).await, "unknown_key");
     said(&[
         "DEBUG unknown_kid issuer outcome=fetched",
-        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
+        "INFO keys_fetched changed=false ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
         "DEBUG unknown_kid issuer outcome=missing",
         "DEBUG token_rejected alg issuer kid reason=unknown_key",
     ]);
@@ -175,7 +175,7 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(verdict(&verifier, &good()).await, "ok");
     fetched(7).await;
     said(&[
-        "INFO keys_fetched changed=true ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
+        "INFO keys_fetched changed=false ignored ignored_keys=0 issuer keys=1 lifetime_s suppressed=0",
     ]);
 
     // A second outage is logged again.
@@ -472,7 +472,7 @@ async fn events_and_metrics_have_stable_names() {
     };
     let logout_token = || sender.logout_token("app").subject("alice");
     assert_eq!(log_out(logout_token()).await, 503);
-    said(&["ERROR revocation_not_recorded error"]);
+    said(&["ERROR revocation_not_recorded error suppressed=0"]);
     store.set_behavior(StoreBehavior::Normal);
     tokio::time::sleep(Duration::from_secs(1)).await;
     said(&["INFO revocations_read entries"]);
@@ -565,13 +565,15 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_introspections_total issuer=ASKED outcome=failed: 7",
             "portcullis_introspections_total issuer=ASKED outcome=inactive: 1",
             "portcullis_introspections_total issuer=ASKED outcome=rejected: 1",
-            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 9 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=unchanged: 5 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=resolved outcome=changed: 7 times",
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 9",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 4",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
+            "portcullis_key_fetches_total issuer=ISS outcome=unchanged: 5",
             "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
             "portcullis_key_fetches_total issuer=LARGE outcome=failed: 1",
             "portcullis_key_fetches_total issuer=resolved outcome=changed: 7",

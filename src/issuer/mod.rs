@@ -247,12 +247,12 @@ impl Issuer {
         Arc::make_mut(&mut self.profile)
     }
 
-    /// Returns `true` if the configuration is the same apart from the aliases, in which case a
-    /// resolved issuer keeps its keys. Clients cannot be compared and are assumed to be the same.
+    /// Returns `true` if the configuration is the same, in which case a resolved issuer keeps its
+    /// keys. Clients cannot be compared and are assumed to be the same.
     pub(crate) fn is_unchanged_from(&self, other: &Self) -> bool {
         let Self {
             iss,
-            aliases: _,
+            aliases,
             template,
             audience,
             profile,
@@ -276,7 +276,9 @@ impl Issuer {
         if *status_lists != other.status_lists {
             return false;
         }
+        // Revocations under any of its names concern all of its tokens.
         *iss == other.iss
+            && *aliases == other.aliases
             && *template == other.template
             && *audience == other.audience
             && *profile == other.profile

@@ -22,7 +22,7 @@ use crate::clock::{Clock, Now};
 use crate::error::{ConfigError, Error, FetchError, InvalidToken};
 use crate::health::RevocationsHealth;
 use crate::shared_store::{SharedStore, StoreError};
-use crate::telemetry;
+use crate::telemetry::{self, LogThrottle};
 use crate::verifier::documents::VerifiedDocument;
 use tokio::time::{sleep, timeout};
 
@@ -91,6 +91,7 @@ struct Inner {
     revoked: Revoked,
     /// The log that replicas share. Without it, the entries live in this process only.
     follower: Option<Follower>,
+    failures: LogThrottle,
     clock: OnceLock<Clock>,
 }
 
@@ -117,6 +118,7 @@ impl Revocations {
             max_stale: MAX_STALE,
             revoked,
             follower,
+            failures: LogThrottle::default(),
             clock: OnceLock::new(),
         }))
     }
@@ -243,11 +245,11 @@ impl Revocations {
 
     /// The entry that revokes what was issued up to a time.
     fn entry(&self, kind: Kind, iss: &str, value: &str, issued_before: Duration) -> Entry {
-        // The clock of the issuer may be ahead: until the youngest of these tokens is as old as
-        // tokens may be.
+        // Until the youngest of these tokens is as old as tokens may be. For what has a time, from
+        // that time on: a recorded event that is sent again then has the same entry.
         let from = match issued_before {
             Duration::MAX => self.now().unix.saturating_add(LEEWAY),
-            before => self.now().unix.max(before).saturating_add(Duration::from_secs(1)),
+            before => before.saturating_add(Duration::from_secs(1)),
         };
         Entry::new(kind, iss, value, issued_before, from.saturating_add(self.0.keep_for))
     }
@@ -263,19 +265,31 @@ impl Revocations {
             return Ok(());
         }
         let entry = self.entry(told.kind, &document.iss, told.value, told.issued_before);
+        if told.issued_before == Duration::MAX && self.has(&entry) {
+            return Ok(());
+        }
         let appended = self.append(entry, document.source).await;
-        appended.inspect_err(|error| telemetry::revocation_not_recorded(error))?;
+        appended.inspect_err(|error| self.log_failure(error))?;
         telemetry::revocation_received(&document.iss, told.kind.name());
         Ok(())
     }
 
+    /// A sender may repeat what cannot be recorded as often as it likes.
+    fn log_failure(&self, error: &StoreError) {
+        if let Some(suppressed) = self.0.failures.admit(self.now().uptime) {
+            telemetry::revocation_not_recorded(error, suppressed);
+        }
+    }
+
+    /// Whether this is known already. An entry without a time ends later each time that it is
+    /// created, so when it ends is not compared.
     fn has(&self, entry: &Entry) -> bool {
-        self.0.revoked.covers(entry)
+        self.0.revoked.has(entry, self.now())
     }
 
     /// Whether something happened so long ago that entries about it have ended.
     fn is_forgotten(&self, time: Duration) -> bool {
-        time.saturating_add(self.0.keep_for) < self.now().unix
+        self.forgets(Some(time), self.now())
     }
 
     async fn append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
@@ -376,10 +390,13 @@ impl Revocations {
     /// Whether a token is revoked, by what is known.
     fn is_revoked(&self, token: &AccessToken, now: Now) -> Result<bool, InvalidToken> {
         let (identifiers, issued_at) = (Identifiers::read(token)?, token.issued_at());
-        let is_forgotten =
-            issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix);
         let is_listed = || self.0.revoked.contains(&identifiers.hashes(), issued_at, now.unix);
-        Ok(is_forgotten || self.0.revoked.len() > 0 && is_listed())
+        Ok(self.forgets(issued_at, now) || self.0.revoked.len() > 0 && is_listed())
+    }
+
+    /// Whether a token was issued so long ago that it is no longer known what was revoked then.
+    pub(crate) fn forgets(&self, issued_at: Option<Duration>, now: Now) -> bool {
+        issued_at.is_some_and(|issued_at| issued_at.saturating_add(self.0.keep_for) < now.unix)
     }
 
     /// Waits until a token is revoked. A log that cannot be read revokes nothing.

@@ -174,15 +174,23 @@ impl Revoked {
         self.shards.get(usize::from(*last) % SHARDS)
     }
 
+    /// Whether an entry like this one is there, and has not ended.
+    pub(super) fn has(&self, entry: &Entry, now: Now) -> bool {
+        self.inserted(entry).is_some_and(|times| times.until() > seconds(now.unix))
+    }
+
     /// Whether an entry like this one, which ends no earlier than a minute before it, is there.
     pub(super) fn covers(&self, entry: &Entry) -> bool {
+        self.inserted(entry)
+            .is_some_and(|times| times.until().saturating_add(60) >= seconds(entry.until))
+    }
+
+    /// The times of an entry that revokes what this one revokes.
+    fn inserted(&self, entry: &Entry) -> Option<Times> {
         // After an insertion in progress, which changes the count at its end: only then, no token
         // that is revoked by the entry is accepted any more.
         let _inserted = self.counted();
-        self.get(&entry.hash).is_some_and(|times| {
-            times.issued_before() >= seconds(entry.issued_before)
-                && times.until().saturating_add(60) >= seconds(entry.until)
-        })
+        self.get(&entry.hash).filter(|times| times.issued_before() >= seconds(entry.issued_before))
     }
 
     /// Returns what is full if there is no room for an entry. Otherwise, it counts as appended.

@@ -283,6 +283,21 @@ async fn jwts_are_verified_then_asked_about() {
     }
 }
 
+/// Anyone can cause a fetch of the keys, with a token whose `kid` is invented.
+#[tokio::test]
+async fn keys_that_are_fetched_again_and_are_the_same_void_no_answer() {
+    let api = api(Introspection::jwts_too).await;
+    let jwt = api.server.keys().token().build();
+    assert_eq!(verdict(&api.verifier, &jwt).await, "ok");
+    let fetches = || api.verifier.health()[0].fetches;
+    assert_eq!(fetches(), 1);
+    let forged = api.server.keys().token().header("kid", "invented").build();
+    assert_eq!(verdict(&api.verifier, &forged).await, "unknown_key");
+    assert_eq!(fetches(), 2);
+    assert_eq!(verdict(&api.verifier, &jwt).await, "ok");
+    assert_eq!(api.server.asked(), 1);
+}
+
 #[tokio::test]
 async fn an_issuer_without_keys_is_asked_about_every_token() {
     let api = api(Introspection::instead_of_keys).await;

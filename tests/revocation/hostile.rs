@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -53,6 +53,29 @@ async fn a_revocation_counts_for_every_name_of_the_issuer() {
     let logout = issuer.logout_token("web").subject("alice").build();
     assert_eq!(log_out(&app, &logout).await, 200);
     assert_eq!(verdict(&verifier, &token).await, "revoked", "token by the alias");
+}
+
+#[tokio::test]
+async fn a_revocation_counts_for_a_name_that_the_issuer_got_later() {
+    let (issuer, clock) = issuer();
+    let (other, has_other) = ("https://login.custom.example/", Arc::new(AtomicBool::new(false)));
+    let (revocations, config) = (Revocations::in_memory(), issuer.issuer());
+    let with_other = config.clone().alias(other).unwrap();
+    let looked_up = Arc::clone(&has_other);
+    let issuers = Issuers::lookup(move |_| {
+        let has_other = looked_up.load(Ordering::SeqCst);
+        Some(if has_other { with_other.clone() } else { config.clone() })
+    });
+    let verifier = Verifier::builder(issuers).clock(&clock).revocations(&revocations);
+    let verifier = verifier.build().unwrap();
+    let app = receivers(&verifier, &revocations);
+    assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
+    has_other.store(true, Ordering::SeqCst);
+    let token = issuer.token().subject("alice").issued_by(other).build();
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    let logout = issuer.logout_token("web").subject("alice").build();
+    assert_eq!(log_out(&app, &logout).await, 200);
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,18 +195,30 @@ async fn an_event_among_many_is_not_lost() {
 }
 
 #[tokio::test]
-async fn a_logout_token_with_escaped_slashes_is_no_access_token() {
+async fn a_logout_token_with_escapes_is_no_access_token() {
     let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
-    let verifier = built(issuer.issuer(), &clock, &revocations);
     let now = clock.unix_seconds();
-    // As PHP writes JSON.
-    let payload = json!({
-        "iss": ISS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 120, "jti": "x",
-        "events": { LOGOUT: {} },
-    });
-    let payload = payload.to_string().replace('/', "\\/");
-    let token = issuer.token().header("typ", "JWT").payload(payload).build();
-    assert_ne!(verdict(&verifier, &token).await, "ok");
+    let verifiers = [
+        ("with revocations", built(issuer.issuer(), &clock, &revocations)),
+        ("without", Verifier::builder(issuer.issuer()).clock(&clock).build().unwrap()),
+    ];
+    for (name, of, with) in [
+        // As PHP writes JSON.
+        ("escaped slashes", "/", "\\/"),
+        ("an escaped dot", "schemas.", "schemas\\u002e"),
+        ("an escaped letter", "openid", "\\u006Fpenid"),
+    ] {
+        let payload = json!({
+            "iss": ISS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 120, "jti": "x",
+            "events": { "a": "\\", LOGOUT: {} },
+        });
+        let payload = payload.to_string().replace(of, with);
+        assert!(payload.contains(with), "{name}");
+        let token = issuer.token().header("typ", "JWT").payload(payload).build();
+        for (whose, verifier) in &verifiers {
+            assert_eq!(verdict(verifier, &token).await, "claim_value", "{name}, {whose}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -299,6 +334,21 @@ async fn an_opaque_token_without_iat_that_is_issued_after_a_sign_out_is_good() {
 }
 
 #[tokio::test]
+async fn an_opaque_token_from_before_the_entries_is_asked_about_once() {
+    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+    let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
+    let verifier = built(issuer.issuer().introspection(asked), &clock, &revocations);
+    let token = issuer.token().claim("iat", clock.unix_seconds() - 2 * 3600);
+    let token = issuer.opaque_token(token);
+    for _ in 0..5 {
+        assert_eq!(verdict(&verifier, &token).await, "revoked");
+    }
+    assert_eq!(issuer.introspections(), 1);
+}
+
+#[tokio::test]
 async fn identifiers_that_are_no_strings_are_rejected() {
     let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
     let verifier = built(issuer.issuer(), &clock, &revocations);
@@ -372,9 +422,14 @@ async fn an_event_is_not_handled_again_when_it_is_forgotten() {
     let subject = json!({ "format": "email", "email": "alice@example.com" });
     let event = issuer.security_event(RECEIVER, REVOKED, subject).build();
     let before = issuer.token().subject("alice").build();
-    for (name, hours, times) in
-        [("first", 0, 1), ("again", 0, 1), ("a month later", 30 * 24, 1), ("later still", 1, 1)]
-    {
+    for (name, hours, times) in [
+        ("first", 0, 1),
+        ("again", 0, 1),
+        ("an hour later", 1, 1),
+        ("at the end of the day", 22, 1),
+        ("a month later", 30 * 24, 1),
+        ("later still", 1, 1),
+    ] {
         clock.advance(hours * HOUR);
         assert_eq!(push(&app, &event).await.status(), 202, "{name}");
         assert_eq!(handled.load(Ordering::SeqCst), times, "{name}");
@@ -384,6 +439,30 @@ async fn an_event_is_not_handled_again_when_it_is_forgotten() {
         } else {
             assert_eq!(verdict(&verifier, &before).await, "revoked", "{name}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_event_that_is_sent_again_adds_nothing_to_the_log() {
+    for (name, subject) in [
+        ("a user", user(ISS, "alice")),
+        ("a session", json!({ "format": "opaque", "id": "1" })),
+        ("a token", json!({ "format": "jwt_id", "iss": ISS, "jti": "a" })),
+    ] {
+        let ((issuer, clock), store) = (issuer(), TestStore::new());
+        let revocations = Revocations::shared(store.clone());
+        let verifier = built(issuer.issuer(), &clock, &revocations);
+        verifier.warm_up().await.unwrap();
+        let app = receivers(&verifier, &revocations);
+        let event = issuer.security_event(RECEIVER, REVOKED, subject).build();
+        let mut entries = None;
+        for hours in [0, 1, 22] {
+            clock.advance(hours * HOUR);
+            assert_eq!(push(&app, &event).await.status(), 202, "{name}");
+            let found = store.read(None).await.unwrap().entries.len();
+            assert_eq!(*entries.get_or_insert(found), found, "{name}, after {hours} hours");
+        }
+        assert_ne!(entries, Some(0), "{name}");
     }
 }
 

@@ -9,6 +9,7 @@ use super::discovery::{Member, metadata};
 use super::fetch::{self, Fetched, Http};
 use super::limits::FetchClass;
 use super::{Carryover, Download, Location, RemoteJwks, Revalidation, Source};
+use crate::crypto;
 use crate::error::FetchError;
 use crate::keys::jwks::Jwks;
 
@@ -68,17 +69,24 @@ impl RemoteJwks {
         };
         // Validators apply only to the URL that they came from.
         let revalidation = carryover.revalidation.take().filter(|one| one.from == url);
-        let (validators, hint) =
-            revalidation.map(|one| (one.validators, one.hint)).unwrap_or_default();
-        let (jwks, validators, hint) = match self.http().get(&url, &validators).await? {
-            Fetched::NotModified { lifetime } => (None, validators, lifetime.or(hint)),
+        let (validators, known, hint) = revalidation
+            .map_or_else(Default::default, |one| (one.validators, one.sha256, one.hint));
+        let (jwks, validators, sha256, hint) = match self.http().get(&url, &validators).await? {
+            Fetched::NotModified { lifetime } => (None, validators, known, lifetime.or(hint)),
             Fetched::Document { body, validators, lifetime } => {
-                let jwks = self.read(&url, &body)?;
-                let lifetime = lifetime.or(jwks.refresh_hint());
-                (Some(jwks), validators, lifetime)
+                let sha256 = crypto::sha256(&body);
+                // A new set would make every cached answer and token be verified again, and anyone
+                // can cause a fetch.
+                let jwks = if sha256 == known { None } else { Some(self.read(&url, &body)?) };
+                let refresh_hint = || match &jwks {
+                    Some(jwks) => jwks.refresh_hint(),
+                    None => self.current.load().as_ref().and_then(|jwks| jwks.refresh_hint()),
+                };
+                let lifetime = lifetime.or_else(refresh_hint);
+                (jwks, validators, sha256, lifetime)
             }
         };
-        carryover.revalidation = Some(Revalidation { from: url, validators, hint });
+        carryover.revalidation = Some(Revalidation { from: url, validators, sha256, hint });
         Ok(Download { jwks, lifetime: self.source.policy.lifetime(hint), carryover })
     }
 

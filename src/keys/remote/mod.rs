@@ -87,6 +87,8 @@ struct Carryover {
 struct Revalidation {
     from: Url,
     validators: Validators,
+    /// SHA-256 of the document. Some servers send no validators, or ignore them.
+    sha256: [u8; 32],
     /// The lifetime that the server gave. It still applies if a 304 gives none (RFC 9111 §4.3.4).
     hint: Option<Duration>,
 }
@@ -394,17 +396,14 @@ impl RemoteJwks {
                 state.carryover = fetched.carryover;
                 let changed = fetched.jwks.is_some();
                 if let Some(jwks) = fetched.jwks {
-                    if let Some(kid) = state.requested_kid.clone().filter(|kid| !jwks.has_kid(kid))
-                    {
-                        state.schedule.does_not_exist(&kid, now.uptime);
-                    }
                     self.current.store(Some(Arc::new(jwks)));
                 }
-                FetchReport::Fetched {
-                    changed,
-                    lifetime: fetched.lifetime,
-                    jwks: self.current.load_full(),
+                let jwks = self.current.load_full();
+                let has = |kid: &str| jwks.as_ref().is_none_or(|jwks| jwks.has_kid(kid));
+                if let Some(kid) = state.requested_kid.clone().filter(|kid| !has(kid)) {
+                    state.schedule.does_not_exist(&kid, now.uptime);
                 }
+                FetchReport::Fetched { changed, lifetime: fetched.lifetime, jwks }
             }
             Err(error) => {
                 let error = Arc::new(error);

@@ -241,7 +241,7 @@ impl SecurityEvents {
             return Ok(());
         }
         let unavailable = |error: StoreError| {
-            telemetry::revocation_not_recorded(&error);
+            self.revocations.log_failure(&error);
             Refused::Unavailable
         };
         handler(event).await.map_err(unavailable)?;

@@ -114,6 +114,10 @@ impl Question {
         if let Some(jwt) = jwt {
             return Ok(jwt.token.clone());
         }
+        // Here, so that the answer is remembered as one that was rejected.
+        if verifier.0.revocations.as_ref().is_some_and(|one| one.forgets(claims.issued_at(), now)) {
+            return Err(InvalidToken::Revoked);
+        }
         issuer.check_introspected(payload, now)?;
         let terms = verifier.terms(issuer, &claims.issuer);
         Ok(AccessToken::new(token, VerifiedPayload::Introspected(payload), claims, terms))
