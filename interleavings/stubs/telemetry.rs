@@ -40,7 +40,7 @@ pub(crate) fn keys_stale(_: &IssuerName, _: Duration) {}
 pub(crate) fn stale_served(_: &IssuerName) {}
 pub(crate) fn unknown_kid(_: &IssuerName, _: &'static str) {}
 pub(crate) fn revocation(_: &'static str) {}
-pub(crate) fn revocation_not_recorded(_: &StoreError) {}
+pub(crate) fn revocation_not_recorded(_: &StoreError, _: u64) {}
 pub(crate) fn revocation_received(_: &str, _: &'static str) {}
 pub(crate) fn revocations_kept(_: usize) {}
 pub(crate) fn revocations_read(_: usize) {}
