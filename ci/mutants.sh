@@ -6,7 +6,7 @@
 #
 # ci/mutants/src/main.rs says how it works. Installs cargo-mutants for the list. Takes the time of a
 # build and of running each test once, then about a second for a change. RESULTS names a file where
-# the changes are recorded that are caught: another run with that file leaves them out.
+# the changes are recorded that are caught: another run of the same commit leaves them out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,5 +23,5 @@ rm -rf "$copy"
 mkdir -p "$copy"
 trap 'rm -rf "$copy"' EXIT
 git archive HEAD | tar --extract --directory "$copy"
-CARGO_INCREMENTAL=0 cargo run --manifest-path ci/mutants/Cargo.toml --locked --quiet --target-dir "$target" -- \
+COMMIT=$(git rev-parse HEAD) CARGO_INCREMENTAL=0 cargo run --manifest-path ci/mutants/Cargo.toml --locked --quiet --target-dir "$target" -- \
   "$copy" "$target" "$shard" ci/mutants/accepted.txt "${@:2}"

@@ -324,6 +324,14 @@ fn range_of(of: &impl syn::spanned::Spanned) -> Range<usize> {
     of.span().byte_range()
 }
 
+/// Whether code is left out of a build with all features.
+fn is_left_out(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().filter(|one| one.path().is_ident("cfg")).any(|one| {
+        let condition = one.meta.require_list().map(|list| list.tokens.to_string());
+        condition.is_ok_and(|condition| condition.starts_with("not (feature"))
+    })
+}
+
 /// Whether an expression is a condition with `let`, which cannot be in parentheses.
 fn has_let(expression: &syn::Expr) -> bool {
     match expression {
@@ -354,12 +362,30 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         self.within(true, |own| visit::visit_pat(own, pattern));
     }
 
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_left_out(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if !is_left_out(&item.attrs) {
+            visit::visit_item_impl(self, item);
+        }
+    }
+
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        if is_left_out(&item.attrs) {
+            return;
+        }
         let is_constant = item.sig.constness.is_some();
         self.within(is_constant, |own| visit::visit_item_fn(own, item));
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        if is_left_out(&item.attrs) {
+            return;
+        }
         let is_constant = item.sig.constness.is_some();
         self.within(is_constant, |own| visit::visit_impl_item_fn(own, item));
     }

@@ -5,8 +5,8 @@
 //! builds the copy once, and finds out which tests reach which mutants. Each mutant is then
 //! switched on by an environment variable, and only the tests that reach it run.
 //!
-//! Mutants that cannot be switched on at run time, such as another type for `impl Trait`, are left
-//! out and counted.
+//! Mutants are left out, and counted, that cannot be switched on at run time (another type for
+//! `impl Trait`), that do not compile, or that a build with all features does not have.
 
 mod instrument;
 mod suite;
@@ -58,16 +58,25 @@ fn arguments() -> Result<Arguments, Failure> {
 #[derive(Default)]
 struct Results {
     file: Option<std::fs::File>,
-    /// With line and column: where the code has moved, the mutants are tried again.
     caught: BTreeSet<String>,
 }
 
 impl Results {
+    /// The first line is the commit. Another one may have other tests.
     fn read(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path else { return Ok(Self::default()) };
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        let caught = std::fs::read_to_string(path)?.lines().map(str::to_owned).collect();
-        Ok(Self { file: Some(file), caught })
+        let commit = std::env::var("COMMIT").map_err(|_| "RESULTS needs COMMIT")?;
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let text = std::fs::read_to_string(path)?;
+        let mut lines = text.lines().map(str::to_owned);
+        match lines.next() {
+            None => writeln!(file, "{commit}")?,
+            Some(found) if found == commit => {}
+            Some(found) => {
+                return Err(format!("results of {commit}: found those of {found}").into());
+            }
+        }
+        Ok(Self { file: Some(file), caught: lines.collect() })
     }
 
     fn add(&mut self, mutant: &Mutant) -> std::io::Result<()> {
@@ -75,11 +84,12 @@ impl Results {
     }
 }
 
-/// The mutants of the shard, as cargo-mutants lists them. The test kit is left out: it is tested by
-/// its use.
-fn listed(arguments: &Arguments) -> Result<Vec<Mutant>, Failure> {
+/// The mutants of the shard, as cargo-mutants lists them, and their number with those that cannot be
+/// switched on. The test kit is not listed: it is tested by its use. Nor is what only fuzzing has.
+fn listed(arguments: &Arguments) -> Result<(Vec<Mutant>, usize), Failure> {
     let list = Command::new("cargo")
-        .args(["mutants", "--list", "--json", "--all-features", "--exclude", "src/testing/**"])
+        .args(["mutants", "--list", "--json", "--all-features"])
+        .args(["--exclude", "src/testing/**", "--exclude", "src/fuzzing.rs"])
         .current_dir(&arguments.copy)
         .output()?;
     if !list.status.success() {
@@ -87,10 +97,14 @@ fn listed(arguments: &Arguments) -> Result<Vec<Mutant>, Failure> {
     }
     let all: Vec<serde_json::Value> = serde_json::from_slice(&list.stdout)?;
     let (number, of) = arguments.shard;
-    let is_chosen =
-        |mutant: &Mutant| arguments.file.as_ref().is_none_or(|file| mutant.file.contains(file));
-    let all = all.iter().enumerate().filter_map(|(index, one)| Mutant::read(index + 1, one));
-    Ok(all.filter(is_chosen).filter(|mutant| mutant.id % of == number % of).collect())
+    let is_chosen = |(index, one): &(usize, &serde_json::Value)| {
+        let file = one["file"].as_str().unwrap_or_default();
+        (index + 1) % of == number % of
+            && arguments.file.as_ref().is_none_or(|part| file.contains(part))
+    };
+    let chosen: Vec<_> = all.iter().enumerate().filter(is_chosen).collect();
+    let mutants = chosen.iter().filter_map(|(index, one)| Mutant::read(index + 1, one)).collect();
+    Ok((mutants, chosen.len()))
 }
 
 /// Removes the mutants that do not compile, until the others do.
@@ -123,14 +137,16 @@ fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<(), Failu
         if dropped.is_empty() {
             return Err(format!("expected errors within mutants, found {errors:?}").into());
         }
+        for mutant in mutants.iter().filter(|mutant| dropped.contains(&mutant.id)) {
+            println!("left out, as it does not compile: {}", mutant.name);
+        }
         mutants.retain(|mutant| !dropped.contains(&mutant.id));
     }
 }
 
 fn run() -> Result<bool, Failure> {
     let arguments = arguments()?;
-    let mut mutants = listed(&arguments)?;
-    let all = mutants.len();
+    let (mut mutants, all) = listed(&arguments)?;
     compile(&arguments, &mut mutants)?;
     println!("{all} mutants, {} of them can be switched on", mutants.len());
     let suite = Suite::build(&arguments.copy, &arguments.target, &arguments.tests)?;
@@ -145,13 +161,19 @@ fn run() -> Result<bool, Failure> {
     let caught_before = mutants.len();
     mutants.retain(|mutant| !results.caught.contains(&mutant.name));
     let caught_before = caught_before - mutants.len();
-    let missed = missed(&suite, &mutants, &mut results)?;
+    let (missed, late) = missed(&suite, &mutants, &mut results)?;
     let accepted = std::fs::read_to_string(&arguments.accepted).unwrap_or_default();
-    let accepted: BTreeSet<&str> =
+    // Each line accepts one of the mutants with this name.
+    let mut accepted: Vec<&str> =
         accepted.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    let known = missed.iter().filter(|mutant| accepted.contains(&*mutant.stable_name())).count();
+    let is_accepted = |mutant: &&&Mutant| {
+        let name = mutant.stable_name();
+        let line = accepted.iter().position(|line| *line == name);
+        line.map(|line| accepted.swap_remove(line)).is_some()
+    };
+    let known = missed.iter().filter(is_accepted).count();
     println!(
-        "{} of {} caught, {} missed of which {known} are accepted",
+        "{} of {} caught, {late} of them by their time; {} missed, of which {known} are accepted",
         caught_before + mutants.len() - missed.len(),
         caught_before + mutants.len(),
         missed.len()
@@ -159,12 +181,13 @@ fn run() -> Result<bool, Failure> {
     Ok(missed.len() == known)
 }
 
-/// Runs the tests that reach each mutant, two mutants at a time. Returns those that pass them all.
+/// Runs the tests that reach each mutant, two mutants at a time. Returns those that pass them all,
+/// and how many of the others are only too slow.
 fn missed<'a>(
     suite: &Suite,
     mutants: &'a [Mutant],
     results: &mut Results,
-) -> Result<Vec<&'a Mutant>, Failure> {
+) -> Result<(Vec<&'a Mutant>, usize), Failure> {
     let (next, late) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let (missed, caught) = (Mutex::new(Vec::new()), Mutex::new(results));
     std::thread::scope(|scope| {
@@ -175,7 +198,7 @@ fn missed<'a>(
                 if number % 200 == 199 {
                     println!("{number} of {} done", mutants.len());
                 }
-                match suite.outcome_with(mutant.id) {
+                match suite.outcome_with(mutant.id)? {
                     Outcome::Failed => locked(&caught).add(mutant)?,
                     Outcome::LateEnd => locked(&late).push(mutant),
                     Outcome::Passed => {
@@ -192,21 +215,23 @@ fn missed<'a>(
         })
     })?;
     // Once more, one at a time: beside another mutant, one may be late for no fault of its own.
+    let mut late_again = 0;
     for mutant in locked(&late).drain(..) {
-        match suite.outcome_with(mutant.id) {
+        match suite.outcome_with(mutant.id)? {
             Outcome::Passed => {
                 println!("missed, though late at first: {}", mutant.name);
                 locked(&missed).push(mutant);
             }
             outcome => {
                 if outcome == Outcome::LateEnd {
+                    late_again += 1;
                     println!("caught by its time: {}", mutant.name);
                 }
                 locked(&caught).add(mutant)?;
             }
         }
     }
-    Ok(missed.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok((missed.into_inner().unwrap_or_else(PoisonError::into_inner), late_again))
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

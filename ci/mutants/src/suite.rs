@@ -1,9 +1,11 @@
 //! The tests of the copy: how it is built, which tests reach which mutants, and whether one of them
 //! fails when a mutant is on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -53,6 +55,8 @@ pub struct Suite {
     /// and reach few other mutants.
     by_mutant: HashMap<usize, Vec<usize>>,
     folder: PathBuf,
+    /// Tests that have passed together without a mutant.
+    reliable: Mutex<HashSet<Vec<usize>>>,
 }
 
 fn cargo(arguments: &[&str], copy: &Path, target: &Path) -> Result<Vec<Value>, Failure> {
@@ -110,8 +114,12 @@ impl Suite {
                 binaries.push(PathBuf::from(binary));
             }
         }
-        let mut suite =
-            Self { tests: Vec::new(), by_mutant: HashMap::new(), folder: copy.to_owned() };
+        let mut suite = Self {
+            tests: Vec::new(),
+            by_mutant: HashMap::new(),
+            folder: copy.to_owned(),
+            reliable: Mutex::default(),
+        };
         let trace = target.join("trace");
         for binary in binaries {
             let list = Command::new(&binary).args(["--list", "--format", "terse"]).output()?;
@@ -121,7 +129,7 @@ impl Suite {
                 let began = Instant::now();
                 let tests = [(&*binary, name)];
                 let traced = [("MUTANT_TRACE", &*trace.to_string_lossy())];
-                if suite.outcome(&tests, PATIENCE * 6, &traced) != Outcome::Passed {
+                if suite.outcome(&tests, PATIENCE * 6, &traced)? != Outcome::Passed {
                     println!("left out, as it fails on its own: {name}");
                     continue;
                 }
@@ -149,34 +157,66 @@ impl Suite {
     }
 
     /// How the tests end that reach this mutant: the first that do not pass, if there are any.
-    pub fn outcome_with(&self, mutant: usize) -> Outcome {
-        let Some(tests) = self.by_mutant.get(&mutant) else { return Outcome::Passed };
+    pub fn outcome_with(&self, mutant: usize) -> io::Result<Outcome> {
+        let Some(tests) = self.by_mutant.get(&mutant) else { return Ok(Outcome::Passed) };
         let (mut rest, mut count) = (&tests[..], FIRST);
         while !rest.is_empty() {
             let (next, others) = rest.split_at(rest.len().min(count));
-            let outcome = self.outcome_of(mutant, next);
-            if outcome != Outcome::Passed {
-                return outcome;
+            for tests in self.by_binary(next) {
+                let outcome = self.outcome_of(mutant, &tests)?;
+                if outcome != Outcome::Passed {
+                    return Ok(outcome);
+                }
             }
             (rest, count) = (others, count * 2);
         }
-        Outcome::Passed
+        Ok(Outcome::Passed)
     }
 
-    fn outcome_of(&self, mutant: usize, tests: &[usize]) -> Outcome {
-        let mut by_binary: Vec<(&Path, Vec<&Test>)> = Vec::new();
-        for test in tests.iter().map(|index| &self.tests[*index]) {
-            match by_binary.iter_mut().find(|(binary, _)| *binary == test.binary) {
-                Some((_, all)) => all.push(test),
-                None => by_binary.push((&test.binary, vec![test])),
+    fn by_binary(&self, tests: &[usize]) -> Vec<Vec<usize>> {
+        let mut all: Vec<Vec<usize>> = Vec::new();
+        for test in tests {
+            let is_same = |one: &usize| self.tests[*one].binary == self.tests[*test].binary;
+            match all.iter_mut().find(|several| several.first().is_some_and(is_same)) {
+                Some(several) => several.push(*test),
+                None => all.push(vec![*test]),
             }
         }
-        let mut outcomes = by_binary.iter().map(|(binary, all)| {
-            let took: Duration = all.iter().map(|test| test.took).sum();
-            let names: Vec<_> = all.iter().map(|test| (*binary, &*test.name)).collect();
-            self.outcome(&names, PATIENCE + took * 3, &[("MUTANT", &mutant.to_string())])
-        });
-        outcomes.find(|outcome| *outcome != Outcome::Passed).unwrap_or(Outcome::Passed)
+        all
+    }
+
+    /// How tests of one binary end. If they fail, they must have passed without the mutant, in this
+    /// same company: a test that fails by chance would catch every mutant.
+    fn outcome_of(&self, mutant: usize, tests: &[usize]) -> io::Result<Outcome> {
+        for _ in 0..3 {
+            let outcome = self.together(tests, mutant)?;
+            if outcome != Outcome::Failed || self.is_reliable(tests)? {
+                return Ok(outcome);
+            }
+        }
+        let names = tests.iter().map(|test| &*self.tests[*test].name);
+        println!("unreliable, counts as passed: {}", names.collect::<Vec<_>>().join(", "));
+        Ok(Outcome::Passed)
+    }
+
+    fn is_reliable(&self, tests: &[usize]) -> io::Result<bool> {
+        let known = || self.reliable.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(tests) {
+            return Ok(true);
+        }
+        let has_passed = self.together(tests, 0)? == Outcome::Passed;
+        if has_passed {
+            known().insert(tests.to_vec());
+        }
+        Ok(has_passed)
+    }
+
+    /// Runs tests of one binary, with a mutant or, for 0, without.
+    fn together(&self, tests: &[usize], mutant: usize) -> io::Result<Outcome> {
+        let tests: Vec<_> = tests.iter().map(|index| &self.tests[*index]).collect();
+        let took: Duration = tests.iter().map(|test| test.took).sum();
+        let names: Vec<_> = tests.iter().map(|test| (&*test.binary, &*test.name)).collect();
+        self.outcome(&names, PATIENCE + took * 3, &[("MUTANT", &mutant.to_string())])
     }
 
     /// Runs tests of one binary. A mutant may also take all memory, so that is limited.
@@ -185,10 +225,10 @@ impl Suite {
         tests: &[(&Path, &str)],
         limit: Duration,
         environment: &[(&str, &str)],
-    ) -> Outcome {
-        let Some((binary, _)) = tests.first() else { return Outcome::Passed };
+    ) -> io::Result<Outcome> {
+        let Some((binary, _)) = tests.first() else { return Ok(Outcome::Passed) };
         let names = tests.iter().map(|(_, name)| name);
-        let started = Command::new("sh")
+        let mut process = Command::new("sh")
             .args(["-c", "ulimit -v 12000000; exec \"$0\" --exact --test-threads 2 \"$@\""])
             .arg(binary)
             .args(names)
@@ -196,18 +236,17 @@ impl Suite {
             .current_dir(&self.folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut process) = started else { return Outcome::Failed };
+            .spawn()?;
         let began = Instant::now();
         loop {
             match process.try_wait() {
-                Ok(Some(status)) if status.success() => return Outcome::Passed,
-                Ok(Some(_)) => return Outcome::Failed,
+                Ok(Some(status)) if status.success() => return Ok(Outcome::Passed),
+                Ok(Some(_)) => return Ok(Outcome::Failed),
                 Ok(None) if began.elapsed() < limit => std::thread::sleep(Duration::from_millis(2)),
                 _ => {
                     let _ = process.kill();
                     let _ = process.wait();
-                    return Outcome::LateEnd;
+                    return Ok(Outcome::LateEnd);
                 }
             }
         }
