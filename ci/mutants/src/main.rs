@@ -84,8 +84,8 @@ impl Results {
     }
 }
 
-/// The mutants of the shard, as cargo-mutants lists them, and their number with those that cannot be
-/// switched on. The test kit is not listed: it is tested by its use. Nor is what only fuzzing has.
+/// The mutants of the shard, as cargo-mutants lists them, and their number with those that are not
+/// kept. The test kit is not listed: it is tested by its use. Nor is what only fuzzing has.
 fn listed(arguments: &Arguments) -> Result<(Vec<Mutant>, usize), Failure> {
     let list = Command::new("cargo")
         .args(["mutants", "--list", "--json", "--all-features"])
