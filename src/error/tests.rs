@@ -1,4 +1,5 @@
-use std::time::SystemTime;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::shared_store::StoreError;
@@ -130,4 +131,77 @@ fn errors_contain_the_remedy() {
     ] {
         assert!(error.to_string().contains(words), "{error}");
     }
+}
+
+#[test]
+fn only_issuers_that_are_plain_urls_are_logged() {
+    let longest = format!("https://{}", "a".repeat(192));
+    for (iss, is_logged) in [
+        ("https://tenant.example/", true),
+        ("http://[::1]:8080/a_b~c-d", true),
+        (&*longest, true),
+        (&*format!("{longest}a"), false),
+        ("https://", false),
+        ("http://", false),
+        ("tenant.example", false),
+        ("ftp://tenant.example", false),
+        ("https://a@b.example", false),
+        ("https://b.example/?token=a", false),
+        ("https://b.example/\u{1b}[2J", false),
+        ("https://b.example/\n", false),
+        ("https://\u{e9}.example", false),
+    ] {
+        let error = InvalidToken::UnknownIssuer { presented: iss.to_owned(), similar: None };
+        let logged = is_logged.then(|| format!("issuer {iss:?} is not trusted"));
+        assert_eq!(error.detail(), logged, "{iss:?}");
+    }
+}
+
+#[test]
+fn errors_say_how_old_a_token_is() {
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    for (issued_at, now, found) in [(100, 190, "90 s"), (100, 100, "0 s"), (200, 100, "0 s")] {
+        let (issued_at, now) = (at(issued_at), at(now));
+        let error = InvalidToken::TooOld { max_age: Duration::from_secs(60), issued_at, now };
+        let expected = format!("expected a token of at most 60 s, found one of {found}");
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn errors_about_claims_say_what_is_missing_or_where() {
+    #[derive(Debug, serde::Deserialize)]
+    struct Organization {
+        #[serde(rename = "org_id")]
+        _id: String,
+    }
+    for (claims, expected) in
+        [("{}", "claim `org_id` is missing"), ("{\"org_id\":1}", "at column 11 of the payload")]
+    {
+        let error = serde_json::from_str::<Organization>(claims).unwrap_err();
+        let error = ClaimsError::new::<Organization>(&error).to_string();
+        assert!(error.contains(expected), "{claims}: {error}");
+        assert!(error.contains("Organization"), "{claims}: {error}");
+    }
+}
+
+#[test]
+fn each_reason_to_ignore_a_key_has_a_text_of_its_own() {
+    use IgnoredKeyReason::*;
+    let all = [
+        Malformed,
+        UnsupportedType,
+        Symmetric,
+        Private,
+        NotForVerification,
+        UnsupportedAlgorithm,
+        RsaSize,
+        SmallOrder,
+        Degenerate,
+        TooMany,
+        NotInThisBackend,
+    ];
+    let texts: BTreeSet<_> = all.iter().map(ToString::to_string).collect();
+    assert_eq!(texts.len(), all.len(), "{texts:?}");
+    assert!(texts.iter().all(|text| !text.is_empty()));
 }

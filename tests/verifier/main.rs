@@ -1,6 +1,7 @@
 //! The verifier: its cache of verified tokens, and its errors.
 
 mod errors;
+mod settings;
 mod token_cache;
 
 #[path = "../support/eventually.rs"]
