@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
@@ -70,6 +70,29 @@ async fn a_failed_lookup_does_not_make_the_token_invalid() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_lookup_that_does_not_wait_may_fail_as_well() {
+    let (acme, is_broken) = (start().await, Arc::new(AtomicBool::new(true)));
+    let (issuer, broken) = (acme.issuer(), Arc::clone(&is_broken));
+    let issuers = Issuers::lookup(move |iss| {
+        if broken.load(Ordering::SeqCst) {
+            return Err("the map is locked");
+        }
+        Ok((iss == issuer.iss()).then(|| issuer.clone()))
+    });
+    let verifier = Verifier::new(issuers.danger_allow_private_addresses()).unwrap();
+    match verifier.verify(&acme.token().build()).await {
+        Err(Error::LookupFailed { reason, .. }) => {
+            assert_eq!(reason.to_string(), "the map is locked");
+        }
+        other => panic!("{other:?}"),
+    }
+    is_broken.store(false, Ordering::SeqCst);
+    assert_eq!(verdict(&verifier, &acme.token().build()).await, "ok");
+    let other = acme.token().issued_by("https://other.example/").build();
+    assert_eq!(verdict(&verifier, &other).await, "unknown_issuer");
 }
 
 /// Unusable answers are not trusted, nor is an `iss` that an attacker chose and the lookup accepts

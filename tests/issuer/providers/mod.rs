@@ -227,6 +227,34 @@ async fn gateway_presets_set_the_token_source() {
     }
 }
 
+/// The tokens of other issuers are where they always are.
+#[tokio::test]
+async fn a_gateway_beside_a_lookup_leaves_the_authorization_header() {
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+    type Body = http_body_util::Full<bytes::Bytes>;
+    let gateway = providers::cloudflare_access("acme", "tag").unwrap();
+    let gateway = gateway.algorithms([Algorithm::ES256]).unwrap();
+    let keys = TestIssuer::offline_with(gateway.iss(), Algorithm::ES256).unwrap();
+    let gateway = gateway.jwks(keys.jwks());
+    let tenant = TestIssuer::offline("https://tenant.example/").unwrap();
+    let config = tenant.issuer();
+    let issuers = portcullis::Issuers::lookup(move |_| Some(config.clone()));
+    let issuers = issuers.with_issuers([gateway]).unwrap();
+    let protect = ProtectLayer::new(Verifier::new(issuers).unwrap());
+    let of_gateway = keys.token().audience("tag").build();
+    for (header, value) in [
+        ("Cf-Access-Jwt-Assertion", of_gateway),
+        ("Authorization", format!("Bearer {}", tenant.token().build())),
+    ] {
+        let inner = service_fn(async |_: http::Request<()>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(Body::default()))
+        });
+        let request = http::Request::builder().header(header, value).body(()).unwrap();
+        let status = protect.layer(inner).oneshot(request).await.unwrap().status();
+        assert_eq!(status, 200, "{header}");
+    }
+}
+
 #[test]
 fn presets_reject_values_that_change_the_url() {
     for domain in [
