@@ -45,3 +45,26 @@ pub(crate) fn listed_strings(value: &Value) -> Box<dyn Iterator<Item = &str> + '
         one => Box::new(one.as_str().into_iter()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pointer_is_suggested_for_dots_between_nested_names_only() {
+        let claims = json!({ "a": { "b": 1, "c.d": 2 }, "b": 3 });
+        for (path, expected) in [
+            ("a.b", Some("/a/b")),
+            ("a.c", None),
+            ("a", None),
+            ("b", None),
+            ("/a.b", None),
+            ("a/b", None),
+            ("a/b.c", None),
+        ] {
+            assert_eq!(ClaimPath::new(path).dotted(&claims).as_deref(), expected, "{path}");
+        }
+    }
+}

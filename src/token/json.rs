@@ -346,7 +346,7 @@ mod tests {
             |levels: usize| format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
         let objects =
             |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
-        let cases: [(&str, String, bool); 30] = [
+        let cases: [(&str, String, bool); 38] = [
             ("empty object", "{}".into(), true),
             ("surrounding white space", " {\"a\":1}\n".into(), true),
             ("escaped names", r#"{"\u0061":1,"b":2}"#.into(), true),
@@ -371,6 +371,14 @@ mod tests {
             ),
             ("another such name", r#"{"a":{"$serde_json::private::Number":"1.25"}}"#.into(), false),
             ("such a name, outside", r#"{"$serde_json::private::RawValue":"x"}"#.into(), false),
+            ("a number with all of its parts", r#"{"b":-1.5e+3}"#.into(), true),
+            ("a sign without digits", r#"{"b":-}"#.into(), false),
+            ("a fraction without digits", r#"{"b":1.}"#.into(), false),
+            ("a fraction without digits, and an exponent", r#"{"b":1.e3}"#.into(), false),
+            ("an exponent without digits", r#"{"b":1e}"#.into(), false),
+            ("an exponent with a sign alone", r#"{"b":1e+}"#.into(), false),
+            ("a number that begins with a point", r#"{"b":.5}"#.into(), false),
+            ("a number that begins with zero", r#"{"b":01}"#.into(), false),
             ("a number too large for a float", r#"{"a":1e400}"#.into(), false),
             (
                 "the largest float, rounded up, which serde_json rejects",
@@ -388,6 +396,25 @@ mod tests {
         ];
         for (name, json, ok) in cases {
             assert_eq!(read_object(&json, &["a"]).is_ok(), ok, "{name}");
+        }
+    }
+
+    /// Whether this is enough is measured in tests/memory.rs.
+    #[test]
+    fn the_bound_of_the_memory_counts_objects_arrays_and_strings() {
+        const VALUE: usize = size_of::<serde_json::Value>();
+        const NODE: usize = 11 * (VALUE + size_of::<String>()) + 12 * size_of::<usize>() + 16;
+        for (payload, expected) in [
+            ("", 0),
+            ("7", 1),
+            ("\"a\"", 32 + 3),
+            ("[]", 4 * VALUE + 32 + 2),
+            ("[1,2]", 6 * VALUE + 32 + 5),
+            ("{\"a\":1}", NODE + 32 + 7),
+            (r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#, 2 * NODE + 8 * VALUE + 5 * 32 + 31),
+            ("[[\"a\"],{}]", NODE + 10 * VALUE + 3 * 32 + 10),
+        ] {
+            assert_eq!(most_bytes_read(payload), expected, "{payload}");
         }
     }
 

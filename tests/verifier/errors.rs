@@ -1,8 +1,10 @@
 //! The messages of errors and the traits of public types. The codes of errors are tested in
 //! `src/error/tests.rs`.
 
-use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, Verifier};
+use std::time::Duration;
+
+use portcullis::testing::{TestClock, TestIssuer, TokenBuilder};
+use portcullis::{Algorithm, Error, InvalidToken, Verifier};
 
 /// `iss` is compared byte by byte. The error reports the most common mistake, a trailing slash on
 /// one side only.
@@ -84,5 +86,44 @@ async fn an_error_does_not_repeat_its_source() {
             causes.iter().all(|cause| !error.to_string().contains(cause)),
             "{error}: {causes:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn errors_about_time_have_the_times_that_were_compared() {
+    struct Case {
+        name: &'static str,
+        token: fn(TokenBuilder, u64) -> TokenBuilder,
+        claim: i64,
+    }
+
+    let (issuer, clock) =
+        (TestIssuer::offline("https://issuer.example/").unwrap(), TestClock::new());
+    issuer.set_clock(&clock);
+    let config = issuer.issuer().max_token_age(Duration::from_secs(600)).unwrap();
+    let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+    for Case { name, token, claim } in [
+        Case { name: "exp", token: |token, now| token.claim("exp", now - 100), claim: -100 },
+        Case { name: "nbf", token: |token, now| token.claim("nbf", now + 200), claim: 200 },
+        Case { name: "iat", token: |token, now| token.claim("iat", now + 300), claim: 300 },
+        Case { name: "age", token: |token, now| token.claim("iat", now - 700), claim: -700 },
+    ] {
+        let unix = clock.unix_seconds();
+        let token = token(issuer.token(), unix).build();
+        let Err(Error::InvalidToken(error)) = verifier.verify(&token).await else {
+            panic!("{name}: accepted");
+        };
+        let (compared, now) = match error {
+            InvalidToken::Expired { expires_at, now, .. } if name == "exp" => (expires_at, now),
+            InvalidToken::NotYetValid { not_before, now, .. } if name == "nbf" => (not_before, now),
+            InvalidToken::IssuedInTheFuture { issued_at, now, .. } if name == "iat" => {
+                (issued_at, now)
+            }
+            InvalidToken::TooOld { issued_at, now, .. } if name == "age" => (issued_at, now),
+            other => panic!("{name}: {other:?}"),
+        };
+        let unix = Duration::from_secs(unix.checked_add_signed(claim).unwrap());
+        assert_eq!(compared, std::time::UNIX_EPOCH + unix, "{name}");
+        assert_eq!(now, clock.now(), "{name}");
     }
 }
