@@ -114,7 +114,7 @@ impl Judge {
         lasting.filter(|one| one.until.is_none()).for_each(|one| one.until = Some(Instant::now()));
     }
 
-    /// Whether the server of an issuer was disturbed in the last seconds.
+    /// Whether this disturbance lasts, or ended less than `within` ago.
     pub(crate) fn is_disturbed(&self, cause: Cause, within: Duration) -> bool {
         self.disturbances()
             .iter()
