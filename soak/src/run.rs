@@ -25,7 +25,7 @@ use crate::plot;
 use crate::recorder::{self, Sample};
 use crate::redis::Redis;
 use crate::slow;
-use crate::windows::{LOST_AT_MOST, WINDOWS};
+use crate::windows::{FEWEST, FEWEST_HOSTILE, LOST_AT_MOST, UNAVAILABLE_AT_MOST, WINDOWS};
 use crate::world::{MAIN, PLAIN, TENANTS, World};
 
 pub(crate) async fn run(settings: Settings) -> Result<ExitCode, Failure> {
@@ -113,7 +113,7 @@ fn missing(totals: &Totals) -> Vec<Kind> {
 /// them were lost. Returns whether both are within their limits.
 fn windows(totals: &Totals, now: Duration) -> bool {
     println!("Windows, by the requests that they concern:");
-    let mut are_short = true;
+    let mut hold = true;
     for window in WINDOWS {
         let of = |kind: &&Kind| window.kinds.contains(kind);
         let accepted: u64 = window.kinds.iter().filter_map(|kind| totals.accepted.get(kind)).sum();
@@ -128,14 +128,20 @@ fn windows(totals: &Totals, now: Duration) -> bool {
         let within = totals.within.get(window.name).copied().unwrap_or_default();
         let open = part(within, accepted + all_lost);
         let is_short = open <= window.open_at_most;
-        are_short &= is_short;
+        let are_few = within < FEWEST || part(lost, within) <= window.lost_at_most;
+        hold &= is_short && are_few;
         println!(
-            "  {} open {:5.1} % ({:.0} s), limit {:.0} %; {:5.1} % of {within} lost: {}",
-            if is_short { "ok  " } else { "LONG" },
+            "  {} open {:5.1} % ({:.0} s), limit {:.0} %; {:5.1} % of {within} lost, limit {:.0} %: {}",
+            match (is_short, are_few) {
+                (true, true) => "ok  ",
+                (false, _) => "LONG",
+                (true, false) => "LOST",
+            },
             100.0 * open,
             open * now.as_secs_f64(),
             100.0 * window.open_at_most,
             100.0 * part(lost, within),
+            100.0 * window.lost_at_most,
             window.name
         );
     }
@@ -146,7 +152,38 @@ fn windows(totals: &Totals, now: Duration) -> bool {
         100.0 * lost,
         100.0 * LOST_AT_MOST
     );
-    are_short && lost <= LOST_AT_MOST
+    hold && lost <= LOST_AT_MOST
+}
+
+/// Prints how the hostile requests of each kind were rejected. Returns whether few enough were
+/// answered 503 because a window was open, instead of for their own reason.
+fn hostile(totals: &Totals) -> bool {
+    println!("Hostile requests, rejected: all; 503 in an open window; by status and code");
+    let mut kinds: BTreeMap<_, (u64, u64, Vec<String>)> = BTreeMap::new();
+    for ((kind, status, code), count) in &totals.rejected {
+        let (all, unavailable, answers) = kinds.entry(kind).or_default();
+        *all += count;
+        // No kind has 503 as its own answer.
+        if *status == 503 {
+            *unavailable += count;
+        }
+        let status = if *status == 0 { "closed".to_owned() } else { status.to_string() };
+        answers.push(format!("{count} × {status} {code}").trim_end().to_owned());
+    }
+    let mut hold = true;
+    for (kind, (all, unavailable, answers)) in kinds {
+        let part = part(unavailable, all);
+        let are_few = all <= FEWEST_HOSTILE || part <= UNAVAILABLE_AT_MOST;
+        hold &= are_few;
+        println!(
+            "  {} {kind:>19?} {all:8} {unavailable:7} {:5.1} %  {}",
+            if are_few { "ok  " } else { "MANY" },
+            100.0 * part,
+            answers.join(", ")
+        );
+    }
+    println!("Limit for 503: {:.0} % of a kind.", 100.0 * UNAVAILABLE_AT_MOST);
+    hold
 }
 
 fn part(count: u64, of: u64) -> f64 {
@@ -185,14 +222,7 @@ fn conclude(
     totals.accepted.iter().for_each(|(kind, count)| println!("{count:10}  {kind:?}"));
     println!("Good requests, lost in a documented window:");
     totals.lost.iter().for_each(|((name, kind), count)| println!("{count:10}  {name} ({kind:?})"));
-    println!("Hostile requests, rejected:");
-    let mut rejected: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for ((kind, status, code), count) in &totals.rejected {
-        let status = if *status == 0 { "closed".to_owned() } else { status.to_string() };
-        let answer = format!("{count} × {status} {code}");
-        rejected.entry(kind).or_default().push(answer.trim_end().to_owned());
-    }
-    rejected.iter().for_each(|(kind, counts)| println!("{kind:>19?}: {}", counts.join(", ")));
+    let are_rejected = hostile(&totals);
     let happened = events.iter().filter(|event| event.at < judge.now()).count();
     println!("Events of chaos: {happened} of {}", events.len());
 
@@ -203,7 +233,7 @@ fn conclude(
         println!("The machine is too busy for a soak.");
     }
 
-    let are_short = windows(&totals, judge.now());
+    let windows_hold = windows(&totals, judge.now());
     let sent = sent_part(settings, judge);
     println!(
         "Sent: {:.1} % of the intended requests; at least {:.0} %.",
@@ -230,7 +260,8 @@ fn conclude(
         println!("Never answered as expected, so the soak shows nothing about them: {missing:?}");
     }
     let passed = is_flat
-        && are_short
+        && windows_hold
+        && are_rejected
         && sent >= SENT
         && totals.failures.is_empty()
         && missing.is_empty()
