@@ -3,13 +3,14 @@
 # long, with good and hostile requests of 10,000 tenants, while keys rotate, issuers and
 # introspection fail, and Redis is killed and stopped. Fails if a good request is lost outside of a
 # documented window (soak/src/windows.rs), if a hostile one is accepted or rejected for another
-# reason than its own, if a window is open for too long, or if memory or open files grow after the
-# warm-up.
+# reason than its own, if a window is open for too long or too many requests are lost in it, or if
+# memory or open files grow after the warm-up.
 #
 # In less than 5 minutes, the caches would not be full. OUT_DIR gets samples.tsv, the plot soak.svg,
 # metrics.json and the log of the server; it is target/soak by default. Options are those of the
-# program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`; `--plant NAME` plants the flaw
-# leak, files, accept, lose or status in the server, which the soak must then find.
+# program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`, 1 by default; `--plant NAME` plants
+# the flaw leak, files, accept, lose, status, late or stuck in the server, which the soak must then
+# find.
 #
 # Needs Linux, cargo, redis-server or valkey-server. Everything listens on free ports of 127.0.0.1.
 set -euo pipefail

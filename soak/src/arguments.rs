@@ -28,7 +28,7 @@ pub(crate) struct Settings {
 }
 
 const USAGE: &str = "soak load MINUTES --out DIR --work DIR --redis FILE [--rate PER_SECOND] \
-                     [--seed NUMBER] [--plant leak|files|accept|lose|status]";
+                     [--seed NUMBER] [--plant leak|files|accept|lose|status|late|stuck]";
 
 pub(crate) fn read() -> Result<Role, Failure> {
     let mut arguments = env::args().skip(1);

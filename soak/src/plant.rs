@@ -4,7 +4,8 @@ use std::fs::File;
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::http::StatusCode;
 
@@ -23,14 +24,33 @@ pub(crate) enum Plant {
     Lose,
     /// Each 403 becomes a 401.
     Status,
+    /// Of the same responses, successes come 8 seconds late.
+    Late,
+    /// After the first `replays_unavailable`, each request with a proof is answered so.
+    Stuck,
 }
 
 const AT_FIRST: u64 = 10_000;
 const ONE_IN: u64 = 2_000;
 const IN_ROW: u64 = 20;
+const LATE: Duration = Duration::from_secs(8);
+const UNAVAILABLE: &str = "replays_unavailable";
+
+/// The flaws that `--plant` knows.
+const ALL: [Plant; 8] = [
+    Plant::Nothing,
+    Plant::Leak,
+    Plant::Files,
+    Plant::Accept,
+    Plant::Lose,
+    Plant::Status,
+    Plant::Late,
+    Plant::Stuck,
+];
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static LEAKED: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+static IS_STUCK: AtomicBool = AtomicBool::new(false);
 static OPEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 impl Plant {
@@ -42,11 +62,19 @@ impl Plant {
             Self::Accept => "accept",
             Self::Lose => "lose",
             Self::Status => "status",
+            Self::Late => "late",
+            Self::Stuck => "stuck",
         }
     }
 
-    /// Called for each response; returns the status that is sent.
-    pub(crate) fn act(self, status: StatusCode) -> StatusCode {
+    /// Called for each request; returns the code of the error that is sent instead of an answer.
+    pub(crate) fn instead(self, has_proof: bool) -> Option<&'static str> {
+        let is_stuck = self == Self::Stuck && has_proof && IS_STUCK.load(Ordering::Relaxed);
+        is_stuck.then_some(UNAVAILABLE)
+    }
+
+    /// Called for each response, with its status and code; returns the status that is sent.
+    pub(crate) async fn act(self, status: StatusCode, code: Option<&str>) -> StatusCode {
         let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let is_due = number.is_multiple_of(ONE_IN);
         let is_late = number > AT_FIRST && number % ONE_IN < IN_ROW;
@@ -64,6 +92,8 @@ impl Plant {
             Self::Lose if is_late && status.is_success() => {
                 return StatusCode::SERVICE_UNAVAILABLE;
             }
+            Self::Late if is_late && status.is_success() => tokio::time::sleep(LATE).await,
+            Self::Stuck if code == Some(UNAVAILABLE) => IS_STUCK.store(true, Ordering::Relaxed),
             Self::Status if status == StatusCode::FORBIDDEN => return StatusCode::UNAUTHORIZED,
             _ => {}
         }
@@ -75,11 +105,9 @@ impl FromStr for Plant {
     type Err = Failure;
 
     fn from_str(name: &str) -> Result<Self, Failure> {
-        [Self::Nothing, Self::Leak, Self::Files, Self::Accept, Self::Lose, Self::Status]
-            .into_iter()
-            .find(|plant| plant.name() == name)
-            .ok_or_else(|| {
-                format!("plant {name}: expected leak, files, accept, lose or status").into()
-            })
+        ALL.into_iter().find(|plant| plant.name() == name).ok_or_else(|| {
+            let names = ALL.map(Self::name).join(", ");
+            format!("plant {name}: expected one of {names}").into()
+        })
     }
 }

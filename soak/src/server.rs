@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Response, StatusCode};
-use axum::response::IntoResponse;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use portcullis::mcp::McpLayer;
@@ -65,9 +66,8 @@ pub(crate) async fn run() -> Result<(), Failure> {
         .token_cache_capacity(500)
         .build()?;
     let app = routes(&verifier, &revocations, counters)?;
-    let app = app.layer(axum::middleware::map_response(move |response| {
-        std::future::ready(with_reason(response, plant))
-    }));
+    let app = app
+        .layer(axum::middleware::from_fn(move |request, next| with_reason(request, next, plant)));
     verifier.warm_up().await?;
 
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -171,11 +171,16 @@ async fn revoke(
     done.map(|()| StatusCode::NO_CONTENT).map_err(unavailable)
 }
 
-fn with_reason<B>(mut response: Response<B>, plant: Plant) -> Response<B> {
+async fn with_reason(request: Request, next: Next, plant: Plant) -> Response {
+    if let Some(code) = plant.instead(request.headers().contains_key("dpop")) {
+        let headers = [("retry-after", "1"), (REASON, code)];
+        return (StatusCode::SERVICE_UNAVAILABLE, headers).into_response();
+    }
+    let mut response = next.run(request).await;
     let code = response.extensions().get::<portcullis::Error>().map(portcullis::Error::code);
     if let Some(code) = code {
         response.headers_mut().insert(REASON, HeaderValue::from_static(code));
     }
-    *response.status_mut() = plant.act(response.status());
+    *response.status_mut() = plant.act(response.status(), code).await;
     response
 }
