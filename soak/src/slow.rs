@@ -1,4 +1,4 @@
-//! Notices when Redis answers late although the chaos does not stop it, because the machine is busy.
+//! Notices when Redis is late although the chaos does not stop it, because the machine is busy.
 //! The server waits for it for 250 ms, as documented, and no soak can demand more of the machine.
 
 use std::sync::Arc;
