@@ -176,8 +176,9 @@ fn hostile(totals: &Totals) -> bool {
         let are_few = all <= FEWEST_HOSTILE || part <= UNAVAILABLE_AT_MOST;
         hold &= are_few;
         println!(
-            "  {} {kind:>19?} {all:8} {unavailable:7} {:5.1} %  {}",
+            "  {} {:19} {all:7} {unavailable:6} {:5.1} %  {}",
             if are_few { "ok  " } else { "MANY" },
+            format!("{kind:?}"),
             100.0 * part,
             answers.join(", ")
         );
