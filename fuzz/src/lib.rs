@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use portcullis::testing::TestClock;
 use portcullis::{Algorithm, Issuer, Revocations, Verifier};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
@@ -19,6 +20,10 @@ pub const AUDIENCE: &str = "https://api.example.com";
 /// What the clock shows, in seconds since 1970.
 pub const NOW: i64 = 1_800_000_000;
 pub const SECRET: [u8; 32] = [7; 32];
+/// The size limit of a JWS, in bytes.
+pub const MAX_JWS: usize = 16 * 1024;
+/// The size limit of the body of a request that tells of revocations, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
 /// A verifier that stands still in time, with the revocations that its receivers add to.
 pub struct Api {
@@ -83,6 +88,11 @@ pub fn signed_with(secret: &[u8], header: &[u8], payload: &[u8]) -> String {
     let input = format!("{}.{}", base64url(header), base64url(payload));
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), input.as_bytes());
     format!("{input}.{}", base64url(signature))
+}
+
+/// The status with which a receiver of revocations rejects a body of so many bytes.
+pub fn rejection_of(body: usize) -> StatusCode {
+    if body > MAX_BODY { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST }
 }
 
 /// The same JWS with signatures that are wrong: each has one bit flipped, is of another secret, is
