@@ -163,6 +163,10 @@ fn may_use(request: &Parts, listed: &str, allows_non_browsers: bool) -> bool {
 /// Whether an origin is that of the only `Host`. Plain `http` counts on loopback only.
 fn is_own(origin: &str, hosts: &[String]) -> bool {
     let [host] = hosts else { return false };
+    // What is not ASCII has been replaced here, so that two hosts may look the same.
+    if !origin.is_ascii() {
+        return false;
+    }
     let host = host.to_ascii_lowercase();
     let (scheme, authority) = match origin.split_once("://") {
         Some((scheme @ ("https" | "http"), authority)) => (scheme, authority),
@@ -172,7 +176,7 @@ fn is_own(origin: &str, hosts: &[String]) -> bool {
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
         _ => authority,
     };
-    let address = name.trim_matches(['[', ']']).parse::<IpAddr>();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let is_loopback = name == "localhost"
         || name.ends_with(".localhost")
         || address.is_ok_and(|address| address.is_loopback());

@@ -26,8 +26,13 @@ fuzz_target!(|input: &str| {
     if !is_target {
         return;
     }
-    let parsed = Url::parse(htu).unwrap_or_else(|error| panic!("{error}: {htu:?}"));
-    let base_url = Url::parse(base).unwrap_or_else(|error| panic!("{error}: {base:?}"));
+    let (parsed, base_url) = match (Url::parse(htu), Url::parse(base)) {
+        (Ok(parsed), Ok(base_url)) => (parsed, base_url),
+        // RFC 3986 allows hosts that this parser rejects: `a.1` ends in a number, and `xn--a` is no
+        // Punycode.
+        (Err(_), Err(_)) => return,
+        other => panic!("{other:?}: {htu:?} {base:?}"),
+    };
     assert_eq!(parsed.scheme(), base_url.scheme());
     assert_eq!(parsed.host(), base_url.host(), "{htu:?} {base:?}");
     assert_eq!(parsed.port_or_known_default(), base_url.port_or_known_default());

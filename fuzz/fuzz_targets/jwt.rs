@@ -22,11 +22,19 @@ fuzz_target!(|input: &str| {
     let token = signed(header.as_bytes(), payload.as_bytes());
     let verified = API.verifier.try_verify(&token).expect("nothing is fetched");
     let Ok(verified) = verified else { return };
-    for forged in forged(header.as_bytes(), payload.as_bytes()) {
-        let found = API.verifier.try_verify(&forged).expect("nothing is fetched");
-        assert!(matches!(found, Err(Error::InvalidToken(InvalidToken::BadSignature))), "{forged}");
-    }
+    let forged = forged(header.as_bytes(), payload.as_bytes());
     let header = Strict::read(header).expect("a header that is JSON");
+    let has_nonce = header.get("nonce").is_some();
+    for forged in forged {
+        let found = API.verifier.try_verify(&forged).expect("nothing is fetched");
+        // A token with `nonce` in its header may be one of Microsoft's own APIs.
+        let is_rejected = match found {
+            Err(Error::InvalidToken(InvalidToken::BadSignature)) => true,
+            Err(Error::InvalidToken(InvalidToken::MicrosoftNonce)) => has_nonce,
+            _ => false,
+        };
+        assert!(is_rejected, "{forged}");
+    }
     let payload = Strict::read(payload).expect("a payload that is JSON");
     let now = API.clock.unix_seconds() as f64;
     let number = |name| payload.get(name).and_then(Strict::number);
