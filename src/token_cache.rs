@@ -255,8 +255,10 @@ impl TokenCache {
                 || entry.token.charged() > BYTES_PER_TOKEN
                 || bytes <= BYTES_PER_TOKEN && !entry.was_used.swap(false, Ordering::Relaxed)
         };
+        // Each set once: in a second pass, every entry would count as unused.
+        let most = SWEPT_AT_ONCE.min(self.sets.len());
         let mut has_freed = false;
-        for set in self.sets.iter().cycle().skip(from).take(SWEPT_AT_ONCE) {
+        for set in self.sets.iter().cycle().skip(from).take(most) {
             for (tag, slot) in set.slots() {
                 if slot.load().as_ref().is_some_and(may_go) {
                     tag.store(0, Ordering::Relaxed);
@@ -466,3 +468,7 @@ impl Set {
         false
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;
