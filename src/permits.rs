@@ -163,4 +163,39 @@ mod tests {
         }
         assert!(permits.lock().waiting.len() <= 64);
     }
+
+    #[test]
+    fn requests_that_gave_up_are_removed_once_the_queue_has_doubled() {
+        struct Case {
+            remain: usize,
+            give_up: usize,
+            in_queue: usize,
+        }
+
+        for Case { remain, give_up, in_queue } in [
+            Case { remain: 0, give_up: 64, in_queue: 64 },
+            Case { remain: 0, give_up: 65, in_queue: 1 },
+            Case { remain: 64, give_up: 64, in_queue: 128 },
+            Case { remain: 64, give_up: 65, in_queue: 65 },
+            Case { remain: 100, give_up: 28, in_queue: 128 },
+            Case { remain: 100, give_up: 29, in_queue: 101 },
+            Case { remain: 100, give_up: 128, in_queue: 200 },
+            Case { remain: 100, give_up: 129, in_queue: 101 },
+        ] {
+            let permits = Permits::new(1);
+            let context = &mut Context::from_waker(Waker::noop());
+            let mut first = pin!(permits.acquire());
+            let Poll::Ready(_held) = first.as_mut().poll(context) else { panic!("one is free") };
+            let mut requests: Vec<_> = (0..remain).map(|_| Box::pin(permits.acquire())).collect();
+            for waiting in &mut requests {
+                assert!(waiting.as_mut().poll(context).is_pending());
+            }
+            for _ in 0..give_up {
+                let mut gives_up = pin!(permits.acquire());
+                assert!(gives_up.as_mut().poll(context).is_pending());
+            }
+            let waiting = permits.lock().waiting.len();
+            assert_eq!(waiting, in_queue, "{remain} wait, {give_up} gave up");
+        }
+    }
 }

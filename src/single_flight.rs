@@ -78,3 +78,95 @@ impl<T> Drop for Flight<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    type Flights = Arc<SingleFlight<u8>>;
+
+    /// What happens to two requests. Returns those that have not left.
+    type Happens = fn(&Flights, [Flight<u8>; 2]) -> Vec<Flight<u8>>;
+    type Leaves = fn(Flight<u8>);
+
+    fn join(flights: &Flights) -> Flight<u8> {
+        flights.join("key".to_owned())
+    }
+
+    fn finish(flight: &Flight<u8>) {
+        let context = &mut Context::from_waker(Waker::noop());
+        let result = pin!(flight.result(|| async { 7 })).poll(context);
+        assert_eq!(result, Poll::Ready(7));
+    }
+
+    fn is_same(one: &Flight<u8>, other: &Flight<u8>) -> bool {
+        let [one, other] = [one, other].map(|flight| flight.cell.as_ref().unwrap());
+        Arc::ptr_eq(one, other)
+    }
+
+    #[test]
+    fn a_computation_is_joined_until_it_ends_or_all_its_requests_have_left() {
+        struct Case {
+            name: &'static str,
+            happens: Happens,
+            in_progress: usize,
+        }
+
+        for Case { name, happens, in_progress } in [
+            Case { name: "both wait", happens: |_, both| both.into(), in_progress: 1 },
+            Case { name: "one is canceled", happens: |_, [_, other]| vec![other], in_progress: 1 },
+            Case { name: "both are canceled", happens: |_, _| Vec::new(), in_progress: 0 },
+            Case {
+                name: "it has ended, and one has left",
+                happens: |_, [one, other]| {
+                    finish(&one);
+                    drop(one);
+                    vec![other]
+                },
+                in_progress: 0,
+            },
+            Case {
+                name: "it has ended, and both have left",
+                happens: |_, [one, _]| {
+                    finish(&one);
+                    Vec::new()
+                },
+                in_progress: 0,
+            },
+            Case {
+                name: "detached",
+                happens: |flights, both| {
+                    flights.detach();
+                    both.into()
+                },
+                in_progress: 0,
+            },
+        ] {
+            let flights = Flights::default();
+            let left = happens(&flights, [join(&flights), join(&flights)]);
+            assert_eq!(flights.lock().len(), in_progress, "{name}");
+            let next = join(&flights);
+            for one in &left {
+                assert_eq!(is_same(one, &next), in_progress == 1, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_detached_computation_does_not_remove_a_later_one() {
+        let cases: [(&str, Leaves); 2] =
+            [("canceled", drop), ("ended", |earlier| finish(&earlier))];
+        for (name, leaves) in cases {
+            let flights = Flights::default();
+            let earlier = join(&flights);
+            flights.detach();
+            let later = join(&flights);
+            assert!(!is_same(&earlier, &later), "{name}");
+            leaves(earlier);
+            assert!(is_same(&later, &join(&flights)), "{name}");
+        }
+    }
+}
