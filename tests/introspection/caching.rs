@@ -165,6 +165,17 @@ async fn the_answers_of_a_forgotten_issuer_are_dropped() {
 }
 
 #[tokio::test]
+async fn the_answers_of_other_issuers_stay_when_one_is_forgotten() {
+    let api = api(|introspection| introspection).await;
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    for (iss, asked) in [("https://another.example/", 1), (api.server.iss(), 2)] {
+        api.verifier.forget(iss);
+        assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok", "{iss}");
+        assert_eq!(api.server.asked(), asked, "{iss}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_of_another_verifier_are_not_shared() {
     let api = api_with(|server| server.issuer(Introspection::new(auth()))).await;
     assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");

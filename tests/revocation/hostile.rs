@@ -395,15 +395,51 @@ async fn a_token_that_ends_after_its_entry_is_not_revoked_in_silence() {
     let ((_, clock), revocations) = (issuer(), Revocations::in_memory());
     let revocations = revocations.keep_for(24 * HOUR).unwrap();
     let _verifier = built(issuer().0.issuer(), &clock, &revocations);
-    for (hours, expected) in [(1, None), (24, None), (25, Some("`Revocations::keep_for`"))] {
-        let revoked = revocations.token(ISS, "1", clock.now() + hours * HOUR).await;
+    // The longest leeway of `exp`.
+    let latest = 24 * HOUR + 300 * SECOND;
+    for (after, expected) in [
+        (HOUR, None),
+        (24 * HOUR, None),
+        (latest, None),
+        (latest + SECOND, Some("`Revocations::keep_for`")),
+    ] {
+        let revoked = revocations.token(ISS, "1", clock.now() + after).await;
         let error = revoked.err().map(|error| error.to_string());
         let is_expected = match (&error, expected) {
             (None, None) => true,
             (Some(error), Some(expected)) => error.contains(expected),
             _ => false,
         };
-        assert!(is_expected, "{hours} hours: {error:?}");
+        assert!(is_expected, "{after:?}: {error:?}");
+    }
+}
+
+/// Tokens of that time are still accepted.
+#[tokio::test]
+async fn an_event_counts_as_long_as_entries_are_kept() {
+    struct Case {
+        seconds_ago: u64,
+        before: &'static str,
+        entries: usize,
+    }
+
+    for Case { seconds_ago, before, entries } in [
+        Case { seconds_ago: 3599, before: "ok", entries: 1 },
+        Case { seconds_ago: 3600, before: "ok", entries: 1 },
+        Case { seconds_ago: 3601, before: "revoked", entries: 0 },
+    ] {
+        let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+        let revocations = revocations.keep_for(HOUR).unwrap();
+        let verifier = built(issuer.issuer(), &clock, &revocations);
+        let app = receivers(&verifier, &revocations);
+        let then = clock.unix_seconds() - seconds_ago;
+        let token = issuer.token().subject("alice").claim("iat", then).build();
+        assert_eq!(verdict(&verifier, &token).await, before, "{seconds_ago}");
+        let event = issuer.security_event(RECEIVER, REVOKED, user(ISS, "alice"));
+        let event = event.claim("events", json!({ REVOKED: { "event_timestamp": then } }));
+        assert_eq!(push(&app, &event.build()).await.status(), 202, "{seconds_ago}");
+        assert_eq!(revocations.health().entries, entries, "{seconds_ago}");
+        assert_eq!(verdict(&verifier, &token).await, "revoked", "{seconds_ago}");
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use portcullis::testing::{StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder};
-use portcullis::{ApiKey, ApiKeys, Revocations, Verifier};
+use portcullis::{ApiKey, ApiKeys, ConfigError, Revocations, Verifier};
+use tokio::time::timeout;
 
 use crate::verdict::verdict;
 
@@ -189,6 +190,18 @@ async fn open_streams_end_when_their_token_is_revoked() {
     stream.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn open_streams_end_when_their_token_is_older_than_entries_are_kept() {
+    let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
+    let api = Api::new();
+    let token = api.verifier(&revocations).verify(&api.token().build()).await.unwrap();
+    for (after, ends) in [(0, false), (3599, false), (1, true)] {
+        api.clock.advance(Duration::from_secs(after));
+        let ended = timeout(Duration::ZERO, token.until_expired()).await;
+        assert_eq!(ended.is_ok(), ends, "{after} seconds later");
+    }
+}
+
 #[tokio::test]
 async fn the_log_has_hashes_only() {
     use portcullis::SharedStore as _;
@@ -207,13 +220,26 @@ async fn the_log_has_hashes_only() {
 
 #[test]
 fn settings_are_checked() {
-    let second = Duration::from_secs(1);
-    for (name, result) in [
-        ("short", Revocations::in_memory().keep_for(second)),
-        ("long", Revocations::in_memory().keep_for(91 * 24 * HOUR)),
-        ("stale for long", Revocations::in_memory().max_stale(2 * HOUR)),
+    struct Case {
+        name: &'static str,
+        result: Result<Revocations, ConfigError>,
+        is_valid: bool,
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    let keep_for = |duration| Revocations::in_memory().keep_for(duration);
+    let max_stale = |duration| Revocations::in_memory().max_stale(duration);
+    for Case { name, result, is_valid } in [
+        Case { name: "too short", result: keep_for(59 * SECOND), is_valid: false },
+        Case { name: "a minute", result: keep_for(60 * SECOND), is_valid: true },
+        Case { name: "90 days", result: keep_for(90 * 24 * HOUR), is_valid: true },
+        Case { name: "too long", result: keep_for(90 * 24 * HOUR + SECOND), is_valid: false },
+        Case { name: "stale too soon", result: max_stale(4 * SECOND), is_valid: false },
+        Case { name: "stale after 5 seconds", result: max_stale(5 * SECOND), is_valid: true },
+        Case { name: "stale after an hour", result: max_stale(HOUR), is_valid: true },
+        Case { name: "stale too late", result: max_stale(HOUR + SECOND), is_valid: false },
     ] {
-        assert!(result.is_err(), "{name}");
+        assert_eq!(result.is_ok(), is_valid, "{name}");
     }
     let cloned = Revocations::in_memory();
     let _other = cloned.clone();
