@@ -3,7 +3,8 @@
 pub(crate) mod charge;
 pub(crate) mod payload;
 mod stored;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 
 use std::fmt;
