@@ -411,9 +411,7 @@ impl fmt::Display for Rule {
                     write!(formatter, " {between} ")?;
                 }
                 match &rule.0 {
-                    Kind::All(several) | Kind::Any(several) if several.len() > 1 => {
-                        write!(formatter, "({rule})")?;
-                    }
+                    Kind::All(_) | Kind::Any(_) => write!(formatter, "({rule})")?,
                     _ => write!(formatter, "{rule}")?,
                 }
             }

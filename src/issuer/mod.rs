@@ -359,19 +359,14 @@ impl Issuer {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.check_introspection()?;
         self.check_trust_domain()?;
-        match self.key_source {
-            KeySource::Discovery { .. } if !self.needs_keys() => {}
-            KeySource::Discovery { .. } => drop(self.metadata_url()?),
-            KeySource::JwksUri(_) | KeySource::PemByKid(_) if self.same_origin => {
-                return Err(ConfigError::new(format!(
-                    "issuer {:?}: expected keys by discovery for `require_same_origin_keys`, found a URL of the keys",
-                    self.iss
-                )));
-            }
-            KeySource::JwksUri(_)
-            | KeySource::PemByKid(_)
-            | KeySource::Fixed(_)
-            | KeySource::Secret(_) => {}
+        // The URL for discovery is checked where it is used: an issuer without keys needs none.
+        if self.same_origin
+            && matches!(self.key_source, KeySource::JwksUri(_) | KeySource::PemByKid(_))
+        {
+            return Err(ConfigError::new(format!(
+                "issuer {:?}: expected keys by discovery for `require_same_origin_keys`, found a URL of the keys",
+                self.iss
+            )));
         }
         if let Some(rule) =
             self.profile.claims.iter().find(|rule| rule.is == Condition::OneOf(Vec::new()))

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use portcullis::testing::{AUDIENCE, TestIssuer};
-use portcullis::{Algorithm, ConfigError, Issuer, Issuers, Verifier, providers};
+use portcullis::{
+    Algorithm, ClientAuth, ConfigError, Introspection, Issuer, Issuers, Verifier, providers,
+};
 
 #[test]
 fn invalid_lists_of_issuers_are_errors() {
@@ -214,6 +216,10 @@ fn invalid_configurations_are_errors_that_name_the_value() {
     {
         assert!(Issuer::new(iss, "a").and_then(verifier).is_ok(), "{iss} is loopback");
     }
+    // Only keys are discovered at `iss`. An issuer that is asked instead needs no URL as its name.
+    let asked = Introspection::at("https://a.example/", ClientAuth::client_secret("id", "secret"));
+    let asked = Issuer::new("P2Pqj", "a").unwrap().introspection(asked.instead_of_keys());
+    assert!(verifier(asked).is_ok(), "asked instead of keys");
     for iss in [
         "http://localhost.example/",
         "http://128.0.0.1/",
