@@ -93,3 +93,29 @@ impl HttpClients {
         Ok(client)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that may connect to any address is not used where only public ones are allowed.
+    #[test]
+    fn each_policy_and_purpose_has_a_client_of_its_own() {
+        let clients = HttpClients::new(None, Fips::NotRequired);
+        let uses = [
+            (AddressPolicy::Any, Purpose::Keys),
+            (AddressPolicy::PublicOnly, Purpose::Keys),
+            (AddressPolicy::Any, Purpose::Introspection),
+            (AddressPolicy::PublicOnly, Purpose::IntrospectionOfResolved),
+        ];
+        for _ in 0..2 {
+            for (addresses, purpose) in uses {
+                clients.get(None, addresses, purpose).unwrap();
+            }
+        }
+        let created = clients.created.lock().unwrap();
+        let created: Vec<_> =
+            created.iter().map(|(policy, use_for, _)| (*policy, *use_for)).collect();
+        assert!(created == uses, "{} clients", created.len());
+    }
+}
