@@ -2,6 +2,7 @@
 //! are configured.
 
 mod addresses;
+mod changes;
 mod config_errors;
 mod forget;
 mod lookup;
