@@ -26,8 +26,8 @@ use portcullis::testing::{
 };
 use portcullis::{
     AccessToken, Algorithm, BackChannelLogout, CertificateHeader, ClientAuth, ClientCertificates,
-    Dpop, Introspection, Issuer, Issuers, ProtectLayer, Revocations, SecurityEvents, StatusLists,
-    Verifier,
+    Dpop, Introspection, Issuer, Issuers, Nonces, ProtectLayer, Revocations, SecurityEvents,
+    StatusLists, Verifier,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
@@ -219,6 +219,11 @@ async fn events_and_metrics_have_stable_names() {
         app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         said(&[expected]);
     }
+    let admins = ProtectLayer::new(verifier.clone()).role("admin");
+    let admins = admins.layer(axum::Router::<()>::new().route("/", get(async || "")));
+    let request = Request::get("/").header("authorization", format!("Bearer {}", good()));
+    admins.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    said(&["DEBUG request_rejected detail reason=forbidden"]);
     let unprotected = axum::Router::<()>::new().route("/", get(async |_: AccessToken| ""));
     unprotected.oneshot(Request::get("/").body(Body::empty()).unwrap()).await.unwrap();
     said(&["ERROR not_protected"]);
@@ -351,6 +356,29 @@ async fn events_and_metrics_have_stable_names() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(send(&proof()).await, 200);
     said(&["INFO replays_available"]);
+
+    // A proof without a nonce, and more proofs of one key than its share.
+    let limited = Dpop::new("https://api.example.com").unwrap();
+    let limited = limited.nonces(Nonces::new([[7; 32]]).unwrap()).max_proofs_per_key(1).unwrap();
+    let limited = Verifier::builder(issuer.issuer()).clock(&clock).dpop(limited).build().unwrap();
+    assert!(limited.warm_up().await.is_ok());
+    let limited = ProtectLayer::new(limited).layer(service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(http::Response::new(Body::empty()))
+    }));
+    let send = async |nonce: &str| {
+        let proof = client.proof("GET", "https://api.example.com/", &token).at(clock.now());
+        let proof = if nonce.is_empty() { proof } else { proof.nonce(nonce) };
+        let request = Request::get("/").header("authorization", format!("DPoP {token}"));
+        let request = request.header("dpop", proof.build()).body(Body::empty()).unwrap();
+        limited.clone().oneshot(request).await.unwrap()
+    };
+    log.take();
+    let response = send("").await;
+    said(&["DEBUG request_rejected detail reason=proof_nonce_needed"]);
+    let nonce = response.headers()["dpop-nonce"].to_str().unwrap();
+    assert_eq!(send(nonce).await.status(), 200);
+    assert_eq!(send(nonce).await.status(), 429);
+    said(&["DEBUG request_rejected reason=too_many_proofs"]);
     let token = issuer.token().bound_to_certificate(b"certificate").build();
     for (name, event) in [
         ("x-other", "WARN client_certificate_untrusted suppressed=0"),
@@ -565,13 +593,13 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_introspections_total issuer=ASKED outcome=failed: 7",
             "portcullis_introspections_total issuer=ASKED outcome=inactive: 1",
             "portcullis_introspections_total issuer=ASKED outcome=rejected: 1",
-            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 4 times",
+            "portcullis_key_fetch_duration_seconds issuer=ISS outcome=changed: 5 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=failed: 4 times",
             "portcullis_key_fetch_duration_seconds issuer=ISS outcome=unchanged: 5 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=changed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=LARGE outcome=failed: 1 times",
             "portcullis_key_fetch_duration_seconds issuer=resolved outcome=changed: 7 times",
-            "portcullis_key_fetches_total issuer=ISS outcome=changed: 4",
+            "portcullis_key_fetches_total issuer=ISS outcome=changed: 5",
             "portcullis_key_fetches_total issuer=ISS outcome=failed: 4",
             "portcullis_key_fetches_total issuer=ISS outcome=unchanged: 5",
             "portcullis_key_fetches_total issuer=LARGE outcome=changed: 1",
@@ -580,13 +608,16 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_keys_fetched_at_seconds issuer=ISS: a value",
             "portcullis_keys_fetched_at_seconds issuer=LARGE: a value",
             "portcullis_lookup_failures_total : 5",
-            "portcullis_proofs_total outcome=accepted: 2",
+            "portcullis_proofs_total outcome=accepted: 3",
+            "portcullis_proofs_total outcome=nonce_needed: 1",
             "portcullis_proofs_total outcome=rejected: 1",
+            "portcullis_proofs_total outcome=too_many: 1",
             "portcullis_proofs_total outcome=unavailable: 4",
             "portcullis_proofs_total outcome=used: 1",
             "portcullis_rejections_total reason=authorization_failed: 3",
             "portcullis_rejections_total reason=certificate_missing: 2",
             "portcullis_rejections_total reason=expired: 1",
+            "portcullis_rejections_total reason=forbidden: 1",
             "portcullis_rejections_total reason=inactive: 1",
             "portcullis_rejections_total reason=insufficient_scope: 1",
             "portcullis_rejections_total reason=introspection_unavailable: 7",
@@ -597,17 +628,19 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=missing: 1",
             "portcullis_rejections_total reason=opaque: 1",
             "portcullis_rejections_total reason=proof_malformed: 1",
+            "portcullis_rejections_total reason=proof_nonce_needed: 1",
             "portcullis_rejections_total reason=proof_used: 1",
             "portcullis_rejections_total reason=replays_unavailable: 4",
             "portcullis_rejections_total reason=revocations_unavailable: 65",
             "portcullis_rejections_total reason=revoked: 1",
+            "portcullis_rejections_total reason=too_many_proofs: 1",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_rejections_total reason=wrong_audience: 1",
             "portcullis_replays_kept : a value",
-            "portcullis_requests_total outcome=accepted: 5",
+            "portcullis_requests_total outcome=accepted: 6",
             "portcullis_requests_total outcome=anonymous: 1",
-            "portcullis_requests_total outcome=rejected: 11",
+            "portcullis_requests_total outcome=rejected: 14",
             "portcullis_requests_total outcome=unavailable: 8",
             "portcullis_revocations_kept : a value",
             "portcullis_revocations_read_at_seconds : a value",
@@ -618,8 +651,8 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_status_list_fetch_duration_seconds issuer=LISTS outcome=failed: 64 times",
             "portcullis_status_list_fetches_total issuer=LISTS outcome=changed: 1",
             "portcullis_status_list_fetches_total issuer=LISTS outcome=failed: 64",
-            "portcullis_token_cache_total outcome=hit: 8",
-            "portcullis_token_cache_total outcome=miss: 120",
+            "portcullis_token_cache_total outcome=hit: 10",
+            "portcullis_token_cache_total outcome=miss: 122",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

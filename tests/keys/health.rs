@@ -83,6 +83,9 @@ async fn warm_up_fetches_all_issuers_and_names_those_that_fail() {
     failed.sort();
     expected.sort();
     assert_eq!(failed, expected);
+    let told = error.failures().map(|(iss, reason)| format!("{iss}: {reason}"));
+    let told: Vec<_> = told.collect();
+    assert_eq!(error.to_string(), format!("failed to load the keys of {}", told.join("; ")));
     assert!(error.to_string().contains("expected status 200, found 404"), "{error}");
     assert_eq!(good.jwks_fetches(), 1);
 

@@ -166,8 +166,15 @@ async fn large_bodies_are_rejected() {
     assert_eq!(api.send(&mcp, streamed).await.status, 413);
     assert_eq!(api.post(&mcp, None, &large).await.status, 401, "without a token");
     // 4 MiB by default.
-    let default = call("tools/list", &format!(r#"{{"x":"{}"}}"#, "y".repeat(4 * 1024 * 1024)));
-    assert_eq!(api.post(&api.mcp(), Some(&api.reader()), &default).await.status, 413);
+    let padded = |bytes: usize| {
+        let params = |padding: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(padding));
+        let message = |padding: usize| call("tools/list", &params(padding));
+        message(bytes - message(0).len())
+    };
+    for (bytes, status) in [(4 << 20, 200), ((4 << 20) + 1, 413)] {
+        let answer = api.post(&api.mcp(), Some(&api.reader()), &padded(bytes)).await;
+        assert_eq!(answer.status, status, "{bytes} bytes");
+    }
 }
 
 #[tokio::test(start_paused = true)]

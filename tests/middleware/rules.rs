@@ -292,6 +292,19 @@ async fn the_challenge_names_what_the_operation_requires() {
             status: 401,
             challenge: format!("{SIGN_IN}, acr_values=\"b\", max_age=\"60\""),
         },
+        // Of alternatives, the first that a sign-in can satisfy.
+        Case {
+            layer: protect().rule(Rule::acr(["gold"]).or(Rule::max_auth_age(minutes(5)))),
+            status: 401,
+            challenge: format!("{SIGN_IN}, acr_values=\"gold\""),
+        },
+        Case {
+            layer: protect()
+                .acr(["gold"])
+                .rule(Rule::issuer("https://issuer.example/").or(Rule::max_auth_age(minutes(5)))),
+            status: 401,
+            challenge: format!("{SIGN_IN}, acr_values=\"gold\", max_age=\"300\""),
+        },
     ];
     for Case { layer, status, challenge } in cases {
         let response = api.ask(&layer, api.issuer.token()).await;
@@ -413,4 +426,12 @@ fn invalid_scopes_are_errors() {
 #[should_panic(expected = "scope \"a\\\"b\"")]
 async fn an_invalid_scope_in_the_source_panics() {
     let _ = ProtectLayer::new(verifier(&started_issuer())).scope("a\"b");
+}
+
+/// Otherwise, the rule would accept every token.
+#[tokio::test]
+#[should_panic(expected = "expected at least one scope token")]
+async fn a_rule_with_an_empty_scope_panics() {
+    let nothing = AccessToken::for_tests(json!({})).scope().clone();
+    let _ = Rule::scope(nothing);
 }

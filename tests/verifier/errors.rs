@@ -1,10 +1,15 @@
 //! The messages of errors and the traits of public types. The codes of errors are tested in
 //! `src/error/tests.rs`.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use portcullis::testing::{TestClock, TestIssuer, TokenBuilder};
-use portcullis::{Algorithm, Error, InvalidToken, Verifier};
+use portcullis::{
+    AccessToken, AccessTokenRejection, Algorithm, Error, InvalidRequest, InvalidToken, Rule,
+    StoreError, Verifier,
+};
 
 /// `iss` is compared byte by byte. The error reports the most common mistake, a trailing slash on
 /// one side only.
@@ -126,4 +131,67 @@ async fn errors_about_time_have_the_times_that_were_compared() {
         assert_eq!(compared, std::time::UNIX_EPOCH + unix, "{name}");
         assert_eq!(now, clock.now(), "{name}");
     }
+}
+
+#[test]
+fn errors_say_what_was_expected() {
+    let sign_in = |rule: Rule| {
+        rule.check(&AccessToken::for_tests(serde_json::json!({ "sub": "alice" }))).unwrap_err()
+    };
+    let (acr, age) = (Rule::acr(["gold", "silver"]), Rule::max_auth_age(Duration::from_secs(300)));
+    let cases: [(Box<dyn StdError>, &str); 9] = [
+        (InvalidRequest::RepeatedToken.into(), "one access token, in one place"),
+        (
+            InvalidRequest::MalformedCredentials.into(),
+            "one b64token (RFC 6750 §2.1); in `Authorization`, after `Bearer` and a space",
+        ),
+        (InvalidRequest::MalformedUrl.into(), "one valid host, and a valid path prefix"),
+        (
+            InvalidRequest::ForbiddenOrigin.into(),
+            "an `Origin` that may use the cookie or the gateway's header",
+        ),
+        (
+            sign_in(acr.clone()).into(),
+            "expected the user to sign in by one of [\"gold\", \"silver\"]",
+        ),
+        (sign_in(age.clone()).into(), "expected the user to sign in within 300s"),
+        (
+            sign_in(acr.and(age)).into(),
+            "expected the user to sign in by one of [\"gold\", \"silver\"] within 300s",
+        ),
+        (AccessTokenRejection::NotProtected.into(), "no `ProtectLayer` verified this request"),
+        (
+            AccessTokenRejection::Rejected(Error::InvalidRequest(InvalidRequest::RepeatedToken))
+                .into(),
+            "malformed request: expected one access token, in one place",
+        ),
+    ];
+    for (error, text) in cases {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+/// The error of a store stands for that of the store's own client, with its text and its cause.
+#[test]
+fn the_error_of_a_store_is_that_of_its_client() {
+    #[derive(Debug)]
+    struct Down(fmt::Error);
+
+    impl fmt::Display for Down {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("the store is down")
+        }
+    }
+
+    impl StdError for Down {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    let error = StoreError::new(Down(fmt::Error));
+    assert_eq!(error.to_string(), "the store is down");
+    assert_eq!(format!("{error:?}"), format!("{:?}", Down(fmt::Error)));
+    assert!(error.source().is_some_and(|cause| cause.is::<fmt::Error>()));
+    assert!(StoreError::new("down").source().is_none());
 }
