@@ -1,8 +1,8 @@
 //! The names that logs, dashboards and alerts depend on: `docs/operations.md` lists them, and they
 //! are stable.
 //!
-//! A single test in its file: a thread's subscriber misses events whose call sites another thread
-//! reached first.
+//! A single test in its process: a thread's subscriber misses events whose call sites another
+//! thread reached first.
 
 #[path = "support/eventually.rs"]
 mod eventually;
@@ -659,4 +659,28 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_unknown_kids_total issuer=ISS outcome=remembered: 1",
         ]
     );
+}
+
+/// The variables are read when an HTTP client is created, so the test runs itself with them.
+#[cfg(all(feature = "aws-lc-rs", target_os = "linux"))]
+#[test]
+fn a_system_without_root_certificates_is_logged() {
+    const NAME: &str = "a_system_without_root_certificates_is_logged";
+    let variables = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let nowhere = "/dev/null";
+    if variables.iter().any(|name| std::env::var_os(name).is_none_or(|value| value != nowhere)) {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args([NAME, "--exact"]).envs(variables.map(|name| (name, nowhere)));
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let issuer = Issuer::new("https://issuer.example/", AUDIENCE).unwrap();
+    assert!(Verifier::new(issuer).is_ok(), "http on loopback still works");
+    let lines = log.take();
+    assert!(lines.contains(&"WARN no_root_certificates error".to_owned()), "{lines:?}");
 }
