@@ -174,6 +174,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let entry = Entry::new(Kind::Session, "https://issuer/", "1", seconds(7), seconds(9));
         let bytes = entry.to_bytes();
+        assert_eq!(bytes.len(), BYTES);
         assert_eq!(Entry::from_bytes(&bytes), Some(entry));
         for (name, wrong) in [
             ("empty", vec![]),
