@@ -97,6 +97,8 @@ async fn entries_beyond_a_million_leave_the_api_available() {
         revocations.session("https://evil.example/", "2"),
     );
     assert!(one.is_ok() && other.is_ok(), "{one:?}, {other:?}");
+    let error = revocations.session("https://evil.example/", "3").await.unwrap_err().to_string();
+    assert_eq!(error, "a million revocations, as many as are kept");
     pass(&clock, 70).await;
     assert_eq!(verdict(&verifier, &good).await, "ok", "a token of another issuer");
 }

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use portcullis::testing::{StoreBehavior, TestClock, TestStore};
 use portcullis::{Revocations, SharedStore as _};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::verdict::verdict;
 use crate::{HOUR, ISS, SECOND, Slow, built, foreign_entry, issuer, log_out, pass, receivers};
+
+/// A runtime whose tasks run only while a test blocks on it.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
 
 #[tokio::test]
 async fn a_session_that_ended_does_not_come_back() {
@@ -89,10 +95,6 @@ async fn open_streams_end_after_an_outage_of_the_store() {
 
 #[test]
 fn a_runtime_that_is_no_longer_driven_does_not_end_the_service() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap()
-    };
     let ((issuer, clock), store) = (issuer(), TestStore::new());
     let revocations = Revocations::shared(store);
     let (startup, serving) = (runtime(), runtime());
@@ -115,10 +117,6 @@ fn a_runtime_that_is_no_longer_driven_does_not_end_the_service() {
 
 #[test]
 fn a_runtime_that_ended_does_not_delay_revocations() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap()
-    };
     let ((issuer, clock), store) = (issuer(), TestStore::new());
     let (one, other) = (Revocations::shared(store.clone()), Revocations::shared(store));
     let token = issuer.token().subject("alice").build();
@@ -169,4 +167,85 @@ async fn a_store_with_short_pages_is_read_to_its_end_before_a_token_is_accepted(
     let verifier = built(issuer.issuer(), &clock, &Revocations::shared(slow));
     verifier.warm_up().await.unwrap();
     assert_eq!(verdict(&verifier, &issuer.token().subject("alice").build()).await, "revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_task_reads_the_log() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let verifier = built(issuer.issuer(), &clock, &Revocations::shared(store.clone()));
+    for _ in 0..3 {
+        // Each call starts the task if none is running.
+        verifier.warm_up().await.unwrap();
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    assert_eq!(store.calls(), 1);
+}
+
+#[test]
+fn a_task_without_a_sign_of_life_for_five_seconds_is_replaced() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let revocations = Revocations::shared(store.clone());
+    let (startup, serving) = (runtime(), runtime());
+    let verifier = startup.block_on(async {
+        let verifier = built(issuer.issuer(), &clock, &revocations);
+        verifier.warm_up().await.unwrap();
+        verifier
+    });
+    let calls = store.calls();
+    for (name, seconds, expected) in [("4 seconds", 4, calls), ("5 seconds", 1, calls + 1)] {
+        clock.advance(seconds * SECOND);
+        serving.block_on(async {
+            verifier.warm_up().await.unwrap();
+            tokio::time::sleep(SECOND / 10).await;
+        });
+        assert_eq!(store.calls(), expected, "{name}");
+    }
+    // Once it is driven again, it finds that another one reads.
+    startup.block_on(async { tokio::time::sleep(10 * SECOND).await });
+    assert_eq!(store.calls(), calls + 1, "the task that was replaced");
+    serving.block_on(async { tokio::time::sleep(10 * SECOND).await });
+    assert!(store.calls() >= calls + 10, "the task that replaced it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_behind_thousands_takes_effect_within_two_seconds() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let (one, other) = (Revocations::shared(store.clone()), Revocations::shared(store.clone()));
+    let _other = built(issuer.issuer(), &clock, &other);
+    let verifier = built(issuer.issuer(), &clock, &one);
+    verifier.warm_up().await.unwrap();
+    let (token, now) = (issuer.token().subject("alice").build(), clock.unix_seconds());
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    for number in 0..5000 {
+        store.append(&foreign_entry(number, now), HOUR).await.unwrap();
+    }
+    other.subject(ISS, "alice").await.unwrap();
+    pass(&clock, 2).await;
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_read_again_from_its_beginning_after_the_clock_was_set_back() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let now = clock.unix_seconds();
+    for number in 0..1000 {
+        store.append(&foreign_entry(number, now), HOUR).await.unwrap();
+    }
+    let verifier = built(issuer.issuer(), &clock, &Revocations::shared(store.clone()));
+    verifier.warm_up().await.unwrap();
+    tokio::time::sleep(SECOND / 2).await;
+    // A first page of a thousand entries is followed by a second one.
+    for (name, correction, calls) in [
+        ("no correction", 0, 1),
+        ("a day ahead", 24 * 3600, 1),
+        ("back by a minute", -60, 1),
+        ("back by more than a minute", -61, 2),
+        ("back by most of a day", -23 * 3600, 2),
+        ("it stays there", 0, 1),
+    ] {
+        let before = store.calls();
+        clock.correct_by(correction);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(store.calls() - before, calls, "{name}");
+    }
 }

@@ -67,9 +67,16 @@ impl Api {
 
     async fn send(&self, request: Request<Body>) -> (u16, String) {
         let response = self.app.clone().oneshot(request).await.unwrap();
-        assert_eq!(response.headers()["cache-control"], "no-store");
-        let status = response.status().as_u16();
-        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        let (head, body) = response.into_parts();
+        let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let status = head.status.as_u16();
+        let body = axum::body::to_bytes(body, 1000).await.unwrap();
+        assert_eq!(header("cache-control"), Some("no-store"));
+        let has_body = !body.is_empty();
+        assert_eq!(header("content-type"), has_body.then_some("application/json"), "{status}");
+        // RFC 9110 §15.5.6.
+        assert_eq!(header("allow"), (status == 405).then_some("POST"), "{status}");
+        assert_eq!(header("retry-after"), (status == 503).then_some("5"), "{status}");
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
@@ -134,7 +141,10 @@ async fn invalid_logout_tokens_are_rejected() {
         ("no type", token().without_header("typ"), 200),
         ("the type of every JWT", token().header("typ", "JWT"), 200),
         ("another client of ours", token().audience("app"), 200),
+        ("one of several audiences", token().claim("aud", json!(["x", "web"])), 200),
         ("two minutes old", token().claim("iat", now - 120), 200),
+        ("two minutes and the leeway ago, less a second", token().claim("iat", now - 149), 200),
+        ("two minutes and the leeway ago", token().claim("iat", now - 150), 400),
         ("the type of an access token", token().header("typ", "at+jwt"), 400),
         ("the type of an event", token().header("typ", "secevent+jwt"), 400),
         ("nonce", token().claim("nonce", "x"), 400),
@@ -143,6 +153,7 @@ async fn invalid_logout_tokens_are_rejected() {
         ("an event that is no object", token().claim("events", json!({ LOGOUT: true })), 400),
         ("neither sub nor sid", token().without_claim("sub").without_claim("sid"), 400),
         ("another audience", token().audience("other"), 400),
+        ("several other audiences", token().claim("aud", json!(["x", "y"])), 400),
         ("no audience", token().without_claim("aud"), 400),
         ("no iat", token().without_claim("iat"), 400),
         ("old", token().claim("iat", now - 3600), 400),

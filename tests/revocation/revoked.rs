@@ -281,12 +281,21 @@ async fn health_describes_the_log() {
         let log = health.log.unwrap();
         (health.is_available, health.entries, log.age, log.last_error.is_some())
     };
+    let reads = || {
+        let log = revocations.health().log.unwrap();
+        (log.reads, log.failed_reads)
+    };
     assert_eq!(health(), (false, 0, None, false), "at the start");
+    assert_eq!(reads(), (0, 0), "at the start");
     verifier.warm_up().await.unwrap();
     assert_eq!(health(), (true, 0, Some(Duration::ZERO), false));
+    assert_eq!(reads(), (1, 0), "the log was read");
     revocations.subject(ISS, "alice").await.unwrap();
     store.set_behavior(StoreBehavior::Fail);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(reads(), (2, 1), "a second later");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(reads(), (4, 3), "then four times a second");
     assert_eq!(health(), (true, 1, Some(Duration::ZERO), true), "the log cannot be read");
     api.clock.advance(Duration::from_secs(62));
     assert_eq!(health(), (false, 1, Some(Duration::from_secs(62)), true), "for too long");
