@@ -25,15 +25,18 @@ use portcullis::testing::{
     AUDIENCE, Behavior, DpopClient, StoreBehavior, TestClock, TestIssuer, TestStore, TokenBuilder,
 };
 use portcullis::{
-    AccessToken, Algorithm, BackChannelLogout, CertificateHeader, ClientAuth, ClientCertificates,
-    Dpop, Introspection, Issuer, Issuers, Nonces, ProtectLayer, Revocations, SecurityEvents,
-    StatusLists, Verifier,
+    AccessToken, Algorithm, ApiKey, ApiKeys, BackChannelLogout, CertificateHeader, ClientAuth,
+    ClientCertificates, Dpop, Introspection, Issuer, Issuers, Nonces, ProtectLayer, Revocations,
+    SecurityEvents, StatusLists, Verifier,
 };
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use verdict::verdict;
+
+/// The issuer of the API keys.
+const KEYS: &str = "https://keys.example/";
 
 /// Records `LEVEL event field field …`, with the values of some fields.
 #[derive(Clone, Default)]
@@ -88,8 +91,10 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
                 "configured",
                 "pointer",
                 "ignored_keys",
+                "kind",
             ]
             .contains(&name);
+            let told = told || value == KEYS || value.starts_with("acme_live_");
             line += &if told { format!(" {name}={value}") } else { format!(" {name}") };
         }
         self.0.lock().unwrap().push(line);
@@ -253,6 +258,26 @@ async fn events_and_metrics_have_stable_names() {
     said(&[
         "WARN lookup_unusable error issuer suppressed=0",
         "DEBUG token_rejected alg detail kid reason=unknown_issuer",
+    ]);
+
+    // API keys are named by their issuer and their public identifier.
+    let (key, other) =
+        (ApiKey::generate("acme_live").unwrap(), ApiKey::generate("acme_live").unwrap());
+    let record = ApiKey::new("worker", key.hash().clone());
+    let keys = ApiKeys::lookup(KEYS, "acme_live", move |_| {
+        std::future::ready(Ok::<_, Infallible>(Some(record.clone())))
+    });
+    let with_keys = Verifier::builder(Issuers::none()).api_keys(keys.unwrap()).clock(&clock);
+    let with_keys = with_keys.build().unwrap();
+    assert_eq!(verdict(&with_keys, key.expose_key()).await, "ok");
+    said(&[]);
+    assert_eq!(verdict(&with_keys, other.expose_key()).await, "unknown_api_key");
+    let id = other.hash().id();
+    said(&[
+        "WARN lookup_unusable error issuer=https://keys.example/ suppressed=0",
+        &format!(
+            "DEBUG token_rejected detail issuer=https://keys.example/ kid={id} reason=unknown_api_key"
+        ),
     ]);
 
     // Failed checks of the application as well.
@@ -505,7 +530,7 @@ async fn events_and_metrics_have_stable_names() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     said(&["INFO revocations_read entries"]);
     assert_eq!(log_out(logout_token()).await, 200);
-    said(&["INFO revocation_received issuer kind"]);
+    said(&["INFO revocation_received issuer kind=subject"]);
     assert_eq!(log_out(logout_token().audience("other")).await, 400);
     said(&["WARN logout_rejected expected suppressed=0"]);
     assert_eq!(verdict(&revoking, &token).await, "revoked");
@@ -634,6 +659,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_rejections_total reason=revocations_unavailable: 65",
             "portcullis_rejections_total reason=revoked: 1",
             "portcullis_rejections_total reason=too_many_proofs: 1",
+            "portcullis_rejections_total reason=unknown_api_key: 1",
             "portcullis_rejections_total reason=unknown_issuer: 2",
             "portcullis_rejections_total reason=unknown_key: 5",
             "portcullis_rejections_total reason=wrong_audience: 1",
