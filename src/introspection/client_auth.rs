@@ -244,3 +244,77 @@ impl fmt::Debug for ClientAuth {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+
+    use super::*;
+
+    fn rsa_key() -> String {
+        let keys = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let der = STANDARD.encode(keys.serialized_der());
+        format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n")
+    }
+
+    /// An issuer whose credentials are unchanged keeps its keys and answers when it is looked up
+    /// again.
+    #[test]
+    fn credentials_are_unchanged_if_all_parts_are() {
+        struct Case {
+            name: &'static str,
+            one: ClientAuth,
+            other: ClientAuth,
+            is_unchanged: bool,
+        }
+
+        let secret = |id: &str, secret: &str| ClientAuth::client_secret(id, secret);
+        let bearer =
+            || ClientAuth::bearer_token(|| async { Ok::<_, std::io::Error>(String::new()) });
+        let certificate = |id: &str| ClientAuth::tls_client_certificate(id);
+        let (key, other_key) = (rsa_key(), rsa_key());
+        let jwt = |id: &str, algorithm, key: &str, key_id| {
+            ClientAuth::private_key_jwt(id, algorithm, key, key_id).unwrap()
+        };
+        let own_jwt = || jwt("a", Algorithm::RS256, &key, Some("1"));
+        let case = |name, one, other, is_unchanged| Case { name, one, other, is_unchanged };
+        for Case { name, one, other, is_unchanged } in [
+            case("a secret", secret("a", "s"), secret("a", "s"), true),
+            case("a secret: client", secret("a", "s"), secret("b", "s"), false),
+            case("a secret: secret", secret("a", "s"), secret("a", "t"), false),
+            case(
+                "a secret: where it is sent",
+                ClientAuth::client_secret_basic("a", "s"),
+                ClientAuth::client_secret_post("a", "s"),
+                false,
+            ),
+            case("a certificate", certificate("a"), certificate("a"), true),
+            case("a certificate: client", certificate("a"), certificate("b"), false),
+            case("an access token", bearer(), bearer(), true),
+            case("assertions", own_jwt(), own_jwt(), true),
+            case(
+                "assertions: client",
+                own_jwt(),
+                jwt("b", Algorithm::RS256, &key, Some("1")),
+                false,
+            ),
+            case(
+                "assertions: algorithm",
+                own_jwt(),
+                jwt("a", Algorithm::RS384, &key, Some("1")),
+                false,
+            ),
+            case(
+                "assertions: key",
+                own_jwt(),
+                jwt("a", Algorithm::RS256, &other_key, Some("1")),
+                false,
+            ),
+            case("assertions: `kid`", own_jwt(), jwt("a", Algorithm::RS256, &key, None), false),
+            case("another method", secret("a", "s"), certificate("a"), false),
+        ] {
+            assert_eq!(one.is_unchanged_from(&other), is_unchanged, "{name}");
+            assert_eq!(other.is_unchanged_from(&one), is_unchanged, "{name}, the reverse");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Which answers make a token accepted.
 
 use portcullis::testing::AUDIENCE;
-use portcullis::{Audience, Issuer, Scope, TokenKind};
+use portcullis::{Audience, Error, InvalidToken, Issuer, Scope, TokenKind};
 use serde_json::{Value, json};
 
 use crate::support::{OPAQUE, Reply, api, api_with, auth};
@@ -197,6 +197,12 @@ async fn an_answer_is_checked_like_claims() {
             members: json!({ "token_type": 1 }),
             expected: "unexpected_type",
         },
+        Case {
+            name: "a member of another server that is null",
+            audience: aud(),
+            members: json!({ "token_use": null }),
+            expected: "ok",
+        },
     ];
     for Case { name, audience, members, expected } in cases {
         let api = api_with(|server| {
@@ -205,6 +211,25 @@ async fn an_answer_is_checked_like_claims() {
         .await;
         api.server.reply(Reply::json(&api.server.active_with(&members)));
         assert_eq!(verdict(&api.verifier, OPAQUE).await, expected, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_is_not_that_of_an_access_token_is_quoted_up_to_64_characters() {
+    let api = api(|introspection| introspection).await;
+    let cases = [
+        ("text", json!("ID"), Some("ID".to_owned())),
+        ("long text", json!("ü".repeat(65)), Some("ü".repeat(64))),
+        ("a number", json!(1), None),
+    ];
+    for (name, value, quoted) in cases {
+        api.server.reply(Reply::json(&api.server.active_with(&json!({ "typ": value }))));
+        match api.verifier.verify(&format!("{OPAQUE}{value}")).await {
+            Err(Error::InvalidToken(InvalidToken::UnexpectedType { presented, .. })) => {
+                assert_eq!(presented, quoted, "{name}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }
 

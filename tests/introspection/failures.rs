@@ -90,9 +90,11 @@ async fn five_failures_in_a_row_suspend_the_questions() {
         api.server.reply(reply.clone());
         ask(&api, 8).await;
         assert_eq!(api.server.asked(), 5, "{reply:?}");
-        let health = api.verifier.health().remove(0);
-        let suspended = health.introspection.unwrap().suspended_for.unwrap();
+        let health = api.verifier.health().remove(0).introspection.unwrap();
+        let suspended = health.suspended_for.unwrap();
         assert!(suspended <= seconds(1), "{suspended:?}");
+        assert_eq!(health.failed_questions, 5, "{reply:?}: without a question, none fails");
+        assert!(api.verifier.try_verify(OPAQUE).is_some(), "{reply:?}: nothing to wait for");
         assert!(matches!(
             api.verifier.verify(OPAQUE).await,
             Err(Error::IntrospectionUnavailable { reason: FetchError::Suspended { .. }, .. })
@@ -124,6 +126,51 @@ async fn answers_that_are_unusable_do_not_suspend_the_questions() {
         ask(&api, 8).await;
         assert_eq!(api.server.asked(), 8, "{reply:?}");
     }
+}
+
+#[tokio::test]
+async fn metadata_that_cannot_be_fetched_suspend_the_questions_and_others_do_not() {
+    let http = Some(("introspection_endpoint", json!("http://as.example/introspect")));
+    let methods = json!(["private_key_jwt"]);
+    let methods = Some(("introspection_endpoint_auth_methods_supported", methods));
+    for (name, member, is_suspended) in [
+        ("not fetched", None, true),
+        ("an endpoint that must not be asked", http, false),
+        ("another method of authentication", methods, false),
+    ] {
+        let api = api(|introspection| introspection).await;
+        match member {
+            Some((member, value)) => api.server.set_metadata(member, value),
+            None => api.server.set_metadata_reply(Reply::Status(500)),
+        }
+        ask(&api, 5).await;
+        let health = api.verifier.health().remove(0).introspection.unwrap();
+        assert_eq!(health.suspended_for.is_some(), is_suspended, "{name}");
+    }
+}
+
+/// The time for which the server hangs passes at once.
+async fn time_passes(by: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(by).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn late_metadata_are_requested_again_and_do_not_shorten_the_time_for_the_answer() {
+    let api = api(|introspection| introspection.timeout(seconds(4)).unwrap()).await;
+    api.server.set_metadata_reply(Reply::Hang);
+    let verifier = api.verifier.clone();
+    let token = tokio::spawn(async move { verdict(&verifier, OPAQUE).await });
+    eventually("the first request", || api.server.metadata_fetches() == 1).await;
+    let iss = api.server.iss();
+    api.server.set_metadata_reply(Reply::json(&json!({
+        "issuer": iss, "introspection_endpoint": format!("{iss}introspect"),
+    })));
+    // A hedged request is sent after half of the five seconds that discovery may take.
+    time_passes(seconds(3)).await;
+    assert_eq!(token.await.unwrap(), "ok");
+    assert_eq!(api.server.metadata_fetches(), 2);
 }
 
 #[tokio::test]

@@ -186,6 +186,7 @@ async fn the_query_of_the_endpoint_is_not_shown() {
     let introspection = Introspection::at("https://as.example/i?api_key=CANARY", auth());
     let shown = format!("{error} {error:?} {introspection:?} {:?}", api.verifier.health());
     assert!(!shown.contains("CANARY"), "{shown}");
+    assert!(shown.contains(&format!("{}introspect", api.server.iss())), "the rest is: {shown}");
 }
 
 /// Answers of 5.8 KB fill the table. Those of 60 KB fill it with few, and each needs room.

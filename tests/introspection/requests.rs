@@ -10,6 +10,7 @@ use portcullis::{Algorithm, ClientAuth, Introspection, Issuer, Jwks, Verifier};
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 
+use crate::eventually::eventually;
 use crate::support::{AuthServer, OPAQUE, Question, Reply, api, api_with, auth, builder};
 use crate::verdict::verdict;
 
@@ -98,6 +99,12 @@ async fn access_tokens_and_certificates_authenticate() {
     api.server.set_metadata("mtls_endpoint_aliases", json!({ "introspection_endpoint": alias }));
     api.server.set_metadata("introspection_endpoint", format!("{}no", api.server.iss()).into());
     assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+
+    // Others do not.
+    let api = api_with(|server| server.issuer(Introspection::new(self::auth()))).await;
+    let alias = format!("{}no", api.server.iss());
+    api.server.set_metadata("mtls_endpoint_aliases", json!({ "introspection_endpoint": alias }));
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -127,6 +134,7 @@ async fn assertions_are_signed_for_the_issuer_and_used_once() {
     for number in 0..3 {
         assert_eq!(verdict(&api.verifier, &format!("{OPAQUE}{number}")).await, "ok");
         let question = api.server.questions().pop().unwrap();
+        assert_eq!(question.form.get("client_id").unwrap(), "orders-api");
         assert_eq!(
             question.form.get("client_assertion_type").unwrap(),
             "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -173,6 +181,17 @@ async fn assertions_are_signed_with_every_kind_of_key() {
         let assertion = question.form.get("client_assertion").unwrap();
         assert!(public.verify(assertion).is_ok(), "{algorithm}");
     }
+}
+
+#[tokio::test]
+async fn assertions_are_signed_with_an_rsa_key_in_pkcs_1() {
+    let keys = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    // Without what precedes an RSA key of 2048 bits in PKCS #8.
+    let private = pem("RSA PRIVATE KEY", &keys.serialized_der()[26..]);
+    let auth = ClientAuth::private_key_jwt("api", Algorithm::RS256, private, None);
+    let question = credentials(auth.unwrap(), None).await.unwrap();
+    let assertion = question.form.get("client_assertion").unwrap();
+    assert!(Jwks::from_pem(public_pem(&keys)).unwrap().verify(assertion).is_ok());
 }
 
 #[test]
@@ -339,6 +358,40 @@ async fn the_endpoint_is_discovered_once_or_configured() {
     let verifier = builder(issuer, &TestClock::new()).build().unwrap();
     assert_eq!(verdict(&verifier, OPAQUE).await, "ok");
     assert_eq!(server.metadata_fetches(), 0);
+}
+
+#[tokio::test]
+async fn the_endpoint_is_discovered_again_if_it_may_have_moved_or_the_metadata_are_old() {
+    let cases = [
+        ("it answers", None, false),
+        ("it is not there", Some(404), true),
+        ("it fails, perhaps because of the token", Some(500), false),
+    ];
+    for (name, status, may_have_moved) in cases {
+        let api = api(|introspection| introspection).await;
+        if let Some(status) = status {
+            api.server.reply(Reply::Status(status));
+        }
+        let expected = if status.is_none() { "ok" } else { "introspection_unavailable" };
+        let ask = async |number: u64| {
+            let verdict = verdict(&api.verifier, &format!("{OPAQUE}{number}")).await;
+            assert_eq!(verdict, expected, "{name}");
+        };
+        ask(0).await;
+        let first = api.server.metadata_fetches();
+        for minute in 1..=5 {
+            api.clock.advance(Duration::from_secs(61));
+            ask(minute).await;
+        }
+        if may_have_moved {
+            eventually(name, || api.server.metadata_fetches() > first).await;
+        } else {
+            // The lifetime of the metadata ends ten minutes after the first discovery.
+            api.clock.advance(Duration::from_secs(600 - 5 * 61));
+            ask(6).await;
+            eventually(name, || api.server.metadata_fetches() == first + 1).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -84,6 +84,11 @@ async fn signed_answers_are_verified() {
             expected: UNAVAILABLE,
         },
         Case {
+            name: "at the end of age and leeway",
+            change: |jwt, api| jwt.claim("iat", now(api) - 90),
+            expected: UNAVAILABLE,
+        },
+        Case {
             name: "within age and leeway",
             change: |jwt, api| jwt.claim("iat", now(api) - 89),
             expected: "ok",
