@@ -231,7 +231,7 @@ impl SignatureVerifier {
 
 #[cfg(feature = "aws-lc-rs")]
 fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKeyReason> {
-    use Algorithm::{ES256, ES384, ES512, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    use Algorithm::{ES256, ES384, ES512, PS256, PS384, PS512, RS256, RS384, RS512};
     let is_fips = crypto::is_fips();
     let parsed = match key {
         PublicKey::Rsa { n, e } if is_fips && !is_rsa_of_fips(n, e) => {
@@ -255,8 +255,7 @@ fn prepare(key: &PublicKey, algorithm: Algorithm) -> Result<Prepared, IgnoredKey
             ES512 => ParsedPublicKey::new(&aws::ECDSA_P521_SHA512_FIXED, point),
             _ => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
         },
-        PublicKey::Ed25519(key) if algorithm == EdDSA => ParsedPublicKey::new(&aws::ED25519, key),
-        PublicKey::Ed25519(_) => return Err(IgnoredKeyReason::UnsupportedAlgorithm),
+        PublicKey::Ed25519(key) => ParsedPublicKey::new(&aws::ED25519, key),
         PublicKey::MlDsa { parameters, key } => {
             let parameters = match parameters {
                 MlDsa::MlDsa44 => &aws::ML_DSA_44,
@@ -330,4 +329,31 @@ pub(crate) fn provided(algorithm: Algorithm) -> Option<jsonwebtoken::Algorithm> 
         Algorithm::HS384 => Provided::HS384,
         Algorithm::HS512 => Provided::HS512,
     })
+}
+
+#[cfg(all(test, feature = "aws-lc-rs"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fips_allows_an_even_number_of_bits_and_exponents_from_65537_on() {
+        struct Case {
+            name: &'static str,
+            first_byte: u8,
+            e: &'static [u8],
+            is_allowed: bool,
+        }
+
+        for Case { name, first_byte, e, is_allowed } in [
+            Case { name: "2048 bits", first_byte: 0x80, e: &[1, 0, 1], is_allowed: true },
+            Case { name: "2047 bits", first_byte: 0x7f, e: &[1, 0, 1], is_allowed: false },
+            Case { name: "2046 bits", first_byte: 0x3f, e: &[1, 0, 1], is_allowed: true },
+            Case { name: "exponent 3", first_byte: 0x80, e: &[3], is_allowed: false },
+            Case { name: "exponent 65535", first_byte: 0x80, e: &[0xff; 2], is_allowed: false },
+        ] {
+            let mut n = [0xff; 256];
+            n[0] = first_byte;
+            assert_eq!(is_rsa_of_fips(&n, e), is_allowed, "{name}");
+        }
+    }
 }
