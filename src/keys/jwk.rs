@@ -317,4 +317,21 @@ mod tests {
         assert!(key.verify(&Jws::split(token).unwrap()).is_some());
         assert!(key.verify(&Jws::split(&token.replace("dBjf", "eBjf")).unwrap()).is_none());
     }
+
+    /// The backends also reject a point of another length. They would not notice a coordinate that
+    /// is too long beside one that is too short.
+    #[test]
+    fn each_coordinate_has_the_length_of_its_curve() {
+        for (name, lengths, is_key) in [
+            ("of the curve", [32, 32], true),
+            ("x too short", [31, 32], false),
+            ("x too long", [33, 32], false),
+            ("y too short", [32, 31], false),
+            ("y too long", [32, 33], false),
+            ("of the curve together", [33, 31], false),
+        ] {
+            let [x, y] = lengths.map(|length| URL_SAFE_NO_PAD.encode(vec![1; length]));
+            assert_eq!(ec_key(Some("P-256"), Some(&x), Some(&y)).is_ok(), is_key, "{name}");
+        }
+    }
 }

@@ -366,3 +366,26 @@ pub struct VerifiedJws {
     /// The payload, which may be any bytes.
     pub payload: Vec<u8>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clone_is_the_same_set() {
+        let read = |keys: &str| Jwks::from_json(format!("{{\"keys\":[{keys}]}}")).unwrap();
+        let key =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let (one, two) = (read(key), read(&[key, key].join(",")));
+        let first_of_two = Jwks::of(two.keys.iter().take(1).cloned().collect());
+        let cases = [
+            ("a clone", &two, two.clone(), true),
+            ("a clone of one key", &one, one.clone(), true),
+            ("the same text", &one, read(key), false),
+            ("without the last key", &two, first_of_two, false),
+        ];
+        for (name, jwks, other, is_same) in cases {
+            assert_eq!((jwks.is(&other), other.is(jwks)), (is_same, is_same), "{name}");
+        }
+    }
+}

@@ -192,3 +192,29 @@ pub(crate) fn is_name(kid: &str) -> bool {
         && kid.len() <= 64
         && kid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The backends also reject other points.
+    #[test]
+    fn points_are_uncompressed_and_have_the_length_of_their_curve() {
+        for (name, form, bytes, is_key) in [
+            ("uncompressed", 4, 65, true),
+            ("too short", 4, 64, false),
+            ("too long", 4, 66, false),
+            ("compressed", 2, 33, false),
+            ("hybrid", 6, 65, false),
+        ] {
+            let mut point = vec![1; bytes];
+            point[0] = form;
+            let length = u8::try_from(bytes).unwrap();
+            let oids = [&[0x06, 7], EC_PUBLIC_KEY, &[0x06, 8], P256].concat();
+            let algorithm = [&[0x30, 19][..], &oids].concat();
+            let start = [0x30, 24 + length];
+            let der = [&start, &*algorithm, &[0x03, 1 + length, 0], &point].concat();
+            assert_eq!(subject_public_key(&der).is_some(), is_key, "{name}");
+        }
+    }
+}

@@ -104,10 +104,8 @@ async fn keys_can_be_fetched_one_by_one() {
     }
 }
 
-/// Tokens with nonexistent keys, from the start and every second, do not block tokens whose keys
-/// exist.
-#[tokio::test]
-async fn a_nonexistent_key_does_not_count_as_a_failed_fetch() {
+/// A server with the key `good-1`, and a verifier of its tokens.
+async fn one_key() -> (Arc<TestIssuer>, Server, ScriptedApi) {
     let keys =
         Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
     let document = pem(&keys);
@@ -122,6 +120,14 @@ async fn a_nonexistent_key_does_not_count_as_a_failed_fetch() {
     .await;
     let prefix = server.at("/keys/");
     let api = ScriptedApi::new(&keys, |issuer| issuer.pem_key_prefix(&prefix).unwrap());
+    (keys, server, api)
+}
+
+/// Tokens with nonexistent keys, from the start and every second, do not block tokens whose keys
+/// exist.
+#[tokio::test]
+async fn a_nonexistent_key_does_not_count_as_a_failed_fetch() {
+    let (keys, server, api) = one_key().await;
     let good = keys.token().header("kid", "good-1").claim("exp", 4_000_000_000_u64).build();
     for second in 0..600 {
         let junk = keys.token().header("kid", format!("junk-{second}")).tampered().build();
@@ -131,4 +137,19 @@ async fn a_nonexistent_key_does_not_count_as_a_failed_fetch() {
         api.seconds_pass(1);
     }
     assert!(server.asked().len() < 2 * 610, "{} requests in ten minutes", server.asked().len());
+}
+
+/// Eight fetches at once are allowed for unknown keys.
+#[tokio::test]
+async fn beyond_the_budget_it_is_not_known_whether_a_key_exists() {
+    let (keys, server, api) = one_key().await;
+    let by = |kid: &str| keys.token().header("kid", kid).build();
+    assert_eq!(api.verdict(&by("good-1")).await, "ok");
+    for number in 0..8 {
+        assert_eq!(api.verdict(&by(&format!("junk-{number}"))).await, "unknown_key", "{number}");
+    }
+    let asked = server.asked().len();
+    assert_eq!(api.verdict(&by("junk-8")).await, "keys_unavailable");
+    assert_eq!(server.asked().len(), asked);
+    assert_eq!(api.verdict(&by("good-1")).await, "ok");
 }

@@ -4,11 +4,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use portcullis::testing::Behavior;
+use portcullis::Algorithm;
+use portcullis::testing::{Behavior, TestIssuer};
 use serde_json::json;
 
 use crate::poll_once::poll_once;
-use crate::support::api;
+use crate::support::{api, api_with};
 
 /// Unknown keys cause few fetches, whether these succeed or fail, and do not delay tokens of known
 /// keys.
@@ -150,6 +151,21 @@ async fn a_kid_that_was_guessed_before_its_publication_is_found() {
     api.issuer.rotate().unwrap();
     api.seconds_pass(60);
     assert_eq!(api.good().await, "ok");
+}
+
+/// Otherwise, anyone could hide a key for five seconds that is published under a `kid` in use.
+#[tokio::test]
+async fn a_kid_of_a_key_for_another_algorithm_is_not_remembered_as_missing() {
+    let algorithms = [Algorithm::EdDSA, Algorithm::ES256];
+    let api = api_with(|issuer| issuer.algorithms(algorithms).unwrap()).await;
+    let new = TestIssuer::offline_with(api.issuer.iss(), Algorithm::ES256).unwrap();
+    new.set_clock(&api.clock);
+    let key = new.jwks_json()["keys"][0].clone();
+    assert_eq!(key["kid"], api.issuer.jwks_json()["keys"][0]["kid"]);
+    assert_eq!(api.good().await, "ok");
+    assert_eq!(api.verdict(&new.token().build()).await, "unknown_key");
+    api.issuer.publish(key);
+    assert_eq!(api.verdict(&new.token().build()).await, "ok");
 }
 
 #[tokio::test]
