@@ -234,6 +234,24 @@ async fn a_key_that_names_a_tenant_verifies_no_other_tenants_tokens() {
     }
 }
 
+#[tokio::test]
+async fn a_key_without_alg_names_its_tenant_for_each_algorithm() {
+    for algorithm in [Algorithm::RS256, Algorithm::RS384] {
+        let entra = TestIssuer::offline_with("https://login.example/x", algorithm).unwrap();
+        let mut set = entra.jwks_json();
+        let key = set["keys"][0].as_object_mut().unwrap();
+        key.remove("alg");
+        key.insert("issuer".to_owned(), iss(ACME).into());
+        let jwks = Jwks::from_json(set.to_string()).unwrap().rsa_algorithm(algorithm).unwrap();
+        let template = Issuer::template(TEMPLATE, AUDIENCE).unwrap().jwks(jwks);
+        let verifier = Verifier::new(template.algorithms([algorithm]).unwrap()).unwrap();
+        for (tenant, expected) in [(ACME, "ok"), (GLOBEX, "unknown_key")] {
+            let token = entra.token().issued_by(&iss(tenant)).claim("tid", tenant).build();
+            assert_eq!(verdict(&verifier, &token).await, expected, "{algorithm}: {tenant}");
+        }
+    }
+}
+
 /// Entra's metadata name the template as the issuer, at a URL that belongs to no tenant. All
 /// tenants share one key set.
 #[tokio::test]

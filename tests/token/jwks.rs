@@ -260,6 +260,19 @@ fn irrelevant_key_members_are_ignored() {
 }
 
 #[test]
+fn a_kid_has_512_bytes_at_most() {
+    let issuer = TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap();
+    for (bytes, is_usable) in [(512, true), (513, false)] {
+        let mut jwk = issuer.jwks_json()["keys"][0].clone();
+        jwk["kid"] = "k".repeat(bytes).into();
+        let token = issuer.token().header("kid", "k".repeat(bytes)).build();
+        let verified =
+            Jwks::from_json(set(&jwk.to_string())).is_ok_and(|jwks| jwks.verify(&token).is_ok());
+        assert_eq!(verified, is_usable, "{bytes} bytes");
+    }
+}
+
+#[test]
 fn documents_that_are_not_a_key_set() {
     for (name, json) in [
         ("HTML", "<html></html>"),
@@ -465,6 +478,7 @@ fn expensive_keys_are_ignored_or_tried_once() {
         let mut keys: Vec<_> = before.iter().map(|bytes| rsa(*bytes, &[1, 0, 1], &kid)).collect();
         keys.push(good.clone());
         let jwks = Jwks::from_json(json!({ "keys": keys }).to_string()).unwrap();
+        assert_eq!(jwks.len(), before.len() + 1, "{name}: all are usable");
         assert_eq!(jwks.verify(&token).is_ok(), is_found, "{name}");
     }
 }

@@ -256,6 +256,33 @@ async fn a_key_verifies_only_as_what_it_is() {
     }
 }
 
+/// A key has at least 256 different coefficients, wherever they are.
+#[test]
+fn a_key_with_few_different_coefficients_is_degenerate() {
+    let ec = jwk(&offline(Algorithm::ES256));
+    for Set { algorithm, public_key, .. } in SETS {
+        for position in 0..4 {
+            for (different, is_degenerate) in [(255, true), (256, false)] {
+                // A seed of 32 bytes, then four coefficients of ten bits in each five bytes, from
+                // the lowest bit on.
+                let mut key = vec![7; 32];
+                for five in 0..(public_key as u64 - 32) / 5 {
+                    let bits = (five % different) << (10 * position);
+                    key.extend_from_slice(&bits.to_le_bytes()[..5]);
+                }
+                let key = URL_SAFE_NO_PAD.encode(key);
+                let akp = json!({ "kty": "AKP", "alg": algorithm.name(), "pub": key });
+                let jwks = Jwks::from_json(json!({ "keys": [akp, ec] }).to_string()).unwrap();
+                assert_eq!(
+                    jwks.ignored().contains(&IgnoredKeyReason::Degenerate),
+                    is_degenerate,
+                    "{algorithm}: {different} different ones, position {position}"
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn only_the_exact_signature_verifies() {
     for (number, Set { algorithm, signature, .. }) in supported().iter().enumerate() {
