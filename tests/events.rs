@@ -404,6 +404,18 @@ async fn events_and_metrics_have_stable_names() {
     assert_eq!(send(nonce).await.status(), 200);
     assert_eq!(send(nonce).await.status(), 429);
     said(&["DEBUG request_rejected reason=too_many_proofs"]);
+    // Without a store, a proof is counted when it is accepted.
+    let offline = TestIssuer::offline("https://offline.example/").unwrap();
+    offline.set_clock(&clock);
+    let dpop = Dpop::new("https://api.example.com").unwrap();
+    let alone = Verifier::builder(offline.issuer()).clock(&clock).dpop(dpop).build().unwrap();
+    let token = offline.token().bound_to(&client).build();
+    let proof = client.proof("GET", "https://api.example.com/", &token).at(clock.now()).build();
+    let request = Request::get("/").header("authorization", format!("DPoP {token}"));
+    let request = request.header("dpop", proof).body(()).unwrap();
+    let accepted = ProtectLayer::new(alone).verify_request(&request.into_parts().0).await;
+    assert!(accepted.is_ok());
+    said(&[]);
     let token = issuer.token().bound_to_certificate(b"certificate").build();
     for (name, event) in [
         ("x-other", "WARN client_certificate_untrusted suppressed=0"),
@@ -633,7 +645,7 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_keys_fetched_at_seconds issuer=ISS: a value",
             "portcullis_keys_fetched_at_seconds issuer=LARGE: a value",
             "portcullis_lookup_failures_total : 5",
-            "portcullis_proofs_total outcome=accepted: 3",
+            "portcullis_proofs_total outcome=accepted: 4",
             "portcullis_proofs_total outcome=nonce_needed: 1",
             "portcullis_proofs_total outcome=rejected: 1",
             "portcullis_proofs_total outcome=too_many: 1",
@@ -679,6 +691,8 @@ async fn events_and_metrics_have_stable_names() {
             "portcullis_status_list_fetches_total issuer=LISTS outcome=failed: 64",
             "portcullis_token_cache_total outcome=hit: 10",
             "portcullis_token_cache_total outcome=miss: 122",
+            "portcullis_token_cache_total outcome=hit: 8",
+            "portcullis_token_cache_total outcome=miss: 121",
             "portcullis_unknown_kids_total issuer=ISS outcome=cooling_down: 1",
             "portcullis_unknown_kids_total issuer=ISS outcome=fetched: 3",
             "portcullis_unknown_kids_total issuer=ISS outcome=missing: 3",

@@ -279,3 +279,35 @@ impl ActiveDpop {
         ProofError::WrongTime { past: self.config.past, future: self.config.future }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use http::Method;
+
+    use super::*;
+    use crate::testing::DpopClient;
+
+    #[test]
+    fn the_key_of_a_long_header_is_not_kept_with_the_token() {
+        let (clock, client) = (Clock::default(), DpopClient::new().unwrap());
+        let dpop = Dpop::new("https://api.example.com").unwrap();
+        let active = ActiveDpop::new(dpop, clock.clone());
+        let jkt = URL_SAFE_NO_PAD.decode(client.thumbprint()).unwrap().try_into().unwrap();
+        let binding = KeyBinding::new(jkt, "token");
+        let proof = || client.proof("GET", "https://api.example.com/", "token");
+        for (name, proof, is_kept) in [
+            ("a long header", proof().header("x", "x".repeat(3000)), false),
+            ("a short one", proof(), true),
+        ] {
+            let header = HeaderValue::try_from(proof.build()).unwrap();
+            let request = ProofRequest {
+                proof: Some(&header),
+                method: &Method::GET,
+                path: "/".into(),
+                base: None,
+            };
+            assert!(active.check(&request, &binding, clock.now()).is_ok(), "{name}");
+            assert_eq!(binding.key.load().is_some(), is_kept, "{name}");
+        }
+    }
+}

@@ -336,6 +336,78 @@ mod tests {
     }
 
     #[test]
+    fn a_prepared_key_is_used_for_the_same_header_and_binding_only() {
+        let jkt = thumbprint_of("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I");
+        let expected = Expected {
+            method: "GET",
+            bases: &[],
+            own: None,
+            path: "/",
+            ath: ATH,
+            jkt: &jkt,
+            algorithms: &[Algorithm::ES256],
+        };
+        let (header, rest) = PROOF.split_once('.').unwrap();
+        let json = String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
+        let with_header = |json: &str| format!("{}.{rest}", URL_SAFE_NO_PAD.encode(json));
+        let key = ProofKey::read(&Proof::split(PROOF).unwrap(), &expected).unwrap();
+        struct Case {
+            name: &'static str,
+            proof: String,
+            jkt: [u8; 32],
+            is_of: bool,
+        }
+        for Case { name, proof, jkt, is_of } in [
+            Case { name: "the same", proof: PROOF.to_owned(), jkt, is_of: true },
+            Case {
+                name: "another header",
+                proof: with_header(&format!("{json} ")),
+                jkt,
+                is_of: false,
+            },
+            Case {
+                name: "a token of another key",
+                proof: PROOF.to_owned(),
+                jkt: [0; 32],
+                is_of: false,
+            },
+        ] {
+            let jws = Proof::split(&proof).unwrap();
+            assert_eq!(key.is_of(&jws, &Expected { jkt: &jkt, ..expected }), is_of, "{name}");
+        }
+
+        // White space after the object, so that the encoded header has the length.
+        for (length, is_kept) in [(1535, true), (1536, true), (1538, false), (4000, false)] {
+            let proof = with_header(&format!("{json:<0$}", length * 3 / 4));
+            let jws = Proof::split(&proof).unwrap();
+            assert_eq!(jws.encoded_header.len(), length);
+            let key = ProofKey::read(&jws, &expected).unwrap();
+            assert_eq!(key.is_kept(), is_kept, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_proof_has_at_most_8_kib() {
+        for (length, expected) in
+            [(8191, true), (8192, true), (8193, false), (8196, false), (10_000, false)]
+        {
+            let proof = format!("e30.e30.{}", "A".repeat(length - "e30.e30.".len()));
+            let error = Proof::split(&proof).err();
+            let too_long = ProofError::Malformed("at most 8 KiB");
+            assert_eq!(error, (!expected).then_some(too_long), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn rsa_keys_have_at_most_4096_bits() {
+        for (bytes, expected) in [(256, true), (512, true), (513, false), (1024, false)] {
+            let modulus = URL_SAFE_NO_PAD.encode(vec![0xff; bytes]);
+            let jwk = format!(r#"{{"kty":"RSA","n":"{modulus}","e":"AQAB"}}"#);
+            assert_eq!(public_key(&jwk, "PS256").is_ok(), expected, "{bytes} bytes");
+        }
+    }
+
+    #[test]
     fn keys_have_one_thumbprint() {
         let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
         let rsa = |n: &str, e: &str| format!(r#"{{"kty":"RSA","n":"{n}","e":"{e}"}}"#);

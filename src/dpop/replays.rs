@@ -214,6 +214,20 @@ mod tests {
         assert!(replays.insert(&used(3, 160, 100)).is_ok(), "a minute later");
     }
 
+    /// About 30 of a thousand keys share a counter with an earlier one.
+    #[test]
+    fn few_keys_share_a_counter() {
+        let replays = Replays::new(1000, 1, MINUTE);
+        let shared = (0..1000_u16).filter(|number| {
+            let (mut jkt, mut hash) = ([0; 32], [0; 16]);
+            jkt[..2].copy_from_slice(&number.to_be_bytes());
+            hash[..2].copy_from_slice(&number.to_be_bytes());
+            let proof = Use { hash, jkt: &jkt, ..used(0, 100, 40) };
+            replays.insert(&proof) == Err(Refused::TooMany)
+        });
+        assert!(shared.count() < 100);
+    }
+
     #[test]
     fn of_identical_proofs_at_once_one_is_accepted() {
         let replays = Replays::new(1000, 1000, MINUTE);

@@ -244,6 +244,7 @@ mod tests {
             ("https://api.example.com/%7Eu", HOST, "/~u", true),
             ("https://api.example.com/~u", HOST, "/%7eu", true),
             ("https://api.example.com/%e2%82%ac", HOST, "/%E2%82%AC", true),
+            ("https://a/~~~~~~~~", "https://a", "/%7e%7e%7e%7e%7e%7e%7e%7e", true),
             ("https://api.example.com/a%2fb", HOST, "/a%2Fb", true),
             ("https://api.example.com/x/../a", HOST, "/a", true),
             ("https://api.example.com/x/%2e%2e/a", HOST, "/a", true),
@@ -266,6 +267,7 @@ mod tests {
             ("https://api.example.com/a/", HOST, "/a", false),
             ("https://api.example.com/v1", "https://api.example.com/v1", "/a", false),
             ("https://api.example.com/v", "https://api.example.com/v1", "/", false),
+            ("https://api.example.com/v1/", "https://api.example.com/v1", "", false),
             ("https://api.example.com/A", HOST, "/a", false),
             ("https://api.example.com:8443/a", HOST, "/a", false),
             ("https://api.example.com:99999/a", HOST, "/a", false),
@@ -273,6 +275,8 @@ mod tests {
             ("http://api.example.com/a", HOST, "/a", false),
             ("https://api.example.com//a", HOST, "/a", false),
             ("https://api.example.com/a%2Fb", HOST, "/a/b", false),
+            ("https://api.example.com/a%2Fb", HOST, "/a%3Fb", false),
+            ("https://api.example.com/a%22b", HOST, "/a%23b", false),
             ("https://api.example.com/%252F", HOST, "/%2F", false),
             ("https://api.example.com/a;v=1", HOST, "/a", false),
             ("https://user@api.example.com/a", HOST, "/a", false),
@@ -298,6 +302,7 @@ mod tests {
             ("https://api.example.com.evil.example/a", HOST, ".evil.example/a", false),
             ("https://api.example.com/a", "https://other.example", "/a", false),
             ("https://[2001:db8::1%25eth0]/a", "https://[2001:db8::1]", "/a", false),
+            ("https://[2001:db8::1]x/a", "https://[2001:db8::1]", "/a", false),
             ("https:///a", HOST, "/a", false),
             ("", HOST, "/", false),
         ]);
@@ -318,6 +323,7 @@ mod tests {
             "https://a:x",
             "https://a:65536",
             "https://[::1",
+            "https://[::1]x",
         ] {
             assert_eq!(Base::new(wrong), None, "{wrong:?}");
         }

@@ -19,7 +19,14 @@ async fn a_route_may_require_a_bound_token() {
     assert_eq!(response.status(), StatusCode::OK);
     let response = app().oneshot(request("Bearer", &unbound, &[])).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    assert_dpop_challenge(&response).status(401).error("invalid_token").reason("not_bound");
+    assert_dpop_challenge(&response)
+        .status(401)
+        .error("invalid_token")
+        .reason("not_bound")
+        .parameter(
+            "error_description",
+            "An access token that is bound to a key or certificate of the client is needed",
+        );
     assert_challenge(&response).no_error();
 
     let either = Rule::bound().or(Rule::role("legacy"));

@@ -137,7 +137,13 @@ async fn the_host_of_the_request_counts_only_if_it_is_an_own_one() {
     };
     check(&api, "https://acme.example.com/orders", &[differs]).await;
     let acme = Case { name: "authority", headers: &[], htu: ACME, expected: "ok" };
-    check(&api, "https://acme.example.com/orders", &[acme]).await;
+    let repeated = Case {
+        name: "the authority also in Host, in capitals",
+        headers: &[("host", "ACME.example.com")],
+        htu: ACME,
+        expected: "ok",
+    };
+    check(&api, "https://acme.example.com/orders", &[acme, repeated]).await;
 }
 
 #[tokio::test]

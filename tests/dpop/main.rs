@@ -6,6 +6,9 @@ mod nested;
 mod protocols;
 mod replicas;
 
+#[path = "../support/poll_once.rs"]
+mod poll_once;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -426,6 +429,30 @@ async fn with_nonces_the_clock_of_the_client_does_not_matter() {
     api.clock.advance(Duration::from_secs(300));
     assert_eq!(send(api.proof(&token).nonce(&nonce), "DPoP").await.0, Some("proof_nonce_needed"));
     assert_eq!(send(api.proof(&token), "Bearer").await, (Some("sender_constrained"), None));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_makes_no_used_nonce_good() {
+    let api = api(|dpop| dpop.nonces(Nonces::new([[7; 32]]).unwrap()));
+    let token = api.issuer.token().scope("orders:read").valid_for(Duration::from_secs(3600));
+    let token = token.bound_to(&api.client).build();
+    let nonce = async || {
+        let (parts, _) = request("DPoP", &token, &[&api.proof(&token).build()]).into_parts();
+        let rejection = api.layer.verify_request(&parts).await.unwrap_err();
+        rejection.headers()["dpop-nonce"].to_str().unwrap().to_owned()
+    };
+    let old = nonce().await;
+    let used = api.proof(&token).nonce(&old).build();
+    assert_eq!(api.code(&token, &used).await, "ok");
+    // What was used with the nonce is forgotten.
+    api.clock.advance(Duration::from_secs(300));
+    let proof = api.proof(&token).nonce(&nonce().await).build();
+    assert_eq!(api.code(&token, &proof).await, "ok");
+    // The nonce is accepted again by its time.
+    api.clock.correct_by(-120);
+    assert_eq!(api.code(&token, &used).await, "proof_nonce_needed");
+    let proof = api.proof(&token).nonce(&nonce().await).build();
+    assert_eq!(api.code(&token, &proof).await, "ok");
 }
 
 #[tokio::test]

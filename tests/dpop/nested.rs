@@ -206,3 +206,18 @@ async fn the_host_of_the_request_does_not_count() {
         assert_eq!(api.call(request).await.1.unwrap_or("ok"), expected, "{name}");
     }
 }
+
+/// CONNECT to another server has no path (RFC 9110 §7.1).
+#[tokio::test]
+async fn no_url_fits_a_request_without_a_path() {
+    let api = api(|dpop| dpop);
+    let token = api.token();
+    for htu in ["https://api.example.com", "https://api.example.com/", "https://other.example:443"]
+    {
+        let proof = api.client.proof("CONNECT", htu, &token).at(api.clock.now()).build();
+        let mut request = request("DPoP", &token, &[&proof]);
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = "other.example:443".parse().unwrap();
+        assert_eq!(api.call(request).await.1, Some("proof_wrong_url"), "{htu}");
+    }
+}

@@ -1,9 +1,12 @@
 //! Replicas of an API that share which proofs were used, and a store that fails.
 
+use std::pin::pin;
+
 use portcullis::testing::{StoreBehavior, TestStore};
 use portcullis::{SharedStore as _, StoreError};
 use tower::Service as _;
 
+use super::poll_once::poll_once;
 use super::*;
 
 /// A second replica of an API, which trusts the issuer of the first and has its clock.
@@ -133,6 +136,62 @@ async fn requests_that_are_dropped_do_not_keep_the_store_suspended() {
     assert_eq!(api.call(new()).await.1, None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_question_from_before_a_suspension_does_not_end_the_probe() {
+    let store = TestStore::new();
+    let api = sharing(&store);
+    let token = api.token();
+    let new = || request("DPoP", &token, &[&api.proof(&token).build()]);
+    store.set_behavior(StoreBehavior::Hang);
+    let mut old = pin!(api.call(new()));
+    assert!(poll_once(old.as_mut()).is_pending());
+    store.set_behavior(StoreBehavior::Fail);
+    for _ in 0..3 {
+        assert_eq!(api.call(new()).await.1, Some("replays_unavailable"));
+    }
+    tokio::time::advance(Duration::from_millis(100)).await;
+    api.clock.advance(Duration::from_secs(1));
+    store.set_behavior(StoreBehavior::Hang);
+    let mut probe = pin!(api.call(new()));
+    assert!(poll_once(probe.as_mut()).is_pending());
+    assert_eq!(old.await.1, Some("replays_unavailable"));
+    // The probe is still in progress, so the store is not asked.
+    let asked = store.calls();
+    assert_eq!(api.call(new()).await.1, Some("replays_unavailable"));
+    assert_eq!(store.calls(), asked);
+    assert_eq!(probe.await.1, Some("replays_unavailable"));
+}
+
+#[tokio::test]
+async fn with_nonces_a_proof_is_recorded_for_as_long_as_its_nonce_is_accepted() {
+    let store = TestStore::new();
+    let with_nonces =
+        |dpop: Dpop| dpop.nonces(Nonces::new([[7; 32]]).unwrap()).share_replays(store.clone());
+    let first = api(with_nonces);
+    store.set_clock(&first.clock);
+    let dpop = with_nonces(Dpop::new("https://api.example.com").unwrap());
+    let other = Api { layer: layer(&first.issuer, &first.clock, dpop), ..api(|dpop| dpop) };
+    let token = first.issuer.token().scope("orders:read").valid_for(Duration::from_secs(3600));
+    let token = token.bound_to(&first.client).build();
+    let (without, _) = request("DPoP", &token, &[&first.proof(&token).build()]).into_parts();
+    let rejection = first.layer.verify_request(&without).await.unwrap_err();
+    let nonce = rejection.headers()["dpop-nonce"].to_str().unwrap();
+    let proof = first.proof(&token).nonce(nonce).build();
+    assert_eq!(first.code(&token, &proof).await, "ok");
+
+    // The nonce of this minute and of the four before it are accepted.
+    let last_second = 299 - first.clock.unix_seconds() % 60;
+    first.clock.advance(Duration::from_secs(last_second));
+    assert_eq!(other.code(&token, &proof).await, "proof_used");
+    first.clock.advance(Duration::from_secs(1));
+    assert_eq!(other.code(&token, &proof).await, "proof_nonce_needed");
+    // And for the difference of the clocks.
+    for (seconds, recorded) in [(59, 1), (1, 0)] {
+        first.clock.advance(Duration::from_secs(seconds));
+        assert_eq!(store.keys().len(), recorded, "{seconds} s later");
+    }
+}
+
 #[tokio::test]
 async fn while_the_store_is_suspended_no_share_is_used() {
     let store = TestStore::new();
@@ -196,6 +255,11 @@ async fn a_request_that_cannot_wait_uses_no_proof() {
     let (parts, _) =
         request("Bearer", &api.issuer.token().scope("orders:read").build(), &[]).into_parts();
     assert!(api.layer.try_verify_request(&parts).is_some_and(|accepted| accepted.is_ok()));
+    // Without a store, there is nothing to wait for.
+    let alone = super::api(|dpop| dpop);
+    let token = alone.token();
+    let (parts, _) = request("DPoP", &token, &[&alone.proof(&token).build()]).into_parts();
+    assert!(alone.layer.try_verify_request(&parts).is_some_and(|accepted| accepted.is_ok()));
 }
 
 #[tokio::test]
