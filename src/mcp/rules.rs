@@ -134,7 +134,6 @@ impl<'a> Found<'a> {
         let is_registered = match name {
             Name::Tool(tool) => rules.tools.get(tool).map(|&at| self.push(at)).is_some(),
             Name::Prompt(prompt) => rules.prompts.get(prompt).map(|&at| self.push(at)).is_some(),
-            Name::Resource(_) if rules.resources.is_empty() => false,
             Name::Resource(_) if self.has_all_resources() => true,
             Name::Resource(uri) => {
                 let uri = Uri::new(uri);
@@ -216,6 +215,40 @@ mod tests {
         ] {
             assert_eq!(is_satisfied(&rules, &base, body, scope), expected, "{body} {scope}");
         }
+    }
+
+    /// The work for a body with a thousand URIs is bounded by this.
+    #[test]
+    fn no_uri_is_compared_once_every_rule_was_found() {
+        let base = Rule::scope("a");
+        let mut rules = Rules::default();
+        rules.add_resource("n://{id}", &base, Rule::scope("b"));
+        rules.add_resource("m://{id}", &base, Rule::scope("c"));
+        for (unregistered, names) in [
+            (None, &[("n://1", false), ("n://2", false), ("s://1", false), ("m://1", true)][..]),
+            (Some(Rule::scope("d")), &[("n://1", false), ("m://1", false), ("s://1", true)]),
+        ] {
+            if let Some(rule) = unregistered {
+                rules.set_unregistered(&base, rule);
+            }
+            let mut found = Found::in_rules(&rules);
+            for (uri, expected) in names {
+                found.add(Name::Resource(uri));
+                assert_eq!(found.has_all_resources(), *expected, "{uri} of {names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn resources_have_the_rule_for_others_if_none_is_registered() {
+        let base = Rule::scope("a");
+        let mut rules = Rules::default();
+        rules.add_tool("t".to_owned(), &base, Rule::scope("b"));
+        let body = r#"{"method":"resources/read","params":{"uri":"n://1"}}"#;
+        assert!(is_satisfied(&rules, &base, body, "a"));
+        rules.set_unregistered(&base, Rule::scope("c"));
+        assert!(!is_satisfied(&rules, &base, body, "a b"));
+        assert!(is_satisfied(&rules, &base, body, "a c"));
     }
 
     /// Also once the rule of every resource has been found.

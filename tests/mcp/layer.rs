@@ -1,18 +1,24 @@
 //! The layer itself: what it requires of its configuration and of requests without a body.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::body::{Body, HttpBody as _};
+use axum::http::{Method, Request, Response, header};
 use bytes::Bytes;
+use http_body_util::Full;
 use portcullis::mcp::McpLayer;
 use portcullis::{AccessToken, Rule, TokenSource};
 use serde_json::json;
+use tower::{Layer as _, Service};
 
-use crate::support::{Api, call, request};
+use crate::support::{Api, call, read, request};
+
+const LIST: &str = r#"{"method":"tools/list"}"#;
 
 #[test]
 fn layers_that_mcp_forbids_are_errors() {
@@ -148,23 +154,33 @@ async fn a_body_may_arrive_byte_by_byte() {
 
 #[tokio::test]
 async fn large_bodies_are_rejected() {
+    struct Case {
+        name: &'static str,
+        body: String,
+        status: u16,
+        code: Option<i64>,
+    }
     let api = Api::new();
-    let mcp = api.mcp().body_limit(100);
     let fits = call("tools/list", "{}");
-    assert!(fits.len() <= 100);
-    let large = call("tools/list", &format!(r#"{{"x":"{}"}}"#, "y".repeat(100)));
-    assert_eq!(api.post(&mcp, Some(&api.reader()), &fits).await.status, 200);
-    // By its declared length, and by what arrives.
-    assert_eq!(api.post(&mcp, Some(&api.reader()), &large).await.status, 413);
-    let chunks = large.clone().into_bytes();
-    let chunks: Vec<_> = chunks
-        .chunks(10)
-        .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
-        .collect();
-    let mut streamed = request(Some(&api.reader()), &[], "");
-    *streamed.body_mut() = Body::from_stream(tokio_stream::iter(chunks));
-    assert_eq!(api.send(&mcp, streamed).await.status, 413);
-    assert_eq!(api.post(&mcp, None, &large).await.status, 401, "without a token");
+    let mcp = api.mcp().body_limit(fits.len());
+    for Case { name, body, status, code } in [
+        Case { name: "the limit", body: fits.clone(), status: 200, code: None },
+        Case { name: "a byte more", body: format!("{fits} "), status: 413, code: Some(-32600) },
+        Case { name: "twice as much", body: fits.repeat(2), status: 413, code: Some(-32600) },
+    ] {
+        let declared = api.post(&mcp, Some(&api.reader()), &body).await;
+        assert_eq!((declared.status.as_u16(), declared.code()), (status, code), "{name}: declared");
+        let chunks: Vec<_> = body
+            .as_bytes()
+            .chunks(10)
+            .map(|chunk| Ok::<_, std::io::Error>(Bytes::copy_from_slice(chunk)))
+            .collect();
+        let mut streamed = request(Some(&api.reader()), &[], "");
+        *streamed.body_mut() = Body::from_stream(tokio_stream::iter(chunks));
+        let streamed = api.send(&mcp, streamed).await;
+        assert_eq!((streamed.status.as_u16(), streamed.code()), (status, code), "{name}: streamed");
+        assert_eq!(api.post(&mcp, None, &body).await.status, 401, "{name}: without a token");
+    }
     // 4 MiB by default.
     let padded = |bytes: usize| {
         let params = |padding: usize| format!(r#"{{"x":"{}"}}"#, "y".repeat(padding));
@@ -184,7 +200,8 @@ async fn a_body_that_does_not_end_is_rejected() {
     *request.body_mut() =
         Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
     let start = tokio::time::Instant::now();
-    assert_eq!(api.send(&api.mcp(), request).await.status, 408);
+    let answer = api.send(&api.mcp(), request).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (408, Some(-32600)));
     assert_eq!(start.elapsed(), Duration::from_secs(30));
 }
 
@@ -257,5 +274,71 @@ async fn permits_says_what_a_token_may_use() {
         assert_eq!(mcp.permits_resource(token, "drafts://1"), write);
         assert_eq!(mcp.permits_tool(token, "whoami"), whoami);
         assert_eq!(mcp.permits_resource(token, "notes://1"), whoami);
+    }
+}
+
+/// Servers declare it as `Content-Length`.
+#[tokio::test]
+async fn the_length_of_a_response_is_known() {
+    struct Case {
+        name: &'static str,
+        token: Option<String>,
+        body: &'static str,
+        status: u16,
+        is_empty: bool,
+    }
+    let api = Api::new();
+    for Case { name, token, body, status, is_empty } in [
+        Case {
+            name: "of the service",
+            token: Some(api.reader()),
+            body: LIST,
+            status: 200,
+            is_empty: false,
+        },
+        Case { name: "a rejection", token: None, body: LIST, status: 401, is_empty: true },
+        Case {
+            name: "a JSON-RPC error",
+            token: Some(api.reader()),
+            body: "x",
+            status: 400,
+            is_empty: false,
+        },
+    ] {
+        let request = request(token.as_deref(), &[], body);
+        let response = api.respond(&api.mcp(), request, &[]).await;
+        let (is_end, size) = (response.body().is_end_stream(), response.body().size_hint());
+        let answer = read(response).await;
+        assert_eq!(answer.status, status, "{name}");
+        assert_eq!((is_end, answer.body.is_empty()), (is_empty, is_empty), "{name}");
+        assert_eq!(size.exact(), Some(answer.body.len() as u64), "{name}");
+    }
+}
+
+/// A service that is in this state when it is polled.
+#[derive(Clone)]
+struct InState(Poll<Result<(), &'static str>>);
+
+impl Service<Request<Body>> for InState {
+    type Response = Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        ready(Ok(Response::default()))
+    }
+}
+
+#[test]
+fn the_layer_is_ready_when_the_service_is() {
+    let api = Api::new();
+    for state in [Poll::Pending, Poll::Ready(Err("closed")), Poll::Ready(Ok(()))] {
+        let mut service = api.mcp().layer(InState(state));
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(service.poll_ready(&mut context), state);
     }
 }

@@ -70,6 +70,7 @@ async fn a_session_of_another_user_or_client_does_not_exist() {
             *request.method_mut() = method.clone();
             let answer = api.send(&mcp, request).await;
             assert_eq!(answer.status, status, "{name}: {method} {answer:?}");
+            assert_eq!(answer.code(), (status == 404).then_some(-32001), "{name}: {method}");
             assert_eq!(api.reached().len(), usize::from(status == 200), "{name}: {method}");
         }
     }
@@ -175,5 +176,76 @@ async fn tokens_without_user_and_client_do_not_share_sessions() {
     for (token, status) in [(one, 200), (other, 404)] {
         let request = request(Some(&token), IN_SESSION, &call("tools/list", "{}"));
         assert_eq!(api.send(&mcp, request).await.status, status);
+    }
+}
+
+/// Some services name the session in each response. That does not start it.
+#[tokio::test]
+async fn a_session_of_another_process_has_no_owner_when_it_is_used() {
+    let api = Api::new();
+    let mcp = api.mcp();
+    for subject in ["alice", "bob"] {
+        let token = api.token().subject(subject).scope("notes:read").build();
+        let request = request(Some(&token), IN_SESSION, &call("tools/list", "{}"));
+        assert_eq!(api.respond(&mcp, request, STARTED).await.status(), 200, "{subject}");
+    }
+}
+
+/// Of each user, the newest sessions are remembered.
+#[tokio::test]
+async fn the_oldest_session_of_a_user_is_forgotten_first() {
+    enum Step {
+        Start(&'static str),
+        End(&'static str),
+    }
+    use Step::{End, Start};
+    struct Case {
+        name: &'static str,
+        steps: &'static [Step],
+        /// Each session, and whether its owner is known.
+        sessions: &'static [(&'static str, bool)],
+    }
+    for Case { name, steps, sessions } in [
+        Case {
+            name: "as many as are remembered",
+            steps: &[Start("a"), Start("b")],
+            sessions: &[("a", true), ("b", true)],
+        },
+        Case {
+            name: "one more",
+            steps: &[Start("a"), Start("b"), Start("c")],
+            sessions: &[("a", false), ("b", true), ("c", true)],
+        },
+        Case {
+            name: "one that ended makes room",
+            steps: &[Start("a"), Start("b"), End("b"), Start("c")],
+            sessions: &[("a", true), ("b", false), ("c", true)],
+        },
+        Case {
+            name: "for one",
+            steps: &[Start("a"), Start("b"), End("a"), Start("c"), Start("d")],
+            sessions: &[("a", false), ("b", false), ("c", true), ("d", true)],
+        },
+    ] {
+        let api = Api::new();
+        // Two of each user, a tenth of all.
+        let mcp = api.mcp().bind_sessions(20);
+        let alice = api.reader();
+        for step in steps {
+            let (method, own, started) = match step {
+                Start(session) => (Method::POST, None, Some(("mcp-session-id", *session))),
+                End(session) => (Method::DELETE, Some(("mcp-session-id", *session)), None),
+            };
+            let mut request = request(Some(&alice), own.as_slice(), &call("initialize", "{}"));
+            *request.method_mut() = method;
+            assert_eq!(api.respond(&mcp, request, started.as_slice()).await.status(), 200);
+        }
+        let bob = api.token().subject("bob").scope("notes:read").build();
+        for (session, is_known) in sessions {
+            let named = &[("mcp-session-id", *session)];
+            let request = request(Some(&bob), named, &call("tools/list", "{}"));
+            let expected = if *is_known { 404 } else { 200 };
+            assert_eq!(api.send(&mcp, request).await.status, expected, "{name}: {session}");
+        }
     }
 }
