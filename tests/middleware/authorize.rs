@@ -133,6 +133,20 @@ async fn the_checks_decide_after_the_rules() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_error_says_how_long_the_check_was_waited_for() {
+    let issuer = offline_issuer();
+    let layer = protect(&issuer)
+        .authorization_timeout(Duration::from_secs(3))
+        .authorize(|_, _| std::future::pending::<Result<bool, Infallible>>());
+    let (parts, _) = request(Some(&issuer.token().build())).into_parts();
+    let rejection = layer.verify_request(&parts).await.unwrap_err();
+    assert_eq!(
+        rejection.error().to_string(),
+        "authorization check failed: expected an answer within 3s"
+    );
+}
+
 /// The first request waits for the keys, and the second does not.
 #[tokio::test]
 async fn a_request_that_waited_for_keys_is_checked() {

@@ -1,5 +1,7 @@
 //! Verification of a request without a tower service.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode, Version, header};
 use http_body_util::BodyExt as _;
@@ -170,13 +172,26 @@ fn errors_of_handlers_become_responses_of_the_layer() {
     let (parts, ()) = Request::get("/orders").body(()).unwrap().into_parts();
     let rejection = layer.rejection(error.clone(), &parts);
     assert_eq!((rejection.status().as_u16(), rejection.grpc_code()), (403, 7));
-    assert!(rejection.body().contains(rejection.message()), "{}", rejection.body());
+    let message = "The access token does not grant what this operation needs";
+    assert_eq!(rejection.message(), message);
+    assert!(rejection.body().contains(message), "{}", rejection.body());
     let response = rejection.into_response::<Body>();
     assert_challenge(&response)
         .status(403)
         .realm("orders")
         .error("insufficient_scope")
         .scope("orders:write");
+
+    let rule = Rule::acr(["gold"]).and(Rule::max_auth_age(Duration::from_secs(60)));
+    let rejection = layer.rejection(rule.check(&token).unwrap_err(), &parts);
+    assert_eq!(rejection.message(), "The user must sign in again, or in a stronger way");
+    assert_challenge(&rejection.into_response::<Body>())
+        .status(401)
+        .realm("orders")
+        .error("insufficient_user_authentication")
+        .parameter("acr_values", "gold")
+        .parameter("max_age", "60")
+        .without("scope");
 
     // A token in the query leaves its mark on every response.
     let layer = layer.without_challenge().token_sources([TokenSource::danger_query("t")]);

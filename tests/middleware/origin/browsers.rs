@@ -28,6 +28,13 @@ pub(crate) const BROWSERS: &[Browser] = &[
         passes: true,
     },
     Browser {
+        name: "a request that no page made",
+        method: "GET",
+        host: API,
+        headers: &[(SITE, "none"), (MODE, "no-cors"), (DEST, "image")],
+        passes: true,
+    },
+    Browser {
         name: "a request of the API's own page",
         method: "GET",
         host: API,
@@ -206,6 +213,20 @@ pub(crate) const BROWSERS: &[Browser] = &[
         passes: true,
     },
     Browser {
+        name: "the own host, and no page",
+        method: "POST",
+        host: API,
+        headers: &[(SITE, "none"), ("origin", "https://api.example")],
+        passes: true,
+    },
+    Browser {
+        name: "another host, and no page",
+        method: "POST",
+        host: API,
+        headers: &[(SITE, "none"), ("origin", "https://evil.example")],
+        passes: false,
+    },
+    Browser {
         name: "a host in uppercase",
         method: "POST",
         host: "API.example",
@@ -273,6 +294,13 @@ pub(crate) const BROWSERS: &[Browser] = &[
         method: "POST",
         host: "[::1]:3000",
         headers: &[("origin", "http://[::1]:3000")],
+        passes: true,
+    },
+    Browser {
+        name: "the same by IPv6, at the default port",
+        method: "POST",
+        host: "[::1]",
+        headers: &[("origin", "http://[::1]")],
         passes: true,
     },
     Browser {
