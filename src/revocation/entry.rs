@@ -11,8 +11,6 @@ use crate::token::json::{self, Value};
 /// The version of the form, so that replicas of different versions can share a log.
 const VERSION: u8 = 1;
 
-const BYTES: usize = 2 + size_of::<Hash>() + 8 + 8;
-
 /// What is revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -72,12 +70,9 @@ impl Entry {
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(BYTES);
-        bytes.extend([VERSION, self.kind]);
-        bytes.extend(self.hash);
-        bytes.extend(self.issued_before.as_secs().to_be_bytes());
-        bytes.extend(self.until.as_secs().to_be_bytes());
-        bytes
+        let seconds = |time: Duration| time.as_secs().to_be_bytes();
+        let (issued_before, until) = (seconds(self.issued_before), seconds(self.until));
+        [&[VERSION, self.kind], &self.hash[..], &issued_before, &until].concat()
     }
 
     /// `None` for an entry of another version, or of another application with the same prefix.
@@ -174,11 +169,10 @@ mod tests {
         let seconds = Duration::from_secs;
         let entry = Entry::new(Kind::Session, "https://issuer/", "1", seconds(7), seconds(9));
         let bytes = entry.to_bytes();
-        assert_eq!(bytes.len(), BYTES);
         assert_eq!(Entry::from_bytes(&bytes), Some(entry));
         for (name, wrong) in [
             ("empty", vec![]),
-            ("cut off", bytes[..BYTES - 1].to_vec()),
+            ("cut off", bytes[..bytes.len() - 1].to_vec()),
             ("longer", [&bytes[..], &[0]].concat()),
             ("another version", [&[2], &bytes[1..]].concat()),
         ] {
