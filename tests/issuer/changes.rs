@@ -70,7 +70,7 @@ async fn an_issuer_is_replaced_if_and_only_if_a_setting_has_changed() {
             name: "another alias",
             before: issuer(),
             after: issuer().alias("https://alias.example/").unwrap(),
-            fetches: KEPT,
+            fetches: REPLACED,
         },
         Case {
             name: "the name, which was an alias",
