@@ -196,6 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_the_same_size_stays_when_others_have_taken_the_rest() {
+        let (_budget, accounts) = accounts(1000);
+        assert_eq!(fill(&accounts[0]), 64);
+        for other in &accounts[1..] {
+            fill(other);
+        }
+        assert_eq!(accounts[0].resize(MIB, MIB), Ok(()));
+        assert!(accounts[0].resize(MIB, MIB + 1).is_err());
+    }
+
+    #[test]
+    fn the_first_list_of_an_issuer_does_not_count_for_all() {
+        let (budget, accounts) = accounts(2);
+        for _ in 0..3 {
+            accounts[0].add_list().unwrap();
+        }
+        accounts[1].add_list().unwrap();
+        assert_eq!(lock(&budget.0).lists, 2);
+        accounts[1].remove_list(0);
+        assert_eq!(lock(&budget.0).lists, 2);
+        accounts[0].remove_list(0);
+        assert_eq!(lock(&budget.0).lists, 1);
+    }
+
+    #[test]
     fn a_list_that_grows_is_rejected_once_there_is_no_room() {
         let account = Account::new(None);
         account.add_list().unwrap();

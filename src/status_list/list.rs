@@ -144,6 +144,30 @@ mod tests {
         URL_SAFE_NO_PAD.encode(compress_to_vec_zlib(statuses, 6))
     }
 
+    /// Statuses that are not compressed, in a zlib stream of so many bytes (RFC 1950, RFC 1951
+    /// §3.2.4).
+    fn stored(length: usize) -> String {
+        const BLOCK: usize = 60_000;
+        let mut stream = vec![0x78, 1];
+        // Two bytes before the blocks, four after them, and five at the start of each.
+        let mut left = length - 6;
+        while left > 0 {
+            let block = left.min(BLOCK);
+            left -= block;
+            let bytes = u16::try_from(block - 5).unwrap();
+            stream.push(u8::from(left == 0));
+            stream.extend(bytes.to_le_bytes());
+            stream.extend((!bytes).to_le_bytes());
+            stream.extend(vec![0; usize::from(bytes)]);
+        }
+        // The checksum of zeros (RFC 1950 §8.2).
+        let zeros = stream.len() - 2 - 5 * (length - 6).div_ceil(BLOCK);
+        let checksum = u32::try_from(zeros % 65_521).unwrap() << 16 | 1;
+        stream.extend(checksum.to_be_bytes());
+        assert_eq!(stream.len(), length);
+        URL_SAFE_NO_PAD.encode(stream)
+    }
+
     fn claims(bits: impl Into<serde_json::Value>, lst: &str) -> serde_json::Value {
         json!({ "sub": URI, "iat": 1_686_920_170, "status_list": { "bits": bits.into(), "lst": lst } })
     }
@@ -325,8 +349,12 @@ mod tests {
         assert_eq!(list.bytes(), MAX_UNPACKED);
         let last = u32::try_from(MAX_UNPACKED - 1).unwrap();
         assert_eq!((list.get(last), list.get(last + 1)), (Some(0), None));
+        for length in [MAX_PACKED - 1, MAX_PACKED] {
+            assert!(read(&stored(length)).is_ok(), "{length} bytes, packed");
+        }
         let too_large = Err(NotAList("a status list of at most 2 MiB, 16 MiB unpacked"));
         for (name, lst) in [
+            ("one byte more, packed and not compressed", stored(MAX_PACKED + 1)),
             ("one byte more", packed(&vec![0; MAX_UNPACKED + 1])),
             ("a decompression bomb", packed(&vec![0; 8 * MAX_UNPACKED])),
             ("one byte more, packed", URL_SAFE_NO_PAD.encode(vec![0; MAX_PACKED + 1])),

@@ -216,6 +216,46 @@ async fn an_older_list_does_not_replace_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_list_may_be_issued_as_far_ahead_as_clocks_may_differ() {
+    for (ahead, expected) in [(60, "ok"), (61, "revocations_unavailable")] {
+        let issuer = TestIssuer::start().unwrap();
+        let clock = TestClock::new();
+        issuer.set_clock(&clock);
+        let config = issuer.issuer().leeway(seconds(60)).unwrap();
+        let config = config.status_lists(StatusLists::new());
+        let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+        let api = Api { issuer, clock, verifier };
+        let issued_at = api.clock.unix_seconds() + ahead;
+        api.serve(api.issuer.status_list_token().claim("iat", issued_at));
+        assert_eq!(api.verdict(&api.token(0)).await, expected, "{ahead} s ahead");
+    }
+}
+
+/// Where no runtime can fetch a list, a cached one is used for as long as it may be.
+#[test]
+fn without_a_runtime_a_cached_list_is_used_while_it_is_usable() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let api = Api::new();
+    let (good, bad) = (api.token(0), api.token(1));
+    api.issuer.set_status(1, 1);
+    runtime.block_on(async {
+        for (token, expected) in [(&good, "ok"), (&bad, "revoked")] {
+            assert_eq!(api.verdict(token).await, expected);
+        }
+    });
+    let is_ok = |token: &str| api.verifier.try_verify(token).map(|verdict| verdict.is_ok());
+    for (name, passes, expected) in [
+        ("fresh", 0, Some(true)),
+        ("past its lifetime", LIFETIME.as_secs(), Some(true)),
+        ("past the time that it may be stale", 61, Some(false)),
+    ] {
+        api.clock.advance(seconds(passes));
+        assert_eq!(is_ok(&good), expected, "{name}");
+        assert_eq!(is_ok(&bad), Some(false), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_that_has_expired_must_be_sent_again() {
     let api = Api::new();
     api.issuer.set_header(ETAG, "\"1\"");
