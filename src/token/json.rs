@@ -402,17 +402,17 @@ mod tests {
     /// Whether this is enough is measured in tests/memory.rs.
     #[test]
     fn the_bound_of_the_memory_counts_objects_arrays_and_strings() {
-        const VALUE: usize = size_of::<serde_json::Value>();
-        const NODE: usize = 11 * (VALUE + size_of::<String>()) + 12 * size_of::<usize>() + 16;
+        let value = size_of::<serde_json::Value>();
+        let node = 11 * (value + size_of::<String>()) + 12 * size_of::<usize>() + 16;
         for (payload, expected) in [
             ("", 0),
             ("7", 1),
             ("\"a\"", 32 + 3),
-            ("[]", 4 * VALUE + 32 + 2),
-            ("[1,2]", 6 * VALUE + 32 + 5),
-            ("{\"a\":1}", NODE + 32 + 7),
-            (r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#, 2 * NODE + 8 * VALUE + 5 * 32 + 31),
-            ("[[\"a\"],{}]", NODE + 10 * VALUE + 3 * 32 + 10),
+            ("[]", 4 * value + 32 + 2),
+            ("[1,2]", 6 * value + 32 + 5),
+            ("{\"a\":1}", node + 32 + 7),
+            (r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#, 2 * node + 8 * value + 5 * 32 + 31),
+            ("[[\"a\"],{}]", node + 10 * value + 3 * 32 + 10),
         ] {
             assert_eq!(most_bytes_read(payload), expected, "{payload}");
         }

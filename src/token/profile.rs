@@ -128,3 +128,29 @@ impl std::fmt::Display for Condition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_which_values_a_claim_may_have() {
+        for (is, expected) in [
+            (Condition::OneOf(vec![json!("a")]), "\"a\""),
+            (Condition::OneOf(vec![json!("a"), json!(1)]), "one of \"a\", 1"),
+            (Condition::NoneOf(vec![json!("a"), json!(null)]), "none of \"a\", null"),
+            (Condition::Present, "it to be present"),
+            (Condition::Absent, "it to be absent"),
+            (Condition::Text, "a string that is not empty"),
+            (Condition::Past, "a date in the past"),
+            (
+                Condition::In(TrustDomain::new("acme.example").unwrap()),
+                "a SPIFFE ID in spiffe://acme.example",
+            ),
+        ] {
+            assert_eq!(is.to_string(), expected);
+        }
+    }
+}
