@@ -243,3 +243,30 @@ impl<T: Into<String>> FromIterator<T> for Audience {
         Self::any_of(several)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_is_named_by_both_spellings_of_its_root() {
+        for (audience, resource, expected) in [
+            (Audience::resource("https://a.example"), "https://a.example", true),
+            (Audience::resource("https://a.example"), "https://a.example/", true),
+            (Audience::resource("https://a.example/"), "https://a.example", true),
+            (Audience::resource("https://a.example"), "https://a.example//", false),
+            (Audience::resource("https://a.example/mcp"), "https://a.example/mcp", true),
+            (Audience::resource("https://a.example/mcp"), "https://a.example/mcp/", false),
+            (Audience::resource("https://a.example/mcp"), "https://a.example", false),
+            (Audience::resource("https://"), "https://", true),
+            (Audience::resource("https://"), "https:///", false),
+            (Audience::resource("a.example"), "a.example", true),
+            (Audience::resource("a.example"), "a.example/", false),
+            (Audience::any_of(["a", "b"]), "b", true),
+            (Audience::any_of(["a", "b"]), "c", false),
+            (Audience::client_id(["a"]), "a", false),
+        ] {
+            assert_eq!(audience.names_resource(resource), expected, "{audience:?}, {resource}");
+        }
+    }
+}
