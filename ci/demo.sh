@@ -12,28 +12,15 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "demo check" curl
 
 build_examples protected_api native_client inspect api_keys
-logs=$(mktemp -d)
-pids=()
-
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait
-  [ "$status" -eq 0 ] || tail -n 30 "$logs"/*.log >&2
-  rm -rf "$logs"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+work_folder
 
 # start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `pid` and `api`.
 start() {
-  local log=$logs/$1.log
+  local log=$work/$1.log
   # Now, because the process in the background may be slower than the first reader.
   : >"$log"
   "$programs/protected_api" --listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
@@ -67,7 +54,7 @@ token() {
 }
 
 start embedded --issuer-listen 127.0.0.1:0
-issuer=$(sed -n 's/.*embedded issuer on \(http:[^ ]*\).*/\1/p' "$logs/embedded.log")
+issuer=$(sed -n 's/.*embedded issuer on \(http:[^ ]*\).*/\1/p' "$work/embedded.log")
 demo=$pid
 reader=$(token read:messages)
 writer=$(token write:messages)
@@ -115,27 +102,27 @@ expect "an unknown operator action" 404 '"error"' -X POST "$api/demo/issuer/x" -
 
 # native NAME [ARGUMENT...]: runs the native client. Its output is in the log of that name.
 native() {
-  "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser "${@:2}" >"$logs/$1.log" 2>&1
+  "$programs/native_client" --issuer "$issuer" --api "$api" --no-browser "${@:2}" >"$work/$1.log" 2>&1
 }
 native bearer || fail "the native client failed"
-grep --quiet '^6\.' "$logs/bearer.log" || fail "the native client skipped steps"
+grep --quiet '^6\.' "$work/bearer.log" || fail "the native client skipped steps"
 echo "ok  the native client completed its six steps"
 
 # Tokens that are bound to a key. Copies of one: without the key, with another one, and with a
 # recorded proof.
 native dpop --dpop || fail "the native client with DPoP failed"
-reasons=$(sed -n 's/^ *x-demo-reason: //p' "$logs/dpop.log" | tr '\n' ' ')
+reasons=$(sed -n 's/^ *x-demo-reason: //p' "$work/dpop.log" | tr '\n' ' ')
 [ "$reasons" = "sender_constrained other_key proof_used " ] || fail "copies of a token: found $reasons"
 echo "ok  the native client with DPoP: each copy of its token is rejected"
 embedded=$api
 start bound --issuer "$issuer" --dpop require --dpop-nonce-secret "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_')"
 expect "DPoP required: a bearer token" 401 '^x-demo-reason: not_bound' "$api/private" -H "Authorization: Bearer $reader"
 native nonce --dpop || fail "the native client failed at an API with nonces"
-[ "$(grep --count use_dpop_nonce "$logs/nonce.log")" = 1 ] || fail "nonces: expected one request without"
+[ "$(grep --count use_dpop_nonce "$work/nonce.log")" = 1 ] || fail "nonces: expected one request without"
 echo "ok  nonces: the native client sends them once it knows one"
 start off --issuer "$issuer" --dpop off
 native off --dpop && fail "DPoP off: expected that a bound token is rejected"
-grep --quiet '^error: GET /private: expected 200, found 401' "$logs/off.log" || fail "DPoP off: expected 401"
+grep --quiet '^error: GET /private: expected 200, found 401' "$work/off.log" || fail "DPoP off: expected 401"
 native unbound || fail "DPoP off: the native client failed"
 echo "ok  DPoP off: bearer tokens only"
 api=$embedded
@@ -144,7 +131,7 @@ expect "an operator action" 200 'signed with key-2' -X POST "$api/demo/issuer/ro
 # Sign-out: the issuer tells the API, which rejects the tokens from then on.
 start signout --issuer-listen 127.0.0.1:0 --events-authorization 'Bearer stream-secret'
 signout=$api
-own=$(sed -n 's/.*embedded issuer on \(http:[^ ]*\).*/\1/p' "$logs/signout.log")
+own=$(sed -n 's/.*embedded issuer on \(http:[^ ]*\).*/\1/p' "$work/signout.log")
 # sign_in: the token response of a new session, with the verifier of RFC 7636, appendix B.
 sign_in() {
   local code
@@ -194,8 +181,8 @@ expect "/events is off without --events-audience" 404 '^HTTP' -X POST "$api/even
 api=$embedded
 
 inspect() {
-  "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$logs/inspect.log" 2>&1 <<<"$2" || true
-  grep --quiet "$3" "$logs/inspect.log" || fail "inspect: expected $3 in: $(cat "$logs/inspect.log")"
+  "$programs/inspect" --issuer "$issuer" --audience "$1" - >"$work/inspect.log" 2>&1 <<<"$2" || true
+  grep --quiet "$3" "$work/inspect.log" || fail "inspect: expected $3 in: $(cat "$work/inspect.log")"
   echo "ok  inspect prints: $3"
 }
 inspect https://api.example.com "$reader" '^Accepted'
@@ -217,15 +204,15 @@ start again --issuer-listen "${issuer:7:-1}"
 reader=$(token read:messages)
 for _ in {1..50}; do
   # The API waits a second after a failed fetch before it tries again.
-  curl --silent --fail --output "$logs/answer.log" "$alone/private" -H "Authorization: Bearer $reader" && break
+  curl --silent --fail --output "$work/answer.log" "$alone/private" -H "Authorization: Bearer $reader" && break
   sleep 0.2
 done
 expect "issuer back: served again" 200 '"claims"' "$alone/private" -H "Authorization: Bearer $reader"
 
 # refused NAME PATTERN ARGUMENT...: checks that the demo does not start and prints the reason.
 refused() {
-  timeout 10 "$programs/protected_api" "${@:3}" >"$logs/refused.log" 2>&1 && fail "$1: expected an error"
-  grep --quiet -- "$2" "$logs/refused.log" || fail "$1: expected $2 in: $(cat "$logs/refused.log")"
+  timeout 10 "$programs/protected_api" "${@:3}" >"$work/refused.log" 2>&1 && fail "$1: expected an error"
+  grep --quiet -- "$2" "$work/refused.log" || fail "$1: expected $2 in: $(cat "$work/refused.log")"
   echo "ok  $1: the error explains it"
 }
 free=(--listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0)

@@ -14,23 +14,10 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "gateway check" npm openssl chromium
 
-work=$(mktemp -d)
-pid=
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-  wait
-  [ "$status" -eq 0 ] || grep -sv '^TOKEN=' "$work/api.log" | tail -n 30 >&2 || true
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder
 (cd ci/gateway && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/gateway"
 openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=app.test \
   -keyout "$work/key.pem" -out "$work/cert.pem" 2>"$work/openssl.log" ||
@@ -38,13 +25,13 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=app.test \
 build_examples behind_gateway
 
 LISTEN=127.0.0.1:0 "$programs/behind_gateway" >"$work/api.log" 2>&1 &
-pid=$!
+pids+=($!)
 api=
 for _ in {1..100}; do
   token=$(sed -n 's/^TOKEN=//p' "$work/api.log")
   api=$(sed -n 's,^curl .*\(http://127.0.0.1:[0-9]*\)/header.*,\1,p' "$work/api.log")
   [ -n "$token" ] && [ -n "$api" ] && break
-  kill -0 "$pid" 2>/dev/null || fail "the API stopped"
+  kill -0 "$!" 2>/dev/null || fail "the API stopped"
   sleep 0.1
 done
 [ -n "$api" ] || fail "the API did not print its address"

@@ -13,28 +13,10 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "introspection check" venv
 
-work=$(mktemp -d)
-server_pid=
-api_pid=
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  for pid in $api_pid $server_pid; do kill "$pid" 2>/dev/null || true; done
-  wait
-  if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
-      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
-    done >&2
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check --requirement ci/introspection/requirements.txt ||
   fail "pip install failed"
@@ -63,15 +45,15 @@ r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5)
 }
 
 "$work/venv/bin/python" ci/introspection/server.py "$port" >"$work/server.log" 2>&1 &
-server_pid=$!
-await "$issuer/.well-known/openid-configuration" "$server_pid" "the authorization server"
+pids+=($!)
+await "$issuer/.well-known/openid-configuration" "$!" "the authorization server"
 
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 INTROSPECTION=1 INTROSPECTION_CLIENT_ID=orders-api \
   INTROSPECTION_CLIENT_SECRET=orders-api-secret INTROSPECTION_MAX_AGE=2 \
   "$programs/protected_api" --listen "127.0.0.1:$api_port" --issuer "$issuer" \
   --audience orders-api --required-scope profile >"$work/api.log" 2>&1 &
-api_pid=$!
-await "$api/public" "$api_pid" "the demo API"
+pids+=($!)
+await "$api/public" "$!" "the demo API"
 
 "$work/venv/bin/python" ci/introspection/check.py "$issuer" "$api" "$work/server.log" || fail "some cases failed"
 

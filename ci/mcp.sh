@@ -18,56 +18,13 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "mcp check" npm node venv
-# Below Node.js 22, oidc-provider only warns, but it needs these two functions. Node.js 20.20 has
-# them.
-node -e 'process.exit(URL.parse && crypto.hash ? 0 : 1)' ||
-  fail "Node.js $(node --version) is too old for oidc-provider: install 22 or later (https://nodejs.org)."
+node_for_oidc_provider
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
   fail "$(python3 --version) is too old for the MCP client: install 3.10 or later."
 
-work=$(mktemp -d)
-issuer_pid=
-server_pid=
-bare_pid=
-
-stop() {
-  local pid=$1
-  [ -n "$pid" ] && kill "$pid" 2>/dev/null || return 0
-  for _ in {1..50}; do
-    kill -0 "$pid" 2>/dev/null || return 0
-    sleep 0.1
-  done
-  kill -KILL "$pid" 2>/dev/null || true
-}
-
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  stop "$server_pid"
-  stop "$bare_pid"
-  stop "$issuer_pid"
-  if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
-      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
-    done >&2
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# await URL PID NAME: waits for a 200 from URL, at most 30 seconds and while PID is running.
-await() {
-  for _ in {1..150}; do
-    kill -0 "$2" 2>/dev/null || fail "$3 stopped before it responded to $1"
-    node -e 'fetch(process.argv[1]).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))' "$1" && return
-    sleep 0.2
-  done
-  fail "$3 does not respond to $1"
-}
+work_folder
 
 (cd ci/mcp && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/mcp"
 
@@ -91,17 +48,7 @@ if [ -z "${MCP_SERVER:-}" ]; then
   MCP_SERVER=$programs/mcp_server
 fi
 
-# Open all sockets at the same time, so that the ports differ.
-read -r issuer_port server_port bare_port < <(node -e '
-  const { createServer } = require("node:net");
-  const listen = () => new Promise((resolve) => {
-    const server = createServer().listen(0, "127.0.0.1", () => resolve(server));
-  });
-  Promise.all([listen(), listen(), listen()]).then((servers) => {
-    console.log(servers.map((server) => server.address().port).join(" "));
-    for (const server of servers) server.close();
-  });
-') || fail "no free ports"
+read -r issuer_port server_port bare_port < <(free_ports 3) || fail "no free ports"
 issuer=http://127.0.0.1:$issuer_port
 server=http://127.0.0.1:$server_port/mcp
 bare=http://127.0.0.1:$bare_port/mcp
@@ -110,17 +57,17 @@ bare=http://127.0.0.1:$bare_port/mcp
 export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 
 node ci/mcp/issuer.mjs --port "$issuer_port" --resource "$server" >"$work/issuer.log" 2>&1 &
-issuer_pid=$!
-await "$issuer/.well-known/openid-configuration" "$issuer_pid" "the authorization server"
+pids+=($!)
+await "$issuer/.well-known/openid-configuration" "$!" "the authorization server"
 
 # The built file instead of `cargo run`, so that the pid is that of the server.
 RUST_LOG=portcullis=debug "$MCP_SERVER" --listen "127.0.0.1:$server_port" --issuer "$issuer" >"$work/server.log" 2>&1 &
-server_pid=$!
-await "http://127.0.0.1:$server_port/.well-known/oauth-protected-resource/mcp" "$server_pid" "the MCP server"
+pids+=($!)
+await "http://127.0.0.1:$server_port/.well-known/oauth-protected-resource/mcp" "$!" "the MCP server"
 
 # The same server without the layer, for comparison.
 "$MCP_SERVER" --listen "127.0.0.1:$bare_port" --without-authorization >"$work/bare.log" 2>&1 &
-bare_pid=$!
+pids+=($!)
 
 failed=()
 # check NAME COMMAND...

@@ -16,27 +16,10 @@ fail() {
 
 export PATH=$PATH:/usr/sbin # where Debian has nginx and haproxy
 . ci/requirements.sh
+. ci/processes.sh
 require "mutual-tls check" nginx haproxy curl openssl venv
 
-work=$(mktemp -d)
-pids=()
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait
-  if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
-      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
-    done >&2
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder
 # start NAME COMMAND...: runs a program in the background. Its output is in $work/NAME.log.
 start() {
   : >"$work/$1.log"

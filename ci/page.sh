@@ -13,30 +13,17 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "page check" npm chromium
 
-logs=$(mktemp -d)
-pids=()
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-  wait
-  [ "$status" -eq 0 ] || tail -n 30 "$logs"/*.log >&2
-  rm -rf "$logs"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder
 (cd ci/page && npm ci --loglevel=error >/dev/null) || fail "npm ci failed in ci/page"
 build_examples protected_api
 
 target=${CARGO_TARGET_DIR:-target}
 # start NAME [ARGUMENT...]: starts a demo, waits until it listens, and sets `api`.
 start() {
-  local log=$logs/$1.log
+  local log=$work/$1.log
   : >"$log"
   "$programs/protected_api" --listen 127.0.0.1:0 --issuer-listen 127.0.0.1:0 "${@:2}" >"$log" 2>&1 &
   pids+=($!)

@@ -15,38 +15,17 @@ fail() {
 }
 
 . ci/requirements.sh
+. ci/processes.sh
 require "replicas check" node redis-server
 redis=$(find_tool redis-server)
 
-work=$(mktemp -d)
-pid=
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  # It ends Redis and the replicas.
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-  wait
-  if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
-      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
-    done >&2
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder
 if [ -z "${PROTECTED_API:-}" ]; then
   build_examples protected_api
   PROTECTED_API=$programs/protected_api
 fi
 
-# In the background, so that a signal to this script ends it at once.
-node ci/replicas/check.mjs --demo "$PROTECTED_API" --redis "$redis" --work "$work" &
-pid=$!
-wait "$pid" || fail "some cases failed"
-pid=
+in_background node ci/replicas/check.mjs --demo "$PROTECTED_API" --redis "$redis" --work "$work" ||
+  fail "some cases failed"
 
 echo "Replicas that share $("$redis" --version | cut -d ' ' -f 1-3) accept each proof once."

@@ -25,44 +25,18 @@ if [ "${1:-}" = --soak ]; then
 fi
 
 . ci/requirements.sh
+. ci/processes.sh
 require "revocation check" node redis-server
 redis=$(find_tool redis-server)
 
 # In memory where that is possible: a disk that stalls for 250 ms is a Redis that does not answer, and
 # a logout is then answered 503.
-if [ -w /dev/shm ]; then
-  work=$(mktemp --directory --tmpdir=/dev/shm)
-else
-  work=$(mktemp -d)
-fi
-pid=
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  # It ends Redis and the replicas.
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-  wait
-  if [ "$status" -ne 0 ]; then
-    for log in "$work"/*.log; do
-      [ -e "$log" ] && echo "--- last lines of $(basename "$log")" && tail -n 30 "$log"
-    done >&2
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
+work_folder --in-memory
 if [ -z "${PROTECTED_API:-}" ]; then
   build_examples protected_api
   PROTECTED_API=$programs/protected_api
 fi
 
-# In the background, so that a signal to this script ends it at once.
-node "${script[@]}" --demo "$PROTECTED_API" --redis "$redis" --work "$work" &
-pid=$!
-wait "$pid" || fail "failed; see above"
-pid=
+in_background node "${script[@]}" --demo "$PROTECTED_API" --redis "$redis" --work "$work" || fail "failed; see above"
 
 echo "$passed"

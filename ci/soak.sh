@@ -32,6 +32,7 @@ target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=${out:-$target/soak}
 
 . ci/requirements.sh
+. ci/processes.sh
 require soak redis-server
 redis=$(find_tool redis-server)
 
@@ -39,31 +40,9 @@ redis=$(find_tool redis-server)
 cargo build --locked --quiet --release --manifest-path soak/Cargo.toml --target-dir "$target"
 
 # In memory where that is possible: a disk that stalls for 250 ms is a Redis that does not answer.
-if [ -w /dev/shm ]; then
-  work=$(mktemp --directory --tmpdir=/dev/shm)
-else
-  work=$(mktemp -d)
-fi
-pid=
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  # It ends the server and Redis.
-  [ -z "$pid" ] || kill "$pid" 2>/dev/null || true
-  wait
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# In the background, so that a signal to this script ends it at once.
-"$target/release/soak" load "$minutes" --out "$out" --work "$work" --redis "$redis" "$@" &
-pid=$!
+work_folder --in-memory
 status=0
-wait "$pid" || status=$?
-pid=
+in_background "$target/release/soak" load "$minutes" --out "$out" --work "$work" --redis "$redis" "$@" || status=$?
 [ "$status" -eq 0 ] || {
   echo "soak: failed; see above, and $out" >&2
   exit "$status"
