@@ -5,8 +5,9 @@
 //! builds the copy once, and finds out which tests reach which mutants. Each mutant is then
 //! switched on by an environment variable, and only the tests that reach it run.
 //!
-//! Mutants are left out, and counted, that cannot be switched on at run time (another type for
-//! `impl Trait`), that do not compile, or that a build with all features does not have.
+//! Mutants are left out, counted and printed that cannot be switched on at run time (another type for
+//! `impl Trait`, an operator of a condition with `let`), that do not compile, or that a build with all
+//! features does not have.
 
 mod instrument;
 mod suite;
@@ -84,12 +85,14 @@ impl Results {
     }
 }
 
-/// The mutants of the shard, as cargo-mutants lists them, and their number with those that are not
-/// kept. The test kit is not listed: it is tested by its use. Nor is what only fuzzing has.
+/// The mutants of the shard, as cargo-mutants lists them, and their number with those that cannot be
+/// switched on. The test kit is not listed: it is tested by its use. Nor is what only fuzzing and the
+/// tests of the schedule have.
 fn listed(arguments: &Arguments) -> Result<(Vec<Mutant>, usize), Failure> {
     let list = Command::new("cargo")
         .args(["mutants", "--list", "--json", "--all-features"])
         .args(["--exclude", "src/testing/**", "--exclude", "src/fuzzing.rs"])
+        .args(["--exclude", "src/keys/remote/schedule/model.rs"])
         .current_dir(&arguments.copy)
         .output()?;
     if !list.status.success() {
@@ -103,18 +106,32 @@ fn listed(arguments: &Arguments) -> Result<(Vec<Mutant>, usize), Failure> {
             && arguments.file.as_ref().is_none_or(|part| file.contains(part))
     };
     let chosen: Vec<_> = all.iter().enumerate().filter(is_chosen).collect();
-    let mutants = chosen.iter().filter_map(|(index, one)| Mutant::read(index + 1, one)).collect();
+    let mut mutants = Vec::new();
+    for (index, one) in &chosen {
+        match Mutant::read(index + 1, one) {
+            Some(mutant) => mutants.push(mutant),
+            None => println!("left out, as its type is hidden: {}", one["name"]),
+        }
+    }
     Ok((mutants, chosen.len()))
 }
 
-/// Removes the mutants that do not compile, until the others do.
-fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<(), Failure> {
+/// Removes the mutants that have no place, and those that do not compile, until the others do.
+/// Returns how many do not compile.
+fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<usize, Failure> {
     let sources = instrument::Sources::read(&arguments.copy)?;
+    let mut not_compiling = 0;
     loop {
+        let before = mutants.clone();
         let regions = sources.instrument(&arguments.copy, mutants)?;
+        for mutant in before {
+            if !mutants.iter().any(|one| one.id == mutant.id) {
+                println!("left out, as it has no place: {}", mutant.name);
+            }
+        }
         let errors = suite::errors(&arguments.copy, &arguments.target)?;
         if errors.is_empty() {
-            return Ok(());
+            return Ok(not_compiling);
         }
         let mut dropped = BTreeSet::new();
         for error in &errors {
@@ -140,6 +157,7 @@ fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<(), Failu
         for mutant in mutants.iter().filter(|mutant| dropped.contains(&mutant.id)) {
             println!("left out, as it does not compile: {}", mutant.name);
         }
+        not_compiling += dropped.len();
         mutants.retain(|mutant| !dropped.contains(&mutant.id));
     }
 }
@@ -147,8 +165,12 @@ fn compile(arguments: &Arguments, mutants: &mut Vec<Mutant>) -> Result<(), Failu
 fn run() -> Result<bool, Failure> {
     let arguments = arguments()?;
     let (mut mutants, all) = listed(&arguments)?;
-    compile(&arguments, &mut mutants)?;
-    println!("{all} mutants, {} of them can be switched on", mutants.len());
+    let not_compiling = compile(&arguments, &mut mutants)?;
+    println!(
+        "{all} mutants: {not_compiling} do not compile, {} have no place, {} can be switched on",
+        all - not_compiling - mutants.len(),
+        mutants.len()
+    );
     let suite = Suite::build(&arguments.copy, &arguments.target, &arguments.tests)?;
     println!("{} tests pass on their own", suite.tests.len());
     if !arguments.tests.is_empty() {
@@ -172,13 +194,19 @@ fn run() -> Result<bool, Failure> {
         line.map(|line| accepted.swap_remove(line)).is_some()
     };
     let known = missed.iter().filter(is_accepted).count();
+    // Only a run of all mutants can tell which lines are outdated.
+    let is_whole = arguments.shard == (1, 1) && arguments.file.is_none();
+    let outdated = if is_whole { accepted } else { Vec::new() };
+    for line in &outdated {
+        println!("accepted, but not missed: {line}");
+    }
     println!(
         "{} of {} caught, {late} of them by their time; {} missed, of which {known} are accepted",
         caught_before + mutants.len() - missed.len(),
         caught_before + mutants.len(),
         missed.len()
     );
-    Ok(missed.len() == known)
+    Ok(missed.len() == known && outdated.is_empty())
 }
 
 /// Runs the tests that reach each mutant, two mutants at a time. Returns those that pass them all,
