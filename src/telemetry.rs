@@ -423,9 +423,10 @@ pub(crate) fn revocations_read_at(unix: Duration) {
     meters::revocations_read_at(unix);
 }
 
-/// A logout token or a security event revoked something. Whom it names is not logged.
-pub(crate) fn revocation_received(issuer: &str, kind: &'static str) {
-    tracing::info!(target: "portcullis", event = "revocation_received", issuer, kind, "an issuer revoked tokens");
+/// A logout token or a security event revoked something. Whom it names is not logged. `suppressed`
+/// is as in [`lookup_failed`].
+pub(crate) fn revocation_received(issuer: &str, kind: &'static str, suppressed: u64) {
+    tracing::info!(target: "portcullis", event = "revocation_received", issuer, kind, suppressed, "an issuer revoked tokens");
 }
 
 /// A receiver could not record a revocation; the sender is told to try again. `suppressed` is as in
@@ -450,10 +451,13 @@ pub(crate) fn security_event_rejected(reason: &'static str, expected: &str, supp
     );
 }
 
-/// A security event was acknowledged and revoked nothing.
-pub(crate) fn security_event_ignored(issuer: &str, name: &str) {
+/// A security event was acknowledged and revoked nothing. `suppressed` is as in [`lookup_failed`].
+pub(crate) fn security_event_ignored(issuer: &str, name: &str, suppressed: u64) {
     let name: String = name.chars().take(200).collect();
-    tracing::info!(target: "portcullis", event = "security_event_ignored", issuer, name, "security event revokes nothing");
+    tracing::info!(
+        target: "portcullis", event = "security_event_ignored", issuer, name, suppressed,
+        "security event revokes nothing"
+    );
 }
 
 /// A layer requires bound tokens, and its verifier verifies no binding: every request is rejected.

@@ -542,7 +542,7 @@ async fn events_and_metrics_have_stable_names() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     said(&["INFO revocations_read entries"]);
     assert_eq!(log_out(logout_token()).await, 200);
-    said(&["INFO revocation_received issuer kind=subject"]);
+    said(&["INFO revocation_received issuer kind=subject suppressed=0"]);
     assert_eq!(log_out(logout_token().audience("other")).await, 400);
     said(&["WARN logout_rejected expected suppressed=0"]);
     assert_eq!(verdict(&revoking, &token).await, "revoked");
@@ -550,7 +550,7 @@ async fn events_and_metrics_have_stable_names() {
     let events = SecurityEvents::new(&revoking, &revocations, "receiver");
     let subject = serde_json::json!({ "format": "email", "email": "a@b" });
     for (audience, event) in [
-        ("receiver", "INFO security_event_ignored issuer name"),
+        ("receiver", "INFO security_event_ignored issuer name suppressed=0"),
         ("other", "WARN security_event_rejected expected reason=invalid_audience suppressed=0"),
     ] {
         let token = sender.security_event(audience, "urn:event", subject.clone()).build();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::LEEWAY;
 use crate::access_token::AccessToken;
 use crate::crypto;
 use crate::error::InvalidToken;
@@ -67,6 +68,12 @@ impl Entry {
     ) -> Self {
         let hash = Hasher::new(iss).hash(kind, value);
         Self { kind: kind as u8, hash, issued_before, until }
+    }
+
+    /// Whether it may still count: it has not ended, or a moment ago, so that the clock may be
+    /// corrected, and tokens in use are looked up again.
+    pub(super) fn may_count(&self, now: Duration) -> bool {
+        self.until.saturating_add(LEEWAY) >= now
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {
@@ -177,6 +184,14 @@ mod tests {
             ("another version", [&[2], &bytes[1..]].concat()),
         ] {
             assert_eq!(Entry::from_bytes(&wrong), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn entries_may_count_until_minutes_after_their_end() {
+        let entry = Entry::new(Kind::Issuer, "issuer", "", Duration::ZERO, LEEWAY);
+        for (seconds, expected) in [(0, true), (300, true), (600, true), (601, false)] {
+            assert_eq!(entry.may_count(Duration::from_secs(seconds)), expected, "{seconds}");
         }
     }
 

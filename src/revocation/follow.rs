@@ -180,8 +180,11 @@ impl Follower {
                 return AFTER_FAILURE;
             }
         };
+        // The log may have more entries that have ended than there is room for.
+        let may_count = |entry: &Entry| entry.may_count(began.unix);
         for some in found.entries.chunks(AT_A_TIME) {
-            let entries = some.iter().filter_map(|bytes| Entry::from_bytes(bytes));
+            let entries =
+                some.iter().filter_map(|bytes| Entry::from_bytes(bytes)).filter(may_count);
             if !revoked.insert(entries, began) {
                 // The set is not complete, so it ends to count as such.
                 self.failed(revocations, &StoreError::new("more than a million revocations"));

@@ -85,6 +85,13 @@ struct Revoke<'a> {
     issued_before: Duration,
 }
 
+/// Whether an entry is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Now,
+    Before,
+}
+
 struct Inner {
     keep_for: Duration,
     max_stale: Duration,
@@ -92,6 +99,8 @@ struct Inner {
     /// The log that replicas share. Without it, the entries live in this process only.
     follower: Option<Follower>,
     failures: LogThrottle,
+    /// Limits the events about what issuers of a lookup revoke.
+    received: LogThrottle,
     clock: OnceLock<Clock>,
 }
 
@@ -119,6 +128,7 @@ impl Revocations {
             revoked,
             follower,
             failures: LogThrottle::default(),
+            received: LogThrottle::default(),
             clock: OnceLock::new(),
         }))
     }
@@ -183,7 +193,8 @@ impl Revocations {
             )));
         }
         let until = until.saturating_add(LEEWAY);
-        self.append(Entry::new(Kind::Token, iss, jti, Duration::MAX, until), Source::Trusted).await
+        let entry = Entry::new(Kind::Token, iss, jti, Duration::MAX, until);
+        self.append(entry, Source::Trusted).await.map(|_| ())
     }
 
     /// Revokes all tokens of a subject (`sub`) that were issued up to now.
@@ -209,7 +220,7 @@ impl Revocations {
     ) -> Result<(), StoreError> {
         let time = issued_before.duration_since(UNIX_EPOCH).unwrap_or_default();
         let entry = self.entry(Kind::Subject, iss, sub, time.min(self.now().unix));
-        self.append(entry, Source::Trusted).await
+        self.append(entry, Source::Trusted).await.map(|_| ())
     }
 
     /// Revokes all tokens of a session (`sid`) that were issued up to now.
@@ -240,7 +251,8 @@ impl Revocations {
     }
 
     async fn revoke(&self, kind: Kind, iss: &str, value: &str) -> Result<(), StoreError> {
-        self.append(self.entry(kind, iss, value, self.now().unix), Source::Trusted).await
+        let entry = self.entry(kind, iss, value, self.now().unix);
+        self.append(entry, Source::Trusted).await.map(|_| ())
     }
 
     /// The entry that revokes what was issued up to a time.
@@ -260,8 +272,9 @@ impl Revocations {
         document: &VerifiedDocument,
         told: &Revoke<'_>,
     ) -> Result<(), StoreError> {
-        // Tokens that old are rejected in any case.
-        if self.is_forgotten(told.issued_before) {
+        // Tokens that old are rejected in any case. Those in use are looked up only if the set
+        // changes, and are accepted for as long as the leeway before.
+        if self.is_forgotten(told.issued_before.saturating_add(LEEWAY)) {
             return Ok(());
         }
         let entry = self.entry(told.kind, &document.iss, told.value, told.issued_before);
@@ -269,8 +282,17 @@ impl Revocations {
             return Ok(());
         }
         let appended = self.append(entry, document.source).await;
-        appended.inspect_err(|error| self.log_failure(error))?;
-        telemetry::revocation_received(&document.iss, told.kind.name());
+        // A sender may repeat what is recorded as often as it likes.
+        if appended.inspect_err(|error| self.log_failure(error))? == Recorded::Before {
+            return Ok(());
+        }
+        let suppressed = match document.source {
+            Source::Trusted => Some(0),
+            Source::Tenant => self.0.received.admit(self.now().uptime),
+        };
+        if let Some(suppressed) = suppressed {
+            telemetry::revocation_received(&document.iss, told.kind.name(), suppressed);
+        }
         Ok(())
     }
 
@@ -292,28 +314,50 @@ impl Revocations {
         self.forgets(Some(time), self.now())
     }
 
-    async fn append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
-        let appended = self.try_append(entry, source).await;
-        telemetry::revocation(if appended.is_ok() { "recorded" } else { "failed" });
-        appended
-    }
-
-    async fn try_append(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
+    async fn append(&self, entry: Entry, source: Source) -> Result<Recorded, StoreError> {
         // What arrives twice is recorded once.
         if self.0.revoked.covers(&entry) {
-            return Ok(());
+            return Ok(Recorded::Before);
         }
-        if let Some(full) = self.0.revoked.full(&entry, source, self.now()) {
-            return Err(StoreError::new(full.reason()));
+        if let Err(error) = self.reserve(&entry, source) {
+            telemetry::revocation("failed");
+            return Err(error);
         }
+        self.store(entry).await.map(|()| Recorded::Now)
+    }
+
+    /// Counts an entry as one that is appended. Returns an error if there is no room for it.
+    fn reserve(&self, entry: &Entry, source: Source) -> Result<(), StoreError> {
+        let now = self.now();
+        let kept_until = now.unix.saturating_add(self.kept_in_log_for()).max(entry.until);
+        match self.0.revoked.full(entry, source, kept_until, now) {
+            Some(full) => Err(StoreError::new(full.reason())),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends an entry for which there is room.
+    async fn store(&self, entry: Entry) -> Result<(), StoreError> {
+        let stored = self.try_store(entry).await;
+        telemetry::revocation(if stored.is_ok() { "recorded" } else { "failed" });
+        stored
+    }
+
+    async fn try_store(&self, entry: Entry) -> Result<(), StoreError> {
         if let Some(follower) = &self.0.follower {
-            follower.append(&entry, self.0.keep_for).await?;
+            follower.append(&entry, self.kept_in_log_for()).await?;
         }
         if !self.0.revoked.insert([entry], self.now()) {
             return Err(StoreError::new(Full::All.reason()));
         }
         telemetry::revocations_kept(self.0.revoked.len());
         Ok(())
+    }
+
+    /// Longer than any entry counts: that of a token may end later by the leeway, and its time may
+    /// be ahead by as much.
+    fn kept_in_log_for(&self) -> Duration {
+        self.0.keep_for.saturating_add(2 * LEEWAY)
     }
 
     /// The state of these revocations, for readiness checks and dashboards.

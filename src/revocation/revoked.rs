@@ -104,6 +104,8 @@ struct Counted {
     by_issuer: HashMap<IssuerHash, usize>,
     /// How many entries each tenant has appended at this replica, and until when they count.
     appended: HashMap<IssuerHash, (Duration, usize)>,
+    /// Their sum.
+    appended_by_all: usize,
     /// Before this uptime, no entry is dropped.
     drop_from: Duration,
 }
@@ -193,30 +195,52 @@ impl Revoked {
         self.get(&entry.hash).filter(|times| times.issued_before() >= seconds(entry.issued_before))
     }
 
-    /// Returns what is full if there is no room for an entry. Otherwise, it counts as appended.
-    pub(super) fn full(&self, entry: &Entry, source: Source, now: Now) -> Option<Full> {
+    /// Returns what is full if there is no room for an entry. Otherwise, one of a tenant counts as
+    /// appended until `kept_until`, when the log drops it: it takes room there also after it has
+    /// ended, and if it is about a subject that has an entry already.
+    pub(super) fn full(
+        &self,
+        entry: &Entry,
+        source: Source,
+        kept_until: Duration,
+        now: Now,
+    ) -> Option<Full> {
         let mut counted = self.counted();
-        let limit = match source {
-            Source::Trusted => None,
-            // In the log, a later entry about the same subject takes room as well.
-            Source::Tenant if !counted.append(entry, now.unix) => return Some(Full::OfIssuer),
-            Source::Tenant => Some(MOST_OF_TENANT),
-        };
+        let mut full = self.find_full(&counted, entry, source, now.unix);
+        if full.is_some() {
+            self.drop_ended(&mut counted, now);
+            full = self.find_full(&counted, entry, source, now.unix);
+        }
+        if full.is_none() && source == Source::Tenant {
+            counted.append(entry, kept_until, now.unix);
+        }
+        full
+    }
+
+    fn find_full(
+        &self,
+        counted: &Counted,
+        entry: &Entry,
+        source: Source,
+        now: Duration,
+    ) -> Option<Full> {
+        let is_of_tenant = source == Source::Tenant;
+        if is_of_tenant && counted.appended_by(entry, now) >= MOST_OF_TENANT {
+            return Some(Full::OfIssuer);
+        }
+        if is_of_tenant && counted.appended_by_all >= MOST_FOR_TENANTS {
+            return Some(Full::OfTenants);
+        }
         if self.get(&entry.hash).is_some() {
             return None;
         }
-        let find = |counted: &Counted| {
-            let of_issuer = counted.by_issuer.get(&issuer_of(&entry.hash)).copied().unwrap_or(0);
-            match (self.len(), limit) {
-                (MOST.., _) => Some(Full::All),
-                (MOST_FOR_TENANTS.., Some(_)) => Some(Full::OfTenants),
-                (_, Some(limit)) if of_issuer >= limit => Some(Full::OfIssuer),
-                _ => None,
-            }
-        };
-        find(&counted)?;
-        self.drop_ended(&mut counted, now);
-        find(&counted)
+        let of_issuer = counted.by_issuer.get(&issuer_of(&entry.hash)).copied().unwrap_or(0);
+        match self.len() {
+            MOST.. => Some(Full::All),
+            MOST_FOR_TENANTS.. if is_of_tenant => Some(Full::OfTenants),
+            _ if is_of_tenant && of_issuer >= MOST_OF_TENANT => Some(Full::OfIssuer),
+            _ => None,
+        }
     }
 
     /// Adds entries, and extends those with the same hash. Returns `false` if there was no room for
@@ -278,6 +302,7 @@ impl Revoked {
         let now = now.unix;
         counted.by_issuer.clear();
         counted.appended.retain(|_, (until, _)| *until > now);
+        counted.appended_by_all = counted.appended.values().map(|(_, count)| count).sum();
         let mut len = 0;
         for shard in &self.shards {
             let mut entries = write(shard);
@@ -312,16 +337,23 @@ impl Revoked {
 }
 
 impl Counted {
-    /// Counts an entry of a tenant. Returns `false` if it has appended as many as it may until its
-    /// first ones have ended.
-    fn append(&mut self, entry: &Entry, now: Duration) -> bool {
-        let (until, count) =
-            self.appended.entry(issuer_of(&entry.hash)).or_insert((entry.until, 0));
+    /// How many entries the tenant of this one has appended, until the first of them is dropped.
+    fn appended_by(&self, entry: &Entry, now: Duration) -> usize {
+        match self.appended.get(&issuer_of(&entry.hash)) {
+            Some((until, count)) if now < *until => *count,
+            _ => 0,
+        }
+    }
+
+    /// Counts an entry of a tenant.
+    fn append(&mut self, entry: &Entry, kept_until: Duration, now: Duration) {
+        let (until, count) = self.appended.entry(issuer_of(&entry.hash)).or_insert((kept_until, 0));
         if now >= *until {
-            (*until, *count) = (entry.until, 0);
+            self.appended_by_all -= *count;
+            (*until, *count) = (kept_until, 0);
         }
         *count += 1;
-        *count <= MOST_OF_TENANT
+        self.appended_by_all += 1;
     }
 }
 

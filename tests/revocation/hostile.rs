@@ -336,18 +336,22 @@ async fn an_opaque_token_without_iat_that_is_issued_after_a_sign_out_is_good() {
 }
 
 #[tokio::test]
-async fn an_opaque_token_from_before_the_entries_is_asked_about_once() {
-    let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
-    issuer.set_clock(&clock);
-    let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
-    let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
-    let verifier = built(issuer.issuer().introspection(asked), &clock, &revocations);
-    let token = issuer.token().claim("iat", clock.unix_seconds() - 2 * 3600);
-    let token = issuer.opaque_token(token);
-    for _ in 0..5 {
-        assert_eq!(verdict(&verifier, &token).await, "revoked");
+async fn a_token_from_before_the_entries_is_asked_about_once() {
+    for kind in ["opaque", "JWT"] {
+        let (issuer, clock) = (TestIssuer::start().unwrap(), TestClock::new());
+        issuer.set_clock(&clock);
+        let asked = Introspection::new(ClientAuth::client_secret("orders-api", "secret"));
+        let revocations = Revocations::in_memory().keep_for(HOUR).unwrap();
+        let configured = issuer.issuer().introspection(asked.jwts_too());
+        let verifier = built(configured, &clock, &revocations);
+        let now = clock.unix_seconds();
+        let token = issuer.token().claim("iat", now - 2 * 3600).claim("exp", now + 3600);
+        let token = if kind == "JWT" { token.build() } else { issuer.opaque_token(token) };
+        for _ in 0..5 {
+            assert_eq!(verdict(&verifier, &token).await, "revoked", "{kind}");
+        }
+        assert_eq!(issuer.introspections(), 1, "{kind}");
     }
-    assert_eq!(issuer.introspections(), 1);
 }
 
 #[tokio::test]
@@ -390,6 +394,67 @@ async fn a_tenant_of_a_template_has_an_eighth_of_the_room() {
         let logout = issuer.logout_token("web").claim("sid", "1").claim("tid", tenant);
         assert_eq!(log_out(&app, &logout.issued_by(&iss(tenant)).build()).await, expected);
     }
+    // The application is not called either: what it revokes has no limit.
+    let (handled, events) = counting(&verifier, &revocations);
+    for (tenant, expected, calls) in [(EVIL, 503, 0), (ACME, 202, 1)] {
+        let subject = json!({ "format": "email", "email": "alice@example.com" });
+        let event = issuer.security_event(RECEIVER, REVOKED, subject).claim("tid", tenant);
+        let event = event.issued_by(&iss(tenant)).build();
+        assert_eq!(push(&events, &event).await.status(), expected, "{tenant}");
+        assert_eq!(handled.load(Ordering::SeqCst), calls, "{tenant}");
+    }
+}
+
+/// A receiver, and how often the application has handled an event.
+fn counting(verifier: &Verifier, revocations: &Revocations) -> (Arc<AtomicUsize>, Router) {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let events = SecurityEvents::new(verifier, revocations, RECEIVER).on_other(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async { Ok(()) }
+    });
+    (handled, Router::new().route_service("/events", events))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_handled_once_by_all_replicas_also_if_the_store_fails() {
+    let ((issuer, clock), store) = (issuer(), TestStore::new());
+    let replica = || {
+        let revocations = Revocations::shared(store.clone());
+        let verifier = built(issuer.issuer(), &clock, &revocations);
+        counting(&verifier, &revocations)
+    };
+    let subject = json!({ "format": "email", "email": "alice@example.com" });
+    let event = issuer.security_event(RECEIVER, REVOKED, subject).build();
+    let (handled, app) = replica();
+    for (name, behavior, status, calls) in [
+        ("before the log was read", StoreBehavior::Fail, 503, 0),
+        ("the log is read", StoreBehavior::Normal, 202, 1),
+        ("again", StoreBehavior::Normal, 202, 1),
+    ] {
+        store.set_behavior(behavior);
+        assert_eq!(push(&app, &event).await.status(), status, "{name}");
+        assert_eq!(handled.load(Ordering::SeqCst), calls, "{name}");
+    }
+    let (handled, app) = replica();
+    assert_eq!(push(&app, &event).await.status(), 202, "another replica");
+    assert_eq!(handled.load(Ordering::SeqCst), 0, "another replica");
+    // The log is known, and what was handled cannot be recorded.
+    let event = issuer.security_event(RECEIVER, REVOKED, json!({ "format": "email" }));
+    let event = event.claim("jti", "other").build();
+    for (name, behavior, status) in [
+        ("not recorded", StoreBehavior::Fail, 503),
+        ("not recorded again", StoreBehavior::Fail, 503),
+        ("recorded", StoreBehavior::Normal, 202),
+        ("again", StoreBehavior::Normal, 202),
+    ] {
+        store.set_behavior(behavior);
+        assert_eq!(push(&app, &event).await.status(), status, "{name}");
+        assert_eq!(handled.load(Ordering::SeqCst), 1, "{name}");
+    }
+    let (handled, app) = replica();
+    assert_eq!(push(&app, &event).await.status(), 202);
+    assert_eq!(handled.load(Ordering::SeqCst), 0, "it was recorded");
 }
 
 #[tokio::test]
@@ -428,7 +493,10 @@ async fn an_event_counts_as_long_as_entries_are_kept() {
     for Case { seconds_ago, before, entries } in [
         Case { seconds_ago: 3599, before: "ok", entries: 1 },
         Case { seconds_ago: 3600, before: "ok", entries: 1 },
-        Case { seconds_ago: 3601, before: "revoked", entries: 0 },
+        // With the leeway, a token in use is accepted until it is looked up again.
+        Case { seconds_ago: 3601, before: "revoked", entries: 1 },
+        Case { seconds_ago: 3900, before: "revoked", entries: 1 },
+        Case { seconds_ago: 3901, before: "revoked", entries: 0 },
     ] {
         let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
         let revocations = revocations.keep_for(HOUR).unwrap();

@@ -11,13 +11,15 @@ use http::header::{AUTHORIZATION, CONTENT_LANGUAGE, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use serde_json::{Map, Value};
 use tower_service::Service;
 
 use super::{Answer, EventClaims, Wrong, read_body, respond};
 use crate::crypto;
 use crate::error::BoxError;
-use crate::revocation::entry::Kind;
+use crate::revocation::entry::{Hash, Kind};
 use crate::revocation::{Revocations, Revoke};
 use crate::shared_store::StoreError;
 use crate::telemetry::{self, LogThrottle};
@@ -37,6 +39,10 @@ const FIRST_MILLISECONDS: f64 = 1e11;
 /// Maximum number of events in one token that are left to the application. RFC 8417 §2.2 means one
 /// occurrence, so real tokens have one or two.
 const MAX_OTHERS: usize = 16;
+
+/// How many events are remembered that the application has handled, and that the log could not
+/// record.
+const MAX_UNRECORDED: u64 = 10_000;
 
 /// A service that receives security events by push (RFC 8935), as senders of the Shared Signals
 /// Framework send them.
@@ -66,7 +72,11 @@ pub struct SecurityEvents {
     authorization: Option<[u8; 32]>,
     handler: Option<Arc<Handler>>,
     handled: HandledEvents,
+    /// Events that the application has handled, and that could not be recorded: what is left to do
+    /// when the sender repeats them.
+    unrecorded: Cache<Hash, ()>,
     rejections: Arc<LogThrottle>,
+    ignored: Arc<LogThrottle>,
 }
 
 /// Which events are left to the application.
@@ -94,7 +104,12 @@ impl SecurityEvents {
             authorization: None,
             handler: None,
             handled: HandledEvents::Others,
+            unrecorded: Cache::builder()
+                .max_capacity(MAX_UNRECORDED)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
             rejections: Arc::default(),
+            ignored: Arc::default(),
         }
     }
 
@@ -225,27 +240,44 @@ impl SecurityEvents {
         claims: &EventClaims<'_>,
         event: SecurityEvent,
     ) -> Result<(), Refused> {
-        let Some(handler) = &self.handler else {
-            telemetry::security_event_ignored(&event.issuer, &event.name);
-            return Ok(());
+        let handler = match &self.handler {
+            // Of an older one, it cannot be known whether it was handled before: an attacker may
+            // have recorded it.
+            Some(handler) if !self.revocations.is_forgotten(claims.issued_at) => handler,
+            _ => {
+                if let Some(suppressed) = self.ignored.admit(self.verifier.clock().now().uptime) {
+                    telemetry::security_event_ignored(&event.issuer, &event.name, suppressed);
+                }
+                return Ok(());
+            }
         };
-        // It cannot be known whether it was handled before: an attacker may have recorded it.
-        if self.revocations.is_forgotten(claims.issued_at) {
-            telemetry::security_event_ignored(&event.issuer, &event.name);
-            return Ok(());
-        }
+        let revocations = &self.revocations;
+        // What other replicas have handled is known once the log was read.
+        revocations.loaded().await.map_err(|_| Refused::Unavailable)?;
         let identifier = format!("{} {}", claims.jti, event.name);
-        let handled =
-            self.revocations.entry(Kind::Event, &event.issuer, &identifier, Duration::MAX);
-        if self.revocations.has(&handled) {
+        let handled = revocations.entry(Kind::Event, &event.issuer, &identifier, Duration::MAX);
+        if revocations.has(&handled) {
             return Ok(());
         }
         let unavailable = |error: StoreError| {
-            self.revocations.log_failure(&error);
+            revocations.log_failure(&error);
             Refused::Unavailable
         };
-        handler(event).await.map_err(unavailable)?;
-        self.revocations.append(handled, document.source).await.map_err(unavailable)
+        if !self.unrecorded.contains_key(&handled.hash) {
+            // Before it is handed over: without room, it would be handed over each time, and what
+            // the application revokes for it has no limit for a tenant.
+            revocations.reserve(&handled, document.source).map_err(unavailable)?;
+            handler(event).await.map_err(unavailable)?;
+        }
+        let hash = handled.hash;
+        match revocations.store(handled).await {
+            Ok(()) => self.unrecorded.invalidate(&hash),
+            Err(error) => {
+                self.unrecorded.insert(hash, ());
+                return Err(unavailable(error));
+            }
+        }
+        Ok(())
     }
 }
 

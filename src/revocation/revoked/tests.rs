@@ -1,4 +1,5 @@
-//! What the set keeps and drops, how much of it a tenant may fill, and until when its count is known.
+//! What the set keeps and drops, how much of it a tenant may fill, and until when its count is
+//! known.
 
 use super::super::entry::Kind;
 use super::*;
@@ -163,21 +164,43 @@ fn entries_that_have_ended_are_dropped_once_a_minute() {
 fn a_tenant_appends_as_many_entries_as_it_may_keep() {
     let (revoked, until) = (Revoked::default(), UNIX + second(100));
     let at = |unix, uptime| Now { unix, uptime: second(uptime) };
-    let of_tenant = entry("tenant", 0, until);
-    let append = |now| revoked.full(&of_tenant, Source::Tenant, now);
+    // The log has the entries for longer than they count.
+    let of_tenant = entry("tenant", 0, UNIX + second(1));
+    let append = |now| revoked.full(&of_tenant, Source::Tenant, until, now);
     for number in 0..MOST_OF_TENANT {
         assert_eq!(append(NOW), None, "{number}");
     }
     assert_eq!(append(NOW), Some(Full::OfIssuer), "one more");
-    assert_eq!(revoked.full(&of_tenant, Source::Trusted, NOW), None, "by the application");
+    assert_eq!(revoked.full(&of_tenant, Source::Trusted, until, NOW), None, "by the application");
     let other = entry("other", 0, until);
-    assert_eq!(revoked.full(&other, Source::Tenant, NOW), None, "another tenant");
+    assert_eq!(revoked.full(&other, Source::Tenant, until, NOW), None, "another tenant");
     revoked.tidy(at(until - second(1), 60));
-    assert_eq!(append(at(until - second(1), 60)), Some(Full::OfIssuer), "before they end");
-    assert_eq!(append(at(until, 60)), None, "when they have ended");
+    assert_eq!(append(at(until - second(1), 60)), Some(Full::OfIssuer), "before they are dropped");
+    assert_eq!(append(at(until, 60)), None, "when they were dropped");
     // The count of the other tenant, from its first entry on, has ended as well.
     revoked.tidy(at(until, 120));
     assert!(!revoked.counted().appended.contains_key(&issuer_of(&other.hash)));
+}
+
+#[test]
+fn tenants_append_as_many_entries_together_as_they_may_keep() {
+    let (revoked, until) = (Revoked::default(), UNIX + second(100));
+    let at = |unix, uptime| Now { unix, uptime: second(uptime) };
+    let append = |number: usize, now| {
+        let one = entry(&(number / MOST_OF_TENANT).to_string(), 0, UNIX + second(1));
+        revoked.full(&one, Source::Tenant, until, now)
+    };
+    for number in 0..MOST_FOR_TENANTS {
+        assert_eq!(append(number, NOW), None, "{number}");
+    }
+    let next = MOST_FOR_TENANTS;
+    assert_eq!(append(next, NOW), Some(Full::OfTenants), "one more, of another tenant");
+    assert_eq!(
+        append(next, at(until - second(1), 60)),
+        Some(Full::OfTenants),
+        "before they are dropped"
+    );
+    assert_eq!(append(next, at(until, 120)), None, "when they were dropped");
 }
 
 #[test]
@@ -207,7 +230,7 @@ fn a_tenant_has_an_eighth_of_the_room() {
         ("by the application", &next, Source::Trusted, NOW, None),
         ("after they have ended", &next, Source::Tenant, new, None),
     ] {
-        assert_eq!(revoked.full(entry, source, now), expected, "{name}");
+        assert_eq!(revoked.full(entry, source, entry.until, now), expected, "{name}");
     }
     assert_eq!(revoked.len(), 0);
 }
@@ -218,8 +241,8 @@ fn tenants_leave_a_quarter_of_the_room() {
     let all = (0..MOST_FOR_TENANTS).map(|number| entry(&(number % 8).to_string(), number, until));
     assert!(revoked.insert(all, NOW));
     let next = entry("another", 0, until);
-    assert_eq!(revoked.full(&next, Source::Tenant, NOW), Some(Full::OfTenants));
-    assert_eq!(revoked.full(&next, Source::Trusted, NOW), None);
+    assert_eq!(revoked.full(&next, Source::Tenant, next.until, NOW), Some(Full::OfTenants));
+    assert_eq!(revoked.full(&next, Source::Trusted, next.until, NOW), None);
 }
 
 #[test]
@@ -229,7 +252,7 @@ fn the_log_may_hold_a_tenth_more_than_is_accepted() {
         |numbers: std::ops::Range<usize>| numbers.map(move |number| entry("issuer", number, until));
     assert!(revoked.insert(numbered(0..MOST), NOW));
     let next = entry("issuer", MOST, until);
-    assert_eq!(revoked.full(&next, Source::Trusted, NOW), Some(Full::All));
+    assert_eq!(revoked.full(&next, Source::Trusted, next.until, NOW), Some(Full::All));
     assert!(revoked.insert(numbered(MOST..MOST_IN_LOG), NOW), "appended by other replicas");
     assert!(!revoked.insert(numbered(MOST_IN_LOG..MOST_IN_LOG + 1), NOW));
     assert!(revoked.insert(numbered(0..1), NOW), "an entry that is there");

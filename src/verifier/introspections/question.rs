@@ -111,12 +111,13 @@ impl Question {
             claims.check_audience(audience)?;
         }
         claims.check_time(*leeway, max_token_age.filter(|_| jwt.is_none()), now)?;
+        // Here, so that the answer is remembered as one that was rejected.
+        let issued_at = jwt.map_or_else(|| claims.issued_at(), |jwt| jwt.token.issued_at());
+        if verifier.0.revocations.as_ref().is_some_and(|one| one.forgets(issued_at, now)) {
+            return Err(InvalidToken::Revoked);
+        }
         if let Some(jwt) = jwt {
             return Ok(jwt.token.clone());
-        }
-        // Here, so that the answer is remembered as one that was rejected.
-        if verifier.0.revocations.as_ref().is_some_and(|one| one.forgets(claims.issued_at(), now)) {
-            return Err(InvalidToken::Revoked);
         }
         issuer.check_introspected(payload, now)?;
         let terms = verifier.terms(issuer, &claims.issuer);
