@@ -9,7 +9,7 @@
 # In less than 5 minutes, the caches would not be full. OUT_DIR gets samples.tsv, the plot soak.svg,
 # metrics.json and the log of the server; it is target/soak by default. Options are those of the
 # program: `--rate PER_SECOND`, 1000 by default; `--seed NUMBER`, 1 by default; `--plant NAME` plants
-# the flaw leak, files, accept, lose, status, late or stuck in the server, which the soak must then
+# the fault leak, files, accept, lose, status, late or stuck in the server, which the soak must then
 # find.
 #
 # Needs Linux, cargo, redis-server or valkey-server. Everything listens on free ports of 127.0.0.1.

@@ -1,4 +1,4 @@
-//! Flaws that can be planted in the server, to see that the soak finds them.
+//! Faults that can be planted in the server, to see that the soak finds them.
 
 use std::fs::File;
 use std::str::FromStr;
@@ -36,7 +36,7 @@ const IN_ROW: u64 = 20;
 const LATE: Duration = Duration::from_secs(8);
 const UNAVAILABLE: &str = "replays_unavailable";
 
-/// The flaws that `--plant` knows.
+/// The faults that `--plant` knows.
 const ALL: [Plant; 8] = [
     Plant::Nothing,
     Plant::Leak,

@@ -27,7 +27,7 @@ use crate::Failure;
 use crate::plant::Plant;
 use crate::stats::Counters;
 
-/// The longest lifetime of a token of the load, which is what `keep_for` must be set to.
+/// What `keep_for` is set to: twice the lifetime of the tokens of the load.
 pub(crate) const LONGEST_LIFETIME: Duration = Duration::from_secs(600);
 /// The client that logout tokens are for.
 pub(crate) const WEB_SHOP: &str = "web-shop";

@@ -5,9 +5,9 @@
 //! builds the copy once, and finds out which tests reach which mutants. Each mutant is then
 //! switched on by an environment variable, and only the tests that reach it run.
 //!
-//! Mutants are left out, counted and printed that cannot be switched on at run time (another type for
-//! `impl Trait`, an operator of a condition with `let`), that do not compile, or that a build with all
-//! features does not have.
+//! Mutants are left out, counted and printed that cannot be switched on at run time (another type
+//! for `impl Trait`, an operator of a condition with `let`), that do not compile, or that a build
+//! with all features does not have.
 
 mod instrument;
 mod suite;
@@ -85,9 +85,9 @@ impl Results {
     }
 }
 
-/// The mutants of the shard, as cargo-mutants lists them, and their number with those that cannot be
-/// switched on. The test kit is not listed: it is tested by its use. Nor is what only fuzzing and the
-/// tests of the schedule have.
+/// The mutants of the shard, as cargo-mutants lists them, and their number with those that cannot
+/// be switched on. The test kit is not listed: it is tested by its use. Nor is what only fuzzing
+/// and the tests of the schedule have.
 fn listed(arguments: &Arguments) -> Result<(Vec<Mutant>, usize), Failure> {
     let list = Command::new("cargo")
         .args(["mutants", "--list", "--json", "--all-features"])
