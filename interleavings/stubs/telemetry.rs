@@ -41,7 +41,7 @@ pub(crate) fn stale_served(_: &IssuerName) {}
 pub(crate) fn unknown_kid(_: &IssuerName, _: &'static str) {}
 pub(crate) fn revocation(_: &'static str) {}
 pub(crate) fn revocation_not_recorded(_: &StoreError, _: u64) {}
-pub(crate) fn revocation_received(_: &str, _: &'static str) {}
+pub(crate) fn revocation_received(_: &str, _: &'static str, _: u64) {}
 pub(crate) fn revocations_kept(_: usize) {}
 pub(crate) fn revocations_read(_: usize) {}
 pub(crate) fn revocations_read_at(_: Duration) {}
