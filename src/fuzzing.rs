@@ -132,10 +132,14 @@ pub fn jwks_uri(document: &[u8], url: &Url, iss: &str) -> Option<Url> {
     metadata.endpoint(&Member::JWKS_URI, PlainHttp::OnLoopback).ok()
 }
 
-/// A status list: the memory that it takes, and its statuses from the first on.
-pub fn status_list(payload: &str, uri: &str, most: u32) -> Option<(usize, Vec<u8>)> {
+/// A status list: the memory that it takes, and what returns the status of an index.
+#[expect(clippy::type_complexity, reason = "the only use")]
+pub fn status_list(
+    payload: &str,
+    uri: &str,
+) -> Option<(usize, impl Fn(u32) -> Option<u8> + use<>)> {
     let list = StatusList::read(payload, uri).ok()?;
-    Some((list.bytes(), (0..most).map_while(|index| list.get(index)).collect()))
+    Some((list.bytes(), move |index| list.get(index)))
 }
 
 /// The messages of an MCP body: the method of each, and the names that rules may be registered for.

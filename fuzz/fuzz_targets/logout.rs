@@ -62,6 +62,11 @@ fuzz_target!(|input: &str| {
     assert!(claims.get("nonce").is_none(), "{claims:?}");
     let iat = claims.get("iat").and_then(Strict::number).expect("iat");
     assert!((NOW as f64 - 151.0..=NOW as f64 + 31.0).contains(&iat), "{iat}");
+    // Optional, and not in the past: 30 seconds of leeway, and less than a second of the clock.
+    if let Some(exp) = claims.get("exp") {
+        let exp = exp.number().expect("a date that is a number");
+        assert!(exp > NOW as f64 - 31.0, "{exp}");
+    }
     // A logout token opens no API, also if it revokes nothing.
     assert!(!PLAIN.accepts(&token));
 
