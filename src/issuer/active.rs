@@ -450,3 +450,35 @@ pub(crate) enum SignatureCheck<'a> {
     Ready(SignedPayload<'a>, Option<Arc<Jwks>>),
     Pending(Fetching),
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+    use super::*;
+    use crate::algorithm::Algorithm;
+    use crate::crypto::Fips;
+
+    #[test]
+    fn claims_up_to_64_kib_are_checked_before_the_signature() {
+        let issuer = Issuer::new("https://issuer.example/", "https://api.example.com")
+            .and_then(|issuer| issuer.secret(Algorithm::HS256, &[7; 32]))
+            .unwrap()
+            .require_claim("org", ["acme"]);
+        let clients = HttpClients::new(None, Fips::NotRequired);
+        let clock = Clock::default();
+        let issuer = ActiveIssuer::new(issuer, Provenance::Configured, &clients, &clock).unwrap();
+        let claims = |padding: usize| {
+            format!("{{\"a\":[{}],\"b\":\"{}\"}}", ["{}"; 75].join(","), "x".repeat(padding))
+        };
+        for (bytes, is_late) in [(64 * 1024 - 1, false), (64 * 1024, false), (64 * 1024 + 1, true)]
+        {
+            let claims = claims(bytes - most_bytes_read(&claims(0)));
+            assert_eq!(most_bytes_read(&claims), bytes);
+            let token = format!("e30.{}.e30", URL_SAFE_NO_PAD.encode(claims));
+            let jws = Jws::split(&token).unwrap();
+            assert_eq!(issuer.checks_claims_late(&jws), is_late, "{bytes} bytes");
+        }
+    }
+}

@@ -267,3 +267,16 @@ impl fmt::Debug for Issuers {
         debug.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The defaults are those of DESIGN.md. How long an issuer may be idle is measured by the clock
+    /// of the cache, which no test can move.
+    #[test]
+    fn the_names_of_a_lookup_are_cached_for_a_day_without_use() {
+        let issuers = Issuers::lookup(|_: &str| None::<Issuer>);
+        assert_eq!(issuers.lookup.unwrap().idle, Duration::from_secs(86_400));
+    }
+}

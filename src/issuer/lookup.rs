@@ -440,3 +440,50 @@ fn no_answer() -> BoxError {
 fn unknown(iss: &str) -> InvalidToken {
     InvalidToken::UnknownIssuer { presented: iss.to_owned(), similar: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Fips;
+    use crate::issuer::issuers::Issuers;
+
+    const ISS: &str = "https://issuer.example/";
+
+    fn issuers() -> Arc<ResolvedIssuers> {
+        let issuers = Issuers::lookup(|iss| Issuer::new(iss, "https://api.example.com").ok());
+        let clients = Arc::new(HttpClients::new(None, Fips::NotRequired));
+        let settings = VerifierSettings {
+            proof_algorithms: None,
+            has_certificates: false,
+            has_revocations: false,
+        };
+        let (lookup, clock) = (issuers.lookup.unwrap(), Clock::default());
+        ResolvedIssuers::new(lookup, None, clients, clock, settings).unwrap()
+    }
+
+    /// Each case changes one thing between the eviction of an issuer and its first verified token.
+    #[test]
+    fn an_evicted_issuer_is_established_if_its_answer_still_counts() {
+        type Change = fn(&ResolvedIssuers, &CachedIssuer);
+        let cases: [(&str, Change, bool); 4] = [
+            ("nothing", |_, _| (), true),
+            ("it is forgotten", |issuers, _| assert!(!issuers.forget(ISS)), false),
+            ("its answer ends", |_, cached| cached.holds_until.store(0, Ordering::Relaxed), false),
+            (
+                "it is no longer trusted",
+                |issuers, _| issuers.negative.insert(ISS.to_owned(), issuers.clock.now().uptime),
+                false,
+            ),
+        ];
+        for (name, change, expected) in cases {
+            let issuers = issuers();
+            let found = issuers.find(ISS, issuers.clock.now());
+            let Ok(Resolution::Ready(found)) = found else { panic!("{name}: not found") };
+            let cached = found.cached.unwrap();
+            issuers.probation.invalidate(ISS);
+            change(&issuers, &cached);
+            issuers.promote(&cached);
+            assert_eq!(issuers.established.contains_key(ISS), expected, "{name}");
+        }
+    }
+}

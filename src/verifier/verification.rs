@@ -120,13 +120,12 @@ impl Verifier {
         }
         let asked = self.0.issuers.introspecting(token);
         let known = match asked {
-            None => self.cached(token, now).map(Ok),
             Some(_) => self.answered(token, now),
+            None => self.cached(token, now).map(Ok).or_else(|| {
+                let is_asked = self.0.introspections.asks_about_jwts();
+                is_asked.then(|| self.answered(token, now)).flatten()
+            }),
         };
-        let known = known.or_else(|| {
-            let is_jwt = asked.is_none() && self.0.introspections.asks_about_jwts();
-            is_jwt.then(|| self.answered(token, now)).flatten()
-        });
         telemetry::token_cache(known.is_some());
         let attempt = match (known, asked) {
             (Some(Ok(token)), _) => return Verification::Ready(Ok(token)),

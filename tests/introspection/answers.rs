@@ -203,6 +203,12 @@ async fn an_answer_is_checked_like_claims() {
             members: json!({ "token_use": null }),
             expected: "ok",
         },
+        Case {
+            name: "aud with this API, and no token_type",
+            audience: aud(),
+            members: json!({ "token_type": null }),
+            expected: "ok",
+        },
     ];
     for Case { name, audience, members, expected } in cases {
         let api = api_with(|server| {
@@ -325,5 +331,47 @@ async fn the_settings_of_the_issuer_apply_to_answers() {
         let api = api_with(|server| configure(server.issuer(Introspection::new(auth())))).await;
         api.server.reply(Reply::json(&api.server.active_with(&members)));
         assert_eq!(verdict(&api.verifier, OPAQUE).await, expected, "{name}");
+    }
+}
+
+/// It is known to be an access token for this API.
+#[tokio::test]
+async fn an_answer_about_a_verified_jwt_need_not_say_what_it_is_about() {
+    let api = api_with(|server| {
+        let introspection = Introspection::new(auth()).jwts_too();
+        let audience = Audience::client_id(["app"]).aud_if_present([AUDIENCE]);
+        Issuer::new(server.iss(), audience).unwrap().introspection(introspection)
+    })
+    .await;
+    api.server.reply(Reply::json(&json!({ "active": true })));
+    let jwt = api.server.keys().token().claim("client_id", "app").build();
+    assert_eq!(verdict(&api.verifier, &jwt).await, "ok");
+}
+
+#[tokio::test]
+async fn a_rejection_quotes_what_the_answer_names() {
+    let api = api(|introspection| introspection).await;
+    let (short, long) = ("https://other.example/".to_owned(), "ü".repeat(201));
+    for (name, text, quoted) in [("short", &short, short.clone()), ("long", &long, "ü".repeat(200))]
+    {
+        let token = format!("{OPAQUE}{name}");
+        api.server.reply(Reply::json(&api.server.active_with(&json!({ "iss": text }))));
+        match api.verifier.verify(&token).await {
+            Err(Error::InvalidToken(InvalidToken::UnknownIssuer { presented, .. })) => {
+                assert_eq!(presented, quoted, "{name} iss");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+        // The list of audiences is cut only in the rejection that is remembered.
+        let token = format!("{token}2");
+        api.server.reply(Reply::json(&api.server.active_with(&json!({ "aud": vec![text; 9] }))));
+        for expected in [vec![text.clone(); 9], vec![quoted; 8]] {
+            match api.verifier.verify(&token).await {
+                Err(Error::InvalidToken(InvalidToken::WrongAudience { presented, .. })) => {
+                    assert_eq!(presented, expected, "{name} aud");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 }

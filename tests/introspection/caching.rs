@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use portcullis::testing::TestClock;
-use portcullis::{Error, Introspection};
+use portcullis::{Error, Introspection, Issuers, Verifier};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::eventually::eventually;
-use crate::support::{OPAQUE, Reply, api, api_with, auth, builder};
+use crate::support::{AuthServer, OPAQUE, Reply, api, api_with, auth, builder};
 use crate::verdict::verdict;
 
 fn seconds(seconds: u64) -> Duration {
@@ -75,7 +75,7 @@ async fn a_rejection_is_remembered_for_five_seconds() {
     for (answer, expected) in answers {
         let api = api(|introspection| introspection).await;
         api.server.reply(Reply::json(&answer));
-        for (after, questions) in [(0, 1), (4, 1), (2, 2)] {
+        for (after, questions) in [(0, 1), (4, 1), (1, 2)] {
             api.clock.advance(seconds(after));
             assert_eq!(verdict(&api.verifier, OPAQUE).await, expected);
             assert_eq!(api.server.asked(), questions, "{expected}, {after} seconds later");
@@ -129,13 +129,12 @@ async fn concurrent_requests_share_a_question_that_none_of_them_cancels() {
 #[tokio::test]
 async fn forgotten_issuers_do_not_vouch_for_cached_answers() {
     let clock = TestClock::new();
-    let server = crate::support::AuthServer::start().await;
+    let server = AuthServer::start().await;
     server.keys().set_clock(&clock);
     server.reply(Reply::json(&server.active()));
     let issuer = server.issuer(Introspection::new(auth()).jwts_too());
-    let issuers =
-        portcullis::Issuers::lookup(move |_| Some(issuer.clone())).danger_allow_private_addresses();
-    let verifier = portcullis::Verifier::builder(issuers).clock(&clock).build().unwrap();
+    let issuers = Issuers::lookup(move |_| Some(issuer.clone())).danger_allow_private_addresses();
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
     let jwt = server.keys().token().build();
     for _ in 0..3 {
         assert_eq!(verdict(&verifier, &jwt).await, "ok");
@@ -183,4 +182,46 @@ async fn tokens_of_another_verifier_are_not_shared() {
     let other = builder(issuer, &api.clock).build().unwrap();
     assert_eq!(verdict(&other, OPAQUE).await, "ok");
     assert_eq!(api.server.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_renewed_answer_replaces_the_earlier_one() {
+    let api = api(|introspection| introspection).await;
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    let answer = api.server.active_with(&json!({ "scope": "write:messages" }));
+    api.server.reply(Reply::json(&answer));
+    api.clock.advance(seconds(49));
+    assert!(api.verifier.try_verify(OPAQUE).unwrap().is_ok());
+    eventually("it is renewed", || api.server.asked() == 2).await;
+    api.clock.advance(seconds(30));
+    let token = api.verifier.verify(OPAQUE).await.unwrap();
+    assert_eq!(token.raw_claims(), answer.to_string());
+    assert_eq!(api.server.asked(), 2);
+}
+
+/// The answer opens nothing without the JWT: it has neither `iss` nor `aud`.
+#[tokio::test]
+async fn the_answer_about_a_jwt_is_renewed_with_the_claims_of_the_jwt() {
+    for is_resolved in [false, true] {
+        let name = if is_resolved { "of a lookup" } else { "configured" };
+        let (server, clock) = (AuthServer::start().await, TestClock::new());
+        server.keys().set_clock(&clock);
+        server.reply(Reply::json(&json!({ "active": true })));
+        let issuer = server.issuer(Introspection::new(auth()).jwts_too());
+        let verifier = if is_resolved {
+            let issuers = Issuers::lookup(move |_| Some(issuer.clone()));
+            let issuers = issuers.danger_allow_private_addresses();
+            Verifier::builder(issuers).clock(&clock).build().unwrap()
+        } else {
+            builder(issuer, &clock).build().unwrap()
+        };
+        let jwt = server.keys().token().build();
+        assert_eq!(verdict(&verifier, &jwt).await, "ok", "{name}");
+        clock.advance(seconds(49));
+        assert!(verifier.try_verify(&jwt).unwrap().is_ok(), "{name}: no request waits");
+        eventually("it is renewed", || server.asked() == 2).await;
+        clock.advance(seconds(30));
+        assert_eq!(verdict(&verifier, &jwt).await, "ok", "{name}: renewed");
+        assert_eq!(server.asked(), 2, "{name}");
+    }
 }

@@ -295,3 +295,24 @@ fn without_a_runtime_nothing_is_asked() {
     api.server.reply(Reply::json(&api.server.active()));
     assert_eq!(runtime.block_on(verdict(&api.verifier, OPAQUE)), "ok");
 }
+
+#[tokio::test]
+async fn an_ended_answer_is_not_used_for_a_token_that_expires_during_the_question() {
+    // The leeway is 30 seconds.
+    for (name, lifetime, expected) in
+        [("expires later", 600, "ok"), ("expires meanwhile", 70, UNAVAILABLE)]
+    {
+        let api = api(|introspection| introspection.max_stale(seconds(300)).unwrap()).await;
+        let exp = api.clock.unix_seconds() + lifetime;
+        api.server.reply(Reply::json(&api.server.active_with(&json!({ "exp": exp }))));
+        assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok", "{name}");
+        api.clock.advance(seconds(99));
+        let clock = api.clock.clone();
+        api.server.reply_with(move |_| {
+            clock.advance(seconds(1));
+            Reply::Status(503)
+        });
+        assert_eq!(verdict(&api.verifier, OPAQUE).await, expected, "{name}");
+        assert_eq!(api.server.asked(), 2, "{name}");
+    }
+}

@@ -427,3 +427,26 @@ async fn tokens_under_an_alias_are_cached() {
         assert_eq!(server.asked(), questions);
     }
 }
+
+/// The endpoint receives the credentials of this API.
+#[tokio::test]
+async fn only_the_metadata_of_a_configured_issuer_may_name_an_endpoint_of_another_origin() {
+    for (name, is_resolved, expected) in
+        [("configured", false, "ok"), ("of a lookup", true, UNAVAILABLE)]
+    {
+        let (server, other) = (AuthServer::start().await, AuthServer::start().await);
+        let endpoint = format!("{}introspect", other.iss());
+        server.set_metadata("introspection_endpoint", json!(endpoint));
+        other.reply(Reply::json(&server.active()));
+        let issuer = server.issuer(Introspection::new(auth()).jwts_too());
+        let verifier = if is_resolved {
+            let issuers = Issuers::lookup(move |_| Some(issuer.clone()));
+            Verifier::new(issuers.danger_allow_private_addresses()).unwrap()
+        } else {
+            Verifier::new(issuer).unwrap()
+        };
+        let jwt = server.keys().token().build();
+        assert_eq!(verdict(&verifier, &jwt).await, expected, "{name}");
+        assert_eq!(other.asked(), usize::from(!is_resolved), "{name}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Signed answers: RFC 9701.
 
 use portcullis::testing::{AUDIENCE, TestIssuer, TokenBuilder};
-use portcullis::{Algorithm, Introspection};
+use portcullis::{Algorithm, Error, Introspection};
 use serde_json::{Value, json};
 
 use crate::support::{Api, OPAQUE, Reply, api, api_with, auth};
@@ -201,4 +201,37 @@ async fn answers_signed_with_a_new_key_are_verified() {
     api.server.keys().rotate().unwrap();
     api.server.reply(Reply::Body(MEDIA_TYPE, answer(&api).build()));
     assert_eq!(verdict(&api.verifier, "another").await, "ok");
+}
+
+#[tokio::test]
+async fn the_error_says_why_an_answer_is_not_a_signed_one() {
+    let api = api(Introspection::signed).await;
+    let signed = answer(&api).build();
+    for (name, body, expected) in [
+        ("encrypted", format!("{signed}.a.b"), "a signed answer, not an encrypted one"),
+        ("of four parts", format!("{signed}.a"), "a signed answer that is a JWT"),
+        ("no JWT", "x".to_owned(), "a signed answer that is a JWT"),
+    ] {
+        api.server.reply(Reply::Body(MEDIA_TYPE, body));
+        match api.verifier.verify(OPAQUE).await {
+            Err(Error::IntrospectionUnavailable { reason, .. }) => {
+                let reason = reason.to_string();
+                assert!(reason.contains(expected), "{name}: {reason}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_signed_with_an_unknown_key_causes_one_fetch_and_is_counted_once() {
+    let api = api(Introspection::signed).await;
+    api.server.reply(Reply::Body(MEDIA_TYPE, answer(&api).build()));
+    assert_eq!(verdict(&api.verifier, OPAQUE).await, "ok");
+    let other = TestIssuer::offline_with(api.server.iss(), Algorithm::ES256).unwrap();
+    let jwt = answer(&api).signed_by(&other).header("kid", "unknown");
+    api.server.reply(Reply::Body(MEDIA_TYPE, jwt.build()));
+    assert_eq!(verdict(&api.verifier, "another").await, UNAVAILABLE);
+    let health = api.verifier.health().remove(0);
+    assert_eq!((health.fetches, health.unknown_kids), (2, 1));
 }

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use portcullis::testing::{AUDIENCE, TestClock};
+use axum::Router;
+use portcullis::testing::{AUDIENCE, TestClock, TestIssuer};
 use portcullis::{Issuer, Issuers, Verifier};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -136,4 +137,30 @@ async fn forget_during_a_fetch_fails_no_request() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(verifier.forget(acme.iss()));
     assert!(requests.join_all().await.iter().all(|verdict| *verdict == "ok"));
+}
+
+/// Each of the first fetches is outdated before it ends.
+#[tokio::test]
+async fn a_request_waits_for_at_most_three_fetches() {
+    const ISS: &str = "https://issuer.example/";
+    for (outdated, expected) in [(2, "ok"), (3, "keys_unavailable")] {
+        let keys = TestIssuer::offline(ISS).unwrap();
+        let (jwks, fetches) = (keys.jwks_json().to_string(), Arc::new(AtomicUsize::new(0)));
+        let verifier = Arc::new(OnceLock::<Verifier>::new());
+        let forgetting = Arc::clone(&verifier);
+        let router = Router::new().fallback(async move || {
+            if fetches.fetch_add(1, Ordering::SeqCst) < outdated {
+                assert!(forgetting.get().unwrap().forget(ISS));
+            }
+            jwks.clone()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/keys", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let issuer = Issuer::new(ISS, AUDIENCE).and_then(|issuer| issuer.jwks_uri(&uri)).unwrap();
+        // So long that no late fetch is repeated.
+        let issuer = issuer.keys_fetch_timeout(Duration::from_secs(60)).unwrap();
+        let verifier = verifier.get_or_init(|| Verifier::new(issuer).unwrap());
+        assert_eq!(verdict(verifier, &keys.token().build()).await, expected, "{outdated}");
+    }
 }

@@ -1,6 +1,6 @@
 //! How long an answer of the lookup applies, and what happens when it is looked up again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -199,4 +199,32 @@ async fn a_tenant_removed_during_a_key_fetch_stays_removed() {
     state.store(2, Ordering::SeqCst);
     clock.advance(Duration::from_secs(30));
     assert_eq!(verdict(&verifier, &token).await, "lookup_failed");
+}
+
+/// A failed lookup is repeated after ten seconds, and may take five.
+#[tokio::test]
+async fn no_request_waits_while_a_failed_lookup_is_repeated() {
+    let (acme, clock) = (start().await, TestClock::new());
+    acme.set_clock(&clock);
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    let issuers = Issuers::lookup_async(move |iss: String| {
+        let is_away = away.load(Ordering::SeqCst);
+        async move {
+            if is_away {
+                return Err("the database is unavailable");
+            }
+            Ok(Some(Issuer::new(iss, AUDIENCE).unwrap()))
+        }
+    });
+    let issuers = issuers.danger_allow_private_addresses();
+    let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+    let token = acme.token().build();
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    is_away.store(true, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(600));
+    assert!(verifier.try_verify(&token).is_none(), "the answer has ended");
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    clock.advance(Duration::from_secs(15) - Duration::from_nanos(1));
+    assert!(verifier.try_verify(&token).unwrap().is_ok(), "until the next answer");
 }

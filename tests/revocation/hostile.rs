@@ -603,3 +603,40 @@ async fn many_events_about_a_large_subject_are_answered() {
     assert_eq!(push(&app, &event.build()).await.status(), 202);
     assert_eq!(handled.load(Ordering::SeqCst), 16);
 }
+
+#[tokio::test]
+async fn the_key_of_a_tenant_signs_its_logout_tokens() {
+    const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+    let iss = format!("https://login.example/{ACME}/v2.0");
+    let (issuer, clock) = issuer();
+    let mut set = issuer.jwks_json();
+    set["keys"][0]["issuer"] = iss.as_str().into();
+    let template = Issuer::template("https://login.example/{tenantid}/v2.0", AUDIENCE).unwrap();
+    let template = template.jwks(Jwks::from_json(set.to_string()).unwrap());
+    let revocations = Revocations::in_memory();
+    let verifier = built(template, &clock, &revocations);
+    let app = receivers(&verifier, &revocations);
+    let token = issuer.token().subject("alice").issued_by(&iss).claim("tid", ACME).build();
+    assert_eq!(verdict(&verifier, &token).await, "ok");
+    let logout = issuer.logout_token("web").subject("alice").issued_by(&iss);
+    assert_eq!(log_out(&app, &logout.claim("tid", ACME).build()).await, 200);
+    assert_eq!(verdict(&verifier, &token).await, "revoked");
+}
+
+#[tokio::test]
+async fn an_issuer_with_two_names_revokes_what_an_event_names_by_one_of_them() {
+    const ALIAS: &str = "https://login.custom.example/";
+    for (iss, expected) in
+        [(ISS, "revoked"), (ALIAS, "revoked"), ("https://another.example/", "ok")]
+    {
+        let (issuer, clock) = issuer();
+        let revocations = Revocations::in_memory();
+        let verifier = built(issuer.issuer().alias(ALIAS).unwrap(), &clock, &revocations);
+        let app = receivers(&verifier, &revocations);
+        let token = issuer.token().subject("alice").build();
+        assert_eq!(verdict(&verifier, &token).await, "ok", "{iss}");
+        let event = issuer.security_event(RECEIVER, REVOKED, user(iss, "alice")).build();
+        assert_eq!(push(&app, &event).await.status(), 202, "{iss}");
+        assert_eq!(verdict(&verifier, &token).await, expected, "{iss}");
+    }
+}

@@ -318,3 +318,32 @@ async fn claims_that_are_expensive_to_read_are_checked_after_the_signature() {
         assert_eq!(api.verdict(token).await, expected, "{name}");
     }
 }
+
+/// Logout tokens and security events name an event of OpenID (RFC 8417 §2.2).
+#[tokio::test]
+async fn only_the_events_of_openid_are_not_those_of_an_access_token() {
+    let cases = [
+        ClaimValue { name: "no event", value: json!({}), expected: "ok" },
+        ClaimValue { name: "another event", value: json!({ "x": 1 }), expected: "ok" },
+        ClaimValue {
+            name: "a name with a backslash",
+            value: json!({ "a\\b": { "c": "\"" } }),
+            expected: "ok",
+        },
+        ClaimValue { name: "a string", value: json!("x"), expected: "ok" },
+        ClaimValue {
+            name: "a logout",
+            value: json!({ "http://schemas.openid.net/event/backchannel-logout": {} }),
+            expected: "claim_value",
+        },
+        ClaimValue {
+            name: "a revoked session, beside another event",
+            value: json!({
+                "a\\b": {},
+                "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {},
+            }),
+            expected: "claim_value",
+        },
+    ];
+    check_values("events", &cases).await;
+}

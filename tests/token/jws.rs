@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::testing::TestIssuer;
-use portcullis::{Algorithm, Verifier};
+use portcullis::{Algorithm, Error, InvalidToken, Verifier};
 
 use crate::verdict::verdict;
 
@@ -153,4 +153,28 @@ async fn tokens_are_limited_to_16_kib() {
     assert!(verifier.verify(&token(longest)).await.is_ok(), "{} bytes", token(longest).len());
     let longer = verifier.verify(&token(longest + 3)).await.unwrap_err();
     assert_eq!(longer.code(), "too_large");
+}
+
+#[tokio::test]
+async fn the_error_names_the_part_that_is_malformed() {
+    let issuer = TestIssuer::offline("https://issuer.example/").unwrap();
+    let verifier = Verifier::new(issuer.issuer()).unwrap();
+    let good = issuer.token().build();
+    let [header, payload, signature]: [&str; 3] =
+        good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let periods = "three parts separated by periods";
+    for (name, token, expected) in [
+        ("header", format!("!.{payload}.{signature}"), "a header in base64url without padding"),
+        ("payload", format!("{header}.!.{signature}"), "a payload in base64url without padding"),
+        ("signature", format!("{header}.{payload}.!"), "a signature in base64url without padding"),
+        ("two parts", format!("{header}.{payload}"), periods),
+        ("four parts", format!("{good}.{signature}"), periods),
+    ] {
+        match verifier.verify(&token).await {
+            Err(Error::InvalidToken(InvalidToken::Malformed(found))) => {
+                assert_eq!(found, expected, "{name}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
 }

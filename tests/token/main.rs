@@ -10,6 +10,7 @@ mod jwks;
 mod jws;
 mod ml_dsa;
 mod pem;
+mod scope;
 mod signature;
 mod vectors;
 

@@ -7,9 +7,9 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Exploration, join, poll_and_cancel, spawn, wait};
 use crate::tokio::runtime::{self, Handle};
-use crate::verifier::introspections::under_way::{Answer, Asking, UnderWay};
+use crate::verifier::introspections::under_way::{Answer, Asking, Key, UnderWay};
 
-const TOKEN: u128 = 7;
+const TOKEN: Key = [7, 7];
 
 /// What an issuer answers: the number of the question, or that it was interrupted.
 type Outcome = Result<usize, ()>;

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use question::Question;
-use under_way::{Answer, UnderWay};
+use under_way::{Answer, Key, UnderWay};
 
 use super::Verifier;
 use super::verification::{Attempt, Pending};
@@ -52,7 +52,7 @@ pub(super) struct Introspections {
     /// Accepted tokens. Created for the first of them.
     accepted: OnceLock<Arc<TokenCache>>,
     /// Rejected tokens, and until when. By hash: the tokens are not needed.
-    rejected: Cache<u128, (Duration, Arc<InvalidToken>)>,
+    rejected: Cache<Key, (Duration, Arc<InvalidToken>)>,
     under_way: Arc<UnderWay<Outcome>>,
     /// Keys of the hash that identifies a token. A client that knew them could have another token
     /// rejected.
@@ -70,7 +70,7 @@ pub(super) struct VerifiedJwt {
 /// The answer to wait for.
 pub(super) struct Answering {
     answer: Answer<Outcome>,
-    key: u128,
+    key: Key,
     limit: Duration,
     issuer: Arc<ActiveIssuer>,
     /// A token whose answer has ended. It is accepted if the endpoint is down.
@@ -123,10 +123,8 @@ impl Introspections {
     }
 
     /// Identifies a token at its issuer. An issuer whose configuration changed is another one.
-    fn key(&self, issuer: &Arc<ActiveIssuer>, token: &str) -> u128 {
-        let [one, other] =
-            self.hash.each_ref().map(|key| key.hash_one((Arc::as_ptr(issuer), token)));
-        u128::from(one) << 64 | u128::from(other)
+    fn key(&self, issuer: &Arc<ActiveIssuer>, token: &str) -> Key {
+        self.hash.each_ref().map(|key| key.hash_one((Arc::as_ptr(issuer), token)))
     }
 
     /// Drops the answers of the issuer with this name. Later requests do not join the questions in
@@ -140,7 +138,7 @@ impl Introspections {
         });
     }
 
-    fn remember_rejection(&self, key: u128, rejection: &InvalidToken, now: Now) {
+    fn remember_rejection(&self, key: Key, rejection: &InvalidToken, now: Now) {
         let rejection = match rejection.clone() {
             InvalidToken::WrongAudience { expected, presented } => {
                 let presented = presented.iter().take(MAX_PRESENTED).map(|text| quoted(text));

@@ -8,7 +8,10 @@ use tokio::sync::watch;
 /// The answer to a question, once there is one.
 pub(crate) type Answer<T> = watch::Receiver<Option<T>>;
 
-type Questions<T> = HashMap<u128, Answer<T>>;
+/// Identifies a token at its issuer: two hashes, with different keys.
+pub(crate) type Key = [u64; 2];
+
+type Questions<T> = HashMap<Key, Answer<T>>;
 
 /// The questions that requests may join, by the key of their token.
 pub(crate) struct UnderWay<T>(Mutex<Questions<T>>);
@@ -16,7 +19,7 @@ pub(crate) struct UnderWay<T>(Mutex<Questions<T>>);
 /// One question, for the task that asks it.
 pub(crate) struct Asking<T> {
     under_way: Arc<UnderWay<T>>,
-    key: u128,
+    key: Key,
     answer: Answer<T>,
     outcome: watch::Sender<Option<T>>,
 }
@@ -35,7 +38,7 @@ impl<T> Default for UnderWay<T> {
 
 impl<T> UnderWay<T> {
     /// Joins the question with this key, or starts one, which the caller then has to ask.
-    pub(crate) fn join(self: &Arc<Self>, key: u128) -> (Answer<T>, Option<Asking<T>>) {
+    pub(crate) fn join(self: &Arc<Self>, key: Key) -> (Answer<T>, Option<Asking<T>>) {
         let mut questions = self.lock();
         if let Some(answer) = questions.get(&key) {
             return (answer.clone(), None);
@@ -47,7 +50,7 @@ impl<T> UnderWay<T> {
     }
 
     /// Gives up a question that was not answered in time: later requests ask anew.
-    pub(crate) fn give_up(&self, key: u128, question: &Answer<T>) {
+    pub(crate) fn give_up(&self, key: Key, question: &Answer<T>) {
         let mut questions = self.lock();
         if is_in(&questions, key, question) {
             questions.remove(&key);
@@ -67,7 +70,7 @@ impl<T> UnderWay<T> {
 }
 
 impl<T> Asking<T> {
-    pub(crate) fn key(&self) -> u128 {
+    pub(crate) fn key(&self) -> Key {
         self.key
     }
 
@@ -92,6 +95,6 @@ impl<T> Held<'_, T> {
 }
 
 /// Whether requests may still join the question.
-fn is_in<T>(questions: &Questions<T>, key: u128, question: &Answer<T>) -> bool {
+fn is_in<T>(questions: &Questions<T>, key: Key, question: &Answer<T>) -> bool {
     questions.get(&key).is_some_and(|own| own.same_channel(question))
 }
