@@ -102,3 +102,47 @@ pub(crate) fn is_equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
     let differences = one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other));
     std::hint::black_box(differences) == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where two bytes differ by the same bits, their differences must not cancel out.
+    #[test]
+    fn texts_and_hashes_are_equal_only_if_each_byte_is() {
+        for (one, other, expected) in [
+            ("", "", true),
+            ("ab", "ab", true),
+            ("ab", "ac", false),
+            ("ab", "bb", false),
+            ("ab", "ba", false),
+            ("aa", "bb", false),
+            ("a", "ab", false),
+            ("ab", "a", false),
+        ] {
+            assert_eq!(is_equal_text(one, other), expected, "{one:?}, {other:?}");
+        }
+        for (name, differs_at, expected) in [
+            ("none", &[][..], true),
+            ("the first", &[0], false),
+            ("the last", &[31], false),
+            ("two by the same bits", &[0, 31], false),
+            ("all", &Vec::from_iter(0..32), false),
+        ] {
+            let mut other = [7; 32];
+            for at in differs_at {
+                other[*at] ^= 1;
+            }
+            assert_eq!(is_equal(&[7; 32], &other), expected, "{name}");
+        }
+    }
+
+    /// Both are checked, because the application may have installed another TLS provider.
+    #[test]
+    fn what_is_not_in_fips_mode_is_an_error_where_that_is_required() {
+        assert!(Fips::NotRequired.check_backend().is_ok());
+        assert!(Fips::NotRequired.check_tls().is_ok());
+        assert_eq!(Fips::Required.check_backend().is_ok(), is_fips());
+        assert_eq!(Fips::Required.check_tls().is_ok(), is_fips());
+    }
+}

@@ -290,4 +290,39 @@ mod tests {
             assert_eq!(found.as_deref(), expected, "{newest}");
         }
     }
+
+    #[tokio::test]
+    async fn a_key_is_inserted_if_the_server_says_ok() {
+        for (name, answer, expected) in [
+            ("inserted", Value::Okay, Some(true)),
+            ("there already", Value::Nil, Some(false)),
+            ("a number", Value::Int(1), None),
+            ("a text", text("x"), None),
+        ] {
+            let answers = VecDeque::from([answer]);
+            let store = RedisStore::new(Answers(Arc::new(Mutex::new(answers))), "p").unwrap();
+            let found = store.insert_if_absent("a", Duration::from_secs(1)).await;
+            assert_eq!(found.ok(), expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_log_is_trimmed_once_a_minute() {
+        let now = Instant::now();
+        for (name, trimmed_at, trims) in [
+            ("the first entry", None, true),
+            ("a moment after the log was trimmed", Some(now), false),
+            ("a minute after", now.checked_sub(TRIM_EVERY), true),
+        ] {
+            // To the entry, and to the command that trims.
+            let answers = VecDeque::from([text("1700000000000-0"), Value::Int(0)]);
+            let connection = Answers(Arc::new(Mutex::new(answers)));
+            let store = RedisStore::new(connection.clone(), "p").unwrap();
+            *store.trimmed_at.lock().unwrap() = trimmed_at;
+            store.append(b"x", Duration::from_secs(3600)).await.unwrap();
+            assert_eq!(connection.0.lock().unwrap().is_empty(), trims, "{name}");
+            let is_recorded = *store.trimmed_at.lock().unwrap() != trimmed_at;
+            assert_eq!(is_recorded, trims, "{name}: recorded");
+        }
+    }
 }

@@ -318,3 +318,32 @@ async fn metadata_are_fetched_again_after_a_timeout() {
     api.fetched(3).await;
     assert_eq!(server.asked().last().unwrap(), "/new", "{:?}", server.asked());
 }
+
+#[tokio::test]
+async fn metadata_are_fetched_again_from_their_end_on() {
+    let keys = keys();
+    let jwks = keys.jwks_json().to_string();
+    let server = Server::start(move |asked| {
+        let jwks = jwks.clone();
+        async move {
+            if asked.path == METADATA {
+                let uri = format!("{}/keys", asked.base);
+                let metadata = json!({ "issuer": "https://issuer.example/", "jwks_uri": uri });
+                reply(200, metadata.to_string()).with(header::CACHE_CONTROL, "max-age=60")
+            } else {
+                reply(200, jwks).with(header::CACHE_CONTROL, "max-age=3600")
+            }
+        }
+    })
+    .await;
+    let api = ScriptedApi::new(&keys, |issuer| issuer.discovery_url(&server.base).unwrap());
+    assert_eq!(api.good().await, "ok");
+    for (passes, kid, expected) in [(59, "a", 1), (1, "b", 2)] {
+        api.seconds_pass(passes);
+        let unknown = keys.token().header("kid", kid).build();
+        assert_eq!(api.verdict(&unknown).await, "unknown_key", "{kid}");
+        let asked = server.asked();
+        let found = asked.iter().filter(|path| *path == METADATA).count();
+        assert_eq!(found, expected, "{kid}: {asked:?}");
+    }
+}

@@ -153,3 +153,25 @@ async fn beyond_the_budget_it_is_not_known_whether_a_key_exists() {
     assert_eq!(server.asked().len(), asked);
     assert_eq!(api.verdict(&by("good-1")).await, "ok");
 }
+
+/// More likely, the server has failed.
+#[tokio::test]
+async fn cached_keys_stay_if_all_of_them_are_gone_at_once() {
+    let keys =
+        Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
+    let document = pem(&keys);
+    let server = Server::start(move |asked| {
+        let reply = if asked.number == 1 { reply(200, document.clone()) } else { reply(404, "") };
+        async move { reply }
+    })
+    .await;
+    let prefix = server.at("/keys/");
+    let api = ScriptedApi::new(&keys, |issuer| issuer.pem_key_prefix(&prefix).unwrap());
+    let good = keys.token().header("kid", "a").claim("exp", 4_000_000_000_u64).build();
+    assert_eq!(api.verdict(&good).await, "ok");
+    api.seconds_pass(590);
+    assert_eq!(api.verdict(&good).await, "ok");
+    api.fetched(2).await;
+    assert_eq!(api.verdict(&good).await, "ok", "after the refresh");
+    assert_eq!(api.verifier.health()[0].failed_fetches, 1);
+}

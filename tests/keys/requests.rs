@@ -114,6 +114,7 @@ async fn a_late_request_is_hedged() {
             answers: [Some(200), Some(404)],
             expected: "ok",
         },
+        Case { name: "both fail", answers: [Some(404), Some(404)], expected: "404" },
         Case { name: "neither is answered", answers: [None, None], expected: "timeout" },
     ] {
         let keys = keys();
@@ -143,6 +144,10 @@ async fn a_late_request_is_hedged() {
         });
         match expected {
             "ok" => assert_eq!(api.good().await, "ok", "{name}"),
+            "404" => {
+                let failure = api.failure().await;
+                assert!(matches!(failure, FetchError::Status { status: 404, .. }), "{name}");
+            }
             _ => assert!(matches!(api.failure().await, FetchError::Timeout { .. }), "{name}"),
         }
         assert_eq!(server.asked().len(), 2, "{name}");

@@ -1,6 +1,9 @@
 //! RFC 9728: the metadata document of a resource, where it is found, and the challenges that name
 //! it.
 
+use std::future::{Ready, ready};
+use std::task::{Context, Poll, Waker};
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::routing::get;
@@ -13,7 +16,7 @@ use portcullis::{
     ResourceMetadataBuilder, ResourceMetadataLayer, Rule, TokenSource, Verifier, providers,
 };
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
+use tower::{Layer as _, Service, ServiceExt as _};
 
 use crate::text;
 
@@ -130,6 +133,16 @@ fn invalid_metadata_are_errors() {
             name: "upper case host",
             builder: builder("https://API.example.com/mcp"),
             sentence: "\"https://api.example.com/mcp\"",
+        },
+        Case {
+            name: "upper case host, and a path that ends with a slash",
+            builder: builder("https://API.example.com/mcp/"),
+            sentence: "\"https://api.example.com/mcp/\"",
+        },
+        Case {
+            name: "upper case host, and no path",
+            builder: builder("https://API.example.com"),
+            sentence: "\"https://api.example.com\"",
         },
         Case {
             name: "default port",
@@ -781,4 +794,28 @@ fn errors_of_handlers_without_a_layer_name_no_document() {
     use axum::response::IntoResponse as _;
     let response = Error::Missing.into_response();
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer realm=\"api\"");
+}
+
+#[test]
+fn the_layer_is_ready_when_the_inner_service_is() {
+    struct Inner(Poll<Result<(), &'static str>>);
+    impl Service<Request<Body>> for Inner {
+        type Response = Response;
+        type Error = &'static str;
+        type Future = Ready<Result<Response, &'static str>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            self.0
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Err("not called"))
+        }
+    }
+    let layer = ResourceMetadataLayer::new([builder(MCP).build().unwrap()]);
+    let mut context = Context::from_waker(Waker::noop());
+    for inner in [Poll::Ready(Ok(())), Poll::Ready(Err("closed")), Poll::Pending] {
+        let ready = layer.layer(Inner(inner)).poll_ready(&mut context);
+        assert_eq!(ready, inner);
+    }
 }

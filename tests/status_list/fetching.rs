@@ -306,3 +306,63 @@ fn without_a_runtime_nothing_is_fetched() {
     clock.advance(seconds(30));
     assert_eq!(runtime.block_on(verdict(&verifier, &token)), "ok");
 }
+
+/// A pooled connection may have been lost silently.
+#[tokio::test]
+async fn a_late_request_for_a_list_is_hedged() {
+    let issuer = TestIssuer::start().unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+    let config = config.keys_fetch_timeout(Duration::from_secs(1)).unwrap();
+    let verifier = Verifier::new(config).unwrap();
+    let token = issuer.token().status(&issuer.status_list(), 0).build();
+    issuer.set_status_list_behavior(Behavior::Hang);
+    let recovers = async {
+        eventually("the first request", || issuer.status_list_fetches() == 1).await;
+        issuer.set_status_list_behavior(Behavior::Serve);
+    };
+    assert_eq!(tokio::join!(verdict(&verifier, &token), recovers).0, "ok");
+    assert_eq!(issuer.status_list_fetches(), 2);
+}
+
+/// The runtime of a fetch ends after another fetch has taken its place, or after its list was
+/// dropped.
+#[test]
+fn a_fetch_that_ends_too_late_counts_for_nothing() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (name, is_forgotten) in [("abandoned", false), ("dropped", true)] {
+        let (outlasting, ending, clock) = (runtime(), runtime(), TestClock::new());
+        let issuer = TestIssuer::start().unwrap();
+        issuer.set_clock(&clock);
+        let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+        let verifier = Verifier::builder(config).clock(&clock).build().unwrap();
+        let token = issuer.token().status(&issuer.status_list(), 0).build();
+        ending.block_on(async { assert!(verifier.try_verify(&token).is_none(), "{name}") });
+        if is_forgotten {
+            assert!(verifier.forget(issuer.iss()), "{name}");
+        } else {
+            clock.advance(seconds(10));
+        }
+        assert_eq!(outlasting.block_on(verdict(&verifier, &token)), "ok", "{name}");
+        drop(ending);
+        let lists = verifier.health()[0].status_lists.clone().unwrap();
+        assert_eq!((lists.fetches, lists.failed_fetches), (1, 0), "{name}");
+        assert_eq!(outlasting.block_on(verdict(&verifier, &token)), "ok", "{name}");
+        assert_eq!(issuer.status_list_fetches(), 1, "{name}");
+    }
+}
+
+/// Without a runtime, the list of a token is known, but no fetch was started.
+#[test]
+fn a_list_that_was_never_fetched_can_be_dropped() {
+    let issuer = TestIssuer::start().unwrap();
+    let config = issuer.issuer().jwks(issuer.jwks()).status_lists(StatusLists::new());
+    let verifier = Verifier::new(config).unwrap();
+    let token = issuer.token().status(&issuer.status_list(), 0).build();
+    assert!(verifier.try_verify(&token).is_some_and(|found| found.is_err()));
+    let lists = || verifier.health()[0].status_lists.clone().unwrap().lists;
+    assert_eq!(lists(), 1);
+    assert!(verifier.forget(issuer.iss()));
+    assert_eq!(lists(), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(verdict(&verifier, &token)), "ok");
+}

@@ -276,3 +276,16 @@ async fn a_token_that_is_revoked_while_its_list_is_fetched_is_rejected() {
         assert_eq!(verifying.await, expected, "{name}");
     }
 }
+
+/// The claims of a cached token are parsed once, so that a hit returns the same allocation.
+#[tokio::test]
+async fn tokens_with_a_status_are_cached() {
+    let api = Api::new();
+    let token = api.token(7);
+    let verified = async || api.verifier.verify(&token).await.unwrap();
+    let claims = async || verified().await.claims::<Value>().unwrap();
+    // A token is cached from its second verification on.
+    claims().await;
+    claims().await;
+    assert!(Arc::ptr_eq(&claims().await, &claims().await));
+}

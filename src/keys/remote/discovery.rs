@@ -201,4 +201,19 @@ mod tests {
             assert_eq!(urls.iter().map(Url::as_str).collect::<Vec<_>>(), expected, "{issuer}");
         }
     }
+
+    #[test]
+    fn the_url_of_an_endpoint_has_at_most_2048_bytes() {
+        const ISS: &str = "https://issuer.example";
+        for (length, expected) in
+            [(100, true), (2047, true), (2048, true), (2049, false), (5000, false)]
+        {
+            let jwks_uri = format!("{ISS}/{}", "a".repeat(length - ISS.len() - 1));
+            let document = format!(r#"{{"issuer":"{ISS}","jwks_uri":"{jwks_uri}"}}"#);
+            let url = Url::parse(ISS).unwrap();
+            let metadata = Metadata::read(url, document.as_bytes(), ISS, None).unwrap();
+            let read = metadata.endpoint(&Member::JWKS_URI, PlainHttp::OnLoopback);
+            assert_eq!(read.is_ok(), expected, "{length} bytes");
+        }
+    }
 }

@@ -29,18 +29,7 @@ fn key_set() -> Jwks {
 /// usable until 150. `failed`: when the refresh has failed, which puts off the next one by a
 /// second.
 fn fetched_keys(failed: Option<Duration>) -> Arc<RemoteJwks> {
-    let server = Url::parse("http://127.0.0.1:1/").unwrap();
-    let source = Source {
-        issuer: IssuerName { iss: "https://issuer.example/".into(), throttle: None },
-        location: Location::Jwks(server),
-        format: SetFormat::Jwks,
-        rsa: Algorithm::RS256,
-        algorithms: Cow::Borrowed(&[]),
-        policy: KeyPolicy { max_stale: MAX_STALE, ..KeyPolicy::default() },
-        addresses: AddressPolicy::Any,
-        plain_http: PlainHttp::OnLoopback,
-    };
-    let keys = RemoteJwks::new(source, Client::new(), Clock::default(), None);
+    let keys = keys_at("http://127.0.0.1:1/");
     keys.current.store(Some(Arc::new(key_set())));
     let mut state = keys.lock();
     state.schedule.succeeded(seconds(100), 0.5, Duration::ZERO);
@@ -50,6 +39,21 @@ fn fetched_keys(failed: Option<Duration>) -> Arc<RemoteJwks> {
     keys.publish_next_decision(&state);
     drop(state);
     keys
+}
+
+/// Keys that were not fetched yet.
+fn keys_at(server: &str) -> Arc<RemoteJwks> {
+    let source = Source {
+        issuer: IssuerName { iss: "https://issuer.example/".into(), throttle: None },
+        location: Location::Jwks(Url::parse(server).unwrap()),
+        format: SetFormat::Jwks,
+        rsa: Algorithm::RS256,
+        algorithms: Cow::Borrowed(&[]),
+        policy: KeyPolicy { max_stale: MAX_STALE, ..KeyPolicy::default() },
+        addresses: AddressPolicy::Any,
+        plain_http: PlainHttp::OnLoopback,
+    };
+    RemoteJwks::new(source, Client::new(), Clock::default(), None)
 }
 
 /// The runtime is not driven, so that no fetch ends.
@@ -143,5 +147,54 @@ fn jitter_is_spread_from_0_to_1() {
     for (from, to) in [(0.0, 0.2), (0.4, 0.6), (0.8, 1.0)] {
         let within = drawn.iter().filter(|jitter| (from..to).contains(*jitter)).count();
         assert!((100..300).contains(&within), "{within} of 1000 from {from} to {to}");
+    }
+}
+
+/// A refresh that has not ended yet is no reason to log.
+#[tokio::test]
+async fn the_use_of_stale_keys_is_logged_if_a_refresh_has_failed() {
+    for (name, failed, expected) in [
+        ("the refresh is in progress", None, Duration::ZERO),
+        ("the refresh has failed", Some(seconds(98)), seconds(100)),
+    ] {
+        let keys = fetched_keys(failed);
+        for now in [99, 101, 102] {
+            let found = keys.keys(None, at(seconds(now)));
+            assert!(matches!(found, KeysState::Ready(_)), "{name}: {now} s");
+        }
+        assert_eq!(keys.health(at(seconds(102))).stale_serves, 2, "{name}");
+        assert_eq!(keys.stale_reported.load(Ordering::Relaxed), nanos(expected), "{name}");
+    }
+}
+
+/// The server accepts connections, and never answers.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_waited_for_a_permit_most_of_its_time_is_no_timeout_of_the_server() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let keys = keys_at(&format!("http://{}/", server.local_addr().unwrap()));
+    let limit = keys.source.policy.timeout;
+    for (name, waits, is_timeout) in [
+        ("no time", Duration::ZERO, true),
+        ("half of it", limit / 2, true),
+        ("more than half of it", limit / 2 + Duration::from_millis(1), false),
+        ("almost all of it", limit - Duration::from_millis(1), false),
+        ("all of it", limit, false),
+    ] {
+        let mut permits = Vec::new();
+        for _ in 0..limits::MAX_PER_ORIGIN {
+            permits.push(keys.limit_at_origin.take(limits::FetchClass::Established).await);
+        }
+        let released = async {
+            tokio::time::sleep(waits).await;
+            drop(permits);
+        };
+        let start = Instant::now();
+        let (answer, ()) = tokio::join!(keys.fetch(Carryover::default(), None), released);
+        assert_eq!(start.elapsed(), limit, "{name}");
+        match answer.map(|_| ()) {
+            Err(FetchError::Timeout { .. }) => assert!(is_timeout, "{name}"),
+            Err(FetchError::ConcurrencyLimit { .. }) => assert!(!is_timeout, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }

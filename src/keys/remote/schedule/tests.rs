@@ -402,10 +402,10 @@ fn the_number_of_missing_kids_is_bounded() {
         schedule.unknown_kid(Some(&number.to_string()), true, at(0.0));
     }
     assert_eq!(schedule.missing.len(), MAX_MISSING);
-    // Expired entries make space.
-    schedule.unknown_kid(Some("new"), true, at(20.0));
+    // Entries make space from their end on.
+    schedule.unknown_kid(Some("new"), true, at(5.0));
     assert_eq!(
-        schedule.unknown_kid(Some("new"), false, at(21.0)),
+        schedule.unknown_kid(Some("new"), false, at(6.0)),
         Decision::Skip(NoFetch::Remembered)
     );
 }
@@ -455,4 +455,29 @@ fn invariants_hold_for_every_order_of_events() {
     }
     explore(&warm, DEPTH, &mut steps);
     assert_eq!(steps, 2 * (1..=DEPTH as u32).map(|depth| 10_u64.pow(depth)).sum::<u64>());
+}
+
+/// Requests take no lock before the next decision.
+#[test]
+fn nothing_is_decided_before_something_is_due() {
+    let cold = Schedule::new(KeyPolicy::default(), Budget::KEY_SET);
+    let mut fetched = cold.clone();
+    fetched.succeeded(LIFETIME, 0.5, at(0.0));
+    let (mut refreshing, mut idle, mut failed) =
+        (fetched.clone(), fetched.clone(), fetched.clone());
+    assert_eq!(refreshing.request(at(480.0)), Decision::ServeAndFetch);
+    assert_eq!(idle.request(at(600.0)), Decision::Fetch);
+    failed.failed(1.0, at(480.0));
+    let mut outage = failed.clone();
+    assert_eq!(outage.request(at(4199.0)), Decision::ServeAndFetch);
+    for (name, schedule, expected) in [
+        ("without keys", cold, 0.0),
+        ("until the refresh", fetched, 480.0),
+        ("until the refresh in progress is abandoned", refreshing, 486.0),
+        ("while requests wait for the keys", idle, 0.0),
+        ("until the next attempt", failed, 481.0),
+        ("until the keys may no longer be used", outage, 4200.0),
+    ] {
+        assert_eq!(schedule.next_decision(), at(expected), "{name}");
+    }
 }
