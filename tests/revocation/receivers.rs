@@ -152,6 +152,7 @@ async fn invalid_logout_tokens_are_rejected() {
         ("another event", token().claim("events", json!({ "x": {} })), 400),
         ("an event that is no object", token().claim("events", json!({ LOGOUT: true })), 400),
         ("neither sub nor sid", token().without_claim("sub").without_claim("sid"), 400),
+        ("an empty sub and an empty sid", token().claim("sub", "").claim("sid", ""), 400),
         ("another audience", token().audience("other"), 400),
         ("several other audiences", token().claim("aud", json!(["x", "y"])), 400),
         ("no audience", token().without_claim("aud"), 400),
@@ -196,7 +197,9 @@ async fn events_revoke_what_their_subject_names() {
     let user = |iss: &str| json!({ "format": "iss_sub", "iss": iss, "sub": "alice" });
     let complex =
         |session: Value| json!({ "format": "complex", "user": user(ISS), "session": session });
-    let jwt = json!({ "format": "jwt_id", "iss": ISS, "jti": "1" });
+    let jwt = |iss: &str| json!({ "format": "jwt_id", "iss": iss, "jti": "1" });
+    let session = |iss: &str| json!({ "format": "iss_sub", "iss": iss, "sub": "1" });
+    let other = "https://other.example/";
     let revoked = format!("{CAEP}session-revoked");
     let credential = format!("{CAEP}credential-change");
     let change = |kind: &str| json!({ "change_type": kind, "credential_type": "password" });
@@ -207,8 +210,17 @@ async fn events_revoke_what_their_subject_names() {
         ("a user", &revoked, user(ISS), json!({}), all),
         ("a session of a user", &revoked, complex(opaque("1")), json!({}), one),
         ("a user without a session", &revoked, json!({ "user": user(ISS) }), json!({}), all),
-        ("a token", &revoked, jwt, json!({}), one),
-        ("another issuer's user", &revoked, user("https://other.example/"), json!({}), none),
+        ("a token", &revoked, jwt(ISS), json!({}), one),
+        ("a session of the issuer", &revoked, complex(session(ISS)), json!({}), one),
+        ("another issuer's user", &revoked, user(other), json!({}), none),
+        ("another issuer's token", &revoked, jwt(other), json!({}), none),
+        (
+            "a user in a session of another issuer",
+            &revoked,
+            complex(session(other)),
+            json!({}),
+            all,
+        ),
         (
             "an unknown subject",
             &revoked,
@@ -227,6 +239,13 @@ async fn events_revoke_what_their_subject_names() {
             user(ISS),
             json!({ "event_timestamp": 1_600_000_000_000_u64 }),
             none,
+        ),
+        (
+            "in the future, the last number of seconds",
+            &revoked,
+            user(ISS),
+            json!({ "event_timestamp": 100_000_000_000_u64 }),
+            all,
         ),
         (
             "in the future",

@@ -256,4 +256,6 @@ fn the_log_may_hold_a_tenth_more_than_is_accepted() {
     assert!(revoked.insert(numbered(MOST..MOST_IN_LOG), NOW), "appended by other replicas");
     assert!(!revoked.insert(numbered(MOST_IN_LOG..MOST_IN_LOG + 1), NOW));
     assert!(revoked.insert(numbered(0..1), NOW), "an entry that is there");
+    let later = Now { unix: until, uptime: DROP_EVERY };
+    assert!(revoked.insert(numbered(MOST_IN_LOG..MOST_IN_LOG + 1), later), "the others have ended");
 }
