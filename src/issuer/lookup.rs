@@ -46,7 +46,8 @@ const MAX_STALE: Duration = Duration::from_secs(3600);
 /// Maximum number of concurrent lookups of uncached names.
 const MAX_LOOKUPS: usize = 64;
 
-/// Bounds of [`refresh_after`](crate::Issuers::refresh_after).
+/// Bounds of [`refresh_after`](crate::Issuers::refresh_after). No answer ends sooner than the
+/// shortest, unless its issuer is forgotten.
 const SHORTEST_FRESH: Duration = Duration::from_secs(1);
 const LONGEST_FRESH: Duration = Duration::from_secs(24 * 3600);
 
@@ -319,8 +320,26 @@ impl ResolvedIssuers {
         let cache = if established { &self.established } else { &self.probation };
         if is_current {
             cache.insert(Arc::clone(&cached.name), Arc::clone(&cached));
+            self.end_answers_without(iss, &cached.issuer.config, at);
         }
         Some(Ok(cached))
+    }
+
+    /// Ends the answers for other names of an issuer that do not have the name `iss`: the next
+    /// token with one of them calls the lookup. Otherwise, a revocation under `iss` would not
+    /// concern their tokens.
+    ///
+    /// An answer that has the name stays, even if its settings differ. A lookup that always returns
+    /// other settings for another name would otherwise be called all the time. Answers may also
+    /// lack names in a circle, by mistake or in the records of an attacker. So none ends before it
+    /// is a second old, and forged tokens cause at most one call per name and second.
+    fn end_answers_without(&self, iss: &str, config: &Issuer, at: Duration) {
+        for other in config.names().filter_map(|name| self.cached(name)) {
+            if !other.issuer.config.names().any(|name| **name == *iss) {
+                let ends = at.max(other.at + SHORTEST_FRESH);
+                other.holds_until.fetch_min(nanos(ends), Ordering::Relaxed);
+            }
+        }
     }
 
     fn check_names(&self, iss: &str, config: &Issuer) -> Result<(), ConfigError> {

@@ -8,9 +8,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::list::{MAX_JWT, NotAList, StatusList};
-use super::slot::{Fetches, Slot};
+use super::slot::{Fetches, Revalidation, Slot};
 use crate::error::{Error, FetchError, InvalidToken};
 use crate::issuer::active::{ActiveIssuer, SignatureCheck};
+use crate::keys::jwks::Jwks;
 use crate::keys::remote::Fetching;
 use crate::keys::remote::fetch::{Document, Fetched, Http, Validators, redacted};
 use crate::keys::remote::limits::FetchClass;
@@ -56,7 +57,7 @@ impl ResolvedLimit {
 pub(super) struct Download {
     /// `None`: the cached list has not changed.
     pub(super) list: Option<Arc<StatusList>>,
-    pub(super) validators: Validators,
+    pub(super) revalidation: Revalidation,
     /// The lifetime that the server gives.
     pub(super) hint: Option<Duration>,
 }
@@ -67,7 +68,7 @@ pub(super) struct FetchTask {
     pub(super) slot: Arc<Slot>,
     pub(super) issuer: Arc<ActiveIssuer>,
     pub(super) number: u64,
-    pub(super) validators: Validators,
+    pub(super) revalidation: Revalidation,
     /// Whether the last fetch failed.
     pub(super) has_failed: bool,
     pub(super) answer: Option<Result<Download, FetchError>>,
@@ -94,26 +95,41 @@ impl FetchTask {
         };
         let http = Http { client, addresses: *addresses, hedge_after: limit / 2 };
         let download = async {
-            let fetched = http.get_document(&self.slot.url, &self.validators, DOCUMENT).await?;
+            let validators = self.validators();
+            let fetched = http.get_document(&self.slot.url, &validators, DOCUMENT).await?;
             // The keys that verify the list may have to be fetched.
             drop(permit);
             match fetched {
                 Fetched::NotModified { lifetime } => {
-                    let validators = self.validators.clone();
-                    Ok(Download { list: None, validators, hint: lifetime })
+                    let revalidation = self.revalidation.clone();
+                    Ok(Download { list: None, revalidation, hint: lifetime })
                 }
                 Fetched::Document { body, validators, lifetime } => {
-                    let list = Some(Arc::new(self.read(body).await?));
-                    Ok(Download { list, validators, hint: lifetime })
+                    let (list, keys) = self.read(body).await?;
+                    let keys = keys.as_ref().map(Arc::downgrade);
+                    let revalidation = Revalidation { validators, keys };
+                    Ok(Download { list: Some(Arc::new(list)), revalidation, hint: lifetime })
                 }
             }
         };
         timeout_at(end, download).await.unwrap_or(Err(FetchError::Timeout { limit }))
     }
 
+    /// The validators of the cached list, as long as the issuer has the keys that verified it.
+    /// Otherwise, the list must be sent and verified again: its key may have been withdrawn, and
+    /// 304 would renew it without end.
+    fn validators(&self) -> Validators {
+        let Revalidation { validators, keys } = &self.revalidation;
+        if self.issuer.recheck(keys.as_ref(), self.slot.fetches.clock.now()) {
+            validators.clone()
+        } else {
+            Validators::default()
+        }
+    }
+
     /// Verifies and unpacks a list. On a thread for blocking work, because a large list takes as
     /// long as a thousand requests.
-    async fn read(&self, body: Vec<u8>) -> Result<StatusList, FetchError> {
+    async fn read(&self, body: Vec<u8>) -> Result<VerifiedList, FetchError> {
         let (body, mut waits) = (Arc::new(body), 0);
         loop {
             let (slot, issuer) = (Arc::clone(&self.slot), Arc::clone(&self.issuer));
@@ -149,9 +165,12 @@ struct Reading {
     waits: u8,
 }
 
+/// A list, and the keys that verified it, if they can change.
+type VerifiedList = (StatusList, Option<Arc<Jwks>>);
+
 /// A list, or the fetch of keys to wait for before it can be verified.
 enum Read {
-    List(StatusList),
+    List(VerifiedList),
     Pending(Fetching),
 }
 
@@ -170,9 +189,10 @@ impl Reading {
         self.issuer.check_algorithm(&header).map_err(forged)?;
         let (now, tenant) = (self.slot.fetches.clock.now(), self.slot.tenant());
         match self.issuer.verify_signature(&jws, &header, tenant, self.waits, now) {
-            Ok(SignatureCheck::Ready(payload, _)) => {
+            Ok(SignatureCheck::Ready(payload, keys)) => {
                 let payload = std::str::from_utf8(payload.bytes());
-                self.list(payload.map_err(|_| self.invalid(A_JWT))?).map(Read::List)
+                let list = self.list(payload.map_err(|_| self.invalid(A_JWT))?)?;
+                Ok(Read::List((list, keys)))
             }
             Ok(SignatureCheck::Pending(fetching)) => Ok(Read::Pending(fetching)),
             Err(Error::KeysUnavailable { reason, .. }) => Err(reason),

@@ -18,6 +18,7 @@ use super::list::StatusList;
 use crate::clock::{Clock, Now, nanos};
 use crate::error::{FetchError, InvalidToken};
 use crate::issuer::active::ActiveIssuer;
+use crate::keys::jwks::Jwks;
 use crate::keys::remote::fetch::{Validators, redacted};
 use crate::keys::remote::limits::OriginLimit;
 use crate::keys::remote::schedule::{ABANDON_AFTER, Budget, Decision, KeyPolicy, Schedule};
@@ -91,10 +92,17 @@ struct State {
     fetch: u64,
     /// Closed when the fetch in progress has ended.
     under_way: Option<watch::Receiver<()>>,
-    /// How to revalidate the cached list.
-    validators: Validators,
+    revalidation: Revalidation,
     /// The memory of the cached list, as it is counted.
     bytes: usize,
+}
+
+/// How to revalidate the cached list.
+#[derive(Clone, Default)]
+pub(super) struct Revalidation {
+    pub(super) validators: Validators,
+    /// The keys that verified it, if they can change.
+    pub(super) keys: Option<Weak<Jwks>>,
 }
 
 /// What is known about the status of a token.
@@ -127,7 +135,7 @@ impl Slot {
                 schedule: Schedule::new(fetches.policy.clone(), Budget::KEY_SET),
                 fetch: 0,
                 under_way: None,
-                validators: Validators::default(),
+                revalidation: Revalidation::default(),
                 bytes: 0,
             }),
             fetches,
@@ -213,7 +221,7 @@ impl Slot {
                 slot: Arc::clone(self),
                 issuer,
                 number: state.fetch,
-                validators: self.validators(&state, now),
+                revalidation: self.revalidation(&state, now),
                 has_failed: state.schedule.has_failed(),
                 answer: None,
                 since: Instant::now(),
@@ -240,12 +248,12 @@ impl Slot {
 
     /// How to revalidate the cached list. A list that has expired must be sent again, even if its
     /// server says that it has not changed.
-    fn validators(&self, state: &State, now: Now) -> Validators {
+    fn revalidation(&self, state: &State, now: Now) -> Revalidation {
         let has_expired = |list: &StatusList| list.has_expired(self.fetches.leeway, now);
         if self.current.load().as_deref().is_some_and(has_expired) {
-            return Validators::default();
+            return Revalidation::default();
         }
-        state.validators.clone()
+        state.revalidation.clone()
     }
 
     /// Drops the list for good, and discards the result of a fetch in progress.
@@ -286,12 +294,12 @@ impl Slot {
         });
         counters.record(stored.as_ref().err());
         match stored {
-            Ok(Download { list, validators, hint }) => {
+            Ok(Download { list, revalidation, hint }) => {
                 let has_changed = list.is_some();
                 let list = list.or_else(|| self.current.load_full());
                 let lifetime = list.as_ref().map_or(SHORTEST, |list| lifetime(list, hint, now));
                 state.schedule.succeeded(lifetime, jitter(), now.uptime);
-                state.validators = validators;
+                state.revalidation = revalidation;
                 self.current.store(list);
                 self.publish_next_decision(&state);
                 drop(state);

@@ -1,6 +1,7 @@
 //! Whether an issuer that a lookup returns again is the same. The same issuer keeps its keys. A
 //! changed one replaces it, so that each setting takes effect.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -301,5 +302,69 @@ async fn an_issuer_with_the_same_fixed_keys_keeps_its_cached_tokens() {
         assert!(Arc::ptr_eq(&cached, &claims().await.unwrap()), "{name}: the same");
         tenant.becomes(other.issuer());
         assert!(claims().await.is_err(), "{name}: another one");
+    }
+}
+
+/// The names of one issuer must agree about what its names are. A lookup whose answers never agree
+/// is called again after a second, not with each request.
+#[tokio::test]
+async fn an_answer_ends_that_lacks_another_name_of_the_issuer() {
+    const A: &str = "https://a.example/";
+    const B: &str = "https://b.example/";
+    const C: &str = "https://c.example/";
+    struct Case {
+        name: &'static str,
+        /// The issuer that the lookup returns for each name: its aliases, and its leeway.
+        records: &'static [(&'static str, &'static [&'static str], u64)],
+        /// How often the lookup is called by one token of each name: at first, at once, after a
+        /// second, at once, and after another second.
+        calls: [usize; 5],
+    }
+
+    let keys = TestIssuer::offline_with(A, Algorithm::EdDSA).unwrap();
+    for Case { name, records, calls } in [
+        Case {
+            name: "the same names",
+            records: &[(A, &[B], 0), (B, &[A], 0)],
+            calls: [2, 0, 0, 0, 0],
+        },
+        Case {
+            name: "one lacks the other",
+            records: &[(A, &[], 0), (B, &[A], 0)],
+            calls: [2, 0, 1, 0, 0],
+        },
+        Case {
+            name: "other settings under each name",
+            records: &[(A, &[B], 1), (B, &[A], 2)],
+            calls: [2, 0, 0, 0, 0],
+        },
+        Case {
+            name: "in a circle",
+            records: &[(A, &[B], 0), (B, &[C], 0), (C, &[A], 0)],
+            calls: [3, 0, 3, 0, 3],
+        },
+    ] {
+        let (clock, called) = (TestClock::new(), Arc::new(AtomicUsize::new(0)));
+        keys.set_clock(&clock);
+        let (count, jwks) = (Arc::clone(&called), keys.jwks());
+        let issuers = Issuers::lookup(move |iss| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (iss, aliases, leeway) = records.iter().find(|(own, ..)| *own == iss)?;
+            let issuer = Issuer::new(*iss, AUDIENCE).ok()?.jwks(jwks.clone());
+            let issuer = issuer.leeway(Duration::from_secs(*leeway)).ok()?;
+            aliases.iter().try_fold(issuer, |issuer, alias| issuer.alias(*alias)).ok()
+        });
+        let verifier = Verifier::builder(issuers).clock(&clock).build().unwrap();
+        let mut found = [0; 5];
+        for (round, passes) in [0, 0, 1, 0, 1].into_iter().enumerate() {
+            clock.advance(Duration::from_secs(passes));
+            let before = called.load(Ordering::SeqCst);
+            for (iss, ..) in records {
+                let token = keys.token().issued_by(iss).build();
+                assert_eq!(verdict(&verifier, &token).await, "ok", "{name}: {iss}");
+            }
+            found[round] = called.load(Ordering::SeqCst) - before;
+        }
+        assert_eq!(found, calls, "{name}");
     }
 }

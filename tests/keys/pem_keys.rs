@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use portcullis::testing::{AUDIENCE, TestIssuer};
-use portcullis::{Algorithm, Issuer};
+use portcullis::{Algorithm, Issuer, Verifier};
+use serde_json::Value;
 
 use crate::scripted::{ScriptedApi, Server, reply};
 
@@ -174,4 +175,73 @@ async fn cached_keys_stay_if_all_of_them_are_gone_at_once() {
     api.fetched(2).await;
     assert_eq!(api.verdict(&good).await, "ok", "after the refresh");
     assert_eq!(api.verifier.health()[0].failed_fetches, 1);
+}
+
+/// Anyone can name a key that does not exist, and so cause a fetch. A cached token has the claims
+/// that were parsed when it was verified.
+#[tokio::test]
+async fn a_fetch_without_another_key_leaves_tokens_cached() {
+    struct Case {
+        name: &'static str,
+        /// What is published before a token names the key `b-2`.
+        published: fn(&mut HashMap<String, String>, &[String; 2]),
+        stays_cached: bool,
+    }
+
+    let new =
+        || Arc::new(TestIssuer::offline_with("https://issuer.example/", Algorithm::ES256).unwrap());
+    let keys = [new(), new()];
+    let pems = [pem(&keys[0]), pem(&keys[1])];
+    for Case { name, published, stays_cached } in [
+        Case { name: "an invented key", published: |_, _| (), stays_cached: true },
+        Case {
+            name: "a new key",
+            published: |published, [_, other]| {
+                published.insert("/keys/b-2".to_owned(), other.clone());
+            },
+            stays_cached: false,
+        },
+        Case {
+            name: "the same key by another name",
+            published: |published, [own, _]| {
+                published.insert("/keys/b-2".to_owned(), own.clone());
+            },
+            stays_cached: false,
+        },
+        Case {
+            name: "another key by the same name",
+            published: |published, [_, other]| {
+                published.insert("/keys/a-1".to_owned(), other.clone());
+            },
+            stays_cached: false,
+        },
+    ] {
+        let documents =
+            Arc::new(Mutex::new(HashMap::from([("/keys/a-1".to_owned(), pems[0].clone())])));
+        let served = Arc::clone(&documents);
+        let server = Server::start(move |asked| {
+            let document = served.lock().unwrap().get(&asked.path).cloned();
+            async move { document.map_or_else(|| reply(404, ""), |document| reply(200, document)) }
+        })
+        .await;
+        let issuer = Issuer::new(keys[0].iss(), AUDIENCE).unwrap();
+        let verifier = Verifier::new(issuer.pem_key_prefix(&server.at("/keys/")).unwrap()).unwrap();
+        let by = |kid: &str| keys[0].token().header("kid", kid);
+        let token = by("a-1").build();
+        let claims = async || {
+            let token = verifier.verify(&token).await.ok()?;
+            Some(token.claims::<Value>().unwrap())
+        };
+        claims().await.unwrap();
+        let cached = claims().await.unwrap();
+        published(&mut documents.lock().unwrap(), &pems);
+        for _ in 0..3 {
+            let fetches = verifier.health()[0].fetches;
+            let _ = verifier.verify(&by("b-2").tampered().build()).await;
+            let _ = verifier.verify(&by(&format!("junk-{fetches}")).tampered().build()).await;
+            assert!(verifier.health()[0].fetches > fetches, "{name}");
+        }
+        let is_cached = claims().await.is_some_and(|claims| Arc::ptr_eq(&cached, &claims));
+        assert_eq!(is_cached, stays_cached, "{name}");
+    }
 }

@@ -78,6 +78,40 @@ async fn a_revocation_counts_for_a_name_that_the_issuer_got_later() {
     assert_eq!(verdict(&verifier, &token).await, "revoked");
 }
 
+/// Once a token had the new name, the revocation also concerns the issuer that was cached before.
+#[tokio::test]
+async fn a_revocation_under_a_new_name_counts_for_the_name_that_was_cached_before() {
+    for name in ["by the application", "by an event"] {
+        let (issuer, clock) = issuer();
+        let (other, has_other) =
+            ("https://login.custom.example/", Arc::new(AtomicBool::new(false)));
+        let (revocations, config) = (Revocations::in_memory(), issuer.issuer());
+        let with_other = config.clone().alias(other).unwrap();
+        let looked_up = Arc::clone(&has_other);
+        let issuers = Issuers::lookup(move |_| {
+            let has_other = looked_up.load(Ordering::SeqCst);
+            Some(if has_other { with_other.clone() } else { config.clone() })
+        });
+        let verifier = Verifier::builder(issuers).clock(&clock).revocations(&revocations);
+        let verifier = verifier.build().unwrap();
+        let app = receivers(&verifier, &revocations);
+        let token = issuer.token().subject("alice").build();
+        for _ in 0..3 {
+            assert_eq!(verdict(&verifier, &token).await, "ok", "{name}: it is cached");
+        }
+        has_other.store(true, Ordering::SeqCst);
+        clock.advance(SECOND);
+        assert_eq!(verdict(&verifier, &issuer.token().issued_by(other).build()).await, "ok");
+        if name == "by an event" {
+            let event = issuer.security_event(RECEIVER, REVOKED, user(other, "alice"));
+            assert_eq!(push(&app, &event.build()).await.status(), 202, "{name}");
+        } else {
+            revocations.subject(other, "alice").await.unwrap();
+        }
+        assert_eq!(verdict(&verifier, &token).await, "revoked", "{name}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn entries_beyond_a_million_leave_the_api_available() {
     let ((issuer, clock), store) = (issuer(), TestStore::new());

@@ -167,6 +167,49 @@ async fn an_unchanged_list_is_not_sent_again() {
     assert_eq!(api.verdict(&token).await, "revoked");
 }
 
+/// Its server says that a list has not changed, also one that is signed with a withdrawn key.
+#[tokio::test]
+async fn a_list_is_sent_again_once_the_keys_of_the_issuer_have_changed() {
+    struct Case {
+        name: &'static str,
+        keys_change: fn(&TestIssuer),
+        expected: &'static str,
+    }
+
+    for Case { name, keys_change, expected } in [
+        Case { name: "the same keys", keys_change: |_| (), expected: "ok" },
+        Case {
+            name: "another key",
+            keys_change: |issuer| drop(issuer.rotate().unwrap()),
+            expected: "revoked",
+        },
+        Case {
+            name: "a withdrawn key",
+            keys_change: |issuer| {
+                issuer.rotate().unwrap();
+                issuer.withdraw_old_keys();
+            },
+            expected: "revoked",
+        },
+    ] {
+        let api = Api::new();
+        assert_eq!(api.verdict(&api.issuer.token().build()).await, "ok", "{name}");
+        // The keys have no validator, so they are sent again.
+        api.issuer.set_header(ETAG, "\"1\"");
+        assert_eq!(api.verdict(&api.token(0)).await, "ok", "{name}");
+        keys_change(&api.issuer);
+        api.clock.advance(seconds(10));
+        let token = api.token(0);
+        assert_eq!(api.verdict(&token).await, "ok", "{name}: until its lifetime ends");
+        assert_eq!(api.fetches(), 1, "{name}");
+        // Only a list that is sent again has this status.
+        api.issuer.set_status(0, 1);
+        api.clock.advance(LIFETIME);
+        assert_eq!(api.verdict(&token).await, expected, "{name}");
+        assert_eq!(api.fetches(), 2, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn forgotten_lists_are_fetched_again() {
     let fetched: fn(&TestIssuer) -> Issuer = TestIssuer::issuer;

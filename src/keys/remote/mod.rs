@@ -87,7 +87,8 @@ struct Carryover {
 struct Revalidation {
     from: Url,
     validators: Validators,
-    /// SHA-256 of the document. Some servers send no validators, or ignore them.
+    /// SHA-256 of the document, or of all keys that were fetched one by one. Some servers send no
+    /// validators, or ignore them.
     sha256: [u8; 32],
     /// The lifetime that the server gave. It still applies if a 304 gives none (RFC 9111 §4.3.4).
     hint: Option<Duration>,
