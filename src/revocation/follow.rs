@@ -47,6 +47,13 @@ pub(super) struct Follower {
     failures: LogThrottle,
 }
 
+/// Why it is not known that an entry was appended.
+pub(super) enum NotAppended {
+    Failed(StoreError),
+    /// The store did not answer in time.
+    Perhaps(StoreError),
+}
+
 /// How reading goes.
 #[derive(Default)]
 struct State {
@@ -92,10 +99,17 @@ impl Follower {
         }
     }
 
-    pub(super) async fn append(&self, entry: &Entry, keep_for: Duration) -> Result<(), StoreError> {
+    pub(super) async fn append(
+        &self,
+        entry: &Entry,
+        keep_for: Duration,
+    ) -> Result<(), NotAppended> {
         let bytes = entry.to_bytes();
         let appended = timeout(LIMIT, self.store.append(&bytes, keep_for)).await;
-        appended.unwrap_or_else(|_| Err(StoreError::timeout(LIMIT)))
+        match appended {
+            Ok(appended) => appended.map_err(NotAppended::Failed),
+            Err(_) => Err(NotAppended::Perhaps(StoreError::timeout(LIMIT))),
+        }
     }
 
     /// Starts the task, if none is running and there is a runtime for it. One without a sign of

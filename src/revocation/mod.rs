@@ -27,7 +27,7 @@ use crate::verifier::documents::VerifiedDocument;
 use tokio::time::{sleep, timeout};
 
 use entry::{Entry, Identifiers, Kind};
-use follow::Follower;
+use follow::{Follower, NotAppended};
 use revoked::{Full, Revoked};
 
 pub(crate) use revoked::{LookedUpAt, Source};
@@ -319,33 +319,46 @@ impl Revocations {
         if self.0.revoked.covers(&entry) {
             return Ok(Recorded::Before);
         }
-        if let Err(error) = self.reserve(&entry, source) {
+        if let Err(error) = self.has_room(&entry, source) {
             telemetry::revocation("failed");
             return Err(error);
         }
-        self.store(entry).await.map(|()| Recorded::Now)
+        self.store(entry, source).await.map(|()| Recorded::Now)
     }
 
-    /// Counts an entry as one that is appended. Returns an error if there is no room for it.
-    fn reserve(&self, entry: &Entry, source: Source) -> Result<(), StoreError> {
-        let now = self.now();
-        let kept_until = now.unix.saturating_add(self.kept_in_log_for()).max(entry.until);
-        match self.0.revoked.full(entry, source, kept_until, now) {
+    /// Returns an error if there is no room for an entry.
+    fn has_room(&self, entry: &Entry, source: Source) -> Result<(), StoreError> {
+        match self.0.revoked.full(entry, source, self.now()) {
             Some(full) => Err(StoreError::new(full.reason())),
             None => Ok(()),
         }
     }
 
     /// Appends an entry for which there is room.
-    async fn store(&self, entry: Entry) -> Result<(), StoreError> {
-        let stored = self.try_store(entry).await;
+    async fn store(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
+        let stored = self.try_store(entry, source).await;
         telemetry::revocation(if stored.is_ok() { "recorded" } else { "failed" });
         stored
     }
 
-    async fn try_store(&self, entry: Entry) -> Result<(), StoreError> {
+    async fn try_store(&self, entry: Entry, source: Source) -> Result<(), StoreError> {
+        let (revoked, now) = (&self.0.revoked, self.now().unix);
+        let kept_until = now.saturating_add(self.kept_in_log_for()).max(entry.until);
+        // Before the wait: a sender that disconnects may have appended the entry.
+        let counted = match source {
+            Source::Trusted => None,
+            Source::Tenant => Some(revoked.count_appended(&entry, kept_until, now)),
+        };
         if let Some(follower) = &self.0.follower {
-            follower.append(&entry, self.kept_in_log_for()).await?;
+            match follower.append(&entry, self.kept_in_log_for()).await {
+                Ok(()) => {}
+                Err(NotAppended::Perhaps(error)) => return Err(error),
+                // Otherwise, a sender that tries again would use up the room while the store fails.
+                Err(NotAppended::Failed(error)) => {
+                    counted.iter().for_each(|counted| revoked.uncount(counted));
+                    return Err(error);
+                }
+            }
         }
         if !self.0.revoked.insert([entry], self.now()) {
             return Err(StoreError::new(Full::All.reason()));

@@ -195,26 +195,29 @@ impl Revoked {
         self.get(&entry.hash).filter(|times| times.issued_before() >= seconds(entry.issued_before))
     }
 
-    /// Returns what is full if there is no room for an entry. Otherwise, one of a tenant counts as
-    /// appended until `kept_until`, when the log drops it: it takes room there also after it has
-    /// ended, and if it is about a subject that has an entry already.
-    pub(super) fn full(
+    /// Returns what is full if there is no room for an entry.
+    pub(super) fn full(&self, entry: &Entry, source: Source, now: Now) -> Option<Full> {
+        let mut counted = self.counted();
+        self.find_full(&counted, entry, source, now.unix)?;
+        self.drop_ended(&mut counted, now);
+        self.find_full(&counted, entry, source, now.unix)
+    }
+
+    /// Counts an entry that a tenant appends. It counts until the log drops it, at `kept_until` or
+    /// with an earlier entry: it takes room there also after it has ended, and if it is about a
+    /// subject that has an entry already.
+    pub(super) fn count_appended(
         &self,
         entry: &Entry,
-        source: Source,
         kept_until: Duration,
-        now: Now,
-    ) -> Option<Full> {
-        let mut counted = self.counted();
-        let mut full = self.find_full(&counted, entry, source, now.unix);
-        if full.is_some() {
-            self.drop_ended(&mut counted, now);
-            full = self.find_full(&counted, entry, source, now.unix);
-        }
-        if full.is_none() && source == Source::Tenant {
-            counted.append(entry, kept_until, now.unix);
-        }
-        full
+        now: Duration,
+    ) -> Appended {
+        self.counted().append(entry, kept_until, now)
+    }
+
+    /// For an entry that was not appended.
+    pub(super) fn uncount(&self, appended: &Appended) {
+        self.counted().uncount(appended);
     }
 
     fn find_full(
@@ -345,16 +348,34 @@ impl Counted {
         }
     }
 
-    /// Counts an entry of a tenant.
-    fn append(&mut self, entry: &Entry, kept_until: Duration, now: Duration) {
-        let (until, count) = self.appended.entry(issuer_of(&entry.hash)).or_insert((kept_until, 0));
-        if now >= *until {
+    fn append(&mut self, entry: &Entry, kept_until: Duration, now: Duration) -> Appended {
+        let issuer = issuer_of(&entry.hash);
+        let (until, count) = self.appended.entry(issuer).or_insert((kept_until, 0));
+        // Also if the clock was ahead when the first one was appended.
+        if now >= *until || kept_until < *until {
             self.appended_by_all -= *count;
             (*until, *count) = (kept_until, 0);
         }
         *count += 1;
         self.appended_by_all += 1;
+        Appended { issuer, until: *until }
     }
+
+    fn uncount(&mut self, Appended { issuer, until }: &Appended) {
+        if let Some((current, count)) = self.appended.get_mut(issuer)
+            && current == until
+            && *count > 0
+        {
+            *count -= 1;
+            self.appended_by_all -= 1;
+        }
+    }
+}
+
+/// An entry of a tenant that was counted: the tenant, and until when its entries count.
+pub(super) struct Appended {
+    issuer: IssuerHash,
+    until: Duration,
 }
 
 /// What became of an entry.

@@ -266,17 +266,14 @@ impl SecurityEvents {
         if !self.unrecorded.contains_key(&handled.hash) {
             // Before it is handed over: without room, it would be handed over each time, and what
             // the application revokes for it has no limit for a tenant.
-            revocations.reserve(&handled, document.source).map_err(unavailable)?;
+            revocations.has_room(&handled, document.source).map_err(unavailable)?;
             handler(event).await.map_err(unavailable)?;
+            // Before the wait: the sender may disconnect.
+            self.unrecorded.insert(handled.hash, ());
         }
         let hash = handled.hash;
-        match revocations.store(handled).await {
-            Ok(()) => self.unrecorded.invalidate(&hash),
-            Err(error) => {
-                self.unrecorded.insert(hash, ());
-                return Err(unavailable(error));
-            }
-        }
+        revocations.store(handled, document.source).await.map_err(unavailable)?;
+        self.unrecorded.invalidate(&hash);
         Ok(())
     }
 }

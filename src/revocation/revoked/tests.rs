@@ -160,20 +160,50 @@ fn entries_that_have_ended_are_dropped_once_a_minute() {
 }
 
 /// In the log, each entry takes room until it has ended, also one about the same subject.
+/// Appends an entry of a tenant, if there is room.
+fn appended(revoked: &Revoked, entry: &Entry, kept_until: Duration, now: Now) -> Option<Full> {
+    let full = revoked.full(entry, Source::Tenant, now);
+    if full.is_none() {
+        revoked.count_appended(entry, kept_until, now.unix);
+    }
+    full
+}
+
+#[test]
+fn what_was_not_appended_does_not_count() {
+    let (revoked, until) = (Revoked::default(), UNIX + second(100));
+    let of_tenant = entry("tenant", 0, UNIX);
+    let counts = || {
+        let counted = revoked.counted();
+        let sum: usize = counted.appended.values().map(|(_, count)| *count).sum();
+        (sum, counted.appended_by_all)
+    };
+    let first = revoked.count_appended(&of_tenant, until, UNIX);
+    let next = revoked.count_appended(&of_tenant, until + second(1), UNIX + second(1));
+    revoked.uncount(&next);
+    assert_eq!(counts(), (1, 1), "one of two");
+    // In the next window, an entry of the one before is not taken back.
+    revoked.count_appended(&of_tenant, until + second(100), until);
+    revoked.uncount(&first);
+    assert_eq!(counts(), (1, 1), "in the next window");
+    revoked.count_appended(&of_tenant, until, UNIX);
+    assert_eq!(counts(), (1, 1), "after the clock was ahead");
+}
+
 #[test]
 fn a_tenant_appends_as_many_entries_as_it_may_keep() {
     let (revoked, until) = (Revoked::default(), UNIX + second(100));
     let at = |unix, uptime| Now { unix, uptime: second(uptime) };
     // The log has the entries for longer than they count.
     let of_tenant = entry("tenant", 0, UNIX + second(1));
-    let append = |now| revoked.full(&of_tenant, Source::Tenant, until, now);
+    let append = |now| appended(&revoked, &of_tenant, until, now);
     for number in 0..MOST_OF_TENANT {
         assert_eq!(append(NOW), None, "{number}");
     }
     assert_eq!(append(NOW), Some(Full::OfIssuer), "one more");
-    assert_eq!(revoked.full(&of_tenant, Source::Trusted, until, NOW), None, "by the application");
+    assert_eq!(revoked.full(&of_tenant, Source::Trusted, NOW), None, "by the application");
     let other = entry("other", 0, until);
-    assert_eq!(revoked.full(&other, Source::Tenant, until, NOW), None, "another tenant");
+    assert_eq!(appended(&revoked, &other, until, NOW), None, "another tenant");
     revoked.tidy(at(until - second(1), 60));
     assert_eq!(append(at(until - second(1), 60)), Some(Full::OfIssuer), "before they are dropped");
     assert_eq!(append(at(until, 60)), None, "when they were dropped");
@@ -188,7 +218,7 @@ fn tenants_append_as_many_entries_together_as_they_may_keep() {
     let at = |unix, uptime| Now { unix, uptime: second(uptime) };
     let append = |number: usize, now| {
         let one = entry(&(number / MOST_OF_TENANT).to_string(), 0, UNIX + second(1));
-        revoked.full(&one, Source::Tenant, until, now)
+        appended(&revoked, &one, until, now)
     };
     for number in 0..MOST_FOR_TENANTS {
         assert_eq!(append(number, NOW), None, "{number}");
@@ -230,7 +260,7 @@ fn a_tenant_has_an_eighth_of_the_room() {
         ("by the application", &next, Source::Trusted, NOW, None),
         ("after they have ended", &next, Source::Tenant, new, None),
     ] {
-        assert_eq!(revoked.full(entry, source, entry.until, now), expected, "{name}");
+        assert_eq!(revoked.full(entry, source, now), expected, "{name}");
     }
     assert_eq!(revoked.len(), 0);
 }
@@ -241,8 +271,8 @@ fn tenants_leave_a_quarter_of_the_room() {
     let all = (0..MOST_FOR_TENANTS).map(|number| entry(&(number % 8).to_string(), number, until));
     assert!(revoked.insert(all, NOW));
     let next = entry("another", 0, until);
-    assert_eq!(revoked.full(&next, Source::Tenant, next.until, NOW), Some(Full::OfTenants));
-    assert_eq!(revoked.full(&next, Source::Trusted, next.until, NOW), None);
+    assert_eq!(revoked.full(&next, Source::Tenant, NOW), Some(Full::OfTenants));
+    assert_eq!(revoked.full(&next, Source::Trusted, NOW), None);
 }
 
 #[test]
@@ -252,7 +282,7 @@ fn the_log_may_hold_a_tenth_more_than_is_accepted() {
         |numbers: std::ops::Range<usize>| numbers.map(move |number| entry("issuer", number, until));
     assert!(revoked.insert(numbered(0..MOST), NOW));
     let next = entry("issuer", MOST, until);
-    assert_eq!(revoked.full(&next, Source::Trusted, next.until, NOW), Some(Full::All));
+    assert_eq!(revoked.full(&next, Source::Trusted, NOW), Some(Full::All));
     assert!(revoked.insert(numbered(MOST..MOST_IN_LOG), NOW), "appended by other replicas");
     assert!(!revoked.insert(numbered(MOST_IN_LOG..MOST_IN_LOG + 1), NOW));
     assert!(revoked.insert(numbered(0..1), NOW), "an entry that is there");
