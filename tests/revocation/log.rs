@@ -1,10 +1,10 @@
 //! The log that replicas share: outages, clocks, and runtimes that end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis::testing::{StoreBehavior, TestClock, TestStore};
-use portcullis::{Revocations, SharedStore as _};
+use portcullis::{LogEntries, LogPosition, Revocations, SharedStore, StoreFuture};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::verdict::verdict;
@@ -248,4 +248,35 @@ async fn the_log_is_read_again_from_its_beginning_after_the_clock_was_set_back()
         tokio::time::sleep(SECOND).await;
         assert_eq!(store.calls() - before, calls, "{name}");
     }
+}
+
+/// Records for how long the log keeps entries.
+struct Keeping(TestStore, Arc<Mutex<Vec<Duration>>>);
+
+impl SharedStore for Keeping {
+    fn insert_if_absent<'a>(&'a self, key: &'a str, lifetime: Duration) -> StoreFuture<'a, bool> {
+        self.0.insert_if_absent(key, lifetime)
+    }
+
+    fn append<'a>(&'a self, entry: &'a [u8], keep_for: Duration) -> StoreFuture<'a, ()> {
+        self.1.lock().unwrap().push(keep_for);
+        self.0.append(entry, keep_for)
+    }
+
+    fn read<'a>(&'a self, position: Option<&'a LogPosition>) -> StoreFuture<'a, LogEntries> {
+        self.0.read(position)
+    }
+}
+
+/// An entry of a token ends up to ten minutes after `keep_for`: the longest leeway of its `exp`, and
+/// as much beyond.
+#[tokio::test]
+async fn the_log_keeps_entries_for_longer_than_they_count() {
+    let ((issuer, clock), kept) = (issuer(), Arc::default());
+    let store = Keeping(TestStore::new(), Arc::clone(&kept));
+    let revocations = Revocations::shared(store).keep_for(HOUR).unwrap();
+    let _verifier = built(issuer.issuer(), &clock, &revocations);
+    revocations.subject(ISS, "alice").await.unwrap();
+    revocations.token(ISS, "1", clock.now() + HOUR + 300 * SECOND).await.unwrap();
+    assert_eq!(*kept.lock().unwrap(), [HOUR + 600 * SECOND; 2]);
 }
