@@ -268,8 +268,7 @@ impl SharedStore for Keeping {
     }
 }
 
-/// An entry of a token ends up to ten minutes after `keep_for`: the longest leeway of its `exp`, and
-/// as much beyond.
+/// An entry of a token ends up to ten minutes after `keep_for`: twice the longest leeway of `exp`.
 #[tokio::test]
 async fn the_log_keeps_entries_for_longer_than_they_count() {
     let ((issuer, clock), kept) = (issuer(), Arc::default());
