@@ -450,27 +450,6 @@ fn counting(verifier: &Verifier, revocations: &Revocations) -> (Arc<AtomicUsize>
     (handled, Router::new().route_service("/events", events))
 }
 
-/// A sender tries again for as long as the store fails.
-#[tokio::test(start_paused = true)]
-async fn what_cannot_be_recorded_uses_up_no_room() {
-    const ACME: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
-    let iss = format!("https://login.example/{ACME}/v2.0");
-    let ((issuer, clock), store) = (issuer(), TestStore::new());
-    let revocations = Revocations::shared(store.clone());
-    let template = Issuer::template("https://login.example/{tenantid}/v2.0", AUDIENCE).unwrap();
-    let verifier = built(template.jwks(issuer.jwks()), &clock, &revocations);
-    verifier.warm_up().await.unwrap();
-    let app = receivers(&verifier, &revocations);
-    let logout = issuer.logout_token("web").claim("sid", "1").claim("tid", ACME);
-    let logout = logout.issued_by(&iss).build();
-    store.set_behavior(StoreBehavior::Fail);
-    for number in 0..=125_000 {
-        assert_eq!(log_out(&app, &logout).await, 503, "{number}");
-    }
-    store.set_behavior(StoreBehavior::Normal);
-    assert_eq!(log_out(&app, &logout).await, 200);
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_event_is_handled_once_by_all_replicas_also_if_the_store_fails() {
     let ((issuer, clock), store) = (issuer(), TestStore::new());

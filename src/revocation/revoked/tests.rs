@@ -190,6 +190,28 @@ fn what_was_not_appended_does_not_count() {
     assert_eq!(counts(), (1, 1), "after the clock was ahead");
 }
 
+/// A sender tries again for as long as the store fails.
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn what_the_store_rejects_does_not_count() {
+    use crate::testing::{StoreBehavior, TestStore};
+
+    let store = TestStore::new();
+    let revocations = crate::Revocations::shared(store.clone());
+    for (name, behavior, expected) in [
+        ("rejected", StoreBehavior::Fail, 0),
+        ("stored", StoreBehavior::Normal, 1),
+        ("rejected again", StoreBehavior::Fail, 1),
+        ("perhaps stored", StoreBehavior::Hang, 2),
+    ] {
+        store.set_behavior(behavior);
+        let until = revocations.now().unix + second(100);
+        let stored = revocations.append(entry(name, 0, until), Source::Tenant).await;
+        assert_eq!(stored.is_ok(), behavior == StoreBehavior::Normal, "{name}");
+        assert_eq!(revocations.0.revoked.counted().appended_by_all, expected, "{name}");
+    }
+}
+
 #[test]
 fn a_tenant_appends_as_many_entries_as_it_may_keep() {
     let (revoked, until) = (Revoked::default(), UNIX + second(100));
