@@ -55,23 +55,33 @@ async fn a_revocation_counts_for_every_name_of_the_issuer() {
     assert_eq!(verdict(&verifier, &token).await, "revoked", "token by the alias");
 }
 
-#[tokio::test]
-async fn a_revocation_counts_for_a_name_that_the_issuer_got_later() {
-    let (issuer, clock) = issuer();
-    let (other, has_other) = ("https://login.custom.example/", Arc::new(AtomicBool::new(false)));
-    let (revocations, config) = (Revocations::in_memory(), issuer.issuer());
-    let with_other = config.clone().alias(other).unwrap();
+const LATER_NAME: &str = "https://login.custom.example/";
+
+/// A verifier whose lookup returns the issuer, also with a second name once the flag is set.
+fn with_a_later_name(
+    issuer: &TestIssuer,
+    clock: &TestClock,
+    revocations: &Revocations,
+) -> (Verifier, Arc<AtomicBool>) {
+    let (config, has_other) = (issuer.issuer(), Arc::new(AtomicBool::new(false)));
+    let with_other = config.clone().alias(LATER_NAME).unwrap();
     let looked_up = Arc::clone(&has_other);
     let issuers = Issuers::lookup(move |_| {
         let has_other = looked_up.load(Ordering::SeqCst);
         Some(if has_other { with_other.clone() } else { config.clone() })
     });
-    let verifier = Verifier::builder(issuers).clock(&clock).revocations(&revocations);
-    let verifier = verifier.build().unwrap();
+    let verifier = Verifier::builder(issuers).clock(clock).revocations(revocations);
+    (verifier.build().unwrap(), has_other)
+}
+
+#[tokio::test]
+async fn a_revocation_counts_for_a_name_that_the_issuer_got_later() {
+    let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+    let (verifier, has_other) = with_a_later_name(&issuer, &clock, &revocations);
     let app = receivers(&verifier, &revocations);
     assert_eq!(verdict(&verifier, &issuer.token().build()).await, "ok");
     has_other.store(true, Ordering::SeqCst);
-    let token = issuer.token().subject("alice").issued_by(other).build();
+    let token = issuer.token().subject("alice").issued_by(LATER_NAME).build();
     assert_eq!(verdict(&verifier, &token).await, "ok");
     let logout = issuer.logout_token("web").subject("alice").build();
     assert_eq!(log_out(&app, &logout).await, 200);
@@ -82,18 +92,8 @@ async fn a_revocation_counts_for_a_name_that_the_issuer_got_later() {
 #[tokio::test]
 async fn a_revocation_under_a_new_name_counts_for_the_name_that_was_cached_before() {
     for name in ["by the application", "by an event"] {
-        let (issuer, clock) = issuer();
-        let (other, has_other) =
-            ("https://login.custom.example/", Arc::new(AtomicBool::new(false)));
-        let (revocations, config) = (Revocations::in_memory(), issuer.issuer());
-        let with_other = config.clone().alias(other).unwrap();
-        let looked_up = Arc::clone(&has_other);
-        let issuers = Issuers::lookup(move |_| {
-            let has_other = looked_up.load(Ordering::SeqCst);
-            Some(if has_other { with_other.clone() } else { config.clone() })
-        });
-        let verifier = Verifier::builder(issuers).clock(&clock).revocations(&revocations);
-        let verifier = verifier.build().unwrap();
+        let ((issuer, clock), revocations) = (issuer(), Revocations::in_memory());
+        let (verifier, has_other) = with_a_later_name(&issuer, &clock, &revocations);
         let app = receivers(&verifier, &revocations);
         let token = issuer.token().subject("alice").build();
         for _ in 0..3 {
@@ -101,12 +101,12 @@ async fn a_revocation_under_a_new_name_counts_for_the_name_that_was_cached_befor
         }
         has_other.store(true, Ordering::SeqCst);
         clock.advance(SECOND);
-        assert_eq!(verdict(&verifier, &issuer.token().issued_by(other).build()).await, "ok");
+        assert_eq!(verdict(&verifier, &issuer.token().issued_by(LATER_NAME).build()).await, "ok");
         if name == "by an event" {
-            let event = issuer.security_event(RECEIVER, REVOKED, user(other, "alice"));
+            let event = issuer.security_event(RECEIVER, REVOKED, user(LATER_NAME, "alice"));
             assert_eq!(push(&app, &event.build()).await.status(), 202, "{name}");
         } else {
-            revocations.subject(other, "alice").await.unwrap();
+            revocations.subject(LATER_NAME, "alice").await.unwrap();
         }
         assert_eq!(verdict(&verifier, &token).await, "revoked", "{name}");
     }
